@@ -1,0 +1,66 @@
+# Every target first makes .venv, once, and brings it up to date when the
+# requirements change; see scripts/setup.sh. Nothing is installed outside of it.
+#
+#   make PYTHON=/path/to/python ...    use this Python instead of the first that fits
+#   make test ARGS="-k retry -x"       options for pytest
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PACKAGES := smsqueue workers receivers
+ARGS ?=
+
+.PHONY: help
+help:
+	@echo "make demo    send SMS both ways through a carrier simulator, on this machine only"
+	@echo "make dev     run the whole stack, with Flower, until Ctrl-C"
+	@echo "make test    run the tests against a Redis of their own; ARGS=... goes to pytest"
+	@echo "make lint    ruff, mypy and import-linter"
+	@echo "make check   all that CI runs: lint, the wheel in a clean environment, test"
+	@echo "make format  let ruff rewrite what make lint would complain about"
+	@echo "make build   build sdist and wheel into dist/"
+	@echo "make setup   only make .venv (and bring it up to date)"
+	@echo "make clean   remove .venv, dist/ and all caches"
+
+.PHONY: setup
+setup:
+	@sh scripts/setup.sh
+
+.PHONY: demo dev
+demo dev: setup
+	@$(BIN)/smsqueue $@ $(ARGS)
+
+.PHONY: test
+test: setup
+	@$(BIN)/python -m pytest --ignore=tests/packaging $(ARGS)
+
+.PHONY: test-wheel
+test-wheel: setup
+	@$(BIN)/python -m pytest tests/packaging $(ARGS)
+
+.PHONY: lint
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy --strict $(PACKAGES)
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: setup
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+# The quick ones first, the tests last.
+.PHONY: check
+check: lint test-wheel test
+
+.PHONY: build wheel
+build wheel: setup
+	@$(BIN)/python -m build --no-isolation
+
+.PHONY: clean
+clean:
+	@rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

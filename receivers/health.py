@@ -1,0 +1,33 @@
+"""What load balancers and supervisors ask."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from smsqueue.exc import QueueUnavailable
+from smsqueue.gateway import Gateway
+from smsqueue.providers.webhook import answer
+
+__all__ = ["health"]
+
+
+def health(gateway: Gateway) -> Blueprint:
+    """``/healthz``: does this process answer? ``/readyz``: can it record a webhook now?
+
+    Only the latter asks Redis: a process that is restarted because Redis is away heals nothing.
+    """
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/healthz")
+    def healthz() -> Response:
+        return answer(200, "ok")
+
+    @blueprint.get("/readyz")
+    def readyz() -> Response:
+        try:
+            gateway.ping()
+        except QueueUnavailable as error:
+            return answer(503, f"not ready: {type(error.__cause__ or error).__name__}")
+        return answer(200, "ready")
+
+    return blueprint

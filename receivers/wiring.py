@@ -1,0 +1,82 @@
+"""Puts the application together."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from types import TracebackType
+from typing import Any
+
+import click
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from receivers.health import health
+from receivers.logs import set_up_logs
+from smsqueue.exc import QueueUnavailable
+from smsqueue.gateway import Gateway
+from smsqueue.loader import LoaderError, load_gateway
+from smsqueue.providers.webhook import log_access, plain, reason
+from smsqueue.settings import Settings, SettingsError
+
+__all__ = ["make_app"]
+
+_log = logging.getLogger("smsqueue.receivers")
+
+
+class _App(Flask):
+    """Flask, whose own line on an unhandled error would hold the path and the error's text."""
+
+    def log_exception(
+        self,
+        exc_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None],
+    ) -> None:
+        _log.error("request failed: %s", reason(exc_info[1]) if exc_info[1] else "?")
+
+
+def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
+    """See :func:`receivers.create_app`."""
+    set_up_logs()
+    try:
+        gateway = gateway or load_gateway(settings or Settings())
+        prefixes = _prefixes(settings or gateway.settings)
+    except (LoaderError, SettingsError) as error:
+        if click.get_current_context(silent=True):  # flask run: then it shows no traceback
+            raise click.ClickException(str(error)) from None
+        raise
+    app = _App("receivers", static_folder=None)
+    # Nothing may reach the server: its log of an error would hold the request line.
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.register_error_handler(HTTPException, plain)
+    app.after_request(_log_unknown)
+    app.register_blueprint(health(gateway))
+    for prefix in prefixes:
+        gateway.receiver_blueprints_register(app, prefix)
+    _warn(gateway)
+    return app
+
+
+def _prefixes(settings: Settings) -> tuple[str, ...]:
+    if not settings.receiver_prefix:
+        raise SettingsError(
+            "SMSQUEUE_RECEIVER_PREFIX is not set: webhooks are served under a prefix that "
+            "nobody can guess, for example this random one: "
+            f"SMSQUEUE_RECEIVER_PREFIX={secrets.token_urlsafe(16)}"
+        )
+    return settings.receiver_prefix
+
+
+def _log_unknown(response: Response) -> Any:
+    """Webhooks log themselves, and health checks are not worth a line."""
+    return log_access("-", response) if request.url_rule is None else response
+
+
+def _warn(gateway: Gateway) -> None:
+    try:
+        for warning in gateway.check():
+            _log.warning("%s", warning)
+    except QueueUnavailable as error:
+        _log.warning(
+            "Redis does not answer (%s): until it does, webhooks are answered 503",
+            type(error.__cause__ or error).__name__,
+        )

@@ -1,0 +1,117 @@
+"""Event hooks: ``gateway.onReceive += handler``.
+
+A handler has a name, by which a retry knows that it succeeded already: the one given to
+:meth:`EventHook.connect`, else ``module:qualname``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Self
+
+__all__ = ["EventHook", "Handler", "derived_key", "hook_scope"]
+
+
+class Handler(NamedTuple):
+    """A handler and the name that it is remembered by."""
+
+    name: str
+    call: Callable[..., Any]
+
+
+class EventHook:
+    """An ordered list of handlers; calling it calls them all, an exception propagates.
+
+    Connecting and disconnecting while it is being called takes effect at the next call.
+    """
+
+    def __init__(self, *handlers: Callable[..., Any]) -> None:
+        self._handlers: tuple[Handler, ...] = ()
+        for handler in handlers:
+            self.connect(handler)
+
+    def connect(self, handler: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
+        """Add a handler under a name of your own, which survives its being renamed or moved.
+
+        Raises:
+            TypeError: it cannot be called.
+            ValueError: another handler has that name.
+        """
+        if not callable(handler):
+            raise TypeError(f"a hook must be callable, not {type(handler).__name__}")
+        taken = {known.name for known in self._handlers}
+        if name is not None and name in taken:
+            raise ValueError(f"another handler is connected as {name!r}")
+        self._handlers += (Handler(name or _name_of(handler, taken), handler),)
+        return handler
+
+    def disconnect(self, handler: Callable[..., Any]) -> None:
+        """Remove a handler; ValueError if it is not connected."""
+        for known in self._handlers:
+            if known.call == handler:
+                self._handlers = tuple(h for h in self._handlers if h is not known)
+                return
+        raise ValueError(f"{handler!r} is not connected")
+
+    def __iadd__(self, handler: Callable[..., Any]) -> Self:
+        self.connect(handler)
+        return self
+
+    def __isub__(self, handler: Callable[..., Any]) -> Self:
+        self.disconnect(handler)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        for handler in self._handlers:
+            handler.call(*args, **kwargs)
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def __bool__(self) -> bool:
+        return bool(self._handlers)
+
+
+def _name_of(handler: Callable[..., Any], taken: set[str]) -> str:
+    inner = getattr(handler, "func", handler)  # functools.partial
+    qualname = getattr(inner, "__qualname__", type(inner).__qualname__)
+    name = f"{getattr(inner, '__module__', None) or '?'}:{qualname}"
+    if name not in taken:
+        return name
+    # Two lambdas of one module share a name: tell them apart by their order.
+    return next(f"{name}#{n}" for n in range(2, len(taken) + 3) if f"{name}#{n}" not in taken)
+
+
+class _Scope:
+    """Counts what one handler sends while it works on one event."""
+
+    def __init__(self, event_id: str, handler: str) -> None:
+        self.prefix = f"{event_id}/{handler}"
+        self.sends = 0
+
+
+_scope: ContextVar[_Scope | None] = ContextVar("smsqueue_hook_scope", default=None)
+
+
+@contextmanager
+def hook_scope(event_id: str, handler: str) -> Iterator[None]:
+    """While a handler runs: what it sends gets keys that its retry will derive again."""
+    token = _scope.set(_Scope(event_id, handler))
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def derived_key() -> str | None:
+    """The idempotency key for the next send of the running hook; None outside of hooks."""
+    scope = _scope.get()
+    if scope is None:
+        return None
+    scope.sends += 1
+    return f"hook:{scope.prefix}/{scope.sends}"

@@ -1,0 +1,91 @@
+"""Every error that a send can end in.
+
+The nine classes of smsframework's manual, with facts attached, and the two that a queue adds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AuthError",
+    "ConnectionError",
+    "CreditError",
+    "IdempotencyConflict",
+    "LimitsError",
+    "MessageSendError",
+    "ProviderError",
+    "QueueUnavailable",
+    "RequestError",
+    "ServerError",
+    "UnsupportedError",
+]
+
+
+class ProviderError(RuntimeError):
+    """Generic provider error.
+
+    Facts are keyword arguments and attributes; a fact that is not given keeps its class-level
+    default, so that a subclass may set its own before calling ``super().__init__``.
+    """
+
+    #: The provider's own error code, as the provider wrote it.
+    code: str | int | None = None
+    #: Name under which the provider was added to the gateway.
+    provider: str | None = None
+    #: Status of the provider's HTTP answer, if there was one.
+    http_status: int | None = None
+    #: Seconds after which the provider asked to be called again.
+    retry_after: float | None = None
+    #: True if the provider may have accepted the message all the same: nothing resends it.
+    ambiguous: bool = False
+
+    def __init__(self, *args: object, **facts: Any) -> None:
+        super().__init__(*args)
+        for name, value in facts.items():
+            if name not in ("code", "provider", "http_status", "retry_after", "ambiguous"):
+                raise TypeError(f"{type(self).__name__} knows no fact named {name!r}")
+            setattr(self, name, value)
+
+
+class ConnectionError(ProviderError):
+    """The connection failed; with ``ambiguous=True`` after the request had been written."""
+
+
+class MessageSendError(ProviderError):
+    """Base of the errors that the provider itself reported."""
+
+
+class RequestError(MessageSendError):
+    """The message is invalid: repeating it would fail again."""
+
+
+class UnsupportedError(MessageSendError):
+    """The provider cannot do what the message asks for."""
+
+
+class ServerError(MessageSendError):
+    """The provider failed on its side: unavailable, internal error."""
+
+
+class AuthError(MessageSendError):
+    """The provider refused our credentials."""
+
+
+class LimitsError(MessageSendError):
+    """The provider's sending limits are exceeded (throttled)."""
+
+
+class CreditError(MessageSendError):
+    """Not enough money on the account."""
+
+
+class QueueUnavailable(ConnectionError):
+    """The ledger did not confirm the message: it may be in there or not.
+
+    Sending the *same object*, or the same idempotency key, again is safe: it goes out once.
+    """
+
+
+class IdempotencyConflict(RequestError):
+    """The idempotency key was used before, for a message with other content."""

@@ -1,0 +1,6 @@
+"""The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
+
+from smsqueue.ledger.ledger import Ledger, Transition
+from smsqueue.ledger.records import Record
+
+__all__ = ["Ledger", "Record", "Transition"]

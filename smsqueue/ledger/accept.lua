@@ -1,0 +1,56 @@
+-- Takes a message in. Repeating it with the same id returns the first answer.
+-- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency
+--       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), queue, watermark
+-- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
+local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
+local hash = key('msg', id)
+
+local known = redis.call('HGET', hash, 'content')
+if known then
+  if known ~= content then return { 'conflict', id, 0 } end
+  return { 'accepted', id, 1 }
+end
+if idempotency ~= '' then
+  local first = redis.call('GET', key('idem', idempotency))
+  if first then
+    local same = redis.call('HGET', key('msg', first), 'content') == content
+    return { same and 'duplicate' or 'conflict', first, 0 }
+  end
+end
+
+-- New messages are refused before the last memory is gone: settling, triggers and events need
+-- the rest. INFO is slow, so only about one call in sixteen asks.
+local full = key('full')
+if clock[2] % 16 == 0 then
+  local info = redis.call('INFO', 'memory')
+  local used = tonumber(string.match(info, 'used_memory:(%d+)'))
+  local max = tonumber(string.match(info, 'maxmemory:(%d+)'))
+  if max > 0 and used > max * 0.9 then
+    redis.call('SET', full, 1, 'PX', 1000)
+  else
+    redis.call('DEL', full)
+  end
+end
+if redis.call('EXISTS', full) == 1 then return { 'full', id, 0 } end
+
+local later = not_before and not_before > NOW
+local state = later and 'scheduled' or 'queued'
+redis.call('HSET', hash, 'data', data, 'content', content, 'number', number)
+if later then redis.call('HSET', hash, 'not_before', not_before, 'since', not_before) end
+local expires = validity and (later and not_before or NOW) + validity
+if expires then redis.call('HSET', hash, 'expires', expires) end
+if ARGV[8] ~= '' then redis.call('HSET', hash, 'report', 1) end
+if ARGV[9] ~= '' then redis.call('HSET', hash, 'resend', 1) end
+if idempotency ~= '' then
+  redis.call('HSET', hash, 'idem', idempotency)
+  redis.call('SET', key('idem', idempotency), id)
+end
+redis.call('ZADD', key('number', number), NOW, id)
+note(id, { state = state, next = later and not_before or nil })
+
+-- While the broker's queue is long the message just stays due, and upkeep publishes it in turn.
+local publish = not later and redis.call('LLEN', ARGV[10]) < tonumber(ARGV[11])
+local look = later and not_before or (publish and NOW + GRACE or NOW)
+enter(id, nil, state, sooner(look, expires))
+return { 'accepted', id, publish and 1 or 0 }

@@ -1,0 +1,27 @@
+-- Gives a message to one worker. Repeating it with the same token returns the first answer.
+-- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out)
+-- Returns: 'claimed', data, attempts, tries, now, since (or '') | 'early', not_before | 'expired', event |
+--          'state', state, next look or '', whether a report made it so (1 or '') | 'gone'
+local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local hash = key('msg', id)
+local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported')
+if not m.state then return { 'gone' } end
+
+if not (m.state == 'sending' and m.token == token) then
+  if not CLAIMABLE[m.state] then
+    local look = redis.call('ZSCORE', due_key('watch'), id)
+    return { 'state', m.state, look or '', m.reported and 1 or '' }
+  end
+  if m.expires and tonumber(m.expires) <= NOW then
+    enter(id, m.state, 'expired', nil)
+    note(id, { state = 'expired', why = 'its validity ran out before it could be sent' })
+    add_ending(ARGV[5], id, 'MessageExpired', 'expired before it could be sent')
+    return { 'expired', ARGV[5] }
+  end
+  if m.not_before and tonumber(m.not_before) > NOW then return { 'early', m.not_before } end
+  enter(id, m.state, 'sending', NOW + lease)
+  redis.call('HSET', hash, 'token', token, 'worker', ARGV[4])
+  redis.call('HDEL', hash, 'calling', 'settled')
+end
+local f = read(hash, 'data', 'attempt', 'tries', 'since')
+return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or '' }

@@ -1,0 +1,169 @@
+-- Shared by every script of the ledger. The header before this text sets the times, in
+-- milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT, HOOK_LEASE.
+-- KEYS[1] is the namespace. Time is Redis's own, so that workers' clocks do not matter.
+local NS = KEYS[1]
+local clock = redis.call('TIME')
+local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local TIMELINE_MAX = 60
+local RANK = { sent = 1, accepted = 2, expired = 3, undelivered = 4, delivered = 5 }
+local CLAIMABLE = { queued = true, scheduled = true, retrying = true }
+local LANE = { queued = 'send', scheduled = 'send', retrying = 'send',
+               sending = 'watch', unknown = 'watch', sent = 'watch', accepted = 'watch' }
+
+local function key(...) return table.concat({ NS, ... }, ':') end
+local function due_key(lane) return key('due', lane) end
+
+-- A table of the named fields; a missing one is nil.
+local function read(hash, ...)
+  local names, values = { ... }, redis.call('HMGET', hash, ...)
+  local found = {}
+  for i, name in ipairs(names) do found[name] = values[i] or nil end
+  return found
+end
+
+-- Adds a line to a message's timeline. A line that only repeats the last one is counted on it;
+-- of a long timeline the first line and the newest are kept.
+local function note(id, line)
+  local hash = key('msg', id)
+  local text = redis.call('HGET', hash, 'timeline')
+  local lines = text and cjson.decode(text) or {}
+  local last = lines[#lines]
+  if last and last.state == line.state and last.provider == line.provider and last.why == line.why
+      and last.error == line.error and last.code == line.code and last.attempt == line.attempt then
+    last.times = (last.times or 1) + 1
+    last.last = NOW
+    last.next = line.next
+  else
+    line.at = NOW
+    lines[#lines + 1] = line
+    if #lines > TIMELINE_MAX then
+      table.remove(lines, 2)
+      lines[2].dropped = (lines[2].dropped or 0) + 1 + (lines[1].dropped or 0)
+      lines[1].dropped = nil
+    end
+  end
+  redis.call('HSET', hash, 'timeline', cjson.encode(lines))
+end
+
+-- Moves a message into a state: the index by state, the due set of its lane (`look` is when
+-- somebody must next look; nil: it is final), and the day on which it is forgotten.
+local function enter(id, from, to, look)
+  if from then
+    if LANE[from] then redis.call('ZREM', due_key(LANE[from]), id) end
+    redis.call('ZREM', key('state', from), id)
+  end
+  redis.call('HSET', key('msg', id), 'state', to)
+  redis.call('ZADD', key('state', to), NOW, id)
+  if look then
+    redis.call('ZADD', due_key(LANE[to]), look, id)
+    redis.call('ZREM', key('ends'), id)
+  else
+    redis.call('ZADD', key('ends'), NOW + RETENTION, id)
+  end
+end
+
+-- When somebody must look at a message that waits: its time, or the end of its validity.
+local function sooner(at, expires)
+  expires = tonumber(expires)
+  if expires and expires < at then return expires end
+  return at
+end
+
+-- sent and accepted wait for reports, if some were asked for; the rest of RANK is final.
+local function report_look(state, report)
+  if report and (state == 'sent' or state == 'accepted') then return NOW + REPORT_WAIT end
+  return nil
+end
+
+-- Records an event for the hooks; its trigger is published by whoever called the script, and
+-- by upkeep if that is lost.
+local function add_event(event, kind, message, data, state, look)
+  local hash = key('event', event)
+  redis.call('HSET', hash, 'kind', kind, 'data', data, 'state', state)
+  if message then redis.call('HSET', hash, 'message', message) end
+  redis.call('ZADD', key('state', state), NOW, event)
+  redis.call('ZADD', due_key('hook'), look, event)
+end
+
+-- What a message ended with that no report tells of: onStatus hears of it as of a report.
+local function add_ending(event, id, class, why, code)
+  local status = { class = class, status = why, code = code or nil, id = id }
+  add_event(event, 'status', id, cjson.encode(status), 'waiting', NOW + GRACE)
+end
+
+-- A message's rank: what was given up here (failed, cancelled, expired without a report) ranks
+-- below everything that a provider says.
+local function rank_of(state, reported)
+  if state == 'expired' and reported ~= 'expired' then return 0 end
+  return RANK[state] or 0
+end
+
+-- A report's effect on its message. An attempt of an earlier generation only counts if it
+-- delivered: the operator chose to send again.
+local function apply_report(id, attempt, state, provider, code)
+  local hash = key('msg', id)
+  local m = read(hash, 'state', 'reported', 'first', 'report')
+  if not m.state then return false end
+  local old = attempt < tonumber(m.first or 1) and state ~= 'delivered'
+  note(id, { state = state, why = old and 'report of an earlier sending' or 'report',
+             provider = provider, attempt = attempt, code = code ~= '' and code or nil })
+  if old or RANK[state] <= (RANK[m.reported] or 0) then return false end
+  redis.call('HSET', hash, 'reported', state)
+  if m.state == 'sending' then return false end -- the settle will take it into account
+  local waits = CLAIMABLE[m.state]
+  if waits and (state == 'expired' or state == 'undelivered') then return false end
+  if RANK[state] <= rank_of(m.state, m.reported) then return false end
+  enter(id, m.state, state, report_look(state, m.report))
+  return true
+end
+
+-- Remembers that a provider's id means this attempt, and applies reports that came before.
+-- Returns the events that were parked for it.
+local function add_reference(id, attempt, provider, pid)
+  local ref = provider .. ':' .. pid
+  redis.call('SET', key('ref', ref), id .. '.' .. attempt)
+  redis.call('SADD', key('refs', id), ref)
+  local parked = key('parked', ref)
+  local events = redis.call('LRANGE', parked, 0, -1)
+  redis.call('DEL', parked)
+  for _, event in ipairs(events) do
+    local hash = key('event', event)
+    local e = read(hash, 'state', 'report', 'code')
+    if e.report ~= '' then apply_report(id, attempt, e.report, provider, e.code) end
+    if e.state == 'parked' then
+      redis.call('ZREM', key('state', 'parked'), event)
+      redis.call('HSET', hash, 'message', id, 'state', 'waiting')
+      redis.call('HDEL', hash, 'not_before')
+      redis.call('ZADD', key('state', 'waiting'), NOW, event)
+      redis.call('ZADD', due_key('hook'), NOW, event)
+    end
+  end
+  return events
+end
+
+-- May this provider be called now? nil: yes (for a paused one: as its probe, one at a time);
+-- else the time at which to ask again.
+local function paused_until(provider, token, lease)
+  local hash = key('pause', provider)
+  local p = read(hash, 'until', 'probe', 'probe_until')
+  if not p['until'] then return nil end
+  local ends, probing = tonumber(p['until']), tonumber(p.probe_until or 0)
+  if NOW < ends then return ends end
+  if NOW < probing and p.probe ~= token then return NOW + 1000 end
+  redis.call('HSET', hash, 'probe', token, 'probe_until', NOW + lease)
+  return nil
+end
+
+-- Begins an attempt at a provider, stored before the provider is called: `calling` says since
+-- when the provider may have the message, until the attempt is settled.
+local function begin(id, token, provider, lease)
+  local ends = paused_until(provider, token, lease)
+  if ends then return { 'paused', ends } end
+  local hash = key('msg', id)
+  local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
+  redis.call('HSET', hash, 'provider', provider, 'calling', NOW)
+  redis.call('ZADD', due_key('watch'), NOW + lease, id)
+  note(id, { state = 'sending', provider = provider, attempt = attempt })
+  return { 'go', attempt }
+end

@@ -1,0 +1,103 @@
+"""The connection to Redis: bounded, never repeating a command by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from smsqueue import exc
+from smsqueue.settings import Settings
+
+__all__ = ["Scripts", "connect", "translated"]
+
+#: Refused when memory is full; every other script ends what was accepted before and may go on.
+_TAKE_IN = {"accept", "receive"}
+
+
+def connect(settings: Settings, *, timeout: float) -> redis.Redis:
+    """A client whose every command ends within about ``timeout`` seconds."""
+    client: redis.Redis = redis.Redis.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        socket_timeout=timeout,
+        socket_connect_timeout=min(timeout, 0.5) if timeout <= 1 else timeout / 2,
+        health_check_interval=10,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_timeout=False,
+    )
+    return client
+
+
+@contextmanager
+def translated(settings: Settings) -> Iterator[None]:
+    """Turn Redis's errors into QueueUnavailable, with what to do about it."""
+    try:
+        yield
+    except redis.exceptions.RedisError as error:
+        raise exc.QueueUnavailable(_advice(settings, error)) from error
+    except OSError as error:  # a host name that does not resolve, a socket file that is not there
+        raise exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}") from error
+
+
+def _advice(settings: Settings, error: redis.exceptions.RedisError) -> str:
+    where = f"Redis at {settings.safe_redis_url}"
+    text = str(error)
+    if isinstance(error, redis.exceptions.AuthenticationError) or "WRONGPASS" in text:
+        return f"{where} refused the user or password: correct SMSQUEUE_REDIS_URL"
+    if "NOAUTH" in text or isinstance(error, redis.exceptions.NoPermissionError):
+        return f"{where} wants another user or password: put it into SMSQUEUE_REDIS_URL"
+    if isinstance(error, redis.exceptions.TimeoutError):
+        return f"{where} did not answer in time: is it overloaded or frozen?"
+    if "OOM" in text:
+        return f"{where} has no memory left: raise its maxmemory"
+    if isinstance(error, redis.exceptions.ConnectionError):
+        return f"{where} cannot be reached: start it, or correct SMSQUEUE_REDIS_URL ({text[:120]})"
+    return f"{where} answered with an error: {text[:200]}"
+
+
+class Scripts:
+    """The Lua scripts by name, each with the common part and the times of the settings."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._scripts: dict[str, Script] = {}
+
+    @cached_property
+    def _header(self) -> str:
+        s = self._settings
+        times = {
+            "GRACE": s.grace,
+            "RETENTION": s.retention,
+            "REPORT_WAIT": s.report_wait,
+            "PARK_WAIT": s.park_wait,
+            "HOOK_LEASE": s.hook_lease,
+        }
+        lines = [f"local {name} = {int(seconds * 1000)}" for name, seconds in times.items()]
+        common = files(__package__).joinpath("common.lua").read_text("utf-8")
+        return "\n".join(lines) + "\n" + common
+
+    def _script(self, name: str) -> Script:
+        if name not in self._scripts:
+            text = self._header
+            if name not in _TAKE_IN:
+                # When memory is full Redis forbids a script's first write unless that frees
+                # memory, and allows all after it.
+                text += "redis.call('ZREM', due_key('watch'), '')\n"
+            text += files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+            self._scripts[name] = self._client.register_script(text)
+        return self._scripts[name]
+
+    def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
+        """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
+        with translated(self._settings):
+            return self._script(name)(keys=[self._settings.namespace], args=args, client=client)

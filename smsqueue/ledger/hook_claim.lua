@@ -1,0 +1,24 @@
+-- Gives an event to one hook worker. Repeating it with the same token returns the first answer.
+-- ARGV: event, token, worker
+-- Returns: 'claimed', kind, data, tries, message id, message data, handlers done (JSON list)
+--          | 'early', time | 'busy', end of the lease | 'over', state
+local event, token = ARGV[1], ARGV[2]
+local hash = key('event', event)
+local e = read(hash, 'state', 'token', 'lease', 'not_before', 'kind', 'data', 'tries', 'message')
+if not e.state then return { 'over', 'gone' } end
+if e.state ~= 'waiting' and e.state ~= 'parked' and e.state ~= 'running' then
+  return { 'over', e.state }
+end
+if not (e.state == 'running' and e.token == token) then
+  if e.state == 'running' and tonumber(e.lease) > NOW then return { 'busy', e.lease } end
+  if e.not_before and tonumber(e.not_before) > NOW then return { 'early', e.not_before } end
+  redis.call('ZREM', key('state', e.state), event)
+  redis.call('ZADD', key('state', 'running'), NOW, event)
+  redis.call('HSET', hash, 'state', 'running', 'token', token, 'lease', NOW + HOOK_LEASE,
+             'worker', ARGV[3])
+  redis.call('ZADD', due_key('hook'), NOW + HOOK_LEASE, event)
+end
+local done = redis.call('SMEMBERS', key('done', event))
+local data = e.message and redis.call('HGET', key('msg', e.message), 'data')
+return { 'claimed', e.kind, e.data, e.tries or 0, e.message or '', data or '',
+         #done > 0 and cjson.encode(done) or '[]' }

@@ -1,0 +1,31 @@
+-- Records how the handlers of an event fared. Repeating it returns the first answer.
+-- ARGV: event, token, verdict ('done' | 'retry' | 'dead' | 'unheard'), delay (ms), why,
+--       handlers that succeeded (JSON list)
+-- Returns: state, next look ('' if it is over)
+local event, token, verdict = ARGV[1], ARGV[2], ARGV[3]
+local hash = key('event', event)
+local e = read(hash, 'state', 'token', 'kind')
+if not e.state then return { 'gone', '' } end
+if e.state ~= 'running' or e.token ~= token then return { e.state, '' } end
+redis.call('ZREM', due_key('hook'), event)
+redis.call('ZREM', key('state', 'running'), event)
+for _, handler in ipairs(cjson.decode(ARGV[6])) do
+  redis.call('SADD', key('done', event), handler)
+end
+if verdict == 'done' and e.kind ~= 'received' then
+  redis.call('DEL', hash, key('done', event))
+  return { 'done', '' }
+end
+local state = verdict == 'retry' and 'waiting' or verdict
+redis.call('HSET', hash, 'state', state, 'why', ARGV[5])
+redis.call('HDEL', hash, 'token', 'lease')
+redis.call('ZADD', key('state', state), NOW, event)
+if verdict == 'retry' then
+  local look = NOW + tonumber(ARGV[4])
+  redis.call('HINCRBY', hash, 'tries', 1)
+  redis.call('HSET', hash, 'not_before', look)
+  redis.call('ZADD', due_key('hook'), look, event)
+  return { state, look }
+end
+redis.call('ZADD', key('event_ends'), NOW + RETENTION, event)
+return { state, '' }

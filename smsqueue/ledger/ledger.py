@@ -1,0 +1,292 @@
+"""The ledger's operations. Each is one script; callers make the ids and tokens, so that
+repeating a call whose answer was lost gives the first answer."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import redis
+
+from smsqueue import exc, wire
+from smsqueue.ids import new_id
+from smsqueue.ledger.connection import Scripts, connect, translated
+from smsqueue.ledger.records import Record, parse_record
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.settings import Settings
+from smsqueue.states import EventState, State
+from smsqueue.statuses import MessageStatus
+
+__all__ = ["Accepted", "Ledger", "Transition"]
+
+
+class Accepted(NamedTuple):
+    """How a message was taken in."""
+
+    verdict: str  #: accepted | duplicate | conflict | full
+    id: str
+    publish: bool
+
+
+class Transition(NamedTuple):
+    """The answer of a settle."""
+
+    state: str
+    #: When it will be looked at next, ms; None if it need not be.
+    look: int | None
+    #: The attempt that has begun at the next provider, None if none has.
+    attempt: int | None
+    #: Events whose triggers are to be published.
+    events: list[str]
+
+
+class Ledger:
+    """The ledger of one namespace.
+
+    Args:
+        timeout: Seconds that a command may take; short in web processes, longer in workers.
+
+    Every operation raises QueueUnavailable if Redis did not confirm it.
+    """
+
+    def __init__(self, settings: Settings, *, timeout: float = 1.0) -> None:
+        self.settings = settings
+        self.redis = connect(settings, timeout=timeout)
+        self._scripts = Scripts(self.redis, settings)
+
+    # --- taking in -----------------------------------------------------------------------------
+
+    def accept(self, message: OutgoingMessage, id: str, *, bulk: bool = False) -> Accepted:
+        """Take a message in; it is kept once this returned ``accepted``."""
+        return _accepted(self._accept(message, id, bulk, None))
+
+    def accept_many(self, batch: list[tuple[OutgoingMessage, str]]) -> list[Accepted]:
+        """Take many in, in one round trip. An error says nothing of any of them."""
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for message, id in batch:
+                self._accept(message, id, True, pipe)
+            return [_accepted(answer) for answer in pipe.execute()]
+
+    def _accept(self, message: OutgoingMessage, id: str, bulk: bool, client: Any) -> Any:
+        options = message.provider_options
+        data = wire.to_json(wire.dump_outgoing(message))
+        key = options.idempotency_key
+        return self._scripts.run(
+            "accept",
+            id,
+            data,
+            int(options.send_at.timestamp() * 1000) if options.send_at else "",
+            int(options.expires * 60_000) if options.expires else "",
+            self.hidden(message.dst),
+            self.hidden(key) if key else "",
+            self.hidden(wire.content_of(message)),
+            1 if options.status_report else "",
+            1 if options.on_unknown == "resend" else "",
+            self.settings.send_queue,
+            self.settings.bulk_watermark if bulk else self.settings.watermark,
+            client=client,
+        )
+
+    def receive(self, message: IncomingMessage, *, repeats: bool) -> tuple[bool, str]:
+        """Record an incoming message; (is it new, event id).
+
+        Args:
+            repeats: The provider's message id tells a repeated webhook from a new message.
+        """
+        data = wire.to_json(wire.dump_incoming(message))
+        same = (message.provider, str(message.msgid), message.src, message.body)
+        repeats = repeats and message.msgid not in (None, "")
+        repetition = self.hidden(wire.to_json(same)) if repeats else ""
+        verdict, event = self._scripts.run(
+            "receive", new_id(), repetition, data, self.hidden(message.src)
+        )
+        return verdict == "recorded", event
+
+    def report(self, status: MessageStatus, *, pids: list[str]) -> tuple[bool, str, str | None]:
+        """Record a delivery report; (is its hook due, event id, id whose task is to be closed)."""
+        id, _, attempt = (status.reference or "").rpartition(".")
+        data = wire.dump_status(status)
+        same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
+        verdict, event, close = self._scripts.run(
+            "report",
+            new_id(),
+            status.provider or "",
+            json.dumps(pids),
+            id,
+            attempt if attempt.isdigit() and len(attempt) < 9 else "",
+            status.state or "",
+            "" if status.status_code is None else str(status.status_code),
+            self.hidden(wire.to_json([same, sorted(status.states)])),
+            wire.to_json(data),
+        )
+        return verdict == "matched", event, close or None
+
+    # --- sending -------------------------------------------------------------------------------
+
+    def claim(self, id: str, token: str, *, lease: float, worker: str) -> list[Any]:
+        """See claim.lua for the answers."""
+        answer: list[Any] = self._scripts.run(
+            "claim", id, token, int(lease * 1000), worker, new_id()
+        )
+        return answer
+
+    def begin(
+        self, id: str, token: str, provider: str, *, lease: float, attempt: int
+    ) -> tuple[str, int]:
+        """Begin an attempt: ('go', attempt) | ('paused', until in ms) | ('lost', 0)."""
+        answer = self._scripts.run("begin", id, token, provider, int(lease * 1000), attempt)
+        return answer[0], int(answer[1]) if len(answer) > 1 else 0
+
+    def settle(self, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> Transition:
+        """Record how an attempt ended; see settle.lua for the outcome's fields."""
+        given = {k: v for k, v in outcome.items() if v is not None}
+        answer = self._scripts.run("settle", id, token, attempt, json.dumps(given, default=str))
+        state, look, go, number, *events = answer
+        return Transition(
+            state, int(look) if look else None, int(number) if go == "go" else None, events
+        )
+
+    def cancel(self, id: str) -> tuple[str, str]:
+        """(state before, event id); only what waits is cancelled."""
+        event = new_id()
+        return self._scripts.run("cancel", id, event), event
+
+    def requeue(self, id: str, expires: float | None) -> str:
+        """Send again; returns the state before. ``expires`` in minutes."""
+        state: str = self._scripts.run("requeue", id, int(expires * 60_000) if expires else "")
+        return state
+
+    def decide(self, id: str, state: State) -> str:
+        """Settle an unknown message by hand; returns the state before."""
+        before: str = self._scripts.run("decide", id, state)
+        return before
+
+    # --- hooks ---------------------------------------------------------------------------------
+
+    def hook_claim(self, event: str, token: str, worker: str) -> list[Any]:
+        """See hook_claim.lua for the answers."""
+        answer: list[Any] = self._scripts.run("hook_claim", event, token, worker)
+        return answer
+
+    def hook_settle(
+        self, event: str, token: str, verdict: str, *, delay: float, why: str, done: Iterable[str]
+    ) -> tuple[str, int | None]:
+        """Record how an event's handlers fared; (state, next look in ms)."""
+        state, look = self._scripts.run(
+            "hook_settle", event, token, verdict, int(delay * 1000), why, json.dumps(list(done))
+        )
+        return state, int(look) if look else None
+
+    def handler_done(self, event: str, handler: str) -> None:
+        """Remember that a handler succeeded, so that a retry passes it over."""
+        with translated(self.settings):
+            self.redis.sadd(self._key("done", event), handler)
+
+    def replay(self, event: str, *, everything: bool = False) -> str:
+        """Give an event that is over to the hooks again; returns the state before."""
+        before: str = self._scripts.run("hook_replay", event, 1 if everything else "")
+        return before
+
+    # --- upkeep --------------------------------------------------------------------------------
+
+    def take(self, lane: str, quota: int, queue: str, watermark: int) -> list[tuple[str, int]]:
+        """What is due in a lane and has room in its queue: (id, attempts so far)."""
+        answer = self._scripts.run("take", lane, quota, queue, watermark)
+        return [(answer[i], int(answer[i + 1] or 0)) for i in range(0, len(answer), 2)]
+
+    def sweep(self, quota: int, max_tries: int) -> list[str]:
+        """End what nobody will end any more; ids whose task is to be closed."""
+        lapsed: list[str] = self._scripts.run("sweep", quota, max_tries, new_id())
+        return lapsed
+
+    # --- looking -------------------------------------------------------------------------------
+
+    def read(self, id: str) -> Record | None:
+        """A message's record, None if there is none."""
+        with translated(self.settings):
+            fields: Any = self.redis.hgetall(self._key("msg", id))
+        return parse_record(id, fields) if fields else None
+
+    def read_event(self, id: str) -> dict[str, str] | None:
+        """An event's fields, None if there is none."""
+        with translated(self.settings):
+            fields: Any = self.redis.hgetall(self._key("event", id))
+        return fields or None
+
+    def find(self, number: str) -> list[str]:
+        """Ids of messages and incoming events of a number, newest first."""
+        with translated(self.settings):
+            ids: Any = self.redis.zrevrange(self._key("number", self.hidden(number)), 0, -1)
+        return list(ids)
+
+    def ids_in(self, state: State | EventState, limit: int = 100) -> list[str]:
+        """Ids in a state, the newest in it first."""
+        with translated(self.settings):
+            ids: Any = self.redis.zrevrange(self._key("state", state), 0, limit - 1)
+        return list(ids)
+
+    def counts(self) -> dict[str, int]:
+        """How many messages and events are in each state."""
+        states = [*State, *EventState]
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for state in states:
+                pipe.zcard(self._key("state", state))
+            return {str(s): n for s, n in zip(states, pipe.execute(), strict=True)}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.redis.close()
+
+    def ping(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer."""
+        with translated(self.settings):
+            self.redis.ping()
+
+    def warnings(self) -> Iterator[str]:
+        """What of Redis's configuration would break a promise."""
+        with translated(self.settings):
+            info: Any = self.redis.info()
+        where = f"Redis at {self.settings.safe_redis_url}"
+        version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
+        if version < (6, 2):
+            yield f"{where} is version {info['redis_version']}: 6.2 or later is needed"
+        if not info.get("aof_enabled"):
+            yield (
+                f"{where} has no AOF: accepted messages are lost when it stops. "
+                "Set appendonly yes in its configuration"
+            )
+        if info.get("maxmemory_policy", "noeviction") != "noeviction":
+            yield (
+                f"{where} evicts keys when it is full (maxmemory-policy "
+                f"{info['maxmemory_policy']}): accepted messages are lost then. Set noeviction"
+            )
+
+    # --- keys ----------------------------------------------------------------------------------
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.settings.namespace, *parts))
+
+    @cached_property
+    def _secret(self) -> bytes:
+        """Keyed hashes keep numbers out of key names, slow logs and memory dumps of those."""
+        with translated(self.settings):
+            key = self._key("secret")
+            self.redis.set(key, secrets.token_hex(16), nx=True)
+            return str(self.redis.get(key)).encode()
+
+    def hidden(self, text: str) -> str:
+        """The keyed hash that stands for a text in key names: 20 hex digits."""
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]
+
+
+def _accepted(answer: Any) -> Accepted:
+    if isinstance(answer, redis.exceptions.ResponseError):
+        raise exc.QueueUnavailable(str(answer))
+    return Accepted(answer[0], answer[1], bool(int(answer[2])))

@@ -1,0 +1,14 @@
+-- Records an incoming message as an event for onReceive.
+-- ARGV: event, repetition ('' or a hash that repeats share), data, number (hash)
+-- Returns: 'recorded' | 'repeat', event
+local event = ARGV[1]
+if ARGV[2] ~= '' then
+  local seen = key('seen', ARGV[2])
+  if not redis.call('SET', seen, event, 'NX', 'PX', REPORT_WAIT) then
+    return { 'repeat', redis.call('GET', seen) }
+  end
+end
+add_event(event, 'received', nil, ARGV[3], 'waiting', NOW + GRACE)
+redis.call('HSET', key('event', event), 'number', ARGV[4])
+redis.call('ZADD', key('number', ARGV[4]), NOW, event)
+return { 'recorded', event }

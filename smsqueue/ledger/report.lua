@@ -1,0 +1,47 @@
+-- Records a delivery report: its effect on its message, and the event for onStatus.
+-- ARGV: event, provider, pids (JSON list of the provider's ids), id and attempt (of our own
+--       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data
+-- Returns: 'matched' | 'parked' | 'repeat', event, id of the message whose task did not see
+--          its end (or '')
+local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
+local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
+if ARGV[8] ~= '' then
+  local seen = key('seen', ARGV[8])
+  if not redis.call('SET', seen, event, 'NX', 'PX', REPORT_WAIT) then
+    return { 'repeat', redis.call('GET', seen), '' }
+  end
+end
+
+local made = attempt and redis.call('HGET', key('msg', id), 'attempt')
+local by_reference = made and attempt >= 1 and attempt <= tonumber(made)
+if not by_reference then
+  id, attempt = nil, nil
+  for _, pid in ipairs(pids) do
+    local ref = redis.call('GET', key('ref', provider .. ':' .. pid))
+    if ref then
+      id, attempt = string.match(ref, '^(.*)%.(%d+)$')
+      attempt = tonumber(attempt)
+    end
+  end
+end
+
+if id then
+  local before = redis.call('HGET', key('msg', id), 'state')
+  local moved = state ~= '' and apply_report(id, attempt, state, provider, code)
+  add_event(event, 'status', id, ARGV[9], 'waiting', NOW + GRACE)
+  if by_reference then
+    for _, pid in ipairs(pids) do add_reference(id, attempt, provider, pid) end
+  end
+  return { 'matched', event, moved and not RANK[before] and id or '' }
+end
+
+-- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
+local until_ = NOW + (#pids > 0 and PARK_WAIT or 0)
+add_event(event, 'status', nil, ARGV[9], 'parked', until_)
+redis.call('HSET', key('event', event), 'not_before', until_, 'report', state, 'code', code)
+for _, pid in ipairs(pids) do
+  local parked = key('parked', provider .. ':' .. pid)
+  redis.call('RPUSH', parked, event)
+  redis.call('PEXPIRE', parked, REPORT_WAIT)
+end
+return { 'parked', event, '' }

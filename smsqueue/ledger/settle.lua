@@ -1,0 +1,128 @@
+-- Records how an attempt ended, and begins the next one if another provider follows.
+-- Repeating it with the same token returns the first answer; a late outcome of the same attempt
+-- still settles an unknown message.
+-- ARGV: id, token, attempt, outcome (JSON):
+--   verdict   'sent' | 'retry' | 'failed' | 'unknown' | 'wait'
+--   provider, error, code, why                     for the timeline
+--   msgids    the provider's ids; msgid, meta      of a sent message, JSON texts
+--   delay     ms until the next attempt; counted   it used up a try
+--   pause     ms that the provider is paused for, doubled each time up to pause_max
+--   well      the provider works: end its pause
+--   event     id for the event that this makes; sent  its data, if onSend is to run
+--   next      {provider, lease}                    call this one under the same claim
+-- Returns: state, next look, 'go' | 'paused' | '' , attempt or until, events to publish...
+local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local o = cjson.decode(ARGV[4])
+local hash = key('msg', id)
+local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend', 'expires',
+               'calling', 'settled')
+if not m.state then return { 'gone', '', '', '' } end
+
+local made = tonumber(m.attempt or 0)
+local mark = token .. '.' .. attempt .. '.' .. o.verdict
+if m.settled == mark then
+  if not o.next or m.state ~= 'sending' then return { m.state, '', '', '' } end
+  if made > attempt then return { m.state, '', 'go', made } end
+  return { m.state, '', 'paused', NOW }
+end
+
+-- The provider's health is news whoever owns the message by now; but calls that began before
+-- the pause say nothing new about it.
+local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
+if o.well or o.pause then
+  local p = read(pause, 'since', 'times')
+  if calling > tonumber(p.since or 0) then
+    if o.well then
+      redis.call('DEL', pause)
+    else
+      local times = tonumber(p.times or 0)
+      local ends = NOW + math.min(o.pause * 2 ^ times, math.max(o.pause, o.pause_max))
+      redis.call('HSET', pause, 'until', ends, 'since', NOW, 'times', times + 1, 'error', o.error)
+      redis.call('HDEL', pause, 'probe', 'probe_until')
+      redis.call('EXPIRE', pause, 86400)
+    end
+  end
+  local ends = redis.call('HGET', pause, 'until')
+  if ends and o.delay then o.delay = math.max(o.delay, ends - NOW) end
+elseif pause and redis.call('HGET', pause, 'probe') == token then
+  redis.call('HDEL', pause, 'probe', 'probe_until') -- it told nothing: let another one probe
+end
+
+local events = {}
+if o.verdict == 'sent' then
+  for _, pid in ipairs(o.msgids) do
+    for _, event in ipairs(add_reference(id, attempt, o.provider, pid)) do
+      events[#events + 1] = event
+    end
+  end
+end
+
+local ours = m.token == token and made == attempt
+if not ours or (m.state ~= 'sending' and m.state ~= 'unknown' and o.verdict ~= 'sent') then
+  note(id, { state = m.state, why = 'late outcome: ' .. o.verdict, provider = o.provider,
+             attempt = attempt, error = o.error, code = o.code })
+  return { m.state, '', '', '', unpack(events) }
+end
+redis.call('HSET', hash, 'settled', mark)
+redis.call('HDEL', hash, 'calling')
+local reported = redis.call('HGET', hash, 'reported') or nil
+local state = redis.call('HGET', hash, 'state')
+
+local function line(to, look)
+  note(id, { state = to, why = o.why, provider = o.provider, attempt = attempt, error = o.error,
+             code = o.code, next = look })
+end
+local function tries() if o.counted then redis.call('HINCRBY', hash, 'tries', 1) end end
+local function wait(to, look)
+  redis.call('HSET', hash, 'not_before', look)
+  enter(id, state, to, sooner(look, m.expires))
+end
+
+if o.verdict == 'sent' then
+  redis.call('HSET', hash, 'msgid', o.msgid)
+  if o.meta then redis.call('HSET', hash, 'meta', o.meta) end
+  if o.sent then
+    add_event(o.event, 'sent', id, o.sent, 'waiting', NOW + GRACE)
+    events[#events + 1] = o.event
+  end
+  line('sent', nil)
+  local best = 'sent'
+  if (RANK[reported] or 0) > 1 then best = reported end
+  -- A report may have moved the message on already; it never goes back.
+  if RANK[best] > rank_of(state, reported) or not RANK[state] then
+    enter(id, state, best, report_look(best, m.report))
+  end
+elseif RANK[reported] and o.verdict ~= 'wait' and not
+    (o.verdict == 'retry' and (reported == 'expired' or reported == 'undelivered')) then
+  -- The network has it, whatever we heard of the attempt.
+  line(reported, nil)
+  enter(id, state, reported, report_look(reported, m.report))
+elseif o.verdict == 'retry' and o.next then
+  tries()
+  note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
+             error = o.error, code = o.code })
+  local go = begin(id, token, o.next.provider, o.next.lease)
+  if go[1] == 'go' then return { 'sending', '', 'go', go[2], unpack(events) } end
+  -- Nobody was called: the message is still ours, and the worker looks further.
+  return { 'sending', '', 'paused', go[2], unpack(events) }
+elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend) then
+  tries()
+  local look = NOW + (o.delay or 0)
+  line('retrying', look)
+  wait('retrying', look)
+elseif o.verdict == 'wait' then
+  -- Nothing was sent under this claim: back to where it was.
+  local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay or 0)
+  if o.why then line(back, look) end
+  enter(id, state, back, sooner(look, m.expires))
+elseif o.verdict == 'failed' then
+  line('failed', nil)
+  enter(id, state, 'failed', nil)
+  add_ending(o.event, id, 'MessageError', o.why, o.code)
+  events[#events + 1] = o.event
+else
+  line('unknown', nil)
+  enter(id, state, 'unknown', NOW + REPORT_WAIT)
+end
+local now = read(hash, 'state', 'not_before')
+return { now.state, now.not_before or '', '', '', unpack(events) }

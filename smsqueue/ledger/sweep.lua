@@ -1,0 +1,79 @@
+-- Ends what nobody will end any more: leases whose worker is gone, waits for reports, and
+-- records whose time is over.
+-- ARGV: quota, tries after which a message that never reaches its provider has failed, event id
+--       (a prefix of ids for the endings)
+-- Returns: ids whose task did not see the end, to be published once more
+local quota, max_tries, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
+local lapsed = {}
+local NO_ANSWER = 'its worker did not report back in time'
+
+local function lapse(id, m)
+  local hash = key('msg', id)
+  redis.call('HINCRBY', hash, 'tries', 1)
+  lapsed[#lapsed + 1] = id
+  local attempt = tonumber(m.attempt or 0)
+  local function line(state, look, why)
+    note(id, { state = state, provider = m.calling and m.provider or nil, attempt = attempt,
+               worker = m.worker, why = why or NO_ANSWER, next = look })
+  end
+  local function again(delay)
+    line('retrying', NOW + delay)
+    redis.call('HSET', hash, 'not_before', NOW + delay)
+    enter(id, 'sending', 'retrying', sooner(NOW + delay, m.expires))
+  end
+  local tries = tonumber(m.tries or 0) + 1
+  if RANK[m.reported] and (m.calling or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
+    line(m.reported, nil)
+    enter(id, 'sending', m.reported, report_look(m.reported, m.report))
+  elseif m.calling and not m.resend then
+    -- The provider may have the message. Nobody resends it: only a report, the provider's own
+    -- answer, should it still come, or an operator says what became of it.
+    line('unknown', nil)
+    enter(id, 'sending', 'unknown', NOW + REPORT_WAIT)
+  elseif tries >= max_tries then
+    events = events + 1
+    line('failed', nil, 'gave up: ' .. NO_ANSWER .. ', ' .. tries .. ' times')
+    enter(id, 'sending', 'failed', nil)
+    add_ending(ARGV[3] .. events, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
+  else
+    again(math.min(2000 * 2 ^ (tries - 1), 600000))
+  end
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key('watch'), '-inf', NOW, 'LIMIT', 0, quota)) do
+  local m = read(key('msg', id), 'state', 'attempt', 'provider', 'calling', 'resend', 'reported',
+                 'report', 'tries', 'expires', 'worker')
+  if m.state == 'sending' then
+    lapse(id, m)
+  elseif m.state then
+    -- unknown, sent and accepted are final as they are; reports still apply.
+    enter(id, m.state, m.state, nil)
+  else
+    redis.call('ZREM', due_key('watch'), id)
+  end
+end
+
+local function forget_message(id)
+  local hash = key('msg', id)
+  local m = read(hash, 'state', 'number', 'idem')
+  for _, ref in ipairs(redis.call('SMEMBERS', key('refs', id))) do
+    redis.call('DEL', key('ref', ref))
+  end
+  if m.idem then redis.call('DEL', key('idem', m.idem)) end
+  if m.number then redis.call('ZREM', key('number', m.number), id) end
+  if m.state then redis.call('ZREM', key('state', m.state), id) end
+  redis.call('DEL', hash, key('refs', id))
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('ends'), '-inf', NOW, 'LIMIT', 0, quota)) do
+  forget_message(id)
+  redis.call('ZREM', key('ends'), id)
+end
+for _, event in ipairs(redis.call('ZRANGEBYSCORE', key('event_ends'), '-inf', NOW, 'LIMIT', 0, quota)) do
+  local e = read(key('event', event), 'state', 'number')
+  if e.state then redis.call('ZREM', key('state', e.state), event) end
+  if e.number then redis.call('ZREM', key('number', e.number), event) end
+  redis.call('DEL', key('event', event))
+  redis.call('ZREM', key('event_ends'), event)
+end
+return lapsed

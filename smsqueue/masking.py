@@ -1,0 +1,26 @@
+"""How numbers and errors are shown where personal data must not be."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+__all__ = ["mask", "place_of"]
+
+
+def mask(number: str | None) -> str:
+    """A phone number or sender id with its middle hidden: ``'15551234567' -> '1555*****67'``."""
+    if not number:
+        return ""
+    if len(number) < 8:
+        return "*" * len(number)
+    return number[:4] + "*" * (len(number) - 6) + number[-2:]
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error was raised, innermost last: ``'shop/hooks.py:12 > shop/db.py:40'``.
+
+    In place of a traceback, whose last line would show the error's text.
+    """
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return " > ".join(f"{'/'.join(Path(f.filename).parts[-2:])}:{f.lineno}" for f in frames)

@@ -1,0 +1,191 @@
+"""The two kinds of message: outgoing (MT, mobile terminated) and incoming (MO, originated)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from smsqueue.lib import digits_only
+
+__all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions"]
+
+
+class OutgoingMessageOptions:
+    """What the sender asks of the gateway, whichever provider sends. Values are class defaults."""
+
+    #: Replies allowed?
+    allow_reply: bool = True
+    #: Ask the network for a delivery report?
+    status_report: bool = False
+    #: Validity in minutes (fractions allowed), counted from ``send_at``; None: no limit.
+    expires: float | None = None
+    #: Sender ID that replaces the number.
+    senderId: str | None = None
+    #: High priority: delivered faster and at a higher price, where a provider offers it.
+    escalate: bool = False
+    #: Sends with the same key and content are one message.
+    idempotency_key: str | None = None
+    #: Earliest time of sending, an aware datetime.
+    send_at: datetime | None = None
+    #: What to do if a provider's answer is lost: "hold" it as unknown, or "resend" it and
+    #: accept that it may arrive twice.
+    on_unknown: Literal["hold", "resend"] = "hold"
+    #: JSON data that comes back in onSend and onStatus.
+    context: dict[str, Any] = {}  # noqa: RUF012  never changed in place
+
+    def update(self, **options: Any) -> None:
+        """Set options by name.
+
+        Raises:
+            TypeError: there is no option of that name, or a value has the wrong type.
+            ValueError: the value cannot be used, e.g. ``send_at`` without a time zone.
+        """
+        for name, value in options.items():
+            if (
+                name.startswith("_")
+                or not hasattr(OutgoingMessageOptions, name)
+                or name == "update"
+            ):
+                known = ", ".join(sorted(_OPTION_NAMES))
+                raise TypeError(f"unknown option {name!r}; the options are: {known}")
+            check = _CHECKS.get(name)
+            if check is not None and value is not None:
+                check(value)
+        self.__dict__.update(options)
+
+
+def _check_send_at(value: Any) -> None:
+    if not isinstance(value, datetime):
+        raise TypeError(f"send_at must be a datetime, not {type(value).__name__}")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise ValueError(
+            "send_at has no time zone, so it could mean any hour of the day: "
+            "give an aware datetime, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
+        )
+
+
+def _check_expires(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expires must be a number of minutes, not {type(value).__name__}")
+    if not 0 < value < 5_256_000:
+        raise ValueError(f"expires must be between 0 minutes and ten years, not {value!r}")
+
+
+def _check_on_unknown(value: Any) -> None:
+    if value not in ("hold", "resend"):
+        raise ValueError(f'on_unknown must be "hold" or "resend", not {value!r}')
+
+
+def _check_key(value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise TypeError("idempotency_key must be a non-empty str")
+
+
+_OPTION_NAMES = [
+    name for name in vars(OutgoingMessageOptions) if not name.startswith("_") and name != "update"
+]
+_CHECKS = {
+    "send_at": _check_send_at,
+    "expires": _check_expires,
+    "on_unknown": _check_on_unknown,
+    "idempotency_key": _check_key,
+}
+
+
+class OutgoingMessage:
+    """A message to be sent, or that was sent.
+
+    Args:
+        dst: Destination phone number; everything but digits is cut off.
+        body: The text.
+        src: Source number or sender id, left as it is.
+        provider: Name of the provider to use; without one, the router decides.
+    """
+
+    #: Our id, set by ``gateway.send``; 20 characters that sort by time.
+    id: str | None = None
+    #: True if ``send`` found that the idempotency key had been sent before.
+    duplicate: bool = False
+    #: ``id.attempt``: what a provider gives back to us in its reports; set before each attempt.
+    reference: str | None = None
+    #: Values for the router, see :meth:`route`.
+    routing_values: tuple[Any, ...] | None = None
+    #: The provider's message id, set by the provider.
+    msgid: Any = None
+    #: Anything else that the provider tells of the message.
+    meta: Any = None
+
+    def __init__(
+        self, dst: str, body: str, src: str | None = None, provider: str | None = None
+    ) -> None:
+        self.src = src
+        self.dst = digits_only(dst)
+        self.body = body
+        self.provider = provider
+        self.provider_options = OutgoingMessageOptions()
+        self.provider_params: dict[str, Any] = {}
+        #: The provider that the gateway chose, to tell it from one that the sender asked for.
+        self.routed_to: str | None = None
+        #: Id of a send that was not confirmed: sending this object again must reuse it.
+        self.unconfirmed_id: str | None = None
+
+    def options(self, **options: Any) -> Self:
+        """Set sending options; see :class:`OutgoingMessageOptions` for names and errors."""
+        self.provider_options.update(**options)
+        return self
+
+    def params(self, **params: Any) -> Self:
+        """Set parameters that only the provider understands."""
+        self.provider_params = params
+        return self
+
+    def route(self, *values: Any) -> Self:
+        """Set the values that the router is called with; the router is not called without."""
+        self.routing_values = values
+        return self
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.dst!r}, {self.body!r}, src={self.src!r}, "
+            f"provider={self.provider!r}, msgid={self.msgid!r})"
+        )
+
+
+class IncomingMessage:
+    """A message received from a provider.
+
+    Args:
+        src: Sender's number; everything but digits is cut off.
+        body: The text.
+        msgid: The provider's message id, of any type.
+        dst: The number it was sent to.
+        rtime: When it was received; now (aware, UTC) if not given.
+        meta: Anything else that the provider told.
+    """
+
+    #: Our id of the event, set when it is recorded.
+    id: str | None = None
+    #: Name of the provider that received it.
+    provider: str | None = None
+
+    def __init__(
+        self,
+        src: str,
+        body: str,
+        msgid: Any = None,
+        dst: str | None = None,
+        rtime: Any = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        self.msgid = msgid
+        self.src = digits_only(src)
+        self.body = body
+        self.dst = digits_only(dst) if dst else None
+        self.rtime = rtime or datetime.now(UTC)
+        self.meta = meta or {}
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.provider!r}, {self.src!r}, {self.body!r}, "
+            f"dst={self.dst!r}, msgid={self.msgid!r})"
+        )

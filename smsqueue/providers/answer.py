@@ -1,0 +1,78 @@
+"""What a provider answered to an HTTP call."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from typing import Any
+
+from smsqueue import exc
+
+__all__ = ["Answer"]
+
+#: Longest wait that a provider may ask for, in seconds.
+MAX_RETRY_AFTER = 86400.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a provider answered, read to its end."""
+
+    provider: str
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @cached_property
+    def json(self) -> Any:
+        """The body's JSON value; None if it is not JSON."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+    def get(self, *path: str | int) -> Any:
+        """What stands at a path of keys and indexes in the JSON body; None if nothing does."""
+        value = self.json
+        for step in path:
+            try:
+                value = value[step]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value
+
+    def require(self, *path: str | int) -> Any:
+        """What stands at a path in the JSON body.
+
+        Raises:
+            ServerError: nothing; ambiguous, as the provider said that it did accept something.
+        """
+        value = self.get(*path)
+        if value is None:
+            raise exc.ServerError(
+                f"the provider answered {self.status} without what its answer must hold",
+                provider=self.provider,
+                http_status=self.status,
+                ambiguous=True,
+            )
+        return value
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait, by the Retry-After header (seconds or a date), between 0 and a day."""
+        text = self.headers.get("Retry-After", "").strip()
+        try:
+            seconds = float(text)
+        except ValueError:
+            try:
+                date = parsedate_to_datetime(text)
+            except ValueError:
+                return None
+            aware = date if date.tzinfo else date.replace(tzinfo=UTC)
+            seconds = (aware - datetime.now(UTC)).total_seconds()
+        return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER)

@@ -1,0 +1,197 @@
+"""Providers that are called over HTTP: one method that makes a call and judges its outcome.
+
+class Example(HttpProvider):
+    codes = {"no_money": exc.CreditError}
+
+    def error_code(self, answer):
+        return answer.get("error", "code")
+
+    def send(self, message):
+        answer = self.call("POST", "/messages", json={"to": message.dst, ...})
+        message.msgid = answer.require("id")
+        return message
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import requests
+from urllib3.exceptions import HTTPError, NewConnectionError
+
+from smsqueue import exc
+from smsqueue.providers.answer import Answer
+from smsqueue.providers.base import IProvider
+from smsqueue.providers.transport import begin_attempt, bounded, make_session, written
+
+__all__ = ["Answer", "HttpProvider", "begin_attempt", "written"]
+
+#: Longest answer that is read, in bytes.
+MAX_ANSWER = 256 * 1024
+
+_STATUSES: Mapping[int, type[exc.ProviderError]] = {
+    401: exc.AuthError,
+    402: exc.CreditError,
+    403: exc.AuthError,
+    408: exc.ServerError,
+    425: exc.ServerError,
+    429: exc.LimitsError,
+    501: exc.UnsupportedError,
+    505: exc.UnsupportedError,
+}
+#: Somebody on the way gave up waiting: what became of the request is not known.
+_GAVE_UP = frozenset({408, 502, 504})
+#: These say that nothing was done, whoever says it.
+_NOT_DONE = frozenset({501, 503, 505})
+
+
+class HttpProvider(IProvider):
+    """Base of the providers that are called over HTTP.
+
+    Args:
+        url: What the paths of calls are appended to.
+        connect_timeout: Seconds to wait for a connection (for each of the host's addresses).
+        read_timeout: Seconds that the provider may stay silent.
+        pool_size: Connections kept open; as many as the threads of a worker.
+
+    A call, from connecting to the answer's last byte, is over after ``deadline`` seconds, beside
+    what the system's resolver takes; nothing is written after that. Proxies and certificates
+    are taken from the environment as requests does it, credentials are not.
+    """
+
+    through_http_layer = True
+    deadline: ClassVar[float] = 30.0
+    #: What the provider's own error codes mean, where that says more than the HTTP status.
+    codes: ClassVar[Mapping[str | int, type[exc.ProviderError]]] = {}
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        url: str,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 20.0,
+        pool_size: int = 50,
+    ) -> None:
+        super().__init__(gateway, name)
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"the url of provider {name!r} must begin with http:// or https://")
+        self.url = url.rstrip("/")
+        self._timeouts = (connect_timeout, read_timeout)
+        self._pool_size = pool_size
+        self._session: tuple[int, requests.Session] | None = None
+
+    def call(
+        self,
+        method: str,
+        path: str = "",
+        *,
+        safe: bool = False,
+        auth: tuple[str, str] | None = None,
+        **request: Any,
+    ) -> Answer:
+        """Make one HTTP request; the answer, if its status is 2xx.
+
+        Args:
+            safe: The request sends no message, so its errors are never ambiguous.
+            auth: User and password of HTTP Basic.
+            request: ``json``, ``data``, ``params``, ``headers`` as requests takes them.
+
+        Raises:
+            ConnectionError: no answer; ambiguous if the request had begun to be written.
+            MessageSendError: the provider answered with an error, see :meth:`error`.
+        """
+        with bounded(self.deadline, safe=safe) as wrote:
+            try:
+                answer = self._exchange(method, f"{self.url}{path}", auth=auth, **request)
+            except (ValueError, TypeError, requests.exceptions.InvalidJSONError) as error:
+                if wrote():
+                    raise self._no_answer(error, ambiguous=True) from None
+                reason = f"the request could not be made ({type(error).__name__})"
+                raise exc.RequestError(reason, provider=self.name) from None
+            except (requests.RequestException, HTTPError, OSError) as error:
+                # ``from None``: what these errors say holds addresses with their queries.
+                raise self._no_answer(error, ambiguous=wrote()) from None
+        if 200 <= answer.status < 300:
+            return answer
+        refusal = self.error(answer)
+        if safe:
+            refusal.ambiguous = False
+        raise refusal
+
+    def error_code(self, answer: Answer) -> str | int | None:
+        """The provider's own code in an error answer; None if it did not write that answer.
+
+        To be overridden: without it a 5xx may come from anything that stands before the provider.
+        """
+        return None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        """The error that an answer means: by ``codes``, else by its HTTP status."""
+        status, code = answer.status, self.error_code(answer)
+        known = None if code is None else self.codes.get(code)
+        default = exc.ServerError if status >= 500 else exc.RequestError
+        unsaid = status >= 500 and status not in _NOT_DONE and code is None
+        return (known or _STATUSES.get(status, default))(
+            f"the provider answered {status}",
+            code=code,
+            provider=self.name,
+            http_status=status,
+            retry_after=answer.retry_after,
+            ambiguous=known is None and (status in _GAVE_UP or unsaid),
+        )
+
+    def _exchange(self, method: str, url: str, **request: Any) -> Answer:
+        request["auth"] = request["auth"] or _no_netrc
+        with self._connections().request(
+            method, url, timeout=self._timeouts, stream=True, allow_redirects=False, **request
+        ) as response:
+            try:
+                body = _read(response)
+            except (requests.RequestException, HTTPError, OSError):
+                if response.ok and response.status_code < 300:
+                    raise
+                body = b""  # a refusal is one, even if its reasons were cut off
+            return Answer(self.name, response.status_code, response.headers, body)
+
+    def _connections(self) -> requests.Session:
+        """The session of this process: one that came through a fork is the parent's."""
+        if self._session is None or self._session[0] != os.getpid():
+            self._session = (os.getpid(), make_session(self._pool_size))
+        return self._session[1]
+
+    def _no_answer(self, error: BaseException, *, ambiguous: bool) -> exc.ConnectionError:
+        where = "after the request was written" if ambiguous else "before anything was sent"
+        reason = f"the connection failed {where} ({_cause(error)})"
+        return exc.ConnectionError(reason, provider=self.name, ambiguous=ambiguous)
+
+
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """No credentials; without this, requests would look for some in ~/.netrc."""
+    return request
+
+
+def _read(response: requests.Response) -> bytes:
+    body = b""
+    for chunk in response.iter_content(16 * 1024):
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise requests.exceptions.ContentDecodingError("the answer is too long")
+    return body
+
+
+def _cause(error: BaseException) -> str:
+    """Name of the innermost error: requests and urllib3 wrap them several times."""
+    while True:
+        inner = [getattr(error, "reason", None), *error.args]
+        if isinstance(error, NewConnectionError):
+            inner.append(error.__cause__)
+        found = next((e for e in inner if isinstance(e, BaseException)), None)
+        if found is None:
+            return type(error).__name__
+        error = found

@@ -1,0 +1,68 @@
+"""The provider that plays the network itself, for tests and development."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from smsqueue.lib import digits_only
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.null import NullProvider
+from smsqueue.statuses import MessageAccepted, MessageDelivered
+
+__all__ = ["LoopbackProvider"]
+
+
+class LoopbackProvider(NullProvider):
+    """Delivers to subscribers in this process.
+
+    Local to the process that sends (in queued mode a worker): the traffic log, the subscribers.
+    Through the ledger, and so to hooks in any worker: what :meth:`received` and ``reply`` simulate
+    and the status reports. Subscribe in the gateway module, so that every worker has it.
+    """
+
+    def __init__(self, gateway: Any, name: str) -> None:
+        super().__init__(gateway, name)
+        self._subscribers: dict[str, Callable[[OutgoingMessage], object]] = {}
+        self._traffic: list[IncomingMessage | OutgoingMessage] = []
+
+    def get_traffic(self) -> list[IncomingMessage | OutgoingMessage]:
+        """All messages that passed in this process since the last call, oldest first."""
+        traffic, self._traffic = self._traffic, []
+        return traffic
+
+    def received(self, src: str, body: str) -> IncomingMessage:
+        """Simulate an incoming message from the number ``src``."""
+        message = IncomingMessage(src, body, next(self._numbers))
+        self._traffic.append(message)
+        self._receive_message(message)
+        return message
+
+    def subscribe(self, number: str, callback: Callable[[OutgoingMessage], object]) -> Self:
+        """Call ``callback(message)`` for each message to ``number``.
+
+        The message then has ``reply(body)``, which simulates an answer, unless the message's
+        option ``allow_reply`` is off.
+        """
+        self._subscribers[digits_only(number)] = callback
+        return self
+
+    def send(self, message: OutgoingMessage) -> OutgoingMessage:
+        message = super().send(message)
+        self._traffic.append(message)
+        subscriber = self._subscribers.get(message.dst)
+        if subscriber is not None:
+
+            def reply(body: str) -> None:
+                if message.provider_options.allow_reply:
+                    self.received(message.dst, body)
+
+            message.reply = reply  # type: ignore[attr-defined]  # as smsframework augments it
+            subscriber(message)
+        if message.provider_options.status_report:
+            delivered = subscriber is not None
+            status = (MessageDelivered if delivered else MessageAccepted)(message.msgid)
+            status.status = "OK"
+            status.reference = message.reference
+            self._receive_status(status)
+        return message

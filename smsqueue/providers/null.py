@@ -1,0 +1,25 @@
+"""The provider that does nothing."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from smsqueue.messages import OutgoingMessage
+from smsqueue.providers.base import IProvider
+
+__all__ = ["NullProvider"]
+
+
+class NullProvider(IProvider):
+    """Ignores what it is given; ``msgid`` counts '1', '2', ... in each process."""
+
+    unique_msgids = False
+
+    def __init__(self, gateway: Any, name: str) -> None:
+        super().__init__(gateway, name)
+        self._numbers = itertools.count(1)
+
+    def send(self, message: OutgoingMessage) -> OutgoingMessage:
+        message.msgid = str(next(self._numbers))
+        return message

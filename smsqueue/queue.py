@@ -1,0 +1,131 @@
+"""The Celery side of the gateway: task names, configuration, publishing. No task bodies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from smsqueue.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+__all__ = ["DELIVER", "HOOK", "Queue", "celery_config"]
+
+log = logging.getLogger(__name__)
+
+#: Task names are part of the wire: workers of another version must know them.
+DELIVER = "smsqueue.deliver"
+HOOK = "smsqueue.hook"
+
+_TRANSPORT = {
+    "visibility_timeout": 300,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    "unacked_restore_limit": 1000,
+    "health_check_interval": 10,
+    "socket_keepalive": True,
+    "priority_steps": [0],
+}
+_PRODUCER = _TRANSPORT | {
+    "socket_timeout": 1.0,
+    "socket_connect_timeout": 0.5,
+    "max_retries": 0,
+    "max_connections": 20,
+}
+_WORKER = _TRANSPORT | {
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "max_connections": 50,
+}
+
+
+def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
+    """The Celery configuration of producers and workers."""
+    return {
+        "broker_url": settings.redis_url,
+        "broker_transport_options": _WORKER if worker else _PRODUCER,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_pool_limit": 32,
+        "broker_pool_acquire_timeout": 1.0,
+        "task_default_queue": settings.send_queue,
+        "task_routes": {
+            DELIVER: {"queue": settings.send_queue},
+            HOOK: {"queue": settings.hook_queue},
+        },
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_publish_retry": False,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_prefetch_count_reduction": False,
+        # Threads: cheap for calls over the network, and what kill -9 leaves behind is known.
+        "worker_pool": "threads",
+        "worker_concurrency": settings.concurrency,
+    }
+
+
+class Queue:
+    """Publishes triggers: ids only. A lost trigger is found by upkeep, so that errors are only
+    logged.
+
+    Args:
+        app: The Celery application to publish with; one of its own if not given.
+    """
+
+    def __init__(self, settings: Settings, app: Celery | None = None) -> None:
+        self.settings = settings
+        self._app = app
+
+    @cached_property
+    def app(self) -> Celery:
+        """The application, made at first use: importing Celery takes a while."""
+        if self._app is not None:
+            return self._app
+        from celery import Celery
+
+        # The process's current application belongs to the user.
+        app = Celery("smsqueue", set_as_current=False)
+        app.config_from_object(celery_config(self.settings, worker=False))
+        return app
+
+    def deliver(self, triggers: Iterable[tuple[str, int]]) -> None:
+        """Publish triggers of messages: (id, attempts so far)."""
+        self._publish(DELIVER, self.settings.send_queue, triggers)
+
+    def hook(self, events: Iterable[str]) -> None:
+        """Publish triggers of events."""
+        self._publish(HOOK, self.settings.hook_queue, ((event, 0) for event in events))
+
+    def _publish(self, task: str, queue: str, triggers: Iterable[tuple[str, int]]) -> None:
+        from kombu.exceptions import KombuError
+
+        for id, retries in triggers:
+            try:
+                self.app.send_task(
+                    task, args=(id,), task_id=id, queue=queue, retries=retries, retry=False
+                )
+            except (KombuError, OSError) as error:
+                log.warning(
+                    "%s was not published (%s): upkeep will do it",
+                    id,
+                    type(error).__name__,
+                    extra={"id": id, "error_class": type(error).__name__},
+                )
+                return
+
+    def close(self) -> None:
+        """Close the connections of an application of our own."""
+        app = self.__dict__.pop("app", None)
+        if app is not None and app is not self._app:
+            app.close()

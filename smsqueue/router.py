@@ -1,0 +1,48 @@
+"""Which providers a message may go to, in order of preference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from smsqueue.messages import OutgoingMessage
+
+__all__ = ["Router", "resolve"]
+
+Router = Callable[..., Any]
+
+
+def resolve(
+    message: OutgoingMessage,
+    router: Router,
+    providers: Collection[str],
+    default: str | None,
+) -> list[str]:
+    """Names of providers, at least one.
+
+    The message's own provider; else, if it has routing values, what the router says: None (the
+    default provider), a name, or a list of names; else the default provider.
+
+    Raises:
+        AssertionError: a name that no provider has, or no provider at all. Raised explicitly,
+            as smsframework asserts it.
+        Exception: whatever the router raises.
+    """
+    asked_for = None if message.provider == message.routed_to else message.provider
+    if asked_for is not None:
+        names, by = [asked_for], "The message names"
+    elif message.routing_values is not None:
+        answer = router(message, *message.routing_values)
+        names = [answer] if isinstance(answer, str) else list(answer or ())
+        by = "The router named"
+    else:
+        names, by = [], ""
+    if not names:
+        if default is None:
+            raise AssertionError("The gateway has no provider: add one with add_provider()")
+        return [default]
+    for name in names:
+        if name not in providers:
+            known = ", ".join(sorted(providers)) or "none"
+            raise AssertionError(f"{by} an unknown provider: {name!r} (known: {known})")
+    return names

@@ -1,0 +1,156 @@
+"""One settings object, read once: keyword, then SMSQUEUE_* in the environment, then default."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["Settings", "SettingsError", "hide_password"]
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the text names it and says what to do."""
+
+
+def _bool(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words |= {"0": False, "false": False, "no": False, "off": False, "": False}
+    return words[text.strip().lower()]
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _setting(name: str, default: Any, parse: Callable[[str], Any], *, secret: bool = False) -> Any:
+    """A field whose default is the variable SMSQUEUE_<NAME>, else ``default``."""
+    variable = f"SMSQUEUE_{name}"
+
+    def read() -> Any:
+        text = os.environ.get(variable)
+        return default if text is None else _parsed(variable, text, parse)
+
+    return field(
+        default_factory=read, repr=not secret, metadata={"variable": variable, "parse": parse}
+    )
+
+
+def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except (ValueError, KeyError):
+        # ``from None``: the value may be a secret, and a chained error would print it.
+        raise SettingsError(
+            f"{variable} cannot be read as {parse.__name__.strip('_')}: correct it or unset it"
+        ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of the gateway, its workers and its receivers. Times are in seconds.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+
+    #: Redis >= 6.2, broker and ledger in one. May hold a password, so it is not in the repr.
+    redis_url: str = _setting("REDIS_URL", "redis://127.0.0.1:6379/0", str, secret=True)
+    #: First part of every key and queue name, so that applications can share a Redis.
+    namespace: str = _setting("NAMESPACE", "sms", str)
+    #: Where workers, receivers and the command line find the gateway: ``package.module:attribute``.
+    gateway: str = _setting("GATEWAY", "", str)
+    #: The hard-to-guess URL prefixes that webhooks are served under.
+    receiver_prefix: tuple[str, ...] = _setting("RECEIVER_PREFIX", (), _list, secret=True)
+    #: Deliver in the calling process, without Redis and Celery, as smsframework does.
+    eager: bool = _setting("EAGER", False, _bool)
+    #: How long a record is kept after its final state.
+    retention: float = _setting("RETENTION", 30 * 86400.0, float)
+    #: How long to wait for delivery reports.
+    report_wait: float = _setting("REPORT_WAIT", 72 * 3600.0, float)
+    #: How long a report may wait for its send to be settled before its hook runs unmatched.
+    park_wait: float = _setting("PARK_WAIT", 60.0, float)
+    #: After this long a published trigger counts as lost and is published again.
+    grace: float = _setting("GRACE", 60.0, float)
+    #: How often each worker process looks for what is due.
+    upkeep_interval: float = _setting("UPKEEP_INTERVAL", 0.5, float)
+    #: How long a hook may run before its worker counts as dead.
+    hook_lease: float = _setting("HOOK_LEASE", 300.0, float)
+    #: Triggers in the broker's queue above which a send waits in the ledger: a single one, or
+    #: one of many. The first is higher, so that a one-time password overtakes a campaign.
+    watermark: int = _setting("WATERMARK", 1000, int)
+    bulk_watermark: int = _setting("BULK_WATERMARK", 200, int)
+    #: Longest text that ``send`` takes, in characters.
+    max_body: int = _setting("MAX_BODY", 1600, int)
+    #: Longest webhook that the receivers read, in bytes.
+    max_webhook: int = _setting("MAX_WEBHOOK", 256 * 1024, int)
+    #: Tasks that one worker process runs at once.
+    concurrency: int = _setting("CONCURRENCY", 50, int)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.receiver_prefix, str):
+            object.__setattr__(self, "receiver_prefix", _list(self.receiver_prefix))
+        if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
+            raise SettingsError(
+                f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: "
+                "it must begin with redis://, rediss:// or unix://"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.namespace):
+            raise SettingsError(
+                f"SMSQUEUE_NAMESPACE is {self.namespace!r}: "
+                "use 1 to 64 letters, digits, dots, dashes and underscores"
+            )
+        for prefix in self.receiver_prefix:
+            if not re.fullmatch(r"[A-Za-z0-9_.~/-]+", prefix) or not prefix.strip("/"):
+                raise SettingsError(
+                    "SMSQUEUE_RECEIVER_PREFIX may hold letters, digits and -._~/ only, "
+                    "several prefixes are separated by commas"
+                )
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
+                raise SettingsError(f"{each.metadata['variable']} must be above zero, not {value}")
+
+    @classmethod
+    def from_mapping(cls, config: Mapping[str, Any]) -> Self:
+        """Settings from a web framework's configuration: its SMSQUEUE_* keys, other keys ignored.
+
+        What the mapping does not name comes from the environment. Texts are parsed as there.
+        """
+        given: dict[str, Any] = {}
+        for each in fields(cls):
+            variable, parse = each.metadata["variable"], each.metadata["parse"]
+            if variable in config:
+                value = config[variable]
+                given[each.name] = (
+                    _parsed(variable, value, parse) if isinstance(value, str) else value
+                )
+        if not isinstance(given.get("receiver_prefix", ()), tuple):
+            given["receiver_prefix"] = tuple(given["receiver_prefix"])
+        return cls(**given)
+
+    @property
+    def send_queue(self) -> str:
+        """Name of the broker queue whose tasks send messages."""
+        return f"{self.namespace}.send"
+
+    @property
+    def hook_queue(self) -> str:
+        """Name of the broker queue whose tasks run hooks."""
+        return f"{self.namespace}.hook"
+
+    @property
+    def safe_redis_url(self) -> str:
+        """The Redis URL as it may be printed."""
+        return hide_password(self.redis_url)
+
+
+def hide_password(url: str) -> str:
+    """A URL as it may be printed: user and password are replaced by ``***``."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))

@@ -1,0 +1,74 @@
+"""How much of a worker process one provider may occupy, so that its trouble stays its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+__all__ = ["Slots"]
+
+_LONGEST_WAIT = 30.0
+
+
+@dataclass
+class _Use:
+    limit: float
+    running: int = 0
+    #: Smoothed seconds that a call takes.
+    seconds: float = 0.1
+    #: When the next message that found no slot may come back.
+    next_turn: float = 0.0
+
+
+class Slots:
+    """The slots of one worker process, shared by groups: each provider is one, hooks another.
+
+    A group may hold half of the slots, or all if it is the only one. Each failure halves what
+    it may hold, each success gives one back.
+    """
+
+    def __init__(self, total: int, groups: int) -> None:
+        self.most = total if groups < 2 else max(1, total // 2)
+        self._uses: dict[str, _Use] = {}
+        self._lock = threading.Lock()
+
+    def _use(self, group: str) -> _Use:
+        return self._uses.setdefault(group, _Use(limit=self.most))
+
+    def enter(self, group: str) -> float:
+        """Take a slot: 0, or the seconds after which to try again.
+
+        Those who are sent away come back one after the other, at the pace at which the group's
+        slots become free.
+        """
+        with self._lock:
+            use = self._use(group)
+            if use.running < int(use.limit):
+                use.running += 1
+                return 0.0
+            now = time.monotonic()
+            pace = use.seconds / max(1, int(use.limit))
+            use.next_turn = min(max(use.next_turn, now) + pace, now + _LONGEST_WAIT)
+            return max(0.05, use.next_turn - now)
+
+    def leave(self, group: str, seconds: float, *, well: bool) -> None:
+        """Give a slot back, with how long it was held and whether the call went well."""
+        with self._lock:
+            use = self._use(group)
+            use.running -= 1
+            use.seconds += (seconds - use.seconds) / 8
+            use.limit = min(self.most, use.limit + 1) if well else max(1, use.limit / 2)
+
+    @contextmanager
+    def held(self, group: str) -> Iterator[float]:
+        """A slot for the time of a block that may not fail; yields what :meth:`enter` returned."""
+        wait = self.enter(group)
+        began = time.monotonic()
+        try:
+            yield wait
+        finally:
+            if not wait:
+                self.leave(group, time.monotonic() - began, well=True)

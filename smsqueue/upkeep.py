@@ -1,0 +1,70 @@
+"""The loop that finds what is due: lost triggers, retries, scheduled sends, dead workers.
+
+Runs in every worker process; any number of them, at any time, do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from smsqueue.ledger import Ledger
+from smsqueue.queue import Queue
+from smsqueue.settings import Settings
+
+__all__ = ["Upkeep"]
+
+log = logging.getLogger("smsqueue.upkeep")
+
+_QUOTA = 500
+_LONGEST_PAUSE = 10.0
+
+
+class Upkeep:
+    """A supervised thread.
+
+    Args:
+        max_tries: After so many workers died before its provider was called, a message has failed.
+    """
+
+    def __init__(
+        self, settings: Settings, ledger: Ledger, queue: Queue, *, max_tries: int = 25
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.queue = queue
+        self.max_tries = max_tries
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def turn(self) -> None:
+        """One round over all lanes."""
+        s = self.settings
+        lapsed = self.ledger.sweep(_QUOTA, self.max_tries)
+        self.queue.deliver([(id, 0) for id in lapsed])
+        self.queue.hook(
+            event for event, _ in self.ledger.take("hook", _QUOTA, s.hook_queue, s.watermark)
+        )
+        self.queue.deliver(self.ledger.take("send", _QUOTA, s.send_queue, s.bulk_watermark))
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="smsqueue-upkeep", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the round that is running."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        pause = self.settings.upkeep_interval
+        while not self._stop.wait(pause):
+            try:
+                self.turn()
+            except Exception as error:  # whatever it is: without this loop messages stay behind
+                pause = min(max(pause, 0.1) * 2, _LONGEST_PAUSE)
+                log.error("upkeep failed, again in %.0f s: %s", pause, type(error).__name__)
+            else:
+                pause = self.settings.upkeep_interval

@@ -1,0 +1,153 @@
+"""Messages and reports as the ledger keeps them: JSON text, exactly what the sender gave."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from smsqueue import exc, statuses
+from smsqueue.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
+from smsqueue.statuses import MessageStatus
+
+__all__ = [
+    "check_outgoing",
+    "content_of",
+    "dump_incoming",
+    "dump_outgoing",
+    "dump_status",
+    "load_incoming",
+    "load_outgoing",
+    "load_status",
+    "to_json",
+]
+
+_STATUS_CLASSES: dict[str, type[MessageStatus]] = {
+    name: getattr(statuses, name) for name in statuses.__all__
+}
+_STATUS_FIELDS = ("accepted", "delivered", "expired", "error", "status_code", "status")
+#: Not part of the stored options: what the ledger keeps in fields of its own.
+_LEDGER_OPTIONS = ("idempotency_key", "send_at", "expires", "on_unknown")
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON; whatever JSON does not know is written as its ``str``."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+
+
+def _plain(what: str, value: Any) -> None:
+    """Raise RequestError unless a value is the same after a way through JSON."""
+    try:
+        same = json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError, RecursionError) as error:
+        raise exc.RequestError(f"{what} cannot be queued: {error}") from None
+    if not same:
+        raise exc.RequestError(
+            f"{what} would change on its way through the queue: use lists, "
+            "not tuples, and text as keys"
+        )
+
+
+def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
+    """Raise RequestError if a message cannot be queued; nothing has happened then."""
+    if not message.dst:
+        raise exc.RequestError("the destination number has no digits")
+    if not isinstance(message.body, str):
+        raise exc.RequestError(f"the body must be text, not {type(message.body).__name__}")
+    if len(message.body) > max_body:
+        raise exc.RequestError(
+            f"the body has {len(message.body)} characters, more than the {max_body} "
+            "that SMSQUEUE_MAX_BODY allows"
+        )
+    try:
+        message.body.encode()
+    except UnicodeEncodeError as error:
+        raise exc.RequestError(
+            f"the body is not text: half a character at position {error.start}"
+        ) from None
+    _plain("src", message.src)
+    _plain("params()", message.provider_params)
+    _plain("the context option", message.provider_options.context)
+    for value in message.routing_values or ():
+        _plain(f"the routing value {type(value).__name__}", value)
+
+
+def dump_outgoing(message: OutgoingMessage) -> dict[str, Any]:
+    """What is stored of an outgoing message: what differs from a bare one."""
+    options = {
+        name: value
+        for name, value in vars(message.provider_options).items()
+        if name not in _LEDGER_OPTIONS and value != getattr(OutgoingMessageOptions, name)
+    }
+    asked_for = None if message.provider == message.routed_to else message.provider
+    data: dict[str, Any] = {"dst": message.dst, "body": message.body}
+    data |= {"src": message.src} if message.src is not None else {}
+    data |= {"provider": asked_for} if asked_for is not None else {}
+    data |= {"route": message.routing_values} if message.routing_values is not None else {}
+    data |= {"params": message.provider_params} if message.provider_params else {}
+    data |= {"options": options} if options else {}
+    return data
+
+
+def content_of(message: OutgoingMessage) -> str:
+    """What must be the same for two sends to be one: everything but the options."""
+    data = dump_outgoing(message)
+    data.pop("options", None)
+    return json.dumps(data, sort_keys=True)
+
+
+def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
+    """A fresh message, a snapshot that nobody else holds."""
+    message = OutgoingMessage(data["dst"], data["body"], data.get("src"), data.get("provider"))
+    message.id = id
+    message.routing_values = tuple(data["route"]) if "route" in data else None
+    message.provider_params = data.get("params", {})
+    # An older worker may meet options of a newer one: it ignores them.
+    known = data.get("options", {}).items()
+    vars(message.provider_options).update(
+        (name, value) for name, value in known if hasattr(OutgoingMessageOptions, name)
+    )
+    return message
+
+
+def dump_incoming(message: IncomingMessage) -> dict[str, Any]:
+    """What is stored of an incoming message."""
+    data = {"src": message.src, "body": message.body, "msgid": message.msgid}
+    data |= {"dst": message.dst, "meta": message.meta, "provider": message.provider}
+    return data | {"rtime": _dump_time(message.rtime)}
+
+
+def load_incoming(id: str, data: dict[str, Any]) -> IncomingMessage:
+    """The incoming message of an event."""
+    message = IncomingMessage(data["src"], data["body"], data["msgid"], data["dst"])
+    message.id, message.provider, message.meta = id, data["provider"], data["meta"]
+    message.rtime = _load_time(data["rtime"])
+    return message
+
+
+def dump_status(status: MessageStatus) -> dict[str, Any]:
+    """What is stored of a report: its class by the nearest known one, and the fields' values."""
+    known = next(c.__name__ for c in type(status).__mro__ if c.__name__ in _STATUS_CLASSES)
+    data = {name: getattr(status, name) for name in _STATUS_FIELDS}
+    data |= {"class": known, "msgid": status.msgid, "meta": status.meta}
+    data |= {"provider": status.provider, "reference": status.reference}
+    return data | {"rtime": _dump_time(status.rtime)}
+
+
+def load_status(data: dict[str, Any]) -> MessageStatus:
+    """A report as its provider gave it, or as the ledger made it of a message's end."""
+    status = _STATUS_CLASSES.get(data["class"], MessageStatus)(data.get("msgid"))
+    for name in (*_STATUS_FIELDS, "provider", "reference", "meta"):
+        if name in data:
+            setattr(status, name, data[name])
+    if "rtime" in data:
+        status.rtime = _load_time(data["rtime"])
+    return status
+
+
+def _dump_time(value: Any) -> Any:
+    return {"iso": value.isoformat()} if isinstance(value, datetime) else value
+
+
+def _load_time(value: Any) -> Any:
+    return datetime.fromisoformat(value["iso"]) if isinstance(value, dict) else value

@@ -1,0 +1,516 @@
+"""What a provider's HTTP call ends in, against a server that misbehaves on a real socket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from smsqueue import exc
+from smsqueue.providers import http, transport
+from smsqueue.providers.http import Answer, HttpProvider
+
+Handle = Callable[[socket.socket], None]
+
+
+class RawServer:
+    """Reads a request from each connection and lets ``handle`` do what it likes with it."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.released = threading.Event()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                while request := read_request(connection):
+                    self.requests.append(request)
+                    self.handle(connection)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        self.released.set()
+        self._socket.close()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            return b""
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = 0
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            length = int(line.partition(b":")[2])
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def answering(status: int, body: str = "", **headers: str) -> Handle:
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    text = "\r\n".join(lines) + "\r\n\r\n" + body
+    return lambda connection: connection.sendall(text.encode())
+
+
+class Example(HttpProvider):
+    """Its own errors look like {"error": {"code": ...}}."""
+
+    codes = {"no_money": exc.CreditError, "again": exc.ServerError}  # noqa: RUF012
+
+    def error_code(self, answer: Answer) -> str | int | None:
+        code: str | int | None = answer.get("error", "code")
+        return code
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Handle], RawServer]]:
+    servers: list[RawServer] = []
+
+    def start(handle: Handle) -> RawServer:
+        servers.append(RawServer(handle))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(autouse=True)
+def attempt() -> None:
+    http.begin_attempt()
+
+
+def example(server: RawServer | str, **config: float) -> Example:
+    url = server if isinstance(server, str) else server.url
+    return Example(None, "example", url=url, **config)  # type: ignore[arg-type]
+
+
+def refused_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
+
+
+def post(provider: Example) -> Answer:
+    return provider.call("POST", "/messages", json={"to": "15550001234", "text": "secret text"})
+
+
+def test_answer(serve: Callable[[Handle], RawServer]) -> None:
+    server = serve(answering(201, '{"id": "m1", "parts": [{"n": 1}]}'))
+    answer = post(example(server))
+    assert (answer.status, answer.require("id"), answer.get("parts", 0, "n")) == (201, "m1", 1)
+    assert answer.get("parts", 7, "n") is None
+    assert http.written()
+    assert server.requests[0].startswith(b"POST /messages HTTP/1.1\r\n")
+    assert "m1" not in repr(answer)
+
+
+def test_connection_is_kept(serve: Callable[[Handle], RawServer]) -> None:
+    server = serve(answering(200, "{}"))
+    provider = example(server)
+    for _ in range(3):
+        post(provider)
+    assert server.connections == 1
+
+
+def test_idle_connection_is_not_used_again(
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(answering(200, "{}"))
+    provider = example(server)
+    post(provider)
+    monkeypatch.setattr(transport, "IDLE", 0.0)
+    post(provider)
+    assert server.connections == 2
+
+
+def test_connection_that_the_server_closed_is_opened_again(
+    serve: Callable[[Handle], RawServer],
+) -> None:
+    closed = threading.Event()
+
+    def answer_and_close(connection: socket.socket) -> None:
+        answering(200, "{}")(connection)
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    server = serve(answer_and_close)
+    provider = example(server)
+    for _ in range(3):
+        post(provider)
+        assert closed.wait(5)
+        closed.clear()
+    assert server.connections == 3
+
+
+def test_nothing_written_when_refused() -> None:
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example(f"http://127.0.0.1:{refused_port()}"))
+    assert not caught.value.ambiguous
+    assert not http.written()
+    assert caught.value.provider == "example"
+    assert "ConnectionRefusedError" in str(caught.value)
+    assert "127.0.0.1" not in str(caught.value)
+
+
+def test_nothing_written_when_the_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example("http://carrier.example"))
+    assert not caught.value.ambiguous
+    assert not http.written()
+
+
+def test_nothing_written_when_connecting_times_out() -> None:
+    # A full backlog: the kernel takes no further connection and refuses none.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        waiting = []
+        for _ in range(4):
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(server.getsockname())
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(exc.ConnectionError) as caught:
+            post(example(url, connect_timeout=0.2))
+        for one in waiting:
+            one.close()
+    assert not caught.value.ambiguous
+    assert not http.written()
+
+
+def test_nothing_written_when_tls_fails(serve: Callable[[Handle], RawServer]) -> None:
+    server = serve(answering(200))
+    with pytest.raises(exc.ConnectionError) as caught:
+        # The server waits for the end of a request that never comes, as it is no HTTP.
+        post(example(server.url.replace("http:", "https:"), connect_timeout=0.2))
+    assert not caught.value.ambiguous
+    assert not http.written()
+
+
+def test_nothing_written_when_connecting_took_all_the_time(
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(answering(200, "{}"))
+    monkeypatch.setattr(Example, "deadline", 0.0)
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example(server))
+    assert not caught.value.ambiguous
+    assert not http.written()
+    assert server.requests == []
+
+
+def test_proxy_that_refuses_a_tunnel(
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = serve(answering(407, "no"))
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example("https://carrier.example"))
+    assert proxy.requests[0].startswith(b"CONNECT carrier.example:443")
+    assert not caught.value.ambiguous
+    assert not http.written()
+
+
+def cut(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def truncate(connection: socket.socket) -> None:
+    connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id"')
+    cut(connection)
+
+
+def garble(connection: socket.socket) -> None:
+    connection.sendall(b"220 this is no web server\r\n\r\n")
+    cut(connection)
+
+
+def badly_chunk(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n")
+    cut(connection)
+
+
+@pytest.mark.parametrize("handle", [cut, reset, truncate, garble, badly_chunk])
+def test_ambiguous_when_the_answer_is_lost(
+    serve: Callable[[Handle], RawServer], handle: Handle
+) -> None:
+    server = serve(handle)
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example(server))
+    assert caught.value.ambiguous
+    assert http.written()
+    assert len(server.requests) == 1
+
+
+def test_ambiguous_when_the_answer_is_too_long(serve: Callable[[Handle], RawServer]) -> None:
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example(serve(answering(200, "x" * 300_000))))
+    assert caught.value.ambiguous
+
+
+def test_ambiguous_when_the_provider_is_silent(serve: Callable[[Handle], RawServer]) -> None:
+    server = serve(lambda connection: None)
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example(server, read_timeout=0.2))
+    assert caught.value.ambiguous
+
+
+def test_ambiguous_when_writing_breaks_off(serve: Callable[[Handle], RawServer]) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def reset_while_reading() -> None:
+        connection, _ = listener.accept()
+        connection.recv(10)
+        reset(connection)
+
+    thread = threading.Thread(target=reset_while_reading)
+    thread.start()
+    provider = example(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with pytest.raises(exc.ConnectionError) as caught:
+        provider.call("POST", data=b"x" * 50_000_000)
+    thread.join()
+    listener.close()
+    assert caught.value.ambiguous
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_dripping_answer_is_over_at_the_deadline(
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(start)
+        while not server.released.wait(0.02):
+            connection.sendall(b"x")
+
+    server = serve(drip)
+    monkeypatch.setattr(Example, "deadline", 0.4)
+    began = time.monotonic()
+    with pytest.raises(exc.ConnectionError) as caught:
+        post(example(server))
+    assert caught.value.ambiguous
+    assert 0.3 < time.monotonic() - began < 5
+
+
+ERROR = '{"error": {"code": "%s"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "ambiguous"),
+    [
+        (302, "", exc.RequestError, False),
+        (400, "", exc.RequestError, False),
+        (401, "", exc.AuthError, False),
+        (402, "", exc.CreditError, False),
+        (403, "", exc.AuthError, False),
+        (403, ERROR % "no_money", exc.CreditError, False),
+        (404, "", exc.RequestError, False),
+        (408, "", exc.ServerError, True),
+        (422, ERROR % "bad_number", exc.RequestError, False),
+        (429, "", exc.LimitsError, False),
+        (500, "", exc.ServerError, True),
+        (500, "<h1>proxy</h1>", exc.ServerError, True),
+        (500, ERROR % "broken", exc.ServerError, False),
+        (501, "", exc.UnsupportedError, False),
+        (502, "", exc.ServerError, True),
+        (502, ERROR % "upstream", exc.ServerError, True),
+        (502, ERROR % "again", exc.ServerError, False),
+        (503, "", exc.ServerError, False),
+        (504, "", exc.ServerError, True),
+        (520, "", exc.ServerError, True),
+        (599, ERROR % "broken", exc.ServerError, False),
+    ],
+)
+def test_error_answers(
+    serve: Callable[[Handle], RawServer],
+    status: int,
+    body: str,
+    kind: type[exc.ProviderError],
+    ambiguous: bool,
+) -> None:
+    with pytest.raises(exc.ProviderError) as caught:
+        post(example(serve(answering(status, body, Location="/elsewhere"))))
+    error = caught.value
+    assert type(error) is kind
+    assert error.ambiguous is ambiguous
+    assert (error.http_status, error.provider) == (status, "example")
+    assert (error.code is None) == (not body.startswith("{"))
+
+
+def test_refusal_counts_even_if_its_body_is_cut_off(
+    serve: Callable[[Handle], RawServer],
+) -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\n{")
+        cut(connection)
+
+    with pytest.raises(exc.RequestError) as caught:
+        post(example(serve(refuse)))
+    assert not caught.value.ambiguous
+
+
+@pytest.mark.parametrize("body", ["", "ok", "[]", "{}", '{"id": null}', "[" * 100_000])
+def test_success_without_an_id_is_ambiguous(
+    serve: Callable[[Handle], RawServer], body: str
+) -> None:
+    answer = post(example(serve(answering(200, body))))
+    with pytest.raises(exc.ServerError) as caught:
+        answer.require("id")
+    assert caught.value.ambiguous
+    assert (caught.value.provider, caught.value.http_status) == ("example", 200)
+
+
+def test_retry_after() -> None:
+    def seconds(text: str) -> float | None:
+        return Answer("example", 429, {"Retry-After": text}, b"").retry_after
+
+    assert seconds("7") == 7
+    assert seconds("1.5") == 1.5
+    assert seconds("-3") == 0
+    assert seconds("1e9") == 86400
+    assert [seconds(text) for text in ("", "soon", "nan")] == [None] * 3
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert 55 < (seconds(in_a_minute) or 0) <= 60
+    assert seconds("Wed, 21 Oct 2015 07:28:00 -0000") == 0
+
+
+def test_retry_after_is_told(serve: Callable[[Handle], RawServer]) -> None:
+    with pytest.raises(exc.LimitsError) as caught:
+        post(example(serve(answering(429, Retry_After="3"))))
+    assert caught.value.retry_after == 3
+
+
+def test_safe_call_is_never_ambiguous(serve: Callable[[Handle], RawServer]) -> None:
+    provider = example(serve(cut))
+    with pytest.raises(exc.ConnectionError) as caught:
+        provider.call("GET", "/balance", safe=True)
+    assert not caught.value.ambiguous
+    assert not http.written()
+    with pytest.raises(exc.ServerError) as answered:
+        example(serve(answering(502))).call("GET", safe=True)
+    assert not answered.value.ambiguous
+
+
+def test_request_that_cannot_be_made() -> None:
+    provider = example(f"http://127.0.0.1:{refused_port()}")
+    for request in ({"json": float("nan")}, {"headers": {"X": "a\nb"}}, {"json": object()}):
+        with pytest.raises(exc.RequestError):
+            provider.call("POST", **request)  # type: ignore[arg-type]
+    assert not http.written()
+
+
+def test_errors_and_logs_tell_no_secret(
+    serve: Callable[[Handle], RawServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for handle in (cut, answering(400, '{"error": {"code": 1, "text": "secret text"}}')):
+        provider = example(serve(handle))
+        with pytest.raises(exc.ProviderError) as caught:
+            provider.call("POST", "/send", params={"key": "hush"}, json="secret text")
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+        assert not {"hush", "secret"} & set(str(caught.value).split())
+    assert "hush" not in caplog.text
+    assert "hush" not in str(caught.value)
+
+
+def test_netrc_is_not_asked(
+    serve: Callable[[Handle], RawServer], tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = os.path.join(str(tmp_path), "netrc")
+    with open(netrc, "w") as file:
+        file.write("machine 127.0.0.1 login me password hush\n")
+    monkeypatch.setenv("NETRC", netrc)
+    server = serve(answering(200, "{}"))
+    example(server).call("POST", headers={"Authorization": "Bearer right"})
+    assert b"Authorization: Bearer right" in server.requests[0]
+
+
+def test_cookies_are_not_kept(serve: Callable[[Handle], RawServer]) -> None:
+    server = serve(answering(200, "{}", Set_Cookie="a=b; Path=/"))
+    provider = example(server)
+    post(provider)
+    post(provider)
+    assert b"cookie" not in server.requests[1].lower()
+
+
+def test_session_is_not_shared_through_a_fork(serve: Callable[[Handle], RawServer]) -> None:
+    server = serve(answering(200, "{}"))
+    provider = example(server)
+    post(provider)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            post(provider)
+            os.write(write, b"sent")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    assert os.read(read, 10) == b"sent"
+    os.close(read)
+    post(provider)
+    assert server.connections == 2
+
+
+def test_threads_do_not_see_each_other(serve: Callable[[Handle], RawServer]) -> None:
+    provider = example(serve(answering(200, "{}")))
+    thread = threading.Thread(target=post, args=(provider,))
+    thread.start()
+    thread.join()
+    assert not http.written()
+
+
+def test_url_must_be_one() -> None:
+    for url in ("carrier.example", "ftp://carrier.example", "https://", ""):
+        with pytest.raises(ValueError, match="must begin with"):
+            example(url)
+
+
+def test_tls_is_watched(serve: Callable[[Handle], RawServer]) -> None:
+    """The connections over TLS are ours too, by the class that does the handshake."""
+    session = transport.make_session(1)
+    adapter = session.get_adapter("https://carrier.example")
+    pool = adapter.get_connection_with_tls_context(  # type: ignore[attr-defined]
+        __import__("requests").Request("POST", "https://carrier.example").prepare(), True
+    )
+    assert issubclass(pool.ConnectionCls, transport._Watched)
+    assert ssl.SSLSocket.makefile is socket.socket.makefile

@@ -1,0 +1,59 @@
+"""The receivers and their Redis: away, frozen, back, forgetful."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+import pytest
+import requests
+
+from tests.receivers.plugin import HELLO, NUMBER, PREFIX, QUERY, TEXT
+from tests.receivers.server import SERVERS, Start, address_of, free_port, redis_command
+
+
+@pytest.mark.parametrize("name", ["gunicorn threads", "flask run"])
+def test_redis_away_slow_and_back(start: Start, name: str) -> None:
+    port = free_port()
+    redis_url = f"redis://127.0.0.1:{port}/0"
+    server = start(SERVERS[name], SMSQUEUE_EAGER="0", SMSQUEUE_REDIS_URL=redis_url)
+    address = address_of(server)
+
+    def answers() -> tuple[int, int, int]:
+        """Of a webhook, and of the two health checks; bounded whatever Redis does."""
+        hook = requests.post(f"{address}/{PREFIX}/main/im{QUERY}", json=HELLO, timeout=10)
+        if hook.status_code == 503:
+            assert "Retry-After" in hook.headers
+        ready = requests.get(f"{address}/readyz", timeout=10)
+        return hook.status_code, ready.status_code, requests.get(f"{address}/healthz").status_code
+
+    away, there = (503, 503, 200), (200, 200, 200)
+    assert answers() == away
+    redis = start(redis_command(port))
+    redis.wait_for("[Rr]eady to accept")
+    assert answers() == there
+    redis.process.send_signal(signal.SIGSTOP)
+    assert answers() == away
+    redis.process.send_signal(signal.SIGCONT)
+    assert answers() == there
+    redis.end(signal.SIGKILL)
+    assert answers() == away
+    start(redis_command(port)).wait_for("[Rr]eady to accept")
+    assert answers() == there
+
+    printed = server.end()
+    assert "Redis does not answer" in printed
+    assert "webhook of main not recorded: QueueUnavailable" in printed
+    for secret in (PREFIX, NUMBER, TEXT, "Traceback"):
+        assert secret not in printed
+
+
+@pytest.mark.parametrize(("aof", "warned"), [("no", True), ("yes", False)])
+def test_redis_that_would_forget_is_a_warning(start: Start, aof: str, warned: bool) -> None:
+    port = free_port()
+    start(redis_command(port, "--appendonly", aof)).wait_for("[Rr]eady to accept")
+    redis_url = f"redis://127.0.0.1:{port}/0"
+    server = start(SERVERS["gunicorn threads"], SMSQUEUE_EAGER="0", SMSQUEUE_REDIS_URL=redis_url)
+    assert requests.get(f"{address_of(server)}/readyz", timeout=60).status_code == 200
+    warning = re.search("(?i)WARNING smsqueue.receivers: .*(aof|appendonly)", server.end())
+    assert (warning is not None) is warned

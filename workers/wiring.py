@@ -1,0 +1,115 @@
+"""Puts a worker together: configuration, tasks, and what runs beside them in the process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+from celery import Celery, bootsteps
+from kombu import Queue as Broker
+
+from smsqueue import exc
+from smsqueue.delivery import Delivery
+from smsqueue.gateway import Gateway
+from smsqueue.hooks import Hooks
+from smsqueue.ledger import Ledger
+from smsqueue.loader import LoaderError, load_gateway
+from smsqueue.queue import Queue, celery_config
+from smsqueue.settings import Settings, SettingsError
+from smsqueue.slots import Slots
+from smsqueue.upkeep import Upkeep
+from workers.tasks import register
+
+__all__ = ["create_worker"]
+
+log = logging.getLogger("smsqueue.worker")
+
+#: Seconds that a command of a worker's ledger may take.
+_TIMEOUT = 10.0
+
+
+def create_worker(settings: Settings | None = None) -> Celery:
+    """The Celery application of workers. It never becomes the process's current one, so that
+    what a hook delays goes to the broker of its own application.
+
+    Raises:
+        click.ClickException: a setting cannot be used; Celery prints its text.
+    """
+    try:
+        settings = settings or Settings()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    app: Any = Celery("smsqueue", set_as_current=False)
+    app.config_from_object(celery_config(settings, worker=True))
+    app.conf.task_queues = [Broker(settings.send_queue), Broker(settings.hook_queue)]
+    app.smsqueue_settings = settings
+    register(app)
+    app.steps["worker"].add(_Engine)
+    made: Celery = app
+    return made
+
+
+class _Engine(bootsteps.StartStopStep):
+    """Loads the gateway when a worker boots, and runs upkeep as long as it lives."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        app: Any = parent.app
+        settings: Settings = app.smsqueue_settings
+        gateway = _load(settings)
+        consumes = {queue.name for queue in app.amqp.queues.consume_from.values()}
+        sends, hooks = settings.send_queue in consumes, settings.hook_queue in consumes
+        slots = Slots(
+            parent.concurrency or settings.concurrency,
+            groups=(len(gateway.providers) if sends else 0) + hooks,
+        )
+        ledger = Ledger(settings, timeout=_TIMEOUT)
+        queue = Queue(settings, app)
+        # What hooks send goes the same way.
+        gateway.ledger, gateway.queue = ledger, queue
+        app.smsqueue_slots = slots
+        app.smsqueue_delivery = Delivery(gateway, ledger, queue, slots, parent.hostname)
+        app.smsqueue_hooks = Hooks(gateway, ledger, parent.hostname, gateway.retry)
+        self.upkeep = Upkeep(settings, ledger, queue, max_tries=gateway.retry.attempts)
+
+    def start(self, parent: Any) -> None:
+        self.upkeep.start()
+
+    def stop(self, parent: Any) -> None:
+        self.upkeep.stop()
+
+    terminate = stop
+
+
+def _load(settings: Settings) -> Gateway:
+    """The gateway, with a line on what it has; ends the process if there is none to work with."""
+    try:
+        gateway = load_gateway(settings, queued=True)
+    except LoaderError as error:
+        sys.exit(f"smsqueue: {error}")
+    if not gateway.providers:
+        sys.exit(
+            f"smsqueue: the gateway {settings.gateway} has no provider: add one with "
+            "gateway.add_provider(name, Provider, ...)"
+        )
+    handlers = {
+        name: [handler.name for handler in getattr(gateway, name)]
+        for name in ("onSend", "onReceive", "onStatus")
+    }
+    log.info(
+        "gateway %s: providers %s; router %s; handlers %s",
+        settings.gateway,
+        ", ".join(gateway.providers),
+        getattr(gateway.router, "__qualname__", type(gateway.router).__name__),
+        "; ".join(f"{name}: {', '.join(names) or 'none'}" for name, names in handlers.items()),
+    )
+    try:
+        for warning in gateway.check():
+            log.warning("%s", warning)
+    except exc.QueueUnavailable as error:
+        log.error("%s; waiting for it", error)
+    return gateway
