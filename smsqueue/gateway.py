@@ -237,8 +237,11 @@ class Gateway:
                 tried only if the one before surely did not take the message.
         """
         names = self.route(message)
+        # A provider that the sender asked for stays asked for if the object is sent again.
+        asked_for = message.provider is not None and message.provider != message.routed_to
         for i, name in enumerate(names):
-            message.provider = message.routed_to = name
+            message.provider = name
+            message.routed_to = None if asked_for else name
             try:
                 sent = self._providers[name].send(message)
             except exc.ProviderError as error:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 __all__ = ["Settings", "SettingsError", "hide_password"]
 
@@ -93,7 +93,16 @@ class Settings:
     def __post_init__(self) -> None:
         if isinstance(self.receiver_prefix, str):
             object.__setattr__(self, "receiver_prefix", _list(self.receiver_prefix))
-        if urlsplit(self.redis_url).scheme not in ("redis", "rediss", "unix"):
+        try:
+            parts = urlsplit(self.redis_url)
+            scheme, _ = parts.scheme, parts.port
+        except ValueError:
+            # ``from None``: the error would print a part of the password.
+            raise SettingsError(
+                f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}, which cannot be read: "
+                "a password's special characters must be written as %XX"
+            ) from None
+        if scheme not in ("redis", "rediss", "unix"):
             raise SettingsError(
                 f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: "
                 "it must begin with redis://, rediss:// or unix://"
@@ -123,8 +132,8 @@ class Settings:
         given: dict[str, Any] = {}
         for each in fields(cls):
             variable, parse = each.metadata["variable"], each.metadata["parse"]
-            if variable in config:
-                value = config[variable]
+            value = config.get(variable)
+            if value is not None:
                 given[each.name] = (
                     _parsed(variable, value, parse) if isinstance(value, str) else value
                 )
@@ -150,7 +159,10 @@ class Settings:
 
 def hide_password(url: str) -> str:
     """A URL as it may be printed: user and password are replaced by ``***``."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"***@{host}" if "@" in parts.netloc else host
-    return urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+    # Not by urlsplit: it takes a password with an unquoted "/", "#" or "?" for something else.
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    _, at, rest = rest.rpartition("@")
+    place, question, _ = rest.partition("?")
+    return f"{scheme}{separator}{'***@' if at else ''}{place}{'?***' if question else ''}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -28,17 +29,21 @@ _STATUS_CLASSES: dict[str, type[MessageStatus]] = {
 _STATUS_FIELDS = ("accepted", "delivered", "expired", "error", "status_code", "status")
 #: Not part of the stored options: what the ledger keeps in fields of its own.
 _LEDGER_OPTIONS = ("idempotency_key", "send_at", "expires", "on_unknown")
+_HALF = re.compile(r"[\ud800-\udfff]")
 
 
 def to_json(value: Any) -> str:
     """Compact JSON; whatever JSON does not know is written as its ``str``."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    # Half a character, which UTF-8 cannot write: a webhook's JSON may hold one.
+    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def _plain(what: str, value: Any) -> None:
     """Raise RequestError unless a value is the same after a way through JSON."""
     try:
-        same = json.loads(json.dumps(value, allow_nan=False)) == value
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        same = json.loads(text) == value
     except (TypeError, ValueError, RecursionError) as error:
         raise exc.RequestError(f"{what} cannot be queued: {error}") from None
     if not same:
@@ -46,6 +51,8 @@ def _plain(what: str, value: Any) -> None:
             f"{what} would change on its way through the queue: use lists, "
             "not tuples, and text as keys"
         )
+    if _HALF.search(text):
+        raise exc.RequestError(f"{what} cannot be queued: it has half a character in it")
 
 
 def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
@@ -67,7 +74,15 @@ def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
         ) from None
     _plain("src", message.src)
     _plain("params()", message.provider_params)
-    _plain("the context option", message.provider_options.context)
+    options = vars(message.provider_options)
+    try:
+        # What was set as an attribute is not checked yet.
+        message.provider_options.update(**options)
+    except (TypeError, ValueError) as error:
+        raise exc.RequestError(str(error)) from None
+    for name, option in options.items():
+        if name != "send_at":
+            _plain(f"the {name} option", option)
     for value in message.routing_values or ():
         _plain(f"the routing value {type(value).__name__}", value)
 

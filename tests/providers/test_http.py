@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import ssl
 import struct
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+import requests
 
 from smsqueue import exc
 from smsqueue.providers import http, transport
@@ -444,11 +445,11 @@ def test_errors_and_logs_tell_no_secret(
         provider = example(serve(handle))
         with pytest.raises(exc.ProviderError) as caught:
             provider.call("POST", "/send", params={"key": "hush"}, json="secret text")
-        assert caught.value.__cause__ is None
-        assert caught.value.__suppress_context__
-        assert not {"hush", "secret"} & set(str(caught.value).split())
+        shown = traceback.format_exception(caught.value, limit=0)
+        assert len(shown) <= 2  # no chained error
+        assert "hush" not in "".join(shown)
+        assert "secret" not in "".join(shown)
     assert "hush" not in caplog.text
-    assert "hush" not in str(caught.value)
 
 
 def test_netrc_is_not_asked(
@@ -510,7 +511,6 @@ def test_tls_is_watched(serve: Callable[[Handle], RawServer]) -> None:
     session = transport.make_session(1)
     adapter = session.get_adapter("https://carrier.example")
     pool = adapter.get_connection_with_tls_context(  # type: ignore[attr-defined]
-        __import__("requests").Request("POST", "https://carrier.example").prepare(), True
+        requests.Request("POST", "https://carrier.example").prepare(), True
     )
     assert issubclass(pool.ConnectionCls, transport._Watched)
-    assert ssl.SSLSocket.makefile is socket.socket.makefile

@@ -1,0 +1,54 @@
+"""The whole stack until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from rich.console import Console
+
+from smsqueue.stack import Stack
+
+__all__ = ["DEMO_GATEWAY", "run_dev"]
+
+DEMO_GATEWAY = "smsqueue.demo.app:gateway"
+
+
+def run_dev(console: Console | None = None) -> int:
+    """Run Redis, worker, receivers, simulator and Flower until Ctrl-C; the exit code.
+
+    With SMSQUEUE_GATEWAY set, that gateway is used, else the demo's.
+
+    Raises:
+        StackError: one of them could not be started.
+    """
+    console = console or Console()
+    ended = threading.Event()
+    before = {s: signal.signal(s, lambda *_: ended.set()) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        gateway = os.environ.get("SMSQUEUE_GATEWAY") or DEMO_GATEWAY
+        with Stack(
+            gateway, flower=True, told=lambda what: console.print(f"starting {what} ...")
+        ) as stack:
+            webhook = f"{stack.receivers_url}/{stack.prefix}"
+            console.print(f"\n[bold]smsqueue is running[/] with the gateway {gateway}\n")
+            console.print(f"  Flower      {stack.flower_url}")
+            console.print(f"  receivers   {webhook}/<provider>/im and /status")
+            console.print(f"  simulator   {stack.simulator_url}")
+            console.print(f"  logs        {stack.folder}\n")
+            console.print("In another terminal:\n", highlight=False)
+            for name in ("SMSQUEUE_REDIS_URL", "SMSQUEUE_GATEWAY"):
+                console.print(f"  export {name}={stack.environment[name]}", soft_wrap=True)
+            console.print("  smsqueue send +15550000001 'hello' --report --wait")
+            console.print("\nCtrl-C ends it.")
+            while not ended.wait(0.5):
+                process = stack.died()
+                if process is not None:
+                    console.print(f"[red]{process.name} has ended:[/]\n{process.tail()}")
+                    return 1
+            console.print("ending ...")
+        return 0
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,173 @@
+"""The demo: a hundred messages to the simulator's magic numbers, and whether each of them ended
+as its number says."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from smsqueue import Gateway, OutgoingMessage
+from smsqueue.demo.app import AUTO_REPLY
+from smsqueue.demo.dev import DEMO_GATEWAY
+from smsqueue.ledger import Record
+from smsqueue.simulator.numbers import NUMBERS, MagicNumber
+from smsqueue.stack import Stack
+from smsqueue.states import WAITING, State
+
+__all__ = ["run"]
+
+PER_NUMBER = 10
+#: Seconds that all of it may take, and for how long an unknown message must stay unknown.
+PATIENCE, STAYS = 45.0, 3.0
+
+#: Times that suit a simulator that answers in milliseconds.
+_SHORT = {
+    "SMSQUEUE_UPKEEP_INTERVAL": "0.1",
+    "SMSQUEUE_GRACE": "5",
+    "SMSQUEUE_PARK_WAIT": "5",
+    "SMSQUEUE_CONCURRENCY": "40",
+}
+
+
+@dataclass
+class _Row:
+    number: MagicNumber
+    ids: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def ended(self) -> int:
+        return sum(record.state == self.number.end for record in self.records)
+
+
+def run(console: Console | None = None) -> int:
+    """Run the demo; 0 if every message ended as its number says.
+
+    Raises:
+        StackError: a process could not be started.
+    """
+    console = console or Console()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with console.status("starting ...") as status:
+            stack = Stack(
+                DEMO_GATEWAY,
+                environment=_SHORT,
+                told=lambda what: status.update(f"starting {what} ..."),
+            )
+            stack.__enter__()
+        with stack, Gateway(stack.settings) as gateway:
+            return _show(console, *_send_and_wait(console, gateway), stack, gateway)
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started has ended")
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _send_and_wait(console: Console, gateway: Gateway) -> tuple[list[_Row], float]:
+    rows = [_Row(number) for number in NUMBERS]
+    total = PER_NUMBER * len(rows)
+    began = time.monotonic()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task("sending", total=total)
+        for i in range(PER_NUMBER):
+            for row in rows:
+                message = OutgoingMessage(row.number.example(i), f"demo {i}").route("demo")
+                gateway.send(message.options(status_report=True))
+                row.ids.append(message.id or "")
+                progress.advance(task)
+        task = progress.add_task("as expected", total=total)
+        while time.monotonic() - began < PATIENCE:
+            for row in rows:
+                row.records = [gateway.lookup(id) for id in row.ids]
+            progress.update(task, completed=sum(row.ended for row in rows))
+            if all(row.ended == PER_NUMBER for row in rows) and _settled(rows):
+                break
+            time.sleep(0.2)
+    return rows, time.monotonic() - began
+
+
+def _settled(rows: list[_Row]) -> bool:
+    """What is to stay unknown has been so for a while, and no auto-reply is on its way."""
+    newest = max(record.changed_at.timestamp() for row in rows for record in row.records)
+    return time.time() - newest > STAYS
+
+
+def _show(
+    console: Console, rows: list[_Row], seconds: float, stack: Stack, gateway: Gateway
+) -> int:
+    table = Table(title="What became of them", title_justify="left")
+    for heading in ("number", "what it does", "expected", "actual", "attempts", "time"):
+        table.add_column(heading, justify="right" if heading == "time" else "left")
+    good = True
+    for row in rows:
+        actual = sorted({str(record.state) for record in row.records})
+        attempts = sorted({record.attempts for record in row.records})
+        took = max((r.changed_at - r.accepted_at).total_seconds() for r in row.records)
+        right = row.ended == PER_NUMBER
+        good = good and right
+        mark = "[green]" if right else "[red]"
+        table.add_row(
+            row.number.pattern,
+            row.number.what,
+            str(row.number.end),
+            f"{mark}{PER_NUMBER if right else row.ended} {', '.join(actual)}[/]",
+            "-".join(str(n) for n in sorted({attempts[0], attempts[-1]})),
+            f"{took:.1f} s",
+        )
+    console.print(table)
+    accepted = requests.get(f"{stack.simulator_url}/accepted", timeout=5).json()
+    twice = _twice(accepted)
+    replied, asked = _replies(rows, gateway)
+    good = good and not twice and replied == asked
+    console.print(f"accepted by the simulator more than once: {twice}")
+    console.print(f"replies received: {asked}, auto-replies sent: {replied}")
+    sent = PER_NUMBER * len(rows)
+    console.print(
+        f"{sent} messages in {seconds:.1f} s: "
+        + ("[green]all as expected[/]" if good else "[red]not as expected[/]")
+    )
+    console.print(
+        "\nTo look further: smsqueue dev runs the same until Ctrl-C, with Flower; then\n"
+        "smsqueue send NUMBER TEXT --report, smsqueue show ID, smsqueue find NUMBER, "
+        "smsqueue list --state unknown",
+        highlight=False,
+    )
+    return 0 if good else 1
+
+
+def _twice(accepted: list[dict[str, Any]]) -> int:
+    """Messages that the simulator accepted more than once, by its own books."""
+    ids = [str(each["reference"]).partition(".")[0] for each in accepted]
+    return len(ids) - len(set(ids))
+
+
+def _replies(rows: list[_Row], gateway: Gateway) -> tuple[int, int]:
+    """(auto-replies that went out, replies that there were)."""
+    asked = sum(len(row.ids) for row in rows if row.number.replies)
+    records = [r for row in rows if row.number.replies for r in _to(row, gateway)]
+    answers = [r for r in records if r.message.body == AUTO_REPLY]
+    waiting = {State.SENDING, *WAITING}
+    return sum(r.state not in waiting for r in answers), asked
+
+
+def _to(row: _Row, gateway: Gateway) -> list[Record]:
+    return [r for i in range(PER_NUMBER) for r in gateway.find(row.number.example(i))]

@@ -1,0 +1,174 @@
+"""The provider of the carrier simulator, :mod:`smsqueue.simulator`.
+
+It is written as a real provider's would be: copy it to begin one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.http import Answer, HttpProvider
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["SIGNATURE_HEADER", "SimulatorProvider", "sign"]
+
+SIGNATURE_HEADER = "X-Simulator-Signature"
+
+_STATES: dict[str, type[MessageStatus]] = {
+    "accepted": MessageAccepted,
+    "delivered": MessageDelivered,
+    "expired": MessageExpired,
+    "failed": MessageError,
+}
+
+_log = logging.getLogger(__name__)
+
+
+def sign(token: str, body: bytes) -> str:
+    """The signature of a webhook's raw body: hexadecimal HMAC-SHA256."""
+    return hmac.new(token.encode(), body, hashlib.sha256).hexdigest()
+
+
+class SimulatorProvider(HttpProvider):
+    """Sends to a carrier simulator, and receives its replies and delivery reports.
+
+    Args:
+        url: Where the simulator serves.
+        account: The account to send from.
+        token: The account's password; also the key that webhooks are signed with.
+        config: As :class:`~smsqueue.providers.http.HttpProvider` has it.
+    """
+
+    deadline = 15.0
+    codes: ClassVar = {"bad_number": exc.RequestError}
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        url: str,
+        account: str = "main",
+        token: str = "simulator",  # noqa: S107  nothing is behind a simulator
+        **config: Any,
+    ) -> None:
+        super().__init__(gateway, name, url=url, **config)
+        self._auth = (account, token)
+        self._surprises: set[str] = set()
+
+    def send(self, message: OutgoingMessage) -> OutgoingMessage:
+        options = message.provider_options
+        answer = self.call(
+            "POST",
+            "/messages",
+            auth=self._auth,
+            json={
+                "to": message.dst,
+                "from": options.senderId or message.src,
+                "text": message.body,
+                "reference": message.reference,
+                "report": options.status_report,
+                "allow_reply": options.allow_reply,
+                "validity": None if options.expires is None else options.expires * 60,
+            },
+        )
+        message.msgid = answer.require("id")
+        return message
+
+    def error_code(self, answer: Answer) -> str | int | None:
+        code: str | int | None = answer.get("error", "code")
+        return code
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        views = Blueprint("simulator", __name__)
+
+        @views.post("/im")
+        def im() -> ResponseReturnValue:
+            fields = self._verified(request.get_data(), request.headers.get(SIGNATURE_HEADER))
+            self._receive_message(incoming(fields))
+            return "", 204
+
+        @views.post("/status")
+        def status() -> ResponseReturnValue:
+            fields = self._verified(request.get_data(), request.headers.get(SIGNATURE_HEADER))
+            self._receive_status(self.report(fields))
+            return "", 204
+
+        return views
+
+    def report(self, fields: dict[str, Any]) -> MessageStatus:
+        """A delivery report; ValueError if it is malformed."""
+        state = _text(fields, "state")
+        if state not in _STATES and state not in self._surprises and len(self._surprises) < 100:
+            self._surprises.add(state)
+            _log.warning("%s reports a state that is not known: %.40r", self.name, state)
+        kind = _STATES.get(state, MessageStatus)
+        report = kind(_text(fields, "id"), rtime=_time(fields))
+        report.reference = _text(fields, "reference", optional=True)
+        report.status_code = fields.get("code")
+        report.status = state
+        return report
+
+    def _verified(self, body: bytes, signature: str | None) -> dict[str, Any]:
+        # As bytes: texts that are not ASCII cannot be compared in constant time.
+        given = (signature or "").encode()
+        if not hmac.compare_digest(given, sign(self._auth[1], body).encode()):
+            raise PermissionError("the signature is not that of the body")
+        try:
+            fields = json.loads(body)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not isinstance(fields, dict):
+            raise ValueError("not a JSON object")
+        return fields
+
+
+def incoming(fields: dict[str, Any]) -> IncomingMessage:
+    """An incoming message; ValueError if it is malformed."""
+    message = IncomingMessage(
+        _text(fields, "from"),
+        _text(fields, "text"),
+        msgid=_text(fields, "id"),
+        dst=_text(fields, "to", optional=True),
+        rtime=_time(fields),
+    )
+    if not message.src:
+        raise ValueError("from has no digits")
+    return message
+
+
+def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> Any:
+    value = fields.get(name)
+    if isinstance(value, str) or (optional and value is None):
+        return value
+    raise ValueError(f"{name} is not a text")
+
+
+def _time(fields: dict[str, Any]) -> datetime | None:
+    """``at``, an aware time in ISO 8601; None if it is not there."""
+    text = _text(fields, "at", optional=True)
+    if text is None:
+        return None
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError("at has no time zone")
+    return time

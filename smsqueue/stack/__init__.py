@@ -1,0 +1,7 @@
+"""The processes of a whole gateway, on loopback and free ports: for demo, dev and tests."""
+
+from smsqueue.stack.process import Process, StackError, free_port
+from smsqueue.stack.redis_server import RedisServer, find_redis
+from smsqueue.stack.stack import Stack
+
+__all__ = ["Process", "RedisServer", "Stack", "StackError", "find_redis", "free_port"]

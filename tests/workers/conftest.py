@@ -1,0 +1,98 @@
+"""Real worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from smsqueue import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+class Worker:
+    """A ``celery -A workers worker`` process."""
+
+    def __init__(self, log: Path, folder: Path, environment: dict[str, str], *options: str) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "workers", "worker", "-l", "INFO"]
+                + ["--without-gossip", "--without-mingle", *options],
+                cwd=folder,
+                env=os.environ | environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while " ready." not in self.text():
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.05)
+
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+            try:
+                self.process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, settings: Settings) -> Iterator[Callable[..., Worker]]:
+    """Writes the given gateway module and starts a worker on it."""
+    made: list[Worker] = []
+
+    def start(
+        gateway: str = "", *options: str, wait: bool = True, **environment: str
+    ) -> Worker:
+        if gateway:
+            (tmp_path / "app_sms.py").write_text(gateway)
+        given = {
+            "PYTHONPATH": str(ROOT),
+            "SMSQUEUE_REDIS_URL": settings.redis_url,
+            "SMSQUEUE_NAMESPACE": settings.namespace,
+            "SMSQUEUE_GATEWAY": "app_sms:gateway",
+            "SMSQUEUE_UPKEEP_INTERVAL": "0.1",
+            "SMSQUEUE_CONCURRENCY": "8",
+        }
+        made.append(Worker(tmp_path / f"worker{len(made)}.log", tmp_path, given | environment, *options))
+        if wait:
+            made[-1].wait_ready()
+        return made[-1]
+
+    yield start
+    for worker in made:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until a condition holds; fails after a bound that no healthy run comes near."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.03)
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., None]:
+    return until
