@@ -190,7 +190,9 @@ class Delivery:
                 if moved.state != State.SENDING:
                     return _outcome(moved, error_label(error))
                 return self._settle(
-                    attempt, name, outcome | {"verdict": decision.verdict, "next": None}
+                    attempt,
+                    name,
+                    outcome | {"verdict": decision.verdict, "next": None, "counted": None},
                 )
         wait, why, name = min(waits)
         paused = {"verdict": "wait", "delay": int(wait * 1000), "why": why or None}

@@ -37,7 +37,9 @@ class _Hook:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = f"_{name}"
 
-    def __get__(self, gateway: Gateway, owner: type) -> EventHook:
+    def __get__(self, gateway: Gateway | None, owner: type) -> EventHook:
+        if gateway is None:  # asked of the class, as documentation tools do
+            return self  # type: ignore[return-value]
         hook: EventHook = gateway.__dict__.setdefault(self._name, EventHook())
         return hook
 
@@ -236,9 +238,9 @@ class Gateway:
             ProviderError: what the last provider of the route raised. The next one of a route is
                 tried only if the one before surely did not take the message.
         """
-        names = self.route(message)
         # A provider that the sender asked for stays asked for if the object is sent again.
         asked_for = message.provider is not None and message.provider != message.routed_to
+        names = self.route(message)
         for i, name in enumerate(names):
             message.provider = name
             message.routed_to = None if asked_for else name

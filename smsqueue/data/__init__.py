@@ -1,6 +1,8 @@
 """The data objects, under the path that smsframework's manual gives them."""
 
-from smsqueue.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
+# From its own module, so that importing that module later does not replace the class by it.
+from smsqueue.data.OutgoingMessageOptions import OutgoingMessageOptions
+from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import ClassVar
 
 from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, RetryPolicy
 from smsqueue.masking import mask
@@ -20,7 +19,7 @@ AUTO_REPLY = "Thank you, we will be in touch."
 class _Account(SimulatorProvider):
     """The simulator answers at once or never, so that nobody has to wait for a minute."""
 
-    deadline: ClassVar[float] = 4.0
+    deadline = 4.0
 
 
 gateway = Gateway(

@@ -17,7 +17,7 @@ from smsqueue import Gateway, OutgoingMessage
 from smsqueue.demo.app import AUTO_REPLY
 from smsqueue.demo.dev import DEMO_GATEWAY
 from smsqueue.ledger import Record
-from smsqueue.simulator.numbers import NUMBERS, MagicNumber
+from smsqueue.simulator.numbers import NUMBERS, Number
 from smsqueue.stack import Stack
 from smsqueue.states import WAITING, State
 
@@ -38,13 +38,14 @@ _SHORT = {
 
 @dataclass
 class _Row:
-    number: MagicNumber
+    number: Number
+    numbers: list[str]
     ids: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
 
     @property
     def ended(self) -> int:
-        return sum(record.state == self.number.end for record in self.records)
+        return sum(record.state == self.number.ends for record in self.records)
 
 
 def run(console: Console | None = None) -> int:
@@ -77,7 +78,7 @@ def run(console: Console | None = None) -> int:
 
 
 def _send_and_wait(console: Console, gateway: Gateway) -> tuple[list[_Row], float]:
-    rows = [_Row(number) for number in NUMBERS]
+    rows = [_Row(number, list(number.numbers(PER_NUMBER))) for number in NUMBERS]
     total = PER_NUMBER * len(rows)
     began = time.monotonic()
     with Progress(
@@ -90,7 +91,7 @@ def _send_and_wait(console: Console, gateway: Gateway) -> tuple[list[_Row], floa
         task = progress.add_task("sending", total=total)
         for i in range(PER_NUMBER):
             for row in rows:
-                message = OutgoingMessage(row.number.example(i), f"demo {i}").route("demo")
+                message = OutgoingMessage(row.numbers[i], f"demo {i}").route("demo")
                 gateway.send(message.options(status_report=True))
                 row.ids.append(message.id or "")
                 progress.advance(task)
@@ -127,8 +128,8 @@ def _show(
         mark = "[green]" if right else "[red]"
         table.add_row(
             row.number.pattern,
-            row.number.what,
-            str(row.number.end),
+            row.number.does,
+            str(row.number.ends),
             f"{mark}{PER_NUMBER if right else row.ended} {', '.join(actual)}[/]",
             "-".join(str(n) for n in sorted({attempts[0], attempts[-1]})),
             f"{took:.1f} s",
@@ -170,4 +171,4 @@ def _replies(rows: list[_Row], gateway: Gateway) -> tuple[int, int]:
 
 
 def _to(row: _Row, gateway: Gateway) -> list[Record]:
-    return [r for i in range(PER_NUMBER) for r in gateway.find(row.number.example(i))]
+    return [r for i in range(PER_NUMBER) for r in gateway.find(row.numbers[i])]

@@ -6,10 +6,10 @@ local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonu
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
 local hash = key('msg', id)
 
-local known = redis.call('HGET', hash, 'content')
-if known then
-  if known ~= content then return { 'conflict', id, 0 } end
-  return { 'accepted', id, 1 }
+local known = read(hash, 'content', 'state')
+if known.content then
+  if known.content ~= content then return { 'conflict', id, 0 } end
+  return { 'accepted', id, known.state == 'queued' and 1 or 0 }
 end
 if idempotency ~= '' then
   local first = redis.call('GET', key('idem', idempotency))

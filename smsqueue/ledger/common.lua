@@ -38,9 +38,8 @@ local function note(id, line)
     line.at = NOW
     lines[#lines + 1] = line
     if #lines > TIMELINE_MAX then
-      table.remove(lines, 2)
-      lines[2].dropped = (lines[2].dropped or 0) + 1 + (lines[1].dropped or 0)
-      lines[1].dropped = nil
+      local gone = table.remove(lines, 2)
+      lines[2].dropped = (gone.dropped or 0) + 1
     end
   end
   redis.call('HSET', hash, 'timeline', cjson.encode(lines))
@@ -88,7 +87,7 @@ end
 
 -- What a message ended with that no report tells of: onStatus hears of it as of a report.
 local function add_ending(event, id, class, why, code)
-  local status = { class = class, status = why, code = code or nil, id = id }
+  local status = { class = class, status = why, status_code = code, id = id }
   add_event(event, 'status', id, cjson.encode(status), 'waiting', NOW + GRACE)
 end
 
@@ -124,14 +123,16 @@ local function add_reference(id, attempt, provider, pid)
   local ref = provider .. ':' .. pid
   redis.call('SET', key('ref', ref), id .. '.' .. attempt)
   redis.call('SADD', key('refs', id), ref)
-  local parked = key('parked', ref)
-  local events = redis.call('LRANGE', parked, 0, -1)
+  local parked, events = key('parked', ref), {}
+  local reports = redis.call('LRANGE', parked, 0, -1)
   redis.call('DEL', parked)
-  for _, event in ipairs(events) do
+  for _, text in ipairs(reports) do
+    -- The report counts even if its hook ran unmatched and its event is gone by now.
+    local event, state, code = unpack(cjson.decode(text))
     local hash = key('event', event)
-    local e = read(hash, 'state', 'report', 'code')
-    if e.report ~= '' then apply_report(id, attempt, e.report, provider, e.code) end
-    if e.state == 'parked' then
+    if state ~= '' then apply_report(id, attempt, state, provider, code) end
+    if redis.call('HGET', hash, 'state') == 'parked' then
+      events[#events + 1] = event
       redis.call('ZREM', key('state', 'parked'), event)
       redis.call('HSET', hash, 'message', id, 'state', 'waiting')
       redis.call('HDEL', hash, 'not_before')

@@ -38,10 +38,10 @@ end
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
 local until_ = NOW + (#pids > 0 and PARK_WAIT or 0)
 add_event(event, 'status', nil, ARGV[9], 'parked', until_)
-redis.call('HSET', key('event', event), 'not_before', until_, 'report', state, 'code', code)
+redis.call('HSET', key('event', event), 'not_before', until_)
 for _, pid in ipairs(pids) do
   local parked = key('parked', provider .. ':' .. pid)
-  redis.call('RPUSH', parked, event)
+  redis.call('RPUSH', parked, cjson.encode({ event, state, code }))
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
 return { 'parked', event, '' }

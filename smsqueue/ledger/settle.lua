@@ -19,7 +19,7 @@ local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend'
 if not m.state then return { 'gone', '', '', '' } end
 
 local made = tonumber(m.attempt or 0)
-local mark = token .. '.' .. attempt .. '.' .. o.verdict
+local mark = token .. '.' .. attempt .. '.' .. o.verdict .. (o.next and '.next' or '')
 if m.settled == mark then
   if not o.next or m.state ~= 'sending' then return { m.state, '', '', '' } end
   if made > attempt then return { m.state, '', 'go', made } end

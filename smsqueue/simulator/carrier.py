@@ -21,6 +21,8 @@ __all__ = ["Carrier", "Verdict"]
 REMEMBERED = 100_000
 #: Seconds in which a phone replies only once: two that answer each other must not run away.
 REPLY_PAUSE = 10.0
+#: Seconds from one throttling of an account to the next.
+CALM = 20.0
 REPLY_TEXT = "Thank you!"
 
 _ERRORS = {
@@ -55,6 +57,7 @@ class Carrier:
         self._lock = threading.Lock()
         self._refusals: OrderedDict[str, int] = OrderedDict()
         self._replied: OrderedDict[str, float] = OrderedDict()
+        self._throttled: dict[str, float] = {}
         self._accepted: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
 
     def accepted(self) -> list[dict[str, Any]]:
@@ -70,6 +73,8 @@ class Carrier:
         number = number_for(to)
         if number.poor and account != RICH_ACCOUNT:
             return error(402, *_ERRORS[402])
+        if number.throttled and self._throttles(account):
+            return error(429, *_ERRORS[429])
         refusal = self._refuse(message, number.refusals)
         if refusal:
             return error(refusal, *_ERRORS[refusal])
@@ -78,6 +83,14 @@ class Carrier:
         if number.replies:
             self._reply(account, message)
         return Verdict(202, {"id": msgid, "state": "accepted"}, lost=number.lost)
+
+    def _throttles(self, account: str) -> bool:
+        """As a carrier that was sent too much at once: it has enough for a while, then is calm."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._throttled.get(account, -CALM) >= CALM:
+                self._throttled[account] = now
+            return now - self._throttled[account] < 1.0
 
     def _refuse(self, message: Mapping[str, Any], refusals: tuple[int, ...]) -> int | None:
         """The status that this call for the message is to be refused with."""

@@ -31,6 +31,7 @@ class Number:
         ends: State in which a message ends that asked for a report.
         calls: Calls to the provider that it takes until then.
         refusals: HTTP statuses that answer the first calls for each message.
+        throttled: The account is throttled for a second, at most every twenty.
         poor: Every account but one has too little credit.
         lost: The message is accepted, but the connection is cut instead of answered.
         early: Reports that are delivered before the answer is given.
@@ -44,6 +45,7 @@ class Number:
     ends: State = State.DELIVERED
     calls: int = 1
     refusals: tuple[int, ...] = ()
+    throttled: bool = False
     poor: bool = False
     lost: bool = False
     early: tuple[str, ...] = ()
@@ -72,9 +74,8 @@ NUMBERS: tuple[Number, ...] = (
     Number(
         name="throttled",
         prefix="155500003",
-        does="429 with Retry-After once, then delivered",
-        calls=2,
-        refusals=(429,),
+        does="429 with Retry-After for a second, then delivered",
+        throttled=True,
     ),
     Number(
         name="early report",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["Process", "StackError", "free_port"]
@@ -115,8 +116,6 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._child.kill()
         self._child.wait()
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)  # what is left of its session
-        except (ProcessLookupError, PermissionError):
-            pass
         self._child = None

@@ -85,9 +85,12 @@ class Stack:
         self.told("Redis")
         self._running.append(self.redis.process)
         self.redis.start()
-        webhook = f"{self.receivers_url}/{self.prefix}"
+        webhooks = [
+            f"--webhook={account}={self.receivers_url}/{self.prefix}/{account}"
+            for account in ("main", "backup")
+        ]
         simulator = ["-m", "smsqueue.simulator", "--port", str(self.ports["simulator"])]
-        self._python("simulator", [*simulator, "--webhook", webhook], self.simulator_url)
+        self._python("simulator", [*simulator, *webhooks], f"{self.simulator_url}/healthz")
         bind = f"127.0.0.1:{self.ports['receivers']}"
         gunicorn = ["-m", "gunicorn", "-k", "gthread", "--threads", "8", "-b", bind]
         home = {"HOME": str(self.folder)}  # gunicorn keeps a control socket in there

@@ -1,0 +1,130 @@
+"""Sending a message by hand."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import click
+
+from smsqueue import exc
+from smsqueue.cli.base import json_option, opened, show_json
+from smsqueue.cli.shown import clean, local, message_shown
+from smsqueue.gateway import Gateway
+from smsqueue.ledger import Record
+from smsqueue.messages import OutgoingMessage
+from smsqueue.states import ENDED_WELL, State
+
+__all__ = ["send"]
+
+_ENDED_BADLY = frozenset({State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN})
+#: Nothing more comes of these when a report was asked for.
+_REPORTED = frozenset({State.DELIVERED, State.UNDELIVERED}) | _ENDED_BADLY
+_GOOD = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
+
+
+@click.command()
+@click.argument("number")
+@click.argument("text")
+@click.option("--src", help="Number or sender id that it comes from.")
+@click.option("--provider", help="Name of the provider; without one, the router decides.")
+@click.option("--route", multiple=True, help="A value for the router; may be repeated.")
+@click.option("--key", help="Idempotency key: sends with the same key are one message.")
+@click.option("--at", help="When to send, with time zone: 2030-01-31T09:00+01:00.")
+@click.option("--expires", type=float, metavar="MINUTES", help="Not to be sent after this long.")
+@click.option("--report", is_flag=True, help="Ask for a delivery report.")
+@click.option("--wait", is_flag=True, help="Wait until it is sent (--report: reported).")
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="Of --wait, seconds.")
+@json_option
+def send(number: str, text: str, wait: bool, timeout: float, as_json: bool, **given: Any) -> None:
+    """Queue TEXT for NUMBER; TEXT '-' is read from standard input."""
+    message = _message(number, text, **given)
+    with opened() as gateway:
+        try:
+            gateway.send(message)
+        except exc.QueueUnavailable as error:
+            again = "is safe, thanks to --key" if given["key"] else "may send it twice"
+            raise click.ClickException(f"{error}. Not confirmed: sending again {again}") from None
+        except (TypeError, ValueError) as error:
+            raise click.ClickException(str(error)) from None
+        with suppress(exc.QueueUnavailable):  # the message is in, whatever happens now
+            for warning in gateway.check():
+                click.echo(f"warning: {warning}", err=True)
+        record = _waited(gateway, message, timeout) if wait else None
+        problem = _problem(gateway, message, record, timeout) if record else None
+    if as_json:
+        shown: dict[str, Any] = {"id": message.id, "duplicate": message.duplicate}
+        show_json(shown | (message_shown(record, False) if record else {}))
+    else:
+        _tell(message, record)
+    if problem:
+        raise click.ClickException(problem)
+
+
+def _message(
+    number: str, text: str, src: str | None, provider: str | None, route: tuple[str, ...],
+    key: str | None, at: str | None, expires: float | None, report: bool,
+) -> OutgoingMessage:  # fmt: skip
+    body = click.get_text_stream("stdin").read().rstrip("\n") if text == "-" else text
+    message = OutgoingMessage(number, body, src=src, provider=provider)
+    if route:
+        message.route(*route)
+    try:
+        message.options(
+            status_report=report,
+            expires=expires,
+            idempotency_key=key,
+            send_at=datetime.fromisoformat(at) if at else None,
+        )
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    return message
+
+
+def _waited(gateway: Gateway, message: OutgoingMessage, timeout: float) -> Record:
+    """The record once nothing more is to come, or at the end of the patience."""
+    final = _REPORTED if message.provider_options.status_report else ENDED_WELL | _ENDED_BADLY
+    until = time.monotonic() + timeout
+    while True:
+        record = gateway.lookup(message.id or "")
+        left = until - time.monotonic()
+        if record.state in final or left <= 0:
+            return record
+        time.sleep(min(0.2, left))
+
+
+def _problem(
+    gateway: Gateway, message: OutgoingMessage, record: Record, timeout: float
+) -> str | None:
+    """Why waiting did not end well."""
+    settings, state = gateway.settings, record.state
+    look = f"smsqueue show {record.id}"
+    wanted = _REPORTED if message.provider_options.status_report else _GOOD
+    if state in _GOOD and state in wanted:
+        return None
+    if state in _GOOD:
+        return f"no delivery report within {timeout:g} s, it is {state}: {look}"
+    if state in _ENDED_BADLY or state == State.UNDELIVERED:
+        return f"it is {state}: {look}"
+    if state == State.QUEUED and not record.attempts:
+        waiting: Any = 0
+        with suppress(exc.QueueUnavailable):
+            waiting = gateway.ledger.waiting(settings.send_queue)
+        return (
+            f"still queued after {timeout:g} s, {waiting} triggers wait: no worker may be "
+            f"consuming {settings.send_queue}; start one with: celery -A workers worker"
+        )
+    return f"it is {state} after {timeout:g} s, and will be sent by itself: {look}"
+
+
+def _tell(message: OutgoingMessage, record: Record | None) -> None:
+    verb = "was sent before with this key, it is" if message.duplicate else "queued as"
+    click.echo(f"{verb} {message.id}")
+    if record is None:
+        click.echo(f"look with: smsqueue show {message.id}")
+    elif record.provider:
+        click.echo(f"{record.state} by {clean(record.provider)} at {local(record.changed_at)}")
+    else:
+        click.echo(f"{record.state}")

@@ -1,0 +1,110 @@
+"""Messages and events as dictionaries: masked, unless they are to be revealed."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from smsqueue.gateway import Gateway
+from smsqueue.ids import time_of
+from smsqueue.ledger import Record
+from smsqueue.masking import mask
+
+__all__ = ["clean", "event_shown", "local", "looked_up", "message_shown"]
+
+
+def clean(value: Any) -> str:
+    """A value for a terminal: what would steer it is written as an escape sequence."""
+    text = "" if value is None else str(value)
+    return "".join(
+        c if c.isprintable() or c in "\n\u200d" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def local(at: datetime | None) -> str:
+    """A time as the user's clock shows it."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def looked_up(gateway: Gateway, id: str, reveal: bool) -> dict[str, Any] | None:
+    """A message or an event; None if there is none (any more)."""
+    record = gateway.ledger.read(id)
+    if record is not None:
+        return message_shown(record, reveal)
+    fields = gateway.ledger.read_event(id)
+    return event_shown(id, fields, reveal) if fields else None
+
+
+def message_shown(record: Record, reveal: bool) -> dict[str, Any]:
+    """A message and its timeline."""
+    message = record.message
+    shown = {
+        "id": record.id,
+        "kind": "message",
+        "state": record.state,
+        "number": message.dst if reveal else mask(message.dst),
+        "src": message.src if reveal else mask(message.src),
+        "text": message.body if reveal else None,
+        "length": len(message.body),
+        "provider": record.provider,
+        "msgid": record.msgid,
+        "attempts": record.attempts,
+        "error": record.error,
+        "code": record.code,
+        "accepted_at": record.accepted_at,
+        "changed_at": record.changed_at,
+        "timeline": record.timeline,
+    }
+    if reveal:
+        shown["asked_for"] = message.provider
+        shown["route"] = message.routing_values
+        shown["params"] = message.provider_params
+        shown["options"] = vars(message.provider_options)
+        shown["meta"] = message.meta
+    return shown
+
+
+def event_shown(id: str, fields: dict[str, str], reveal: bool) -> dict[str, Any]:
+    """An event: an incoming message, a report, or that a message was sent."""
+    data = json.loads(fields.get("data") or "{}")
+    incoming = fields.get("kind") == "received"
+    src, dst, body = data.get("src"), data.get("dst"), data.get("body")
+    made = time_of(id[:20])
+    shown = {
+        "id": id,
+        "kind": fields.get("kind"),
+        "state": fields.get("state"),
+        "message": fields.get("message"),
+        "provider": data.get("provider"),
+        "msgid": data.get("msgid"),
+        "tries": int(fields.get("tries", 0)),
+        "why": _why(fields, reveal),
+        "at": datetime.fromtimestamp(made, UTC) if made else None,
+        "next": _time(fields.get("not_before")),
+    }
+    if incoming:
+        shown["number"] = src if reveal else mask(src)
+        shown["dst"] = dst if reveal else mask(dst)
+        shown["text"] = body if reveal else None
+        shown["length"] = len(body or "")
+    else:
+        shown["report"] = data.get("class")
+        shown["code"] = data.get("status_code", data.get("code"))
+    if reveal:
+        shown["status"] = data.get("status")
+        shown["meta"] = data.get("meta")
+    return shown
+
+
+def _why(fields: dict[str, str], reveal: bool) -> str | None:
+    """Why an event is where it is: without the text of a handler's error, which may quote."""
+    why = fields.get("why") or None
+    if why is None or reveal or fields.get("state") == "unheard":
+        return why
+    return ": ".join(why.split(": ")[:2])
+
+
+def _time(ms: str | None) -> datetime | None:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC) if ms else None

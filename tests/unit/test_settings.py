@@ -1,0 +1,199 @@
+"""Where settings come from, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from smsqueue import Gateway
+from smsqueue.settings import Settings, SettingsError, hide_password
+
+
+def test_the_defaults() -> None:
+    settings = Settings()
+    assert settings.redis_url == "redis://127.0.0.1:6379/0"
+    assert (settings.namespace, settings.gateway, settings.eager) == ("sms", "", False)
+    assert settings.receiver_prefix == ()
+    assert (settings.send_queue, settings.hook_queue) == ("sms.send", "sms.hook")
+
+
+def test_each_setting_has_its_variable_and_no_two_the_same() -> None:
+    variables = [f.metadata["variable"] for f in dataclasses.fields(Settings)]
+    assert variables == [f"SMSQUEUE_{f.name.upper()}" for f in dataclasses.fields(Settings)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("REDIS_URL", "rediss://h/1", "rediss://h/1"),
+        ("NAMESPACE", "shop-1.a_b", "shop-1.a_b"),
+        ("GATEWAY", "shop.sms:gateway", "shop.sms:gateway"),
+        ("RECEIVER_PREFIX", "one, two/three ,", ("one", "two/three")),
+        ("RECEIVER_PREFIX", "", ()),
+        ("EAGER", "1", True),
+        ("EAGER", " Yes ", True),
+        ("EAGER", "off", False),
+        ("EAGER", "", False),
+        ("RETENTION", "3600", 3600.0),
+        ("MAX_BODY", "70", 70),
+    ],
+)
+def test_the_environment(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any) -> None:
+    monkeypatch.setenv(f"SMSQUEUE_{name}", text)
+    assert getattr(Settings(), name.lower()) == value
+
+
+def test_the_keyword_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMSQUEUE_NAMESPACE", "environment")
+    monkeypatch.setenv("SMSQUEUE_EAGER", "no idea")  # not even read
+    settings = Settings(namespace="keyword", eager=True)
+    assert (settings.namespace, settings.eager) == ("keyword", True)
+
+
+def test_settings_are_read_once_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMSQUEUE_NAMESPACE", "before")
+    settings = Settings()
+    monkeypatch.setenv("SMSQUEUE_NAMESPACE", "after")
+    assert settings.namespace == "before"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.namespace = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("REDIS_URL", "http://h", "redis://, rediss:// or unix://"),
+        ("REDIS_URL", "", "redis://"),
+        ("REDIS_URL", "localhost:6379", "redis://"),
+        ("REDIS_URL", "redis://h:port/0", "%XX"),
+        ("REDIS_URL", "redis://[h/0", "%XX"),
+        ("NAMESPACE", "", "letters"),
+        ("NAMESPACE", "a b", "letters"),
+        ("NAMESPACE", "a{b}", "letters"),
+        ("NAMESPACE", "a" * 65, "64"),
+        ("RECEIVER_PREFIX", "a b", "letters"),
+        ("RECEIVER_PREFIX", "good,/", "letters"),
+        ("RECEIVER_PREFIX", "<name>", "letters"),
+        ("EAGER", "perhaps", "bool"),
+        ("RETENTION", "long", "float"),
+        ("RETENTION", "0", "above zero"),
+        ("GRACE", "-1", "above zero"),
+        ("GRACE", "nan", "above zero"),
+        ("MAX_BODY", "1.5", "int"),
+        ("CONCURRENCY", "", "int"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, why: str
+) -> None:
+    monkeypatch.setenv(f"SMSQUEUE_{name}", text)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert f"SMSQUEUE_{name}" in str(caught.value)
+    assert why in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_zero_keyword_is_refused_too() -> None:
+    with pytest.raises(SettingsError, match="SMSQUEUE_CONCURRENCY"):
+        Settings(concurrency=0)
+
+
+def test_from_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMSQUEUE_NAMESPACE", "environment")
+    monkeypatch.setenv("SMSQUEUE_MAX_BODY", "5")
+    settings = Settings.from_mapping(
+        {
+            "DEBUG": True,
+            "namespace": "not ours",
+            "SMSQUEUE_MAX_BODY": "70",
+            "SMSQUEUE_EAGER": True,
+            "SMSQUEUE_GRACE": 5.0,
+            "SMSQUEUE_RECEIVER_PREFIX": ["a", "b"],
+            "SMSQUEUE_UNHEARD_OF": "x",
+        }
+    )
+    assert (settings.namespace, settings.max_body, settings.grace) == ("environment", 70, 5.0)
+    assert settings.eager is True
+    assert settings.receiver_prefix == ("a", "b")
+
+
+@pytest.mark.parametrize("prefix", ["a,b", ["a", "b"], ("a", "b")])
+def test_a_prefix_is_a_text_or_a_list(prefix: Any) -> None:
+    config = {"SMSQUEUE_RECEIVER_PREFIX": prefix}
+    assert Settings.from_mapping(config).receiver_prefix == ("a", "b")
+    assert Settings(receiver_prefix=prefix).receiver_prefix in (("a", "b"), ["a", "b"])
+
+
+def test_none_in_a_mapping_is_nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMSQUEUE_NAMESPACE", "environment")
+    config = dict.fromkeys(
+        ("SMSQUEUE_NAMESPACE", "SMSQUEUE_REDIS_URL", "SMSQUEUE_RECEIVER_PREFIX")
+    )
+    settings = Settings.from_mapping(config)
+    assert (settings.namespace, settings.receiver_prefix) == ("environment", ())
+    assert settings.redis_url == "redis://127.0.0.1:6379/0"
+
+
+def test_a_wrong_value_in_a_mapping_is_named() -> None:
+    with pytest.raises(SettingsError, match="SMSQUEUE_EAGER"):
+        Settings.from_mapping({"SMSQUEUE_EAGER": "perhaps"})
+
+
+def test_the_gateway_takes_eager_from_keyword_then_settings() -> None:
+    assert Gateway(Settings(eager=True)).eager
+    assert not Gateway(Settings(eager=True), eager=False).eager
+    assert not Gateway().eager
+
+
+# --- Secrets ---------------------------------------------------------------------------------
+
+
+def test_no_secret_in_the_representation() -> None:
+    settings = Settings(redis_url="redis://user:pass@h/0", receiver_prefix=("hidden",))
+    assert not [s for s in ("user", "pass", "hidden") if s in f"{settings!r} {settings}"]
+    assert settings.safe_redis_url == "redis://***@h/0"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("redis://:secret@h:1/2", "redis://***@h:1/2"),
+        ("rediss://me:secret@h", "rediss://***@h"),
+        ("unix://:secret@/run/redis.sock?db=1", "unix://***@/run/redis.sock?***"),
+        ("redis://h/0?password=secret", "redis://h/0?***"),
+        ("redis://:sec/ret@h/0", "redis://***@h/0"),
+        ("redis://:sec#ret@h/0", "redis://***@h/0"),
+        ("redis://:sec?ret@h/0", "redis://***@h/0"),
+        ("redis://:sec@ret@h/0", "redis://***@h/0"),
+        ("redis://:secret://@h/0", "redis://***@h/0"),
+        ("me:secret@h", "***@h"),
+        ("", ""),
+    ],
+)
+def test_a_url_is_printed_without_its_password(url: str, shown: str) -> None:
+    assert hide_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("REDIS_URL", "http://:secret@h/0"),
+        ("REDIS_URL", "me:secret@h"),
+        ("REDIS_URL", "redis://:secret/x@h/0"),
+        ("REDIS_URL", "redis://:secret℀@h/0"),
+        ("RECEIVER_PREFIX", "secret prefix"),
+    ],
+)
+def test_an_error_does_not_print_the_secret(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(f"SMSQUEUE_{name}", text)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert "secret" not in str(caught.value)
