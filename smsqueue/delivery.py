@@ -9,11 +9,9 @@ import json
 import logging
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from smsqueue import exc, wire
 from smsqueue.gateway import Gateway
@@ -21,33 +19,22 @@ from smsqueue.ids import time_of
 from smsqueue.ledger import Ledger, Transition
 from smsqueue.masking import place_of
 from smsqueue.messages import OutgoingMessage
+from smsqueue.outcomes import Outcome, judged, outcome_of, seconds_until, sent
+from smsqueue.persist import persist
 from smsqueue.providers import transport
 from smsqueue.queue import Queue
-from smsqueue.retry import Decision, error_label
+from smsqueue.retry import error_label
 from smsqueue.slots import Slots
-from smsqueue.states import WAITING, State
+from smsqueue.states import State
 
-__all__ = ["Delivery", "Outcome", "persist"]
+__all__ = ["Delivery"]
 
 log = logging.getLogger("smsqueue.delivery")
-
-T = TypeVar("T")
 
 #: Seconds between the end of a provider's own deadline and the end of the lease.
 _MARGIN = 30.0
 #: Seconds that a claim may take until its router has answered.
 _ROUTING = 60.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trigger ended: the message's state, and for what waits the seconds and the reason."""
-
-    state: str
-    wait: float | None = None
-    error: str | None = None
-    #: The state is the word of a report (or an operator), not of this gateway.
-    reported: bool = False
 
 
 @dataclass
@@ -60,6 +47,8 @@ class _Attempt:
     made: int
     tries: int
     age: float
+    #: When the running attempt was begun (monotonic).
+    since: float = 0.0
 
 
 class Delivery:
@@ -93,14 +82,14 @@ class Delivery:
             case "claimed":
                 return self._claimed(id, token, *answer[1:])
             case "early":
-                return Outcome(State.RETRYING, wait=_seconds_until(int(answer[1])))
+                return Outcome(State.RETRYING, wait=seconds_until(int(answer[1])))
             case "expired":
                 self._transition(id, State.EXPIRED, None, None)
                 self.queue.hook([answer[1]])
                 return Outcome(State.EXPIRED)
             case "state":
                 state, look, reported = answer[1:]
-                wait = _seconds_until(int(float(look))) if state == State.UNKNOWN and look else None
+                wait = seconds_until(int(float(look))) if state == State.UNKNOWN and look else None
                 return Outcome(state, wait=wait, reported=bool(reported))
             case _:
                 return Outcome("gone")
@@ -124,143 +113,125 @@ class Delivery:
             decision = self.gateway.retry.decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
-            return self._settle(attempt, None, self._verdict(decision, error, "router"))
+            return self._settle(attempt, None, judged(decision, error))
         return self._walk(attempt, names)
 
-    def _walk(self, attempt: _Attempt, names: list[str]) -> Outcome:
-        """Call the route's providers in order until one has, or may have, the message."""
-        waits: list[tuple[float, str, str]] = []
-        begun: int | None = None
+    def _walk(
+        self, attempt: _Attempt, names: list[str], otherwise: dict[str, Any] | None = None
+    ) -> Outcome:
+        """Begin at the first of some providers that may be called now.
+
+        Args:
+            otherwise: The outcome of the attempt before, if none of them may.
+        """
+        waits: list[tuple[float, str | None]] = []
         for i, name in enumerate(names):
-            provider = self.gateway.get_provider(name)
-            if begun is None:
-                busy = self.slots.enter(name)
-                if busy:
-                    # The provider is well and will soon have room: no reason to go elsewhere.
-                    waits.append((busy, "", name))
-                    break
-                started = time.monotonic()
-                lease = provider.deadline + _MARGIN
-                go, number = persist(
-                    lambda n=name, s=lease: self.ledger.begin(  # type: ignore[misc]
-                        attempt.id, attempt.token, n, lease=s, attempt=attempt.made + 1
-                    )
-                )
-                if go != "go":
-                    self.slots.leave(name, 0.0, well=True)
-                    if go == "lost":
-                        return Outcome(State.SENDING)
-                    waits.append((_seconds_until(number), "paused", name))
-                    continue
-                begun = number
-            attempt.made = begun
-            began = time.monotonic()
-            if began - started > _MARGIN / 2:
-                # This process was asleep: the lease may end during the call, so do not begin it.
-                self.slots.leave(name, 0.0, well=True)
-                return self._settle(
-                    attempt, name, {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
-                )
-            error = self._call(attempt, name)
-            well = error is None or not _unhealthy(error)
-            self.slots.leave(name, time.monotonic() - began, well=well)
-            if error is None:
-                return self._settle(attempt, name, self._sent(attempt.message))
-            decision = self.gateway.retry.decide(
-                error,
-                tries=attempt.tries,
-                age=attempt.age,
-                wrote=transport.written() if provider.through_http_layer else None,
+            busy = self.slots.enter(name)
+            if busy:
+                # The provider is well and will soon have room: no reason to go elsewhere.
+                waits.append((busy, None))
+                break
+            verdict, number = self._begin(attempt, name)
+            if verdict == "go":
+                attempt.made = number
+                return self._call_in_turn(attempt, names[i:])
+            self.slots.leave(name, 0.0, well=True)
+            if verdict == "lost":
+                return Outcome(State.SENDING)
+            waits.append((seconds_until(number), "paused"))
+        wait, why = min(waits, key=lambda each: each[0])
+        if otherwise is not None:
+            outcome = self._not_yet(attempt, otherwise, wait)
+            return self._settle(attempt, otherwise["provider"], outcome)
+        label = "ProviderPaused" if why else "ProviderBusy"
+        outcome = {"verdict": "wait", "delay": int(wait * 1000), "why": why}
+        return self._settle(attempt, names[0], outcome, error=label)
+
+    def _begin(self, attempt: _Attempt, name: str) -> tuple[str, int]:
+        attempt.since = time.monotonic()
+        lease = self._lease(name)
+        return persist(
+            lambda: self.ledger.begin(
+                attempt.id, attempt.token, name, lease=lease, attempt=attempt.made + 1
             )
-            outcome = self._verdict(decision, error, name)
-            following = names[i + 1] if decision.elsewhere and i + 1 < len(names) else None
-            if following is None or self.slots.enter(following):
-                return self._settle(attempt, name, outcome)
-            started = time.monotonic()
-            lease = self.gateway.get_provider(following).deadline + _MARGIN
-            outcome |= {
-                "verdict": "retry",
-                "next": {"provider": following, "lease": int(lease * 1000)},
-            }
-            moved = self._settled(attempt, name, outcome)
-            attempt.tries += decision.counted
-            begun = moved.attempt
-            if begun is None:
-                self.slots.leave(following, 0.0, well=True)
-                if moved.state != State.SENDING:
-                    return _outcome(moved, error_label(error))
-                return self._settle(
-                    attempt,
-                    name,
-                    outcome | {"verdict": decision.verdict, "next": None, "counted": None},
-                )
-        wait, why, name = min(waits)
-        paused = {"verdict": "wait", "delay": int(wait * 1000), "why": why or None}
-        return self._settle(
-            attempt, name, paused, error="ProviderPaused" if why else "ProviderBusy"
         )
 
+    def _lease(self, name: str) -> float:
+        return self.gateway.get_provider(name).deadline + _MARGIN
+
+    def _call_in_turn(self, attempt: _Attempt, names: list[str]) -> Outcome:
+        """Call the first provider, whose attempt has begun; if it surely did not take the
+        message, the next one."""
+        name, *rest = names
+        if time.monotonic() - attempt.since > _MARGIN / 2:
+            # This process was asleep: the lease may end during the call, so it is not made.
+            self.slots.leave(name, 0.0, well=True)
+            asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
+            return self._settle(attempt, name, asleep)
+        error = self._call(attempt, name)
+        if error is None:
+            return self._settle(attempt, name, sent(self.gateway, attempt.message))
+        provider = self.gateway.get_provider(name)
+        decision = self.gateway.retry.decide(
+            error,
+            tries=attempt.tries,
+            age=attempt.age,
+            wrote=transport.written() if provider.through_http_layer else None,
+        )
+        outcome = judged(decision, error)
+        if not decision.elsewhere or not rest:
+            return self._settle(attempt, name, outcome)
+        attempt.tries += decision.counted
+        busy = self.slots.enter(rest[0])
+        if busy:
+            return self._settle(attempt, name, self._not_yet(attempt, outcome, busy))
+        attempt.since = time.monotonic()
+        following = {"provider": rest[0], "lease": int(self._lease(rest[0]) * 1000)}
+        moved = self._settled(attempt, name, outcome | {"verdict": "retry", "next": following})
+        if moved.attempt is not None:
+            attempt.made = moved.attempt
+            return self._call_in_turn(attempt, rest)
+        self.slots.leave(rest[0], 0.0, well=True)
+        if moved.state != State.SENDING:
+            return outcome_of(moved, error_label(error))
+        # The next one is paused. What this attempt told has been noted already.
+        told = {"provider": name, "counted": None, "pause": None, "well": None}
+        return self._walk(attempt, rest, otherwise=outcome | told)
+
+    def _not_yet(self, attempt: _Attempt, outcome: dict[str, Any], wait: float) -> dict[str, Any]:
+        """An outcome while the next provider is paused or busy: that does not make the refusal
+        of the one before final, unless the message's tries or time are over."""
+        retry = self.gateway.retry
+        spent = attempt.tries >= retry.attempts or attempt.age > retry.give_up
+        if outcome["verdict"] != "failed" or spent:
+            return outcome
+        return outcome | {"verdict": "retry", "delay": int(wait * 1000), "why": None}
+
     def _call(self, attempt: _Attempt, name: str) -> BaseException | None:
-        """One call of one provider; its error, or None."""
+        """One call of one provider, in the slot that it holds; its error, or None."""
         message = attempt.message
         message.provider = message.routed_to = name
         message.reference = f"{attempt.id}.{attempt.made}"
         transport.begin_attempt()
+        began, well = time.monotonic(), True
         try:
             self.gateway.get_provider(name).send(message)
         except Exception as error:  # a plugin may raise anything
-            extra = {"id": attempt.id, "provider": name, "error_class": error_label(error)}
+            known, label = isinstance(error, exc.ProviderError), error_label(error)
+            well = known and not _unhealthy(error)
             log.log(
-                logging.WARNING if isinstance(error, exc.ProviderError) else logging.ERROR,
+                logging.WARNING if known else logging.ERROR,
                 "%s: %s failed at %s%s",
                 attempt.id,
-                error_label(error),
+                label,
                 name,
-                "" if isinstance(error, exc.ProviderError) else f" ({place_of(error)})",
-                extra=extra,
+                "" if known else f" ({place_of(error)})",
+                extra={"id": attempt.id, "provider": name, "error_class": label},
             )
             return error
+        finally:
+            self.slots.leave(name, time.monotonic() - began, well=well)
         return None
-
-    def _sent(self, message: OutgoingMessage) -> dict[str, Any]:
-        provider = self.gateway.get_provider(message.provider or "")
-        msgid = message.msgid
-        ids = msgid if isinstance(msgid, list | tuple) else [msgid]
-        known = provider.unique_msgids
-        told = {"provider": message.provider, "msgid": msgid, "meta": message.meta}
-        return {
-            "verdict": "sent",
-            "msgids": [str(each) for each in ids if each not in (None, "")] if known else [],
-            "msgid": wire.to_json(msgid),
-            "meta": wire.to_json(message.meta) if message.meta is not None else None,
-            "sent": wire.to_json(told) if self.gateway.onSend else None,
-            "well": True,
-        }
-
-    def _verdict(self, decision: Decision, error: BaseException, name: str) -> dict[str, Any]:
-        code = getattr(error, "code", None)
-        label = error_label(error)
-        outcome: dict[str, Any] = {
-            "verdict": decision.verdict,
-            "error": label,
-            "code": None if code is None else str(code)[:64],
-            "delay": int(decision.delay * 1000),
-            "counted": decision.counted or None,
-            "well": decision.well or None,
-        }
-        if decision.verdict == "failed":
-            outcome["why"] = f"failed: {label}" + (f" {code}" if code is not None else "")
-        if decision.pause is not None:
-            outcome["pause"] = int(decision.pause * 1000)
-            outcome["pause_max"] = int(decision.pause_max * 1000)
-            if isinstance(error, exc.CreditError | exc.AuthError):
-                log.error(
-                    "%s is paused: %s. No message is lost; they go out when it works again",
-                    name,
-                    label,
-                    extra={"provider": name, "error_class": label},
-                )
-        return outcome
 
     def _settled(self, attempt: _Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
         given = outcome | {"provider": name, "event": secrets.token_hex(10)}
@@ -277,36 +248,12 @@ class Delivery:
         *,
         error: str | None = None,
     ) -> Outcome:
-        return _outcome(self._settled(attempt, name, outcome), error or outcome.get("error"))
+        return outcome_of(self._settled(attempt, name, outcome), error or outcome.get("error"))
 
     def _transition(self, id: str, state: str, provider: str | None, error: str | None) -> None:
         extra = {"id": id, "state": str(state), "provider": provider, "error_class": error}
         log.info("%s: %s", id, state, extra=extra)
 
 
-def persist(command: Callable[[], T]) -> T:
-    """Repeat a command of the ledger until Redis confirms it: the message is in our hands, and
-    its outcome must not be lost."""
-    pause, idle = 0.2, threading.Event()
-    while True:
-        try:
-            return command()
-        except exc.QueueUnavailable as error:
-            log.error("waiting for Redis: %s", error)
-            idle.wait(pause)
-            pause = min(pause * 2, 5.0)
-
-
-def _outcome(moved: Transition, error: str | None) -> Outcome:
-    waits = moved.state in WAITING or moved.state == State.UNKNOWN
-    wait = _seconds_until(moved.look) if moved.look and waits else 0.0 if waits else None
-    return Outcome(moved.state, wait=wait, error=error)
-
-
 def _unhealthy(error: BaseException) -> bool:
     return not isinstance(error, exc.MessageSendError) or isinstance(error, exc.ServerError)
-
-
-def _seconds_until(ms: int) -> float:
-    """For a rough wait only: by this machine's clock."""
-    return max(0.0, ms / 1000 - time.time())

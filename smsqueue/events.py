@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Self
 
-__all__ = ["EventHook", "Handler", "derived_key", "hook_scope"]
+__all__ = ["EventHook", "Handler", "HookAttribute", "derived_key", "hook_scope"]
 
 
 class Handler(NamedTuple):
@@ -85,6 +85,24 @@ def _name_of(handler: Callable[..., Any], taken: set[str]) -> str:
         return name
     # Two lambdas of one module share a name: tell them apart by their order.
     return next(f"{name}#{n}" for n in range(2, len(taken) + 3) if f"{name}#{n}" not in taken)
+
+
+class HookAttribute:
+    """An attribute that is an EventHook of its object: ``+=``, ``-=``, and plain ``=`` with a
+    single handler."""
+
+    def __set_name__(self, kind: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, owner: Any | None, kind: type) -> EventHook:
+        if owner is None:  # asked of the class, as documentation tools do
+            return self  # type: ignore[return-value]
+        hook: EventHook = owner.__dict__.setdefault(self._name, EventHook())
+        return hook
+
+    # Typed for ``+=``, which mypy takes only if what is set has the type of what is got.
+    def __set__(self, owner: Any, value: EventHook) -> None:
+        owner.__dict__[self._name] = value if isinstance(value, EventHook) else EventHook(value)
 
 
 class _Scope:

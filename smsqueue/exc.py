@@ -5,6 +5,7 @@ The nine classes of smsframework's manual, with facts attached, and the two that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
@@ -86,6 +87,12 @@ class QueueUnavailable(ConnectionError):
     Sending the *same object*, or the same idempotency key, again is safe: it goes out once.
     """
 
+    #: Of ``send_many``: the messages that were confirmed.
+    accepted: Sequence[Any] = ()
+
 
 class IdempotencyConflict(RequestError):
     """The idempotency key was used before, for a message with other content."""
+
+    #: Of ``send_many``: the messages that were confirmed.
+    accepted: Sequence[Any] = ()

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from smsqueue import exc, wire
-from smsqueue.events import EventHook, derived_key
+from smsqueue.desk import Desk
+from smsqueue.events import HookAttribute, derived_key
 from smsqueue.ids import new_id
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.base import IProvider
+from smsqueue.registry import Registry
 from smsqueue.retry import RetryPolicy
-from smsqueue.router import resolve
 from smsqueue.settings import Settings
-from smsqueue.states import SETTLED_BY_HAND, State
 from smsqueue.statuses import MessageStatus
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
 
-    from smsqueue.ledger import Ledger, Record
     from smsqueue.providers.webhook import Blueprints
-    from smsqueue.queue import Queue
 
 __all__ = ["Gateway"]
 
@@ -31,23 +27,7 @@ __all__ = ["Gateway"]
 _CHUNK = 500
 
 
-class _Hook:
-    """An event of the gateway: ``+=``, ``-=``, and plain ``=`` with a single handler."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = f"_{name}"
-
-    def __get__(self, gateway: Gateway | None, owner: type) -> EventHook:
-        if gateway is None:  # asked of the class, as documentation tools do
-            return self  # type: ignore[return-value]
-        hook: EventHook = gateway.__dict__.setdefault(self._name, EventHook())
-        return hook
-
-    def __set__(self, gateway: Gateway, value: EventHook | Callable[..., Any]) -> None:
-        gateway.__dict__[self._name] = value if isinstance(value, EventHook) else EventHook(value)
-
-
-class Gateway:
+class Gateway(Registry, Desk):
     """Sends and receives messages through providers.
 
     Args:
@@ -57,11 +37,11 @@ class Gateway:
     """
 
     #: Called with each OutgoingMessage that a provider took.
-    onSend = _Hook()
+    onSend = HookAttribute()
     #: Called with each IncomingMessage.
-    onReceive = _Hook()
+    onReceive = HookAttribute()
     #: Called with each MessageStatus: delivery reports, and the end of what could not be sent.
-    onStatus = _Hook()
+    onStatus = HookAttribute()
 
     def __init__(
         self,
@@ -70,11 +50,10 @@ class Gateway:
         eager: bool | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self.settings = settings or Settings()
-        self.eager = self.settings.eager if eager is None else eager
+        Registry.__init__(self)
+        settings = settings or Settings()
+        Desk.__init__(self, settings, eager=settings.eager if eager is None else eager)
         self.retry = retry or RetryPolicy()
-        self._providers: dict[str, IProvider] = {}
-        self._default_provider: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -93,56 +72,6 @@ class Gateway:
             used = self.__dict__.pop(name, None)
             if used is not None:
                 used.close()
-
-    # --- providers -----------------------------------------------------------------------------
-
-    def add_provider(self, name: str, Provider: type[IProvider], **config: Any) -> IProvider:
-        """Register a provider; the first one becomes the default.
-
-        Raises:
-            AssertionError: not a provider class, or the name is not a str or is taken.
-        """
-        if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
-            raise AssertionError("Provider does not implement IProvider")
-        if not isinstance(name, str) or not name:
-            raise AssertionError("Provider name must be a non-empty string")
-        if name in self._providers:
-            raise AssertionError(f"Provider is already registered: {name!r}")
-        provider = Provider(self, name, **config)
-        self._providers[name] = provider
-        if self._default_provider is None:
-            self._default_provider = name
-        return provider
-
-    @property
-    def default_provider(self) -> str | None:
-        """Name of the provider for messages that nothing routes elsewhere."""
-        return self._default_provider
-
-    @default_provider.setter
-    def default_provider(self, name: str) -> None:
-        if name not in self._providers:
-            raise AssertionError(f"Provider {name!r} is not registered")
-        self._default_provider = name
-
-    def get_provider(self, name: str) -> IProvider:
-        """A provider by name; KeyError if there is none."""
-        return self._providers[name]
-
-    @property
-    def providers(self) -> dict[str, IProvider]:
-        """All providers by name, in the order of their registration."""
-        return dict(self._providers)
-
-    def router(self, message: OutgoingMessage, *values: Any) -> Any:
-        """Decide who sends a message: None (the default provider), a name, or a list of names
-        in order of preference. Replace it with a function of your own; it is called for
-        messages with routing values only."""
-        return None
-
-    def route(self, message: OutgoingMessage) -> list[str]:
-        """Names of the providers for a message; see :func:`smsqueue.router.resolve`."""
-        return resolve(message, self.router, self._providers, self._default_provider)
 
     # --- sending -------------------------------------------------------------------------------
 
@@ -181,21 +110,27 @@ class Gateway:
         accepted: list[OutgoingMessage] = []
         for start in range(0, len(batch), _CHUNK):
             chunk = batch[start : start + _CHUNK]
-            triggers = []
+            triggers: list[tuple[str, int]] = []
+            failure: exc.QueueUnavailable | exc.IdempotencyConflict | None = None
             try:
                 answers = self.ledger.accept_many(
                     [(message, message.unconfirmed_id or "") for message in chunk]
                 )
-                for message, answer in zip(chunk, answers, strict=True):
+            except exc.QueueUnavailable as error:
+                answers, failure = [], error
+            for message, answer in zip(chunk, answers, strict=False):
+                try:
                     publish = self._confirm(message, answer)
-                    accepted.append(message)
-                    if publish:
-                        triggers.append((publish, 0))
-            except (exc.QueueUnavailable, exc.IdempotencyConflict) as error:
-                error.accepted = accepted  # type: ignore[union-attr]
-                raise
-            finally:
-                self.queue.deliver(triggers)
+                except (exc.QueueUnavailable, exc.IdempotencyConflict) as error:
+                    failure = failure or error  # those behind it may be in the ledger
+                    continue
+                accepted.append(message)
+                if publish:
+                    triggers.append((publish, 0))
+            self.queue.deliver(triggers)
+            if failure is not None:
+                failure.accepted = accepted
+                raise failure
         return batch
 
     def _prepare(self, message: OutgoingMessage) -> None:
@@ -212,7 +147,7 @@ class Gateway:
         if message.unconfirmed_id is None:
             message.unconfirmed_id = new_id()
             if message.provider_options.idempotency_key is None:
-                message.provider_options.idempotency_key = derived_key()
+                message.derived_key = derived_key()
 
     def _confirm(self, message: OutgoingMessage, answer: Any) -> str | None:
         """Note the ledger's answer on a message; the id to publish, if its trigger is wanted."""
@@ -227,7 +162,7 @@ class Gateway:
             )
         message.id = answer.id
         message.duplicate = answer.verdict == "duplicate"
-        message.unconfirmed_id = None
+        message.unconfirmed_id = message.derived_key = None
         return answer.id if answer.publish else None
 
     def deliver(self, message: OutgoingMessage) -> OutgoingMessage:
@@ -254,73 +189,6 @@ class Gateway:
                 self.onSend(sent)
                 return sent
         raise AssertionError("a route has at least one provider")
-
-    # --- looking and repairing -----------------------------------------------------------------
-
-    def lookup(self, id: str) -> Record:
-        """A message's record; LookupError if there is none (any more)."""
-        record = None if self.eager else self.ledger.read(id)
-        if record is None:
-            days = self.settings.retention / 86400
-            kept = "an eager gateway keeps none" if self.eager else f"kept for {days:g} days"
-            raise LookupError(f"no message has the id {id!r} (records: {kept})")
-        return record
-
-    def find(self, number: str) -> list[Record]:
-        """Records of the messages to a number, newest first."""
-        digits = OutgoingMessage(number, "").dst
-        records = (self.ledger.read(id) for id in self.ledger.find(digits))
-        return [record for record in records if record is not None]
-
-    def cancel(self, id: str) -> bool:
-        """Cancel a message that waits; False if it does not wait (any more)."""
-        before, event = self.ledger.cancel(id)
-        self._known(id, before)
-        if before not in ("queued", "scheduled", "retrying"):
-            return False
-        self.queue.deliver([(id, 0)])
-        self.queue.hook([event])
-        return True
-
-    def requeue(self, id: str, expires: float | None = None) -> bool:
-        """Send a failed, expired, undelivered or unknown message again; False for others.
-
-        Args:
-            expires: New validity in minutes from now.
-        """
-        before = self._known(id, self.ledger.requeue(id, expires))
-        if before not in ("failed", "expired", "undelivered", "unknown"):
-            return False
-        self.queue.deliver([(id, 0)])
-        return True
-
-    def settle(self, id: str, state: State | str) -> bool:
-        """Say what became of an unknown message; False if it is not unknown (any more).
-
-        Args:
-            state: sent, accepted, delivered, undelivered or expired.
-        """
-        if state not in SETTLED_BY_HAND:
-            allowed = ", ".join(sorted(SETTLED_BY_HAND))
-            raise ValueError(f"a message cannot be settled as {state!r}, only as {allowed}")
-        before = self._known(id, self.ledger.decide(id, State(state)))
-        if before != "unknown":
-            return False
-        self.queue.deliver([(id, 0)])
-        return True
-
-    def _known(self, id: str, before: str) -> str:
-        if before == "gone":
-            raise LookupError(f"no message has the id {id!r}")
-        return before
-
-    def replay(self, event: str) -> bool:
-        """Give an incoming message or report to the hooks again; False if it is not over yet."""
-        before = self._known(event, self.ledger.replay(event, everything=True))
-        if before not in ("dead", "unheard", "done"):
-            return False
-        self.queue.hook([event])
-        return True
 
     # --- receiving -----------------------------------------------------------------------------
 
@@ -383,20 +251,6 @@ class Gateway:
         return app
 
     # --- connections ---------------------------------------------------------------------------
-
-    @cached_property
-    def ledger(self) -> Ledger:
-        """The ledger; connects at its first command."""
-        from smsqueue.ledger import Ledger
-
-        return Ledger(self.settings)
-
-    @cached_property
-    def queue(self) -> Queue:
-        """The queue of triggers; connects at its first publish."""
-        from smsqueue.queue import Queue
-
-        return Queue(self.settings)
 
     def ping(self) -> None:
         """Raise QueueUnavailable if Redis does not answer."""

@@ -9,11 +9,12 @@ import socket
 from typing import Any
 
 from smsqueue import wire
-from smsqueue.delivery import Outcome, persist
 from smsqueue.events import EventHook, hook_scope
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.masking import place_of
+from smsqueue.outcomes import Outcome
+from smsqueue.persist import persist
 from smsqueue.retry import RetryPolicy
 from smsqueue.states import EventState
 
@@ -52,6 +53,9 @@ class Hooks:
         match answer[0]:
             case "claimed":
                 kind, data, tries, message_id, message_data, done = answer[1:]
+                if int(tries) >= self.retry.attempts:
+                    log.error("%s: given up, its workers died: smsqueue list --state dead", event)
+                    return self._settle(event, token, "dead", why="its workers died of it")
                 subject = self._subject(kind, event, json.loads(data), message_id, message_data)
                 return self._call_all(
                     event, token, kind, subject, set(json.loads(done)), int(tries)

@@ -128,6 +128,8 @@ class OutgoingMessage:
         self.routed_to: str | None = None
         #: Id of a send that was not confirmed: sending this object again must reuse it.
         self.unconfirmed_id: str | None = None
+        #: Idempotency key of such a send that a running hook made, for this one send only.
+        self.derived_key: str | None = None
 
     def options(self, **options: Any) -> Self:
         """Set sending options; see :class:`OutgoingMessageOptions` for names and errors."""

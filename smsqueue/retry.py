@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from smsqueue import exc
@@ -27,6 +27,8 @@ class Decision:
     pause_max: float = 0.0
     #: Did the provider show that it works?
     well: bool = False
+    #: For unknown: not resent (any more), even if its sender chose ``on_unknown="resend"``.
+    hold: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,10 @@ class RetryPolicy:
             wrote: Did our HTTP layer begin to write? None: it cannot tell.
         """
         decision = self._judge(error, tries=tries, wrote=wrote)
-        if decision.verdict != "retry":
-            return decision
-        if tries + decision.counted >= self.attempts or age > self.give_up:
+        spent = tries + decision.counted >= self.attempts or age > self.give_up
+        if decision.verdict == "unknown":
+            return replace(decision, hold=spent)
+        if decision.verdict == "retry" and spent:
             # The other providers of the route still get their turn.
             return Decision(
                 "failed",

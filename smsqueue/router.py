@@ -32,8 +32,8 @@ def resolve(
     if asked_for is not None:
         names, by = [asked_for], "The message names"
     elif message.routing_values is not None:
-        answer = router(message, *message.routing_values)
-        names = [answer] if isinstance(answer, str) else list(answer or ())
+        answer = router(message, *message.routing_values) or ()
+        names = [answer] if isinstance(answer, str) else list(answer)
         by = "The router named"
     else:
         names, by = [], ""
@@ -42,7 +42,7 @@ def resolve(
             raise AssertionError("The gateway has no provider: add one with add_provider()")
         return [default]
     for name in names:
-        if name not in providers:
+        if not isinstance(name, str) or name not in providers:
             known = ", ".join(sorted(providers)) or "none"
             raise AssertionError(f"{by} an unknown provider: {name!r} (known: {known})")
     return names

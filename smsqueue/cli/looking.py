@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -125,11 +124,13 @@ def _counts(counts: dict[str, int], as_json: bool) -> None:
     click.echo("smsqueue list --state STATE shows which")
 
 
-def _table(items: Iterable[dict[str, Any]]) -> Table:
+def _table(items: list[dict[str, Any]]) -> Table:
     table = Table("id", "kind", "state", "number", "provider", "since", "what", box=None)
     table.pad_edge = False
-    for column in table.columns[:6]:
-        column.no_wrap = True
+    for column in table.columns:
+        column.overflow = "fold"  # a narrow terminal cuts nothing
+    table.columns[0].min_width = max(len(item["id"]) for item in items)  # to be copied
+    table.columns[3].min_width = table.columns[6].min_width = 12
     for item in items:
         if item["kind"] == "message":
             what = [item["error"], item["code"], item["text"]]

@@ -18,6 +18,12 @@ __all__ = ["cancel", "replay", "requeue", "settle"]
 _ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 
 
+def _minutes(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < 5_256_000:  # what is no number is not between either
+        raise click.BadParameter("must be between 0 minutes and ten years")
+    return value
+
+
 @click.command()
 @_ids
 @json_option
@@ -31,7 +37,8 @@ def cancel(ids: tuple[str, ...], as_json: bool) -> None:
 @_ids
 @click.option(
     "--expires",
-    type=click.FloatRange(min=0, min_open=True, max=5_256_000),
+    type=float,
+    callback=_minutes,
     metavar="MINUTES",
     help="New validity from now.",
 )
@@ -47,7 +54,7 @@ def requeue(ids: tuple[str, ...], expires: float | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("id")
-@click.argument("state", type=click.Choice(sorted(SETTLED_BY_HAND)))
+@click.argument("state", type=click.Choice(sorted(map(str, SETTLED_BY_HAND))))
 @json_option
 def settle(id: str, state: str, as_json: bool) -> None:
     """Say what became of an unknown message."""

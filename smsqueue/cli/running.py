@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
 import click
+from rich.console import Console
+
+from smsqueue.cli.base import json_option, show_json
 
 __all__ = ["demo", "dev", "simulator"]
 
@@ -12,22 +19,75 @@ def dev() -> None:
     """Run the whole stack on this machine, with Flower, until Ctrl-C."""
     from smsqueue.demo import run_dev
 
-    raise click.exceptions.Exit(run_dev())
+    raise click.exceptions.Exit(_run(run_dev, Console()))
 
 
 @click.command()
-def demo() -> None:
-    """Send SMS both ways through a carrier simulator, on this machine only."""
+@json_option
+def demo(as_json: bool) -> None:
+    """Send SMS both ways through a carrier simulator, on this machine only.
+
+    Exit code 0: every message ended as its number says. With --json the table is on stderr.
+    """
     from smsqueue.demo import run
 
-    raise click.exceptions.Exit(run())
+    code = _run(run, Console(stderr=as_json))
+    if as_json:
+        show_json({"ok": code == 0, "exit_code": code})
+    raise click.exceptions.Exit(code)
+
+
+def _run(what: Callable[[Console], int], console: Console) -> int:
+    from smsqueue.stack import StackError
+
+    try:
+        return what(console)
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: a free one.")
-@click.option("--webhook", help="Where reports and replies go: the URL of a receiver.")
-def simulator(port: int, webhook: str | None) -> None:
-    """Run the carrier simulator alone, until Ctrl-C."""
-    from smsqueue.simulator import serve
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8800,
+    show_default=True,
+    help="0: a free one.",
+)
+@click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="[ACCOUNT=]URL",
+    help="Receiver of an account's reports and replies (account main, if not named); repeatable.",
+)
+@json_option
+def simulator(host: str, port: int, webhooks: tuple[str, ...], as_json: bool) -> None:
+    """Run the carrier simulator alone, until Ctrl-C.
 
-    serve(port=port, webhook=webhook)
+    SMSQUEUE_SIMULATOR_TOKEN: password of the accounts, and key of the signatures.
+    """
+    where = dict(_webhook(text) for text in webhooks)
+    from smsqueue.simulator import Simulator
+
+    token = os.environ.get("SMSQUEUE_SIMULATOR_TOKEN", "simulator")
+    with suppress(KeyboardInterrupt):
+        try:
+            server = Simulator(where, token, host=host, port=port)
+        except OSError as error:
+            raise click.ClickException(f"cannot serve on {host}:{port}: {error}") from None
+        if as_json:
+            show_json({"url": server.url})
+        else:
+            click.echo(f"carrier simulator on {server.url}, until Ctrl-C")
+        server.serve_forever()
+
+
+def _webhook(text: str) -> tuple[str, str]:
+    account, _, url = ("main", "", text) if text.startswith("http") else text.partition("=")
+    if not account or not url.startswith(("http://", "https://")):
+        raise click.BadParameter(
+            "write it as ACCOUNT=http://host:port/PREFIX/PROVIDER", param_hint="--webhook"
+        )
+    return account, url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from datetime import datetime
@@ -14,6 +15,7 @@ from smsqueue.cli.base import json_option, opened, show_json
 from smsqueue.cli.shown import clean, local, message_shown
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Record
+from smsqueue.ledger.connection import translated
 from smsqueue.messages import OutgoingMessage
 from smsqueue.states import ENDED_WELL, State
 
@@ -52,13 +54,21 @@ def send(number: str, text: str, wait: bool, timeout: float, as_json: bool, **gi
         with suppress(exc.QueueUnavailable):  # the message is in, whatever happens now
             for warning in gateway.check():
                 click.echo(f"warning: {warning}", err=True)
-        record = _waited(gateway, message, timeout) if wait else None
-        problem = _problem(gateway, message, record, timeout) if record else None
+        if not as_json:
+            _tell(message, wait)
+        record, problem = None, None
+        if wait:
+            try:
+                record = _waited(gateway, message, timeout)
+                problem = _problem(gateway, message, record, timeout)
+            except exc.QueueUnavailable as error:
+                problem = str(error)
     if as_json:
         shown: dict[str, Any] = {"id": message.id, "duplicate": message.duplicate}
         show_json(shown | (message_shown(record, False) if record else {}))
-    else:
-        _tell(message, record)
+    elif record and not problem:
+        by = f" by {clean(record.provider)}" if record.provider else ""
+        click.echo(f"{record.state}{by} at {local(record.changed_at)}")
     if problem:
         raise click.ClickException(problem)
 
@@ -67,7 +77,7 @@ def _message(
     number: str, text: str, src: str | None, provider: str | None, route: tuple[str, ...],
     key: str | None, at: str | None, expires: float | None, report: bool,
 ) -> OutgoingMessage:  # fmt: skip
-    body = click.get_text_stream("stdin").read().rstrip("\n") if text == "-" else text
+    body = sys.stdin.read().rstrip("\n") if text == "-" else text
     message = OutgoingMessage(number, body, src=src, provider=provider)
     if route:
         message.route(*route)
@@ -109,22 +119,18 @@ def _problem(
     if state in _ENDED_BADLY or state == State.UNDELIVERED:
         return f"it is {state}: {look}"
     if state == State.QUEUED and not record.attempts:
-        waiting: Any = 0
-        with suppress(exc.QueueUnavailable):
-            waiting = gateway.ledger.waiting(settings.send_queue)
+        waiting: Any = "some"
+        with suppress(exc.QueueUnavailable), translated(settings):
+            waiting = gateway.ledger.redis.llen(settings.send_queue)
         return (
             f"still queued after {timeout:g} s, {waiting} triggers wait: no worker may be "
             f"consuming {settings.send_queue}; start one with: celery -A workers worker"
         )
-    return f"it is {state} after {timeout:g} s, and will be sent by itself: {look}"
+    return f"it is {state} after {timeout:g} s, and goes on by itself: {look}"
 
 
-def _tell(message: OutgoingMessage, record: Record | None) -> None:
-    verb = "was sent before with this key, it is" if message.duplicate else "queued as"
-    click.echo(f"{verb} {message.id}")
-    if record is None:
+def _tell(message: OutgoingMessage, wait: bool) -> None:
+    before = "sent before with this key as" if message.duplicate else "queued as"
+    click.echo(f"{before} {message.id}")
+    if not wait:
         click.echo(f"look with: smsqueue show {message.id}")
-    elif record.provider:
-        click.echo(f"{record.state} by {clean(record.provider)} at {local(record.changed_at)}")
-    else:
-        click.echo(f"{record.state}")

@@ -45,7 +45,7 @@ def message_shown(record: Record, reveal: bool) -> dict[str, Any]:
         "kind": "message",
         "state": record.state,
         "number": message.dst if reveal else mask(message.dst),
-        "src": message.src if reveal else mask(message.src),
+        "src": message.src if reveal else mask(message.src) or None,
         "text": message.body if reveal else None,
         "length": len(message.body),
         "provider": record.provider,
@@ -86,7 +86,7 @@ def event_shown(id: str, fields: dict[str, str], reveal: bool) -> dict[str, Any]
     }
     if incoming:
         shown["number"] = src if reveal else mask(src)
-        shown["dst"] = dst if reveal else mask(dst)
+        shown["dst"] = dst if reveal else mask(dst) or None
         shown["text"] = body if reveal else None
         shown["length"] = len(body or "")
     else:

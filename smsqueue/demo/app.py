@@ -52,6 +52,6 @@ def _status(status: MessageStatus) -> None:
     log.info("%s: %s", status.id, ", ".join(sorted(status.states)) or status.status)
 
 
-gateway.router = _route  # type: ignore[method-assign]
+gateway.router = _route
 gateway.onReceive.connect(_answer, name="demo:answer")
 gateway.onStatus.connect(_status, name="demo:status")

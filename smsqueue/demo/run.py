@@ -45,7 +45,17 @@ class _Row:
 
     @property
     def ended(self) -> int:
-        return sum(record.state == self.number.ends for record in self.records)
+        return sum(self._right(record) for record in self.records)
+
+    @property
+    def expected(self) -> str:
+        """As it is shown: a lost answer is unknown before its report says what became of it."""
+        passes = self.number.lost and self.number.ends != State.UNKNOWN
+        return f"unknown, {self.number.ends}" if passes else str(self.number.ends)
+
+    def _right(self, record: Record) -> bool:
+        was_unknown = any(line["state"] == State.UNKNOWN for line in record.timeline)
+        return record.state == self.number.ends and was_unknown == self.number.lost
 
 
 def run(console: Console | None = None) -> int:
@@ -129,7 +139,7 @@ def _show(
         table.add_row(
             row.number.pattern,
             row.number.does,
-            str(row.number.ends),
+            row.expected,
             f"{mark}{PER_NUMBER if right else row.ended} {', '.join(actual)}[/]",
             "-".join(str(n) for n in sorted({attempts[0], attempts[-1]})),
             f"{took:.1f} s",

@@ -12,6 +12,8 @@ end
 if not (e.state == 'running' and e.token == token) then
   if e.state == 'running' and tonumber(e.lease) > NOW then return { 'busy', e.lease } end
   if e.not_before and tonumber(e.not_before) > NOW then return { 'early', e.not_before } end
+  -- Its worker died, perhaps of it.
+  if e.state == 'running' then e.tries = redis.call('HINCRBY', hash, 'tries', 1) end
   redis.call('ZREM', key('state', e.state), event)
   redis.call('ZADD', key('state', 'running'), NOW, event)
   redis.call('HSET', hash, 'state', 'running', 'token', token, 'lease', NOW + HOOK_LEASE,

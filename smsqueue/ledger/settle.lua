@@ -6,6 +6,7 @@
 --   provider, error, code, why                     for the timeline
 --   msgids    the provider's ids; msgid, meta      of a sent message, JSON texts
 --   delay     ms until the next attempt; counted   it used up a try
+--   hold      an unknown message is not resent (any more), even if its sender chose that
 --   pause     ms that the provider is paused for, doubled each time up to pause_max
 --   well      the provider works: end its pause
 --   event     id for the event that this makes; sent  its data, if onSend is to run
@@ -105,7 +106,7 @@ elseif o.verdict == 'retry' and o.next then
   if go[1] == 'go' then return { 'sending', '', 'go', go[2], unpack(events) } end
   -- Nobody was called: the message is still ours, and the worker looks further.
   return { 'sending', '', 'paused', go[2], unpack(events) }
-elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend) then
+elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.hold) then
   tries()
   local look = NOW + (o.delay or 0)
   line('retrying', look)
@@ -124,5 +125,6 @@ else
   line('unknown', nil)
   enter(id, state, 'unknown', NOW + REPORT_WAIT)
 end
-local now = read(hash, 'state', 'not_before')
-return { now.state, now.not_before or '', '', '', unpack(events) }
+local now = redis.call('HGET', hash, 'state')
+local look = LANE[now] and redis.call('ZSCORE', due_key(LANE[now]), id)
+return { now, look or '', '', '', unpack(events) }

@@ -25,7 +25,7 @@ local function lapse(id, m)
   if RANK[m.reported] and (m.calling or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
     line(m.reported, nil)
     enter(id, 'sending', m.reported, report_look(m.reported, m.report))
-  elseif m.calling and not m.resend then
+  elseif m.calling and not (m.resend and tries < max_tries) then
     -- The provider may have the message. Nobody resends it: only a report, the provider's own
     -- answer, should it still come, or an operator says what became of it.
     line('unknown', nil)
@@ -57,7 +57,8 @@ local function forget_message(id)
   local hash = key('msg', id)
   local m = read(hash, 'state', 'number', 'idem')
   for _, ref in ipairs(redis.call('SMEMBERS', key('refs', id))) do
-    redis.call('DEL', key('ref', ref))
+    local owner = string.match(redis.call('GET', key('ref', ref)) or '', '^(.*)%.')
+    if owner == id then redis.call('DEL', key('ref', ref)) end
   end
   if m.idem then redis.call('DEL', key('idem', m.idem)) end
   if m.number then redis.call('ZREM', key('number', m.number), id) end
@@ -73,7 +74,7 @@ for _, event in ipairs(redis.call('ZRANGEBYSCORE', key('event_ends'), '-inf', NO
   local e = read(key('event', event), 'state', 'number')
   if e.state then redis.call('ZREM', key('state', e.state), event) end
   if e.number then redis.call('ZREM', key('number', e.number), event) end
-  redis.call('DEL', key('event', event))
+  redis.call('DEL', key('event', event), key('done', event))
   redis.call('ZREM', key('event_ends'), event)
 end
 return lapsed

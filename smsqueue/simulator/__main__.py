@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def webhook(text: str) -> tuple[str, str]:
     """``main=http://...`` or ``http://...``, which is account main's."""
-    account, _, url = text.rpartition("=") if not text.startswith("http") else ("main", "", text)
+    if text.startswith(("http://", "https://")):
+        return "main", text
+    account, _, url = text.partition("=")
     if not account or not url.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError("write it as ACCOUNT=http://host:port/PREFIX/PROVIDER")
     return account, url

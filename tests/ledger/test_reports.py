@@ -176,7 +176,9 @@ def test_a_report_of_nobody_is_parked_and_then_heard_unmatched(
     assert heard == []
     bench.ripe_event(event)
     assert bench.hooks.run(event).state == "done"
-    assert [(status.id, status.msgid, status.context) for status in heard] == [(None, "strange", {})]
+    assert [(status.id, status.msgid, status.context) for status in heard] == [
+        (None, "strange", {})
+    ]
     assert bench.ledger.counts()["parked"] == 0
 
 

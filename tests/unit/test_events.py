@@ -191,9 +191,8 @@ def test_a_retry_derives_the_same_keys_in_the_same_order() -> None:
 
 def test_a_scope_ends_with_an_error_and_gives_way_to_an_inner_one() -> None:
     with hook_scope("e", "outer"):
-        with pytest.raises(LookupError), hook_scope("e", "inner"):
-            assert derived_key() == "hook:e/inner/1"
-            raise LookupError
+        with pytest.raises(LookupError, match="hook:e/inner/1"), hook_scope("e", "inner"):
+            raise LookupError(derived_key())
         assert derived_key() == "hook:e/outer/1"
     assert derived_key() is None
 

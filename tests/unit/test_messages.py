@@ -110,7 +110,7 @@ def test_a_wrong_value_is_refused_and_changes_nothing(
 
 
 def test_a_naive_time_is_refused_with_the_way_to_write_it() -> None:
-    with pytest.raises(ValueError, match="aware datetime, e.g."):
+    with pytest.raises(ValueError, match="give an aware datetime"):
         OutgoingMessage("1", "x").options(send_at=datetime(2030, 1, 1))  # noqa: DTZ001
 
 
@@ -139,6 +139,7 @@ def test_right_values_are_kept(options: dict[str, Any]) -> None:
         lambda: IncomingMessage("1", "x", rtime=1),
         lambda: MessageStatus("1", rtime=1),
     ],
+    ids=["outgoing", "incoming", "status"],
 )
 def test_objects_are_told_apart_by_identity(make: Any) -> None:
     first, second = make(), make()

@@ -131,9 +131,7 @@ def test_a_prefix_is_a_text_or_a_list(prefix: Any) -> None:
 
 def test_none_in_a_mapping_is_nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMSQUEUE_NAMESPACE", "environment")
-    config = dict.fromkeys(
-        ("SMSQUEUE_NAMESPACE", "SMSQUEUE_REDIS_URL", "SMSQUEUE_RECEIVER_PREFIX")
-    )
+    config = dict.fromkeys(("SMSQUEUE_NAMESPACE", "SMSQUEUE_REDIS_URL", "SMSQUEUE_RECEIVER_PREFIX"))
     settings = Settings.from_mapping(config)
     assert (settings.namespace, settings.receiver_prefix) == ("environment", ())
     assert settings.redis_url == "redis://127.0.0.1:6379/0"

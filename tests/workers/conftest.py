@@ -17,6 +17,10 @@ from smsqueue import Settings
 ROOT = Path(__file__).parents[2]
 
 
+_COMMAND = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-l", "INFO"]
+_COMMAND += ["--without-gossip", "--without-mingle"]
+
+
 class Worker:
     """A ``celery -A workers worker`` process."""
 
@@ -24,8 +28,7 @@ class Worker:
         self.log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "workers", "worker", "-l", "INFO"]
-                + ["--without-gossip", "--without-mingle", *options],
+                [*_COMMAND, *options],
                 cwd=folder,
                 env=os.environ | environment,
                 stdout=out,
@@ -60,9 +63,7 @@ def start_worker(tmp_path: Path, settings: Settings) -> Iterator[Callable[..., W
     """Writes the given gateway module and starts a worker on it."""
     made: list[Worker] = []
 
-    def start(
-        gateway: str = "", *options: str, wait: bool = True, **environment: str
-    ) -> Worker:
+    def start(gateway: str = "", *options: str, wait: bool = True, **environment: str) -> Worker:
         if gateway:
             (tmp_path / "app_sms.py").write_text(gateway)
         given = {
@@ -73,7 +74,8 @@ def start_worker(tmp_path: Path, settings: Settings) -> Iterator[Callable[..., W
             "SMSQUEUE_UPKEEP_INTERVAL": "0.1",
             "SMSQUEUE_CONCURRENCY": "8",
         }
-        made.append(Worker(tmp_path / f"worker{len(made)}.log", tmp_path, given | environment, *options))
+        log = tmp_path / f"worker{len(made)}.log"
+        made.append(Worker(log, tmp_path, given | environment, *options))
         if wait:
             made[-1].wait_ready()
         return made[-1]

@@ -1,0 +1,103 @@
+"""The gateway's desk: looking at what was sent, and repairing it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from smsqueue.messages import OutgoingMessage
+from smsqueue.settings import Settings
+from smsqueue.states import SETTLED_BY_HAND, State
+
+if TYPE_CHECKING:
+    from smsqueue.ledger import Ledger, Record
+    from smsqueue.queue import Queue
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """What can be asked of the ledger and done to its messages."""
+
+    def __init__(self, settings: Settings, *, eager: bool) -> None:
+        self.settings = settings
+        self.eager = eager
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger; connects at its first command."""
+        from smsqueue.ledger import Ledger
+
+        return Ledger(self.settings)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The queue of triggers; connects at its first publish."""
+        from smsqueue.queue import Queue
+
+        return Queue(self.settings)
+
+    def lookup(self, id: str) -> Record:
+        """A message's record; LookupError if there is none (any more)."""
+        record = None if self.eager else self.ledger.read(id)
+        if record is None:
+            days = self.settings.retention / 86400
+            kept = "an eager gateway keeps none" if self.eager else f"kept for {days:g} days"
+            raise LookupError(f"no message has the id {id!r} (records: {kept})")
+        return record
+
+    def find(self, number: str) -> list[Record]:
+        """Records of the messages to a number, newest first."""
+        digits = OutgoingMessage(number, "").dst
+        records = (self.ledger.read(id) for id in self.ledger.find(digits))
+        return [record for record in records if record is not None]
+
+    def cancel(self, id: str) -> bool:
+        """Cancel a message that waits; False if it does not wait (any more)."""
+        before, event = self.ledger.cancel(id)
+        self._known(id, before)
+        if before not in ("queued", "scheduled", "retrying"):
+            return False
+        self.queue.deliver([(id, 0)])
+        self.queue.hook([event])
+        return True
+
+    def requeue(self, id: str, expires: float | None = None) -> bool:
+        """Send a failed, expired, undelivered or unknown message again; False for others.
+
+        Args:
+            expires: New validity in minutes from now.
+        """
+        before = self._known(id, self.ledger.requeue(id, expires))
+        if before not in ("failed", "expired", "undelivered", "unknown"):
+            return False
+        self.queue.deliver([(id, 0)])
+        return True
+
+    def settle(self, id: str, state: State | str) -> bool:
+        """Say what became of an unknown message; False if it is not unknown (any more).
+
+        Args:
+            state: sent, accepted, delivered, undelivered or expired.
+        """
+        if state not in SETTLED_BY_HAND:
+            allowed = ", ".join(sorted(SETTLED_BY_HAND))
+            raise ValueError(f"a message cannot be settled as {state!r}, only as {allowed}")
+        before = self._known(id, self.ledger.decide(id, State(state)))
+        if before != "unknown":
+            return False
+        self.queue.deliver([(id, 0)])
+        return True
+
+    def _known(self, id: str, before: str) -> str:
+        if before == "gone":
+            raise LookupError(f"no message has the id {id!r}")
+        return before
+
+    def replay(self, event: str) -> bool:
+        """Give an incoming message or report to the hooks again; False if it is not over yet."""
+        before = self._known(event, self.ledger.replay(event, everything=True))
+        if before not in ("dead", "unheard", "done"):
+            return False
+        self.queue.hook([event])
+        return True

@@ -1,0 +1,105 @@
+"""What the ledger can be asked, and its keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from smsqueue.ledger.connection import Scripts, connect, translated
+from smsqueue.ledger.records import Record, parse_record
+from smsqueue.settings import Settings
+from smsqueue.states import EventState, State
+
+__all__ = ["Looking"]
+
+
+class Looking:
+    """The part of the ledger that changes nothing."""
+
+    def __init__(self, settings: Settings, *, timeout: float = 1.0) -> None:
+        self.settings = settings
+        self.redis = connect(settings, timeout=timeout)
+        self._scripts = Scripts(self.redis, settings)
+
+    def read(self, id: str) -> Record | None:
+        """A message's record, None if there is none."""
+        with translated(self.settings):
+            fields: Any = self.redis.hgetall(self._key("msg", id))
+        return parse_record(id, fields) if fields else None
+
+    def read_event(self, id: str) -> dict[str, str] | None:
+        """An event's fields, None if there is none."""
+        with translated(self.settings):
+            fields: Any = self.redis.hgetall(self._key("event", id))
+        return fields or None
+
+    def find(self, number: str) -> list[str]:
+        """Ids of messages and incoming events of a number, newest first."""
+        with translated(self.settings):
+            ids: Any = self.redis.zrevrange(self._key("number", self.hidden(number)), 0, -1)
+        return list(ids)
+
+    def ids_in(self, state: State | EventState, limit: int = 100) -> list[str]:
+        """Ids in a state, the newest in it first."""
+        with translated(self.settings):
+            ids: Any = self.redis.zrevrange(self._key("state", state), 0, limit - 1)
+        return list(ids)
+
+    def counts(self) -> dict[str, int]:
+        """How many messages and events are in each state."""
+        states = [*State, *EventState]
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for state in states:
+                pipe.zcard(self._key("state", state))
+            return {str(s): n for s, n in zip(states, pipe.execute(), strict=True)}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.redis.close()
+
+    def ping(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer."""
+        with translated(self.settings):
+            self.redis.ping()
+
+    def warnings(self) -> Iterator[str]:
+        """What of Redis's configuration would break a promise."""
+        with translated(self.settings):
+            info: Any = self.redis.info()
+        where = f"Redis at {self.settings.safe_redis_url}"
+        version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
+        if version < (6, 2):
+            yield f"{where} is version {info['redis_version']}: 6.2 or later is needed"
+        if not info.get("aof_enabled"):
+            yield (
+                f"{where} has no AOF: accepted messages are lost when it stops. "
+                "Set appendonly yes in its configuration"
+            )
+        if info.get("maxmemory_policy", "noeviction") != "noeviction":
+            yield (
+                f"{where} evicts keys when it is full (maxmemory-policy "
+                f"{info['maxmemory_policy']}): accepted messages are lost then. Set noeviction"
+            )
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.settings.namespace, *parts))
+
+    @cached_property
+    def _secret(self) -> bytes:
+        """Keyed hashes keep numbers out of key names, slow logs and memory dumps of those."""
+        with translated(self.settings):
+            key = self._key("secret")
+            secret = self.redis.get(key)
+            if secret is None:  # a full Redis refuses the set, even if it would change nothing
+                self.redis.set(key, secrets.token_hex(16), nx=True)
+                secret = self.redis.get(key)
+            return str(secret).encode()
+
+    def hidden(self, text: str) -> str:
+        """The keyed hash that stands for a text in key names: 20 hex digits."""
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]

@@ -1,0 +1,86 @@
+"""How an attempt ended, in the words of the ledger: see settle.lua for the fields."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from smsqueue import exc, wire
+from smsqueue.gateway import Gateway
+from smsqueue.ledger import Transition
+from smsqueue.messages import OutgoingMessage
+from smsqueue.retry import Decision, error_label
+from smsqueue.states import WAITING, State
+
+__all__ = ["Outcome", "judged", "outcome_of", "seconds_until", "sent"]
+
+log = logging.getLogger("smsqueue.delivery")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trigger ended: the message's state, and for what waits the seconds and the reason."""
+
+    state: str
+    wait: float | None = None
+    error: str | None = None
+    #: The state is the word of a report (or an operator), not of this gateway.
+    reported: bool = False
+
+
+def sent(gateway: Gateway, message: OutgoingMessage) -> dict[str, Any]:
+    """The outcome of an attempt that the provider took."""
+    provider = gateway.get_provider(message.provider or "")
+    msgid = message.msgid
+    ids = msgid if isinstance(msgid, list | tuple) else [msgid]
+    known = provider.unique_msgids
+    told = {"provider": message.provider, "msgid": msgid, "meta": message.meta}
+    return {
+        "verdict": "sent",
+        "msgids": [str(each) for each in ids if each not in (None, "")] if known else [],
+        "msgid": wire.to_json(msgid),
+        "meta": wire.to_json(message.meta) if message.meta is not None else None,
+        "sent": wire.to_json(told) if gateway.onSend else None,
+        "well": True,
+    }
+
+
+def judged(decision: Decision, error: BaseException) -> dict[str, Any]:
+    """The outcome of an attempt that failed."""
+    code = getattr(error, "code", None)
+    label = error_label(error)
+    outcome: dict[str, Any] = {
+        "verdict": decision.verdict,
+        "error": label,
+        "code": None if code is None else str(code)[:64],
+        "delay": int(decision.delay * 1000),
+        "counted": decision.counted or None,
+        "well": decision.well or None,
+        "hold": decision.hold or None,
+    }
+    if decision.verdict == "failed":
+        outcome["why"] = f"failed: {label}" + (f" {code}" if code is not None else "")
+    if decision.pause is not None:
+        outcome["pause"] = int(decision.pause * 1000)
+        outcome["pause_max"] = int(decision.pause_max * 1000)
+        if isinstance(error, exc.CreditError | exc.AuthError):
+            log.error(
+                "a provider is paused: %s. No message is lost; they go out when it works again",
+                label,
+                extra={"error_class": label},
+            )
+    return outcome
+
+
+def outcome_of(moved: Transition, error: str | None) -> Outcome:
+    """What a settle's answer means for the trigger."""
+    waits = moved.state in WAITING or moved.state == State.UNKNOWN
+    wait = seconds_until(moved.look) if moved.look and waits else 0.0 if waits else None
+    return Outcome(moved.state, wait=wait, error=error)
+
+
+def seconds_until(ms: int) -> float:
+    """For a rough wait only: by this machine's clock."""
+    return max(0.0, ms / 1000 - time.time())

@@ -1,0 +1,29 @@
+"""Holding on to an outcome until the ledger has it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from smsqueue import exc
+
+__all__ = ["persist"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def persist(command: Callable[[], T]) -> T:
+    """Repeat a command of the ledger until Redis confirms it: the message is in our hands, and
+    its outcome must not be lost."""
+    pause, idle = 0.2, threading.Event()
+    while True:
+        try:
+            return command()
+        except exc.QueueUnavailable as error:
+            log.error("waiting for Redis: %s", error)
+            idle.wait(pause)
+            pause = min(pause * 2, 5.0)

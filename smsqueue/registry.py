@@ -1,0 +1,67 @@
+"""The gateway's providers, and which of them a message may go to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smsqueue.messages import OutgoingMessage
+from smsqueue.providers.base import IProvider
+from smsqueue.router import resolve
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Providers by name."""
+
+    def __init__(self) -> None:
+        self._providers: dict[str, IProvider] = {}
+        self._default_provider: str | None = None
+
+    def add_provider(self, name: str, Provider: type[IProvider], **config: Any) -> IProvider:
+        """Register a provider; the first one becomes the default.
+
+        Raises:
+            AssertionError: not a provider class, or the name is not a str or is taken.
+        """
+        if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
+            raise AssertionError("Provider does not implement IProvider")
+        if not isinstance(name, str) or not name:
+            raise AssertionError("Provider name must be a non-empty string")
+        if name in self._providers:
+            raise AssertionError(f"Provider is already registered: {name!r}")
+        provider = Provider(self, name, **config)
+        self._providers[name] = provider
+        if self._default_provider is None:
+            self._default_provider = name
+        return provider
+
+    @property
+    def default_provider(self) -> str | None:
+        """Name of the provider for messages that nothing routes elsewhere."""
+        return self._default_provider
+
+    @default_provider.setter
+    def default_provider(self, name: str) -> None:
+        if name not in self._providers:
+            raise AssertionError(f"Provider {name!r} is not registered")
+        self._default_provider = name
+
+    def get_provider(self, name: str) -> IProvider:
+        """A provider by name; KeyError if there is none."""
+        return self._providers[name]
+
+    @property
+    def providers(self) -> dict[str, IProvider]:
+        """All providers by name, in the order of their registration."""
+        return dict(self._providers)
+
+    def router(self, message: OutgoingMessage, *values: Any) -> Any:
+        """Decide who sends a message: None (the default provider), a name, or a list of names
+        in order of preference. Replace it with a function of your own; it is called for
+        messages with routing values only."""
+        return None
+
+    def route(self, message: OutgoingMessage) -> list[str]:
+        """Names of the providers for a message; see :func:`smsqueue.router.resolve`."""
+        return resolve(message, self.router, self._providers, self._default_provider)

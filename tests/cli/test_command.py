@@ -1,0 +1,119 @@
+"""The command itself: what it loads, how it fails, and what it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+import smsqueue.demo
+from smsqueue.stack import StackError
+
+PROGRAM = Path(sys.executable).with_name("smsqueue")
+
+
+def test_version(run) -> None:
+    assert run("--version").stdout.split()[0] == "smsqueue"
+
+
+def test_import_loads_neither_flask_nor_celery() -> None:
+    code = "import sys, smsqueue.cli; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "smsqueue.cli.running" in loaded
+    assert not loaded & {"flask", "werkzeug", "celery", "kombu", "smsqueue.demo", "workers"}
+
+
+ALL = [
+    ["send", "15551234567", "x"],
+    ["show", "x"],
+    ["find", "15551234567"],
+    ["list"],
+    ["list", "--state", "dead"],
+    ["cancel", "x", "y"],
+    ["requeue", "x"],
+    ["settle", "x", "sent"],
+    ["replay", "x"],
+]
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_redis_away(run, command: list[str]) -> None:
+    result = run(*command, code=1, SMSQUEUE_REDIS_URL="redis://:hidden@127.0.0.1:1/0")
+    assert "cannot be reached: start it, or correct SMSQUEUE_REDIS_URL" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "hidden" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SMSQUEUE_REDIS_URL", "http://hidden@x"),
+        ("SMSQUEUE_REDIS_URL", "redis://:hidden/x@127.0.0.1/0"),
+        ("SMSQUEUE_NAMESPACE", "a b"),
+        ("SMSQUEUE_RETENTION", "soon"),
+        ("SMSQUEUE_EAGER", "1"),
+    ],
+)
+def test_wrong_settings(run, variable: str, value: str) -> None:
+    result = run("list", code=1, **{variable: value})
+    assert result.stderr.startswith(f"Error: {variable}")
+    assert len(result.stderr.splitlines()) == 1
+    assert "hidden" not in result.output
+
+
+def test_as_a_program(environment) -> None:
+    variables = {k: v for k, v in environment.items() if v is not None}
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PROGRAM, *arguments], capture_output=True, text=True, env=os.environ | variables
+        )
+
+    sent = call("send", "15551234567", "grüße", "--json")
+    id = json.loads(sent.stdout)["id"]
+    shown = call("show", id, "--reveal", "--json")
+    assert json.loads(shown.stdout)["text"] == "grüße"
+    gone = call("show", "gone")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert gone.stderr.startswith("Error: no message")
+    variables["PYTHONIOENCODING"] = "ascii"
+    assert "gr\\xfc\\xdfe" in call("show", id, "--reveal").stdout
+
+
+def test_simulator_serves_until_interrupted(run) -> None:
+    arguments = [PROGRAM, "simulator", "--port", "0", "--webhook", "http://127.0.0.1:1/x", "--json"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            lines = [process.stdout.readline() for _ in range(3)]
+            url = json.loads("".join(lines))["url"]
+            assert requests.get(url, timeout=30).status_code < 500
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert "ACCOUNT=" in run("simulator", "--webhook", "x", code=2).stderr
+
+
+@pytest.mark.parametrize(("command", "function"), [("demo", "run"), ("dev", "run_dev")])
+def test_stack_commands_end_as_the_stack_does(run, monkeypatch, command, function) -> None:
+    monkeypatch.setattr(smsqueue.demo, function, lambda console: 3)
+    run(command, code=3)
+
+    def fail(console: object) -> int:
+        raise StackError("redis-server was not found: install it")
+
+    monkeypatch.setattr(smsqueue.demo, function, fail)
+    assert run(command, code=1).stderr == "Error: redis-server was not found: install it\n"
+
+
+def test_demo_for_machines(run_json, monkeypatch) -> None:
+    monkeypatch.setattr(smsqueue.demo, "run", lambda console: console.print("table") or 0)
+    assert run_json("demo") == {"ok": True, "exit_code": 0}

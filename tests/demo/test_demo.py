@@ -1,0 +1,80 @@
+"""The demo as a user runs it: a process that ends by itself, or is ended, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "import sys; from smsqueue.demo import run; sys.exit(run())"]
+
+
+def running(folder: Path) -> dict[int, str]:
+    """Every process that belongs to the demo of this folder, by its environment or its files."""
+    mark, found = f"TMPDIR={folder}".encode(), {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            inside = os.readlink(process / "cwd").startswith(str(folder))
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if command and (mark in environment or inside):  # a zombie has no command
+            found[int(process.name)] = command
+    return found
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"TMPDIR": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "140"}
+    process = subprocess.Popen(
+        COMMAND,
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    yield process
+    if process.poll() is None:
+        process.kill()
+    process.communicate()
+
+
+def test_all_end_as_their_numbers_say(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    printed, _ = demo.communicate(timeout=150)
+    assert demo.returncode == 0, printed
+    assert "all as expected" in printed
+    assert "accepted by the simulator more than once: 0" in printed
+    replies = re.search(r"replies received: (\d+), auto-replies sent: (\d+)", printed)
+    assert replies is not None
+    assert replies[1] == replies[2] != "0"
+    wait_for(lambda: not running(tmp_path))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("component", ["simulator", "worker"])
+def test_nothing_is_left_when_it_is_ended(
+    demo: subprocess.Popen[str], tmp_path: Path, signum: signal.Signals, component: str
+) -> None:
+    wait_for(lambda: list(tmp_path.glob(f"smsqueue-*/{component}.log")) or demo.poll() is not None)
+    assert demo.poll() is None
+    demo.send_signal(signum)
+    printed, _ = demo.communicate(timeout=60)
+    assert demo.returncode == (-9 if signum == signal.SIGKILL else 130), printed
+    wait_for(lambda: not running(tmp_path))

@@ -1,0 +1,388 @@
+"""Deliveries: routes, pauses, probes, and what each error of a provider means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from smsqueue import OutgoingMessage, RetryPolicy, exc
+from tests.ledger.bench import Bench, HttpTold, Told
+
+
+def _name(value: object) -> str:
+    return repr(value) + ("-ambiguous" if getattr(value, "ambiguous", False) else "")
+
+
+#: error -> state, tries used, is the provider paused?
+OUTCOMES = [
+    (exc.ConnectionError(), "retrying", 1, True),
+    (exc.ServerError(), "retrying", 1, False),
+    (exc.MessageSendError(), "retrying", 1, False),
+    (exc.ProviderError(), "retrying", 1, False),
+    (exc.LimitsError(), "retrying", 0, True),
+    (exc.CreditError(), "retrying", 0, True),
+    (exc.AuthError(), "retrying", 0, True),
+    (exc.UnsupportedError(), "failed", 0, False),
+    (exc.RequestError(), "failed", 0, False),
+    (exc.ConnectionError(ambiguous=True), "unknown", 0, False),
+    (exc.ServerError(ambiguous=True), "unknown", 0, False),
+    (exc.LimitsError(ambiguous=True), "unknown", 0, False),
+    (RuntimeError("15550001"), "unknown", 0, False),
+]
+
+
+@pytest.mark.parametrize("case", OUTCOMES, ids=lambda case: _name(case[0]))
+def test_each_error_and_what_it_means(bench: Bench, case: tuple[Exception, str, int, bool]) -> None:
+    error, state, tries, paused = case
+    provider = bench.add("a", error)
+    id = bench.send()
+    assert bench.deliver(id).state == state
+    assert bench.state(id) == state
+    assert bench.tries(id) == tries
+    assert bool(bench.redis.exists(bench.key("pause", "a"))) is paused
+    assert len(provider.calls) == 1
+    text = str(bench.record(id).timeline)
+    assert "15550001" not in text
+    assert "hello" not in text
+
+
+def test_an_unknown_error_before_anything_was_written_is_retried(bench: Bench) -> None:
+    bench.add("a", RuntimeError(), cls=HttpTold)
+    id = bench.send()
+    assert bench.deliver(id).state == "retrying"
+
+
+def test_an_uncertain_message_that_may_be_resent_is(bench: Bench) -> None:
+    provider = bench.add("a", exc.ServerError(ambiguous=True))
+    id = bench.send(on_unknown="resend")
+    assert bench.deliver(id).state == "retrying"
+    bench.ripe(id)
+    assert bench.deliver(id).state == "sent"
+    assert provider.calls == [f"{id}.1", f"{id}.2"]
+
+
+def test_resending_ends_some_time(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(RetryPolicy(attempts=3))
+    provider = bench.add("a", *[exc.ServerError(ambiguous=True)] * 10)
+    id = bench.send(on_unknown="resend")
+    for _ in range(10):
+        bench.ripe(id)
+        bench.deliver(id)
+    assert len(provider.calls) == 3
+    assert bench.state(id) == "unknown"  # it may well have arrived
+
+
+def test_retries_end_some_time(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(RetryPolicy(attempts=3))
+    heard = bench.listen()
+    provider = bench.add("a", *[exc.ServerError(code=30001)] * 10)
+    id = bench.send()
+    for _ in range(10):
+        bench.ripe(id)
+        bench.deliver(id)
+    assert len(provider.calls) == 3
+    assert bench.state(id) == "failed"
+    bench.run_hooks()
+    assert [status.id for status in heard] == [id]
+
+
+def test_a_retry_waits_for_its_time(make_bench: Callable[..., Bench]) -> None:
+    class Slow(RetryPolicy):
+        def backoff(self, tries: int) -> float:
+            return 100.0
+
+    bench = make_bench(Slow())
+    provider = bench.add("a", exc.ServerError())
+    id = bench.send()
+    outcome = bench.deliver(id)
+    assert outcome.wait == pytest.approx(100, abs=2)
+    assert bench.deliver(id).state == "retrying"
+    assert len(provider.calls) == 1
+    bench.redis.delete(bench.settings.send_queue)
+    bench.upkeep.turn()
+    assert bench.published() == 0
+    bench.redis.zadd(bench.key("due", "send"), {id: 1})
+    bench.upkeep.turn()
+    assert bench.published() == 1
+
+
+def test_a_retry_past_its_validity_expires(bench: Bench) -> None:
+    bench.add("a", exc.ServerError())
+    id = bench.send(expires=1)
+    bench.deliver(id)
+    bench.outdated(id)
+    assert bench.deliver(id).state == "expired"
+
+
+def test_throttling_says_when_to_come_back(bench: Bench) -> None:
+    provider = bench.add("a", exc.LimitsError(retry_after=120))
+    id, other = bench.send(), bench.send()
+    assert bench.deliver(id).wait == pytest.approx(120, abs=2)
+    look = bench.look("send", id)
+    assert look is not None
+    assert look == pytest.approx(bench.now() + 120_000, abs=2000)
+    # nobody else calls it meanwhile, and nobody is charged for that
+    assert bench.deliver(other).wait == pytest.approx(120, abs=2)
+    assert provider.calls == [f"{id}.1"]
+    assert (bench.tries(id), bench.tries(other)) == (0, 0)
+    assert bench.state(other) == "queued"
+    assert bench.record(other).attempts == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [exc.ConnectionError(), exc.ServerError(), exc.LimitsError(), exc.CreditError(),
+     exc.AuthError(), exc.UnsupportedError()],
+    ids=_name,
+)  # fmt: skip
+def test_a_sure_refusal_goes_elsewhere_at_once(bench: Bench, error: Exception) -> None:
+    a, b = bench.add("a", error), bench.add("b")
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "sent"
+    assert (a.calls, b.calls) == ([f"{id}.1"], [f"{id}.2"])
+    assert bench.record(id).provider == "b"
+
+
+@pytest.mark.parametrize(
+    "error", [exc.RequestError(), exc.ServerError(ambiguous=True), RuntimeError()], ids=_name
+)
+def test_what_is_uncertain_or_hopeless_does_not_go_elsewhere(
+    bench: Bench, error: Exception
+) -> None:
+    bench.add("a", error)
+    b = bench.add("b")
+    id = bench.send_by("a", "b")
+    bench.deliver(id)
+    assert bench.state(id) in ("failed", "unknown")
+    assert b.calls == []
+
+
+def test_a_route_that_fails_everywhere_begins_anew(bench: Bench) -> None:
+    a, b = bench.add("a", exc.ServerError()), bench.add("b", exc.ServerError())
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "retrying"
+    bench.ripe(id)
+    assert bench.deliver(id).state == "sent"
+    assert (a.calls, b.calls) == ([f"{id}.1", f"{id}.3"], [f"{id}.2"])
+
+
+def _pause(bench: Bench, provider: Told) -> None:
+    provider.then(exc.LimitsError(retry_after=100))
+    bench.deliver(bench.send_by(provider.name))
+    provider.calls.clear()
+
+
+def test_a_paused_provider_is_passed_over(bench: Bench) -> None:
+    a, b = bench.add("a"), bench.add("b")
+    _pause(bench, a)
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "sent"
+    assert (a.calls, b.calls) == ([], [f"{id}.1"])
+
+
+def test_a_message_whose_next_provider_is_paused_is_not_left_behind(bench: Bench) -> None:
+    a, b = bench.add("a"), bench.add("b")
+    _pause(bench, b)
+    a.then(exc.ServerError())
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "retrying"
+    assert bench.state(id) == "retrying"
+    assert bench.tries(id) == 1
+    assert bench.look("send", id) is not None
+    bench.ripe(id)
+    assert bench.deliver(id).state == "sent"
+
+
+def test_a_paused_provider_in_the_middle_is_passed_over(bench: Bench) -> None:
+    a, b, c = bench.add("a"), bench.add("b"), bench.add("c")
+    _pause(bench, b)
+    a.then(exc.ServerError())
+    id = bench.send_by("a", "b", "c")
+    assert bench.deliver(id).state == "sent"
+    assert (len(a.calls), len(b.calls), len(c.calls)) == (1, 0, 1)
+    assert bench.tries(id) == 1
+
+
+@pytest.mark.parametrize("trouble", ["paused", "busy"])
+def test_a_message_that_one_cannot_and_another_may_send_waits_for_that(
+    bench: Bench, trouble: str
+) -> None:
+    """A provider's momentary trouble does not make the other one's refusal final."""
+    a, b = bench.add("a", exc.UnsupportedError()), bench.add("b")
+    if trouble == "paused":
+        _pause(bench, b)
+    else:
+        while bench.slots.enter("b") == 0:
+            pass
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "retrying"
+    assert (len(a.calls), len(b.calls)) == (1, 0)
+
+
+def test_all_paused_is_a_wait_without_a_try(bench: Bench) -> None:
+    a, b = bench.add("a"), bench.add("b")
+    _pause(bench, a)
+    _pause(bench, b)
+    id = bench.send_by("a", "b")
+    for _ in range(5):
+        outcome = bench.deliver(id)
+        assert outcome.state in ("queued", "retrying")
+        assert outcome.error == "ProviderPaused"
+    assert (bench.tries(id), bench.record(id).attempts) == (0, 0)
+    assert (a.calls, b.calls) == ([], [])
+    look = bench.look("send", id)
+    assert look is not None
+    assert look == pytest.approx(bench.now() + 100_000, abs=2000)
+
+
+def test_one_probe_at_a_time_and_its_success_ends_the_pause(bench: Bench) -> None:
+    provider = bench.add("a")
+    _pause(bench, provider)
+    bench.unpause("a")
+    others = [bench.send() for _ in range(3)]
+
+    def meanwhile(message: OutgoingMessage) -> None:
+        for other in others:
+            assert bench.deliver(other).error == "ProviderPaused"
+
+    provider.then(meanwhile)
+    probe = bench.send()
+    bench.deliver(probe)
+    assert provider.calls == [f"{probe}.1"]
+    assert not bench.redis.exists(bench.key("pause", "a"))
+    for other in others:
+        assert bench.deliver(other).state == "sent"
+
+
+def test_a_probe_that_fails_lengthens_the_pause(bench: Bench) -> None:
+    provider = bench.add("a", *[exc.ConnectionError()] * 4)
+    waits = []
+    for _ in range(4):
+        bench.deliver(bench.send())
+        until = int(bench.redis.hget(bench.key("pause", "a"), "until") or 0)  # type: ignore[arg-type]
+        since = int(bench.redis.hget(bench.key("pause", "a"), "since") or 0)  # type: ignore[arg-type]
+        waits.append(until - since)
+        bench.unpause("a")
+    assert waits == [1000, 2000, 4000, 8000]
+    assert len(provider.calls) == 4
+
+
+@pytest.mark.parametrize("error", [exc.ServerError(), exc.ServerError(ambiguous=True)], ids=_name)
+def test_a_probe_that_tells_nothing_lets_another_one(bench: Bench, error: Exception) -> None:
+    provider = bench.add("a")
+    _pause(bench, provider)
+    bench.unpause("a")
+    provider.then(error)
+    bench.deliver(bench.send())
+    next_probe = bench.send()
+    assert bench.deliver(next_probe).state == "sent"
+
+
+def test_a_refusal_of_one_message_shows_that_the_provider_works(bench: Bench) -> None:
+    provider = bench.add("a")
+    _pause(bench, provider)
+    bench.unpause("a")
+    provider.then(exc.RequestError())
+    bench.deliver(bench.send())
+    assert not bench.redis.exists(bench.key("pause", "a"))
+
+
+def test_a_call_that_began_before_the_pause_does_not_end_or_lengthen_it(bench: Bench) -> None:
+    provider = bench.add("a")
+    paused = bench.key("pause", "a")
+
+    def during(error: Exception | None) -> Callable[[OutgoingMessage], object]:
+        def meanwhile(message: OutgoingMessage) -> None:
+            start = bench.now()
+            while bench.now() <= start:  # the next millisecond
+                pass
+            _pause(bench, provider)
+            if error is not None:
+                raise error
+
+        return meanwhile
+
+    for error in (None, exc.LimitsError(retry_after=5)):
+        provider.then(during(error))
+        bench.deliver(bench.send())
+        assert bench.redis.hget(paused, "times") == "1"
+        bench.redis.delete(paused)
+
+
+def test_a_busy_provider_is_waited_for_without_a_try(bench: Bench) -> None:
+    provider, b = bench.add("a"), bench.add("b")
+    held = 0
+    while bench.slots.enter("a") == 0:
+        held += 1
+    id = bench.send_by("a", "b")
+    outcome = bench.deliver(id)
+    assert outcome.error == "ProviderBusy"
+    assert (bench.tries(id), provider.calls, b.calls) == (0, [], [])
+    for _ in range(held):
+        bench.slots.leave("a", 0.1, well=True)
+    assert bench.deliver(id).state == "sent"
+
+
+def test_every_slot_is_given_back(bench: Bench) -> None:
+    a, b = bench.add("a"), bench.add("b")
+    for error, *_ in OUTCOMES:
+        a.then(error)
+        b.then(error)
+        bench.deliver(bench.send_by("a", "b"))
+        for name in ("a", "b"):
+            bench.redis.delete(bench.key("pause", name))
+    _pause(bench, b)
+    a.then(exc.ServerError())
+    bench.deliver(bench.send_by("a", "b"))
+    assert {use.running for use in bench.slots._uses.values()} == {0}
+
+
+@pytest.mark.parametrize("route", [["nobody"], ["a", "nobody"]])
+def test_a_provider_that_this_worker_does_not_know_is_tried_later(
+    bench: Bench, route: list[str]
+) -> None:
+    provider = bench.add("a")
+    id = bench.send_by(*route)
+    assert bench.deliver(id).state == "retrying"
+    assert provider.calls == []
+    bench.add("nobody")
+    bench.ripe(id)
+    assert bench.deliver(id).state == "sent"
+
+
+def test_a_router_that_raises_is_tried_later_and_fails_in_the_end(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(RetryPolicy(attempts=2))
+    provider = bench.add("a")
+    id = bench.send_by("a")
+
+    def broken(message: OutgoingMessage, *values: object) -> None:
+        raise LookupError(message.dst)
+
+    bench.gateway.router = broken  # type: ignore[method-assign]
+    assert bench.deliver(id).state == "retrying"
+    bench.ripe(id)
+    assert bench.deliver(id).state == "failed"
+    assert provider.calls == []
+    assert "15550001" not in str(bench.record(id).timeline)
+
+
+def test_on_send_is_called_once_with_what_the_provider_told(bench: Bench) -> None:
+    def told(message: OutgoingMessage) -> None:
+        message.meta = {"price": 1}
+
+    bench.add("a", told)
+    sent: list[OutgoingMessage] = []
+    bench.gateway.onSend.connect(sent.append, name="sent")
+    id = bench.send(context={"order": 1})
+    bench.deliver(id)
+    bench.deliver(id)
+    bench.run_hooks()
+    bench.run_hooks()
+    assert [message.id for message in sent] == [id]
+    assert sent[0].msgid == bench.record(id).msgid
+    assert sent[0].meta == {"price": 1}
+    assert sent[0].provider == "a"
+    assert sent[0].provider_options.context == {"order": 1}

@@ -1,0 +1,159 @@
+"""One provider's trouble stays its own: slots, on a clock that the tests turn."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from smsqueue import slots
+from smsqueue.slots import Slots
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(slots, "time", clock)
+    return clock
+
+
+def room(pool: Slots, group: str) -> int:
+    """How many slots a group gets now; they are taken."""
+    taken = 0
+    while not pool.enter(group):
+        taken += 1
+    return taken
+
+
+def empty(pool: Slots, group: str, held: int, *, well: bool) -> None:
+    for _ in range(held):
+        pool.leave(group, 0.1, well=well)
+
+
+@pytest.mark.parametrize(
+    ("total", "groups", "share"), [(10, 0, 10), (10, 1, 10), (10, 2, 5), (10, 9, 5), (1, 2, 1)]
+)
+def test_a_group_gets_half_or_all_if_it_is_alone(
+    clock: Clock, total: int, groups: int, share: int
+) -> None:
+    assert room(Slots(total, groups), "a") == share
+
+
+def test_groups_do_not_take_each_others_slots(clock: Clock) -> None:
+    pool = Slots(10, 2)
+    assert (room(pool, "a"), room(pool, "b")) == (5, 5)
+
+
+def test_a_slot_that_was_given_back_can_be_taken(clock: Clock) -> None:
+    pool = Slots(4, 2)
+    assert room(pool, "a") == 2
+    pool.leave("a", 0.1, well=True)
+    assert room(pool, "a") == 1
+
+
+def test_each_failure_halves_and_each_success_gives_one_back(clock: Clock) -> None:
+    pool = Slots(16, 2)
+    shares = []
+    for well in (False, False, False, False, True, True):
+        assert pool.enter("a") == 0
+        pool.leave("a", 0.1, well=well)
+        held = room(pool, "a")
+        shares.append(held)
+        # Give them back without a word on the provider's health.
+        pool._use("a").running -= held
+    assert shares == [4, 2, 1, 1, 2, 3]
+
+
+def test_an_ill_group_keeps_one_slot_and_recovers_to_its_share(clock: Clock) -> None:
+    pool = Slots(8, 2)
+    empty(pool, "a", room(pool, "a"), well=False)
+    assert room(pool, "a") == 1
+    pool.leave("a", 0.1, well=True)
+    for _ in range(20):
+        assert pool.enter("a") == 0
+        pool.leave("a", 0.1, well=True)
+    assert room(pool, "a") == 4
+
+
+def test_one_groups_illness_is_its_own(clock: Clock) -> None:
+    pool = Slots(8, 2)
+    empty(pool, "a", room(pool, "a"), well=False)
+    assert room(pool, "b") == 4
+
+
+def test_who_finds_no_slot_comes_back_one_after_the_other(clock: Clock) -> None:
+    pool = Slots(4, 2)
+    assert pool.enter("a") == pool.enter("a") == 0
+    waits = [pool.enter("a") for _ in range(4)]
+    # A call takes 0.1 s, two run at once: one slot becomes free every 0.05 s.
+    assert waits == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    clock.now += 10
+    assert pool.enter("a") == pytest.approx(0.05)
+
+
+def test_nobody_is_sent_away_for_longer_than_half_a_minute(clock: Clock) -> None:
+    pool = Slots(2, 2)
+    assert pool.enter("a") == 0
+    pool.leave("a", 8000.0, well=True)
+    assert pool.enter("a") == 0
+    assert pool.enter("a") == pool.enter("a") == pytest.approx(30.0)
+
+
+def test_the_pace_follows_how_long_calls_take(clock: Clock) -> None:
+    pool = Slots(2, 2)
+    for _ in range(100):
+        assert pool.enter("a") == 0
+        pool.leave("a", 2.0, well=True)
+    assert pool.enter("a") == 0
+    assert pool.enter("a") == pytest.approx(2.0, rel=0.01)
+
+
+def test_a_block_holds_a_slot_and_gives_it_back(clock: Clock) -> None:
+    pool = Slots(1, 1)
+    with pool.held("hooks") as wait:
+        assert wait == 0
+        with pool.held("hooks") as other:
+            assert other > 0
+        # The one that got no slot gave none back.
+        assert pool.enter("hooks") > 0
+    assert pool.enter("hooks") == 0
+
+
+def test_a_block_that_fails_gives_its_slot_back(clock: Clock) -> None:
+    pool = Slots(1, 1)
+    with pytest.raises(LookupError), pool.held("hooks"):
+        raise LookupError
+    assert pool.enter("hooks") == 0
+
+
+def test_threads_never_hold_more_than_their_share() -> None:
+    pool, guard = Slots(6, 2), threading.Lock()
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(500):
+            if pool.enter("a"):
+                continue
+            with guard:
+                inside += 1
+                most = max(most, inside)
+            with guard:
+                inside -= 1
+            pool.leave("a", 0.0, well=True)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= most <= 3
+    assert room(pool, "a") == 3
