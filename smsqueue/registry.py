@@ -6,13 +6,18 @@ from typing import Any
 
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
-from smsqueue.router import resolve
+from smsqueue.router import Router, default_router, resolve
 
 __all__ = ["Registry"]
 
 
 class Registry:
     """Providers by name."""
+
+    #: Decides who sends a message: called with it and its routing values, answers None (the
+    #: default provider), a name, or a list of names in order of preference. Replace it with a
+    #: function of your own; it is called for messages with routing values only.
+    router: Router = staticmethod(default_router)
 
     def __init__(self) -> None:
         self._providers: dict[str, IProvider] = {}
@@ -55,12 +60,6 @@ class Registry:
     def providers(self) -> dict[str, IProvider]:
         """All providers by name, in the order of their registration."""
         return dict(self._providers)
-
-    def router(self, message: OutgoingMessage, *values: Any) -> Any:
-        """Decide who sends a message: None (the default provider), a name, or a list of names
-        in order of preference. Replace it with a function of your own; it is called for
-        messages with routing values only."""
-        return None
 
     def route(self, message: OutgoingMessage) -> list[str]:
         """Names of the providers for a message; see :func:`smsqueue.router.resolve`."""

@@ -7,9 +7,13 @@ from typing import Any
 
 from smsqueue.messages import OutgoingMessage
 
-__all__ = ["Router", "resolve"]
+__all__ = ["Router", "default_router", "resolve"]
 
 Router = Callable[..., Any]
+
+
+def default_router(message: OutgoingMessage, *values: Any) -> None:
+    """The default provider for every message."""
 
 
 def resolve(

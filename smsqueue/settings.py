@@ -120,8 +120,13 @@ class Settings:
                 )
         for each in fields(self):
             value = getattr(self, each.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-                raise SettingsError(f"{each.metadata['variable']} must be above zero, not {value}")
+            if (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and not 0 < value < 1e9
+            ):
+                variable = each.metadata["variable"]
+                raise SettingsError(f"{variable} must be above zero and below 1e9, not {value}")
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Self:

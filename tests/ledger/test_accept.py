@@ -299,4 +299,4 @@ def test_find_lists_the_newest_first_and_hides_the_number(bench: Bench) -> None:
     # Two sends of one millisecond have no order of their own but that of their ids.
     assert {r.id for r in bench.gateway.find("15557654321")} == set(ids)
     assert bench.gateway.find("1999") == []
-    assert not any("5557654321" in key for key in bench.keys())
+    assert not any("5557654321" in key for key in sorted(bench.keys()))

@@ -106,7 +106,7 @@ def test_an_auto_reply_goes_out_once(bench: Bench, provider: Told) -> None:
     sent: list[str] = []
 
     def answer(message: IncomingMessage) -> None:
-        for n in range(2):  # two equal replies are two
+        for _ in range(2):  # two equal replies are two
             reply = OutgoingMessage(message.src, "thank you")
             sent.append(bench.gateway.send(reply).id or "")
         if len(sent) < 6:
@@ -220,7 +220,7 @@ def test_a_handler_that_ends_after_its_lease_leaves_nothing_behind(
     bench.deliver(id)
     bench.report("delivered", reference=f"{id}.1")
     bench.run_hooks()
-    assert not [key for key in bench.keys() if key.startswith(("event", "done"))]
+    assert not [key for key in sorted(bench.keys()) if key.startswith(("event", "done"))]
 
 
 def test_a_lost_trigger_of_an_event_is_published_again(bench: Bench, provider: Told) -> None:
@@ -261,3 +261,15 @@ def test_the_events_of_a_bad_send_in_a_hook_do_not_repeat_the_good_one(
         bench.ripe_event(event)
     assert bench.ledger.counts()["queued"] == 1
     assert provider.calls == []
+
+
+def test_an_exception_whose_text_is_not_text_is_retried_like_any(
+    bench: Bench, provider: Told
+) -> None:
+    def bad(message: IncomingMessage) -> None:
+        raise OSError("no file \udcff")
+
+    bench.gateway.onReceive.connect(bad, name="bad")
+    event = _receive(bench)
+    assert bench.hooks.run(event).error == "OSError"
+    assert (bench.ledger.read_event(event) or {})["state"] == "waiting"

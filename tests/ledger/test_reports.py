@@ -296,3 +296,17 @@ def test_a_second_yes_is_not_swallowed(bench: Bench, provider: Told) -> None:
     receive("m1", "NO")  # an id used again is another message
     bench.run_hooks()
     assert texts[-1] == "NO"
+
+
+def test_half_a_character_does_not_refuse_a_webhook(bench: Bench, provider: Told) -> None:
+    """JSON webhooks may hold one, if somebody on the way cut a text."""
+    got: list[str] = []
+    bench.gateway.onReceive.connect(lambda message: got.append(message.body), name="got")
+    heard = bench.listen()
+    provider._receive_message(IncomingMessage("1555", "yes \ud83d", "\ud83d"))
+    bench.report("delivered", msgid="\ud83d", code="\ud83d")
+    for event in bench.events():
+        bench.ripe_event(event)
+    bench.run_hooks()
+    assert [text[:4] for text in got] == ["yes "]
+    assert len(heard) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -265,3 +266,32 @@ def test_two_workers_with_one_trigger_send_once(bench: Bench) -> None:
     bench.deliver(id)
     bench.deliver(id)
     assert provider.calls == [f"{id}.1"]
+
+
+def test_many_workers_with_many_triggers_send_each_message_once(bench: Bench) -> None:
+    provider = bench.add("a")
+    bench.slots.most = 1000
+    ids = [bench.send(str(n)) for n in range(60)]
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(bench.deliver, ids * 4))
+    assert sorted(provider.calls) == sorted(f"{id}.1" for id in ids)
+    assert bench.ledger.counts()["sent"] == 60
+    assert bench.ledger.counts()["sending"] == 0
+
+
+def test_whatever_a_provider_tells_is_settled(bench: Bench) -> None:
+    """Half a character (a provider cut its echo of the text), numbers that JSON does not have."""
+
+    def odd(message: OutgoingMessage) -> None:
+        message.msgid = "id-\ud83d"
+        message.meta = {"echo": "caf\ud83d", "price": float("nan"), "when": object()}
+
+    bench.add("a", odd, exc.RequestError(code="\ud83d"), exc.ServerError(code={"a": 1}))
+    bench.gateway.onSend.connect(lambda message: None, name="sent")
+    for state in ("sent", "failed", "retrying"):
+        id = bench.send()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(bench.deliver, id).result(timeout=10).state == state
+        assert bench.state(id) == state
+    bench.run_hooks()
+    assert bench.events() == []

@@ -124,7 +124,7 @@ def test_due_sets_hold_nothing_final(bench: Bench) -> None:
     _everything(bench)
     final = {"delivered", "undelivered", "expired", "failed", "cancelled", "done", "dead"}
     due = bench.due()
-    for key in bench.keys():
+    for key in sorted(bench.keys()):
         kind, _, name = key.partition(":")
         if kind == "state" and name in final:
             members: Any = bench.redis.zrange(bench.key("state", name), 0, -1)
