@@ -113,7 +113,7 @@ class Delivery:
             decision = self.gateway.retry.decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
-            return self._settle(attempt, None, judged(decision, error))
+            return self._settle(attempt, None, judged(decision, error, "the router"))
         return self._walk(attempt, names)
 
     def _walk(
@@ -178,7 +178,7 @@ class Delivery:
             age=attempt.age,
             wrote=transport.written() if provider.through_http_layer else None,
         )
-        outcome = judged(decision, error)
+        outcome = judged(decision, error, name)
         if not decision.elsewhere or not rest:
             return self._settle(attempt, name, outcome)
         attempt.tries += decision.counted

@@ -25,7 +25,9 @@ class Desk:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger; connects at its first command."""
+        """The ledger; connects at its first command. LookupError: an eager gateway has none."""
+        if self.eager:
+            raise LookupError("this gateway is eager: it keeps no records of what it sent")
         from smsqueue.ledger import Ledger
 
         return Ledger(self.settings)
@@ -39,11 +41,10 @@ class Desk:
 
     def lookup(self, id: str) -> Record:
         """A message's record; LookupError if there is none (any more)."""
-        record = None if self.eager else self.ledger.read(id)
+        record = self.ledger.read(id)
         if record is None:
             days = self.settings.retention / 86400
-            kept = "an eager gateway keeps none" if self.eager else f"kept for {days:g} days"
-            raise LookupError(f"no message has the id {id!r} (records: {kept})")
+            raise LookupError(f"no message has the id {id!r} (records are kept for {days:g} days)")
         return record
 
     def find(self, number: str) -> list[Record]:

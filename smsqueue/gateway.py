@@ -130,6 +130,9 @@ class Gateway(Registry, Desk):
             self.queue.deliver(triggers)
             if failure is not None:
                 failure.accepted = accepted
+                # So that calling again with all of them takes none of them twice.
+                for message in accepted:
+                    message.unconfirmed_id = message.id
                 raise failure
         return batch
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from smsqueue import wire
 from smsqueue.events import EventHook, hook_scope
+from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.masking import place_of
@@ -64,6 +65,13 @@ class Hooks:
                 return Outcome(EventState.WAITING, wait=0.0)
             case _:
                 return Outcome(answer[1])
+
+    def later(self, event: str, seconds: float) -> None:
+        """Have an event looked at again; without this, after the grace for lost triggers."""
+        try:
+            self.ledger.hook_later(event, seconds)
+        except QueueUnavailable as error:
+            log.warning("%s: %s", event, error)
 
     def _subject(
         self, kind: str, event: str, data: dict[str, Any], id: str, message_data: str

@@ -47,7 +47,7 @@ def sent(gateway: Gateway, message: OutgoingMessage) -> dict[str, Any]:
     }
 
 
-def judged(decision: Decision, error: BaseException) -> dict[str, Any]:
+def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any]:
     """The outcome of an attempt that failed."""
     code = getattr(error, "code", None)
     label = error_label(error)
@@ -60,16 +60,15 @@ def judged(decision: Decision, error: BaseException) -> dict[str, Any]:
         "well": decision.well or None,
         "hold": decision.hold or None,
     }
-    if decision.verdict == "failed":
-        outcome["why"] = f"failed: {label}" + (f" {code}" if code is not None else "")
     if decision.pause is not None:
         outcome["pause"] = int(decision.pause * 1000)
         outcome["pause_max"] = int(decision.pause_max * 1000)
         if isinstance(error, exc.CreditError | exc.AuthError):
             log.error(
-                "a provider is paused: %s. No message is lost; they go out when it works again",
+                "%s is paused: %s. No message is lost; they go out when it works again",
+                name,
                 label,
-                extra={"error_class": label},
+                extra={"provider": name, "error_class": label},
             )
     return outcome
 

@@ -13,6 +13,7 @@ from smsqueue.statuses import MessageStatus
 
 __all__ = [
     "check_outgoing",
+    "clean",
     "content_of",
     "dump_incoming",
     "dump_outgoing",
@@ -37,6 +38,11 @@ def to_json(value: Any) -> str:
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
     # Half a character, which UTF-8 cannot write: a webhook's JSON may hold one.
     return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def clean(text: str) -> str:
+    """A text that Redis and the JSON of its Lua can take: half a character becomes "?"."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _plain(what: str, value: Any) -> None:

@@ -45,6 +45,7 @@ def register(app: Any) -> None:
     def hook(event: str) -> str:
         with app.smsqueue_slots.held(_HOOKS) as busy:
             if busy:
+                app.smsqueue_hooks.later(event, busy)
                 raise Retry(exc=Waiting("WorkerBusy"), when=_whole(busy + 1))
             try:
                 outcome: Outcome = app.smsqueue_hooks.run(event)

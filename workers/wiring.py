@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from celery import Celery, bootsteps
+from kombu import Exchange
 from kombu import Queue as Broker
 
 from smsqueue import exc
@@ -43,7 +44,8 @@ def create_worker(settings: Settings | None = None) -> Celery:
         raise click.ClickException(str(error)) from None
     app: Any = Celery("smsqueue", set_as_current=False)
     app.config_from_object(celery_config(settings, worker=True))
-    app.conf.task_queues = [Broker(settings.send_queue), Broker(settings.hook_queue)]
+    names = (settings.send_queue, settings.hook_queue)
+    app.conf.task_queues = [Broker(name, Exchange(name), name) for name in names]
     app.smsqueue_settings = settings
     register(app)
     app.steps["worker"].add(_Engine)

@@ -40,7 +40,7 @@ def run_dev(console: Console | None = None) -> int:
             console.print("In another terminal:\n", highlight=False)
             for name in ("SMSQUEUE_REDIS_URL", "SMSQUEUE_GATEWAY"):
                 console.print(f"  export {name}={stack.environment[name]}", soft_wrap=True)
-            console.print("  smsqueue send +15550000001 'hello' --report --wait")
+            console.print("  smsqueue send +15550000101 'hello' --report --wait")
             console.print("\nCtrl-C ends it.")
             while not ended.wait(0.5):
                 process = stack.died()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import requests
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -125,8 +126,8 @@ def _settled(rows: list[_Row]) -> bool:
 def _show(
     console: Console, rows: list[_Row], seconds: float, stack: Stack, gateway: Gateway
 ) -> int:
-    table = Table(title="What became of them", title_justify="left")
-    for heading in ("number", "what it does", "expected", "actual", "attempts", "time"):
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("number", "behaviour", "expected", "actual", "attempts", "time"):
         table.add_column(heading, justify="right" if heading == "time" else "left")
     good = True
     for row in rows:
@@ -138,7 +139,7 @@ def _show(
         mark = "[green]" if right else "[red]"
         table.add_row(
             row.number.pattern,
-            row.number.does,
+            row.number.name,
             row.expected,
             f"{mark}{PER_NUMBER if right else row.ended} {', '.join(actual)}[/]",
             "-".join(str(n) for n in sorted({attempts[0], attempts[-1]})),

@@ -107,11 +107,11 @@ class Ledger(Looking):
             "report",
             new_id(),
             status.provider or "",
-            json.dumps(pids),
+            _for_lua(pids),
             id,
             attempt if attempt.isdigit() and len(attempt) < 9 else "",
             status.state or "",
-            "" if status.status_code is None else str(status.status_code),
+            "" if status.status_code is None else wire.clean(str(status.status_code)),
             self.hidden(wire.to_json([same, sorted(status.states)])),
             wire.to_json(data),
         )
@@ -136,7 +136,7 @@ class Ledger(Looking):
     def settle(self, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> Transition:
         """Record how an attempt ended; see settle.lua for the outcome's fields."""
         given = {k: v for k, v in outcome.items() if v is not None}
-        answer = self._scripts.run("settle", id, token, attempt, json.dumps(given, default=str))
+        answer = self._scripts.run("settle", id, token, attempt, _for_lua(given))
         state, look, go, number, *events = answer
         return Transition(
             state, int(look) if look else None, int(number) if go == "go" else None, events
@@ -169,9 +169,19 @@ class Ledger(Looking):
     ) -> tuple[str, int | None]:
         """Record how an event's handlers fared; (state, next look in ms)."""
         state, look = self._scripts.run(
-            "hook_settle", event, token, verdict, int(delay * 1000), why, json.dumps(list(done))
+            "hook_settle",
+            event,
+            token,
+            verdict,
+            int(delay * 1000),
+            wire.clean(why),
+            wire.to_json(list(done)),
         )
         return state, int(look) if look else None
+
+    def hook_later(self, event: str, seconds: float) -> None:
+        """Have a waiting event looked at in ``seconds``."""
+        self._scripts.run("hook_later", event, int(seconds * 1000))
 
     def handler_done(self, event: str, handler: str) -> None:
         """Remember that a handler succeeded, so that a retry passes it over."""
@@ -193,6 +203,10 @@ class Ledger(Looking):
         """End what nobody will end any more; ids whose task is to be closed."""
         lapsed: list[str] = self._scripts.run("sweep", quota, max_tries, new_id())
         return lapsed
+
+
+def _for_lua(value: Any) -> str:
+    return wire.clean(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _accepted(answer: Any) -> Accepted:

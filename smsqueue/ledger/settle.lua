@@ -119,7 +119,8 @@ elseif o.verdict == 'wait' then
 elseif o.verdict == 'failed' then
   line('failed', nil)
   enter(id, state, 'failed', nil)
-  add_ending(o.event, id, 'MessageError', o.why, o.code)
+  local why = 'failed: ' .. (o.error or 'no reason given')
+  add_ending(o.event, id, 'MessageError', o.code and why .. ' ' .. o.code or why, o.code)
   events[#events + 1] = o.event
 else
   line('unknown', nil)

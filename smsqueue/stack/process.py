@@ -10,10 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
-__all__ = ["Process", "StackError", "free_port"]
+__all__ = ["Process", "StackError", "free_port", "free_ports"]
 
 #: Seconds after which a child that was asked to end is killed.
 _PATIENCE = 15.0
@@ -24,12 +24,19 @@ class StackError(RuntimeError):
     """A process could not be started; the text says which, why, and what to do."""
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ports of the loopback interface that nobody listens on."""
+    with ExitStack() as probes:
+        # Held together: a port that was given back at once may be given out again.
+        found = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in found:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in found]
+
+
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def _libc() -> ctypes.CDLL | None:

@@ -44,11 +44,12 @@ class RedisServer:
 
     Args:
         folder: For its AOF and its log.
+        port: 0: a free one.
         options: More options of redis-server, e.g. ``("--maxmemory", "4mb")``.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         command = [find_redis(), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]

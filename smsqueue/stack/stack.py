@@ -14,7 +14,7 @@ from typing import Self
 import requests
 
 from smsqueue.settings import Settings
-from smsqueue.stack.process import Process, free_port
+from smsqueue.stack.process import Process, free_ports
 from smsqueue.stack.redis_server import RedisServer
 
 __all__ = ["Stack"]
@@ -38,9 +38,10 @@ class Stack:
         told: Callable[[str], None] = lambda what: None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="smsqueue-"))
-        self.redis = RedisServer(self.folder)
+        names = ("redis", "receivers", "simulator", "flower")
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.redis = RedisServer(self.folder, port=self.ports["redis"])
         self.prefix = secrets.token_urlsafe(12)
-        self.ports = {name: free_port() for name in ("receivers", "simulator", "flower")}
         self.simulator_url = self._url("simulator")
         self.receivers_url = self._url("receivers")
         self.flower_url = self._url("flower") if flower else None

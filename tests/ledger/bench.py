@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from smsqueue import Gateway, IProvider, OutgoingMessage, RetryPolicy, Settings, statuses
-from smsqueue.delivery import Delivery, Outcome
+from smsqueue.delivery import Delivery
 from smsqueue.hooks import Hooks
 from smsqueue.ledger import Ledger, Record
+from smsqueue.outcomes import Outcome
 from smsqueue.slots import Slots
 from smsqueue.statuses import MessageStatus
 from smsqueue.upkeep import Upkeep
@@ -97,7 +98,7 @@ class Bench:
 
     def send_by(self, *names: str, **options: Any) -> str:
         """Send a message whose route is these providers."""
-        self.gateway.router = lambda message, *values: list(values)  # type: ignore[method-assign]
+        self.gateway.router = lambda message, *values: list(values)
         sent = self.gateway.send(OutgoingMessage("15550001", "hi").options(**options).route(*names))
         assert sent.id is not None
         return sent.id
@@ -194,5 +195,5 @@ class Bench:
         return int(length)
 
     def now(self) -> int:
-        seconds, micros = self.redis.time()  # type: ignore[misc]
+        seconds, micros = self.redis.time()
         return int(seconds) * 1000 + int(micros) // 1000

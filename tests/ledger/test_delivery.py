@@ -260,8 +260,8 @@ def test_a_probe_that_fails_lengthens_the_pause(bench: Bench) -> None:
     waits = []
     for _ in range(4):
         bench.deliver(bench.send())
-        until = int(bench.redis.hget(bench.key("pause", "a"), "until") or 0)  # type: ignore[arg-type]
-        since = int(bench.redis.hget(bench.key("pause", "a"), "since") or 0)  # type: ignore[arg-type]
+        until = int(bench.redis.hget(bench.key("pause", "a"), "until") or 0)
+        since = int(bench.redis.hget(bench.key("pause", "a"), "since") or 0)
         waits.append(until - since)
         bench.unpause("a")
     assert waits == [1000, 2000, 4000, 8000]
@@ -361,7 +361,7 @@ def test_a_router_that_raises_is_tried_later_and_fails_in_the_end(
     def broken(message: OutgoingMessage, *values: object) -> None:
         raise LookupError(message.dst)
 
-    bench.gateway.router = broken  # type: ignore[method-assign]
+    bench.gateway.router = broken
     assert bench.deliver(id).state == "retrying"
     bench.ripe(id)
     assert bench.deliver(id).state == "failed"

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ import redis
 
 from smsqueue.stack import Process, RedisServer, StackError, find_redis, free_port
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(600)
+"""
 
 
 def python(code: str, folder: Path) -> Process:
@@ -26,6 +32,13 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_start_and_stop(tmp_path: Path) -> None:
@@ -76,9 +89,11 @@ child.wait()
     child.start(lambda: " up\n" in child.tail())
     grandchild = int(child.log.read_text().split()[1])
     child.stop(signal.SIGKILL)
-    # An orphan is reaped by init in its own time; a zombie runs no more.
-    status = Path(f"/proc/{grandchild}/stat")
-    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+    # Killed is not dead yet; and a dead orphan is reaped by init in its own time.
+    deadline = time.monotonic() + 30
+    while is_running(grandchild) and not is_zombie(grandchild):
+        assert time.monotonic() < deadline, "the grandchild is still there"
+        time.sleep(0.01)
 
 
 def test_free_port_is_free() -> None:

@@ -1,0 +1,107 @@
+"""What Flower shows of messages, asked of its own HTTP API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smsqueue import Gateway, OutgoingMessage
+from smsqueue.stack import free_port
+from smsqueue.states import State
+
+GATEWAY = """
+from smsqueue import Gateway, IProvider, RetryPolicy, exc
+
+class Moody(IProvider):
+    def send(self, message):
+        match message.body:
+            case "good text":
+                message.msgid = "m-1"
+                return message
+            case "bad text":
+                raise exc.RequestError("15557654321 is bad text", code="bad-number")
+            case "busy text" if message.reference.endswith(".1"):
+                raise exc.ServerError("busy text")
+            case "lost text":
+                raise exc.ConnectionError("lost text", ambiguous=True)
+        message.msgid = "m-2"
+        return message
+
+gateway = Gateway(retry=RetryPolicy(base=0.01, cap=0.01))
+gateway.add_provider("moody", Moody)
+"""
+
+Ask = Callable[[str], Any]
+
+
+@pytest.fixture
+def flower(gateway: Gateway, tmp_path: Path) -> Iterator[Ask]:
+    """Flower without the gateway's module or settings; asks its API."""
+    port = free_port()
+    with (tmp_path / "flower.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "workers", "flower"]
+            + ["--address=127.0.0.1", f"--port={port}"],
+            cwd=tmp_path,
+            env=os.environ
+            | {
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "SMSQUEUE_REDIS_URL": gateway.settings.redis_url,
+                "SMSQUEUE_NAMESPACE": gateway.settings.namespace,
+                "FLOWER_UNAUTHENTICATED_API": "1",
+            },
+            stdout=log,
+            stderr=log,
+        )
+
+    def ask(path: str) -> Any:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return json.load(answer)
+        except OSError:
+            assert process.poll() is None, (tmp_path / "flower.log").read_text()
+            return None
+
+    yield ask
+    process.kill()
+    process.wait()
+
+
+def test_one_row_a_message_with_its_state_and_nothing_personal(
+    gateway: Gateway,
+    start_worker: Callable[..., Any],
+    flower: Ask,
+    until: Callable[..., None],
+) -> None:
+    start_worker(GATEWAY)
+    until(lambda: flower("/api/tasks") is not None)
+    until(lambda: flower("/api/workers?refresh=1"))
+    ids = {
+        word: gateway.send(OutgoingMessage("15557654321", f"{word} text")).id or ""
+        for word in ("good", "bad", "busy", "lost")
+    }
+    until(lambda: gateway.lookup(ids["lost"]).state == State.UNKNOWN)
+    until(lambda: gateway.lookup(ids["busy"]).state == State.SENT)
+    expected = {"good": "SUCCESS", "bad": "FAILURE", "busy": "SUCCESS", "lost": "RETRY"}
+
+    def shown() -> dict[str, str]:
+        tasks = flower("/api/tasks") or {}
+        return {word: tasks[id]["state"] for word, id in ids.items() if id in tasks}
+
+    until(lambda: shown() == expected)
+    tasks = flower("/api/tasks")
+    rows = {word: tasks[id] for word, id in ids.items()}
+    assert rows["busy"]["retries"] == 1
+    assert "ConnectionError" in rows["lost"]["exception"]
+    assert "RequestError" in rows["bad"]["exception"]
+    everything = json.dumps(tasks)
+    assert "15557654321" not in everything
+    assert " text" not in everything
