@@ -67,10 +67,13 @@ def run(console: Console | None = None) -> int:
     """
     console = console or Console()
 
-    def interrupt(*_: Any) -> None:
+    ended: list[int] = []
+
+    def interrupt(signum: int, frame: Any) -> None:
+        ended.append(signum)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         with console.status("starting ...") as status:
             stack = Stack(
@@ -80,12 +83,15 @@ def run(console: Console | None = None) -> int:
             )
             stack.__enter__()
         with stack, Gateway(stack.settings) as gateway:
+            if ended:  # an exception that a signal raises at a bad moment gets lost
+                raise KeyboardInterrupt
             return _show(console, *_send_and_wait(console, gateway), stack, gateway)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has ended")
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _send_and_wait(console: Console, gateway: Gateway) -> tuple[list[_Row], float]:

@@ -38,7 +38,7 @@ local later = not_before and not_before > NOW
 local state = later and 'scheduled' or 'queued'
 redis.call('HSET', hash, 'data', data, 'content', content, 'number', number)
 if later then redis.call('HSET', hash, 'not_before', not_before, 'since', not_before) end
-local expires = validity and (later and not_before or NOW) + validity
+local expires = validity and (not_before or NOW) + validity
 if expires then redis.call('HSET', hash, 'expires', expires) end
 if ARGV[8] ~= '' then redis.call('HSET', hash, 'report', 1) end
 if ARGV[9] ~= '' then redis.call('HSET', hash, 'resend', 1) end
