@@ -39,6 +39,8 @@ gateway = Gateway(retry=RetryPolicy(base=0.01, cap=0.01))
 gateway.add_provider("moody", Moody)
 """
 
+COMMAND = [sys.executable, "-m", "celery", "-A", "workers", "flower", "--address=127.0.0.1"]
+
 Ask = Callable[[str], Any]
 
 
@@ -48,8 +50,7 @@ def flower(gateway: Gateway, tmp_path: Path) -> Iterator[Ask]:
     port = free_port()
     with (tmp_path / "flower.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "workers", "flower"]
-            + ["--address=127.0.0.1", f"--port={port}"],
+            [*COMMAND, f"--port={port}"],
             cwd=tmp_path,
             env=os.environ
             | {
