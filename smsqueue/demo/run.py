@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,14 +76,16 @@ def run(console: Console | None = None) -> int:
 
     before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with console.status("starting ...") as status:
-            stack = Stack(
-                DEMO_GATEWAY,
-                environment=_SHORT,
-                told=lambda what: status.update(f"starting {what} ..."),
-            )
-            stack.__enter__()
-        with stack, Gateway(stack.settings) as gateway:
+        with ExitStack() as running:
+            with console.status("starting ...") as status:
+                stack = running.enter_context(
+                    Stack(
+                        DEMO_GATEWAY,
+                        environment=_SHORT,
+                        told=lambda what: status.update(f"starting {what} ..."),
+                    )
+                )
+            gateway = running.enter_context(Gateway(stack.settings))
             if ended:  # an exception that a signal raises at a bad moment gets lost
                 raise KeyboardInterrupt
             return _show(console, *_send_and_wait(console, gateway), stack, gateway)

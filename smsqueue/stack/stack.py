@@ -69,8 +69,8 @@ class Stack:
     def __enter__(self) -> Self:
         try:
             self._start()
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self.close(keep_logs=isinstance(error, Exception))
             raise
         return self
 
@@ -80,7 +80,7 @@ class Stack:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(keep_logs=error is not None)
+        self.close(keep_logs=isinstance(error, Exception))
 
     def _start(self) -> None:
         self.told("Redis")
