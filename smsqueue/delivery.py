@@ -15,7 +15,7 @@ from typing import Any
 
 from smsqueue import exc, wire
 from smsqueue.gateway import Gateway
-from smsqueue.ids import time_of
+from smsqueue.ids import new_id, time_of
 from smsqueue.ledger import Ledger, Transition
 from smsqueue.masking import place_of
 from smsqueue.messages import OutgoingMessage
@@ -24,6 +24,7 @@ from smsqueue.persist import persist
 from smsqueue.providers import transport
 from smsqueue.queue import Queue
 from smsqueue.retry import error_label
+from smsqueue.router import RoutingError
 from smsqueue.slots import Slots
 from smsqueue.states import State
 
@@ -103,11 +104,12 @@ class Delivery:
         try:
             names = self.gateway.route(message)
         except Exception as error:  # the router is the application's: whatever it raises
+            ours = isinstance(error, RoutingError)
             log.error(
-                "%s: the router failed: %s at %s",
+                "%s: not routed: %s: %s",
                 id,
                 type(error).__name__,
-                place_of(error),
+                error if ours else f"raised by the router at {place_of(error)}",
                 extra={"id": id, "error_class": type(error).__name__},
             )
             decision = self.gateway.retry.decide(
@@ -234,7 +236,7 @@ class Delivery:
         return None
 
     def _settled(self, attempt: _Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
-        given = outcome | {"provider": name, "event": secrets.token_hex(10)}
+        given = outcome | {"provider": name, "event": new_id()}
         moved = persist(lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, given))
         self._transition(attempt.id, moved.state, name, outcome.get("error"))
         self.queue.hook(moved.events)

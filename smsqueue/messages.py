@@ -118,6 +118,8 @@ class OutgoingMessage:
     def __init__(
         self, dst: str, body: str, src: str | None = None, provider: str | None = None
     ) -> None:
+        if not isinstance(dst, str):
+            raise TypeError(f"the number must be text, not {type(dst).__name__}")
         self.src = src
         self.dst = digits_only(dst)
         self.body = body

@@ -7,9 +7,13 @@ from typing import Any
 
 from smsqueue.messages import OutgoingMessage
 
-__all__ = ["Router", "default_router", "resolve"]
+__all__ = ["Router", "RoutingError", "default_router", "resolve"]
 
 Router = Callable[..., Any]
+
+
+class RoutingError(AssertionError):
+    """A message cannot be routed. Its text says why and holds no personal data."""
 
 
 def default_router(message: OutgoingMessage, *values: Any) -> None:
@@ -43,10 +47,10 @@ def resolve(
         names, by = [], ""
     if not names:
         if default is None:
-            raise AssertionError("The gateway has no provider: add one with add_provider()")
+            raise RoutingError("The gateway has no provider: add one with add_provider()")
         return [default]
     for name in names:
         if not isinstance(name, str) or name not in providers:
             known = ", ".join(sorted(providers)) or "none"
-            raise AssertionError(f"{by} an unknown provider: {name!r} (known: {known})")
+            raise RoutingError(f"{by} an unknown provider: {name!r} (known: {known})")
     return names

@@ -32,7 +32,7 @@ class Waiting(Exception):
 def register(app: Any) -> None:
     """Add the tasks to an application whose ``smsqueue_...`` attributes its worker sets."""
 
-    @app.task(name=DELIVER)  # type: ignore[untyped-decorator]
+    @app.task(name=DELIVER, throws=(NotDelivered,))  # type: ignore[untyped-decorator]
     def deliver(id: str) -> str:
         try:
             outcome = app.smsqueue_delivery.deliver(id)
@@ -41,7 +41,7 @@ def register(app: Any) -> None:
             raise Retry(exc=Waiting(type(error).__name__), when=None) from None
         return _shown(outcome)
 
-    @app.task(name=HOOK)  # type: ignore[untyped-decorator]
+    @app.task(name=HOOK, throws=(NotDelivered,))  # type: ignore[untyped-decorator]
     def hook(event: str) -> str:
         with app.smsqueue_slots.held(_HOOKS) as busy:
             if busy:

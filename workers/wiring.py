@@ -6,7 +6,6 @@ import logging
 import sys
 from typing import Any
 
-import click
 from celery import Celery, bootsteps
 from kombu import Exchange
 from kombu import Queue as Broker
@@ -35,13 +34,12 @@ def create_worker(settings: Settings | None = None) -> Celery:
     """The Celery application of workers. It never becomes the process's current one, so that
     what a hook delays goes to the broker of its own application.
 
-    Raises:
-        click.ClickException: a setting cannot be used; Celery prints its text.
+    Ends the process with one line if a setting cannot be used.
     """
     try:
         settings = settings or Settings()
     except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        sys.exit(f"smsqueue: {error}")
     app: Any = Celery("smsqueue", set_as_current=False)
     app.config_from_object(celery_config(settings, worker=True))
     names = (settings.send_queue, settings.hook_queue)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 import threading
+from pathlib import Path
 
 from rich.console import Console
 
@@ -38,6 +41,8 @@ def run_dev(console: Console | None = None) -> int:
             console.print(f"  simulator   {stack.simulator_url}")
             console.print(f"  logs        {stack.folder}\n")
             console.print("In another terminal:\n", highlight=False)
+            folder = Path(sys.executable).parent
+            console.print(f"  export PATH={shlex.quote(str(folder))}:$PATH", soft_wrap=True)
             for name in ("SMSQUEUE_REDIS_URL", "SMSQUEUE_GATEWAY"):
                 console.print(f"  export {name}={stack.environment[name]}", soft_wrap=True)
             console.print("  smsqueue send +15550000101 'hello' --report --wait")
