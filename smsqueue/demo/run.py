@@ -167,9 +167,9 @@ def _show(
         + ("[green]all as expected[/]" if good else "[red]not as expected[/]")
     )
     console.print(
-        "\nTo look further: make dev runs the same until Ctrl-C, with Flower, and prints how\n"
-        "another terminal can use it: smsqueue send NUMBER TEXT --report, smsqueue show ID,\n"
-        "smsqueue find NUMBER, smsqueue list --state unknown",
+        "\nTo look further: make dev runs the same until Ctrl-C, with Flower, and prints\n"
+        "how another terminal can use it: smsqueue send NUMBER TEXT --report,\n"
+        "smsqueue show ID, smsqueue find NUMBER, smsqueue list --state unknown",
         highlight=False,
     )
     return 0 if good else 1
