@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import sys
 from types import TracebackType
 from typing import Any
 
@@ -43,6 +45,10 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     except (LoaderError, SettingsError) as error:
         if click.get_current_context(silent=True):  # flask run: then it shows no traceback
             raise click.ClickException(str(error)) from None
+        if "gunicorn" in os.environ.get("SERVER_SOFTWARE", ""):
+            print(f"smsqueue: {error}", file=sys.stderr, flush=True)
+            # The status by which gunicorn knows that another worker would fail as well.
+            raise SystemExit(3) from None
         raise
     app = _App("receivers", static_folder=None)
     # Nothing may reach the server: its log of an error would hold the request line.

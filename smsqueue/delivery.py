@@ -58,7 +58,6 @@ class Delivery:
     Args:
         ledger: With a timeout that suits a worker.
         queue: Where the triggers of events go.
-        slots: The process's slots.
         worker: This worker's name, for the timeline.
     """
 

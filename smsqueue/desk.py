@@ -102,3 +102,12 @@ class Desk:
             return False
         self.queue.hook([event])
         return True
+
+    def ping(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer."""
+        if not self.eager:
+            self.ledger.ping()
+
+    def check(self) -> list[str]:
+        """What of Redis's configuration would break a promise, in words; empty: nothing."""
+        return [] if self.eager else list(self.ledger.warnings())

@@ -252,14 +252,3 @@ class Gateway(Registry, Desk):
         for name, blueprint in self.receiver_blueprints():
             app.register_blueprint(blueprint, url_prefix=f"{base}/{name}")
         return app
-
-    # --- connections ---------------------------------------------------------------------------
-
-    def ping(self) -> None:
-        """Raise QueueUnavailable if Redis does not answer."""
-        if not self.eager:
-            self.ledger.ping()
-
-    def check(self) -> list[str]:
-        """What of Redis's configuration would break a promise, in words; empty: nothing."""
-        return [] if self.eager else list(self.ledger.warnings())
