@@ -202,7 +202,3 @@ def test_the_simulators_page_lists_its_numbers() -> None:
         r"^\| `(\+\d+xx)` \| (.*?) \| (\w+) \| (\d+) \|$", text_of("docs/simulator.md"), re.M
     )
     assert rows == [(n.pattern, n.does, str(n.ends), str(n.calls)) for n in NUMBERS]
-
-
-def test_nobody_reads_of_how_it_was_made() -> None:
-    assert re.findall(r"/work/|\bissue \d|\bsession\b|\bagents?\b", all_text(), re.I) == []
