@@ -65,6 +65,13 @@ class Settings:
     gateway: str = _setting("GATEWAY", "", str)
     #: The hard-to-guess URL prefixes that webhooks are served under.
     receiver_prefix: tuple[str, ...] = _setting("RECEIVER_PREFIX", (), _list, secret=True)
+    #: Where the internet reaches the receivers, without the prefix: ``https://sms.example.org``.
+    public_url: str = _setting("PUBLIC_URL", "", str)
+    #: What a monitoring system has to show (Bearer) to read the receivers' ``/metrics``; without
+    #: one there is no such page.
+    metrics_token: str = _setting("METRICS_TOKEN", "", str, secret=True)
+    #: A file that each worker process touches as long as it works, for liveness probes.
+    heartbeat_file: str = _setting("HEARTBEAT_FILE", "", str)
     #: Deliver in the calling process, without Redis and Celery, as smsframework does.
     eager: bool = _setting("EAGER", False, _bool)
     #: How long a record is kept after its final state.
@@ -118,6 +125,10 @@ class Settings:
                     "SMSQUEUE_RECEIVER_PREFIX may hold letters, digits and -._~/ only, "
                     "several prefixes are separated by commas"
                 )
+        if self.public_url and not re.fullmatch(r"https?://[^\s?#]+", self.public_url):
+            raise SettingsError(
+                "SMSQUEUE_PUBLIC_URL must be like https://sms.example.org, without the prefix"
+            )
         for each in fields(self):
             value = getattr(self, each.name)
             if (
