@@ -17,6 +17,7 @@ from smsqueue import exc, wire
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id, time_of
 from smsqueue.ledger import Ledger, Transition
+from smsqueue.logs import transition
 from smsqueue.masking import place_of
 from smsqueue.messages import OutgoingMessage
 from smsqueue.outcomes import Outcome, judged, outcome_of, seconds_until, sent
@@ -84,7 +85,7 @@ class Delivery:
             case "early":
                 return Outcome(State.RETRYING, wait=seconds_until(int(answer[1])))
             case "expired":
-                self._transition(id, State.EXPIRED, None, None)
+                transition(log, id, State.EXPIRED)
                 self.queue.hook([answer[1]])
                 return Outcome(State.EXPIRED)
             case "state":
@@ -237,7 +238,8 @@ class Delivery:
     def _settled(self, attempt: _Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
         given = outcome | {"provider": name, "event": new_id()}
         moved = persist(lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, given))
-        self._transition(attempt.id, moved.state, name, outcome.get("error"))
+        error = outcome.get("error")
+        transition(log, attempt.id, moved.state, provider=name, error=error)
         self.queue.hook(moved.events)
         return moved
 
@@ -250,10 +252,6 @@ class Delivery:
         error: str | None = None,
     ) -> Outcome:
         return outcome_of(self._settled(attempt, name, outcome), error or outcome.get("error"))
-
-    def _transition(self, id: str, state: str, provider: str | None, error: str | None) -> None:
-        extra = {"id": id, "state": str(state), "provider": provider, "error_class": error}
-        log.info("%s: %s", id, state, extra=extra)
 
 
 def _unhealthy(error: BaseException) -> bool:

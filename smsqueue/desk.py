@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from smsqueue.logs import transition
 from smsqueue.messages import OutgoingMessage
 from smsqueue.settings import Settings
 from smsqueue.states import SETTLED_BY_HAND, State
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from smsqueue.queue import Queue
 
 __all__ = ["Desk"]
+
+log = logging.getLogger(__name__)
 
 
 class Desk:
@@ -59,6 +63,7 @@ class Desk:
         self._known(id, before)
         if before not in ("queued", "scheduled", "retrying"):
             return False
+        transition(log, id, State.CANCELLED, why="by an operator")
         self.queue.deliver([(id, 0)])
         self.queue.hook([event])
         return True
@@ -72,6 +77,7 @@ class Desk:
         before = self._known(id, self.ledger.requeue(id, expires))
         if before not in ("failed", "expired", "undelivered", "unknown"):
             return False
+        transition(log, id, State.QUEUED, why="by an operator")
         self.queue.deliver([(id, 0)])
         return True
 
@@ -87,6 +93,7 @@ class Desk:
         before = self._known(id, self.ledger.decide(id, State(state)))
         if before != "unknown":
             return False
+        transition(log, id, state, why="by an operator")
         self.queue.deliver([(id, 0)])
         return True
 

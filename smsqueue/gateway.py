@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +11,7 @@ from smsqueue import exc, wire
 from smsqueue.desk import Desk
 from smsqueue.events import HookAttribute, derived_key
 from smsqueue.ids import new_id
+from smsqueue.logs import transition
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.registry import Registry
 from smsqueue.retry import RetryPolicy
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from smsqueue.providers.webhook import Blueprints
 
 __all__ = ["Gateway"]
+
+log = logging.getLogger(__name__)
 
 #: Messages that ``send_many`` hands to Redis in one round trip.
 _CHUNK = 500
@@ -166,6 +170,7 @@ class Gateway(Registry, Desk):
         message.id = answer.id
         message.duplicate = answer.verdict == "duplicate"
         message.unconfirmed_id = message.derived_key = None
+        transition(log, message.id, "duplicate" if message.duplicate else "queued")
         return answer.id if answer.publish else None
 
     def deliver(self, message: OutgoingMessage) -> OutgoingMessage:
@@ -215,13 +220,13 @@ class Gateway(Registry, Desk):
         provider = self._providers.get(status.provider or "")
         unique = provider is None or provider.unique_msgids
         known = unique and status.msgid not in (None, "")
-        matched, event, close = self.ledger.report(
-            status, pids=[str(status.msgid)] if known else []
-        )
-        if matched:
-            self.queue.hook([event])
-        if close:
-            self.queue.deliver([(close, 0)])
+        report = self.ledger.report(status, pids=[str(status.msgid)] if known else [])
+        if report.moved:
+            transition(log, report.id, status.state, provider=status.provider, why="report")
+        if report.matched:
+            self.queue.hook([report.event])
+        if report.close:
+            self.queue.deliver([(report.close, 0)])
 
     def receiver_blueprint_for(self, name: str) -> Blueprint:
         """A Flask blueprint that takes a provider's webhooks.

@@ -13,6 +13,7 @@ from smsqueue.events import EventHook, hook_scope
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
+from smsqueue.logs import transition
 from smsqueue.masking import place_of
 from smsqueue.outcomes import Outcome
 from smsqueue.persist import persist
@@ -155,4 +156,5 @@ class Hooks:
         state, look = persist(
             lambda: self.ledger.hook_settle(event, token, verdict, delay=delay, why=why, done=())
         )
+        transition(log, event, state, error=error)
         return Outcome(state, wait=delay if look else None, error=error)

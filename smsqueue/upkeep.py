@@ -9,6 +9,8 @@ import logging
 import threading
 
 from smsqueue.ledger import Ledger
+from smsqueue.logs import transition
+from smsqueue.pulse import Pulse
 from smsqueue.queue import Queue
 from smsqueue.settings import Settings
 
@@ -25,15 +27,23 @@ class Upkeep:
 
     Args:
         max_tries: After so many workers died before its provider was called, a message has failed.
+        pulse: Told after each round.
     """
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, queue: Queue, *, max_tries: int = 25
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        queue: Queue,
+        *,
+        max_tries: int = 25,
+        pulse: Pulse | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.queue = queue
         self.max_tries = max_tries
+        self.pulse = pulse
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -41,7 +51,17 @@ class Upkeep:
         """One round over all lanes."""
         s = self.settings
         lapsed = self.ledger.sweep(_QUOTA, self.max_tries)
-        self.queue.deliver([(id, 0) for id in lapsed])
+        for lapse in lapsed:
+            transition(
+                log,
+                lapse.id,
+                lapse.state,
+                error="WorkerLost",
+                why="its worker did not report back in time",
+                level=logging.WARNING,
+            )
+        self.queue.deliver([(lapse.id, 0) for lapse in lapsed])
+        self.queue.hook([lapse.event for lapse in lapsed if lapse.event])
         self.queue.hook(
             event for event, _ in self.ledger.take("hook", _QUOTA, s.hook_queue, s.watermark)
         )
@@ -57,14 +77,20 @@ class Upkeep:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
+        if self.pulse is not None:
+            self.pulse.end()
 
     def _run(self) -> None:
         pause = self.settings.upkeep_interval
         while not self._stop.wait(pause):
+            well = True
             try:
                 self.turn()
             except Exception as error:  # whatever it is: without this loop messages stay behind
+                well = False
                 pause = min(max(pause, 0.1) * 2, _LONGEST_PAUSE)
                 log.error("upkeep failed, again in %.0f s: %s", pause, type(error).__name__)
             else:
                 pause = self.settings.upkeep_interval
+            if self.pulse is not None:
+                self.pulse.beat(redis=well)

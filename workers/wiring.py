@@ -16,6 +16,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.hooks import Hooks
 from smsqueue.ledger import Ledger
 from smsqueue.loader import LoaderError, load_gateway
+from smsqueue.pulse import Pulse
 from smsqueue.queue import Queue, celery_config
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.slots import Slots
@@ -47,6 +48,7 @@ def create_worker(settings: Settings | None = None) -> Celery:
     app.smsqueue_settings = settings
     register(app)
     app.steps["worker"].add(_Engine)
+    app.steps["consumer"].add(_Felt)
     made: Celery = app
     return made
 
@@ -74,7 +76,14 @@ class _Engine(bootsteps.StartStopStep):
         app.smsqueue_slots = slots
         app.smsqueue_delivery = Delivery(gateway, ledger, queue, slots, parent.hostname)
         app.smsqueue_hooks = Hooks(gateway, ledger, parent.hostname, gateway.retry)
-        self.upkeep = Upkeep(settings, ledger, queue, max_tries=gateway.retry.attempts)
+        app.smsqueue_pulse = pulse = Pulse(
+            ledger,
+            parent.hostname,
+            queues=sorted(consumes),
+            concurrency=parent.concurrency or settings.concurrency,
+            file=settings.heartbeat_file,
+        )
+        self.upkeep = Upkeep(settings, ledger, queue, max_tries=gateway.retry.attempts, pulse=pulse)
 
     def start(self, parent: Any) -> None:
         self.upkeep.start()
@@ -83,6 +92,17 @@ class _Engine(bootsteps.StartStopStep):
         self.upkeep.stop()
 
     terminate = stop
+
+
+class _Felt(bootsteps.StartStopStep):
+    """Lets the consumer's loop say that it goes round; begun anew at each connection."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        pulse = parent.app.smsqueue_pulse
+        pulse.feel()
+        parent.timer.call_repeatedly(2.0, pulse.feel)
 
 
 def _load(settings: Settings) -> Gateway:

@@ -2,5 +2,6 @@
 
 from smsqueue.ledger.ledger import Ledger, Transition
 from smsqueue.ledger.records import Record
+from smsqueue.ledger.watching import Backlog, Pause, Worker
 
-__all__ = ["Ledger", "Record", "Transition"]
+__all__ = ["Backlog", "Ledger", "Pause", "Record", "Transition", "Worker"]

@@ -48,6 +48,7 @@ if idempotency ~= '' then
 end
 redis.call('ZADD', key('number', number), NOW, id)
 note(id, { state = state, next = later and not_before or nil })
+count('accepted')
 
 -- While the broker's queue is long the message just stays due, and upkeep publishes it in turn.
 local publish = not later and redis.call('LLEN', ARGV[10]) < tonumber(ARGV[11])

@@ -11,6 +11,12 @@ local CLAIMABLE = { queued = true, scheduled = true, retrying = true }
 local LANE = { queued = 'send', scheduled = 'send', retrying = 'send',
                sending = 'watch', unknown = 'watch', sent = 'watch', accepted = 'watch' }
 
+-- States that are news worth counting: the end of a message, or of what is known of it.
+local ENDS = { delivered = true, undelivered = true, expired = true, failed = true,
+               cancelled = true, unknown = true }
+-- Upper ends of the histograms' buckets, in seconds.
+local BUCKETS = { 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200 }
+
 local function key(...) return table.concat({ NS, ... }, ':') end
 local function due_key(lane) return key('due', lane) end
 
@@ -20,6 +26,21 @@ local function read(hash, ...)
   local found = {}
   for i, name in ipairs(names) do found[name] = values[i] or nil end
   return found
+end
+
+-- Counters live here, so that they are right whichever process is asked for them.
+local function count(...)
+  redis.call('HINCRBY', key('counts'), table.concat({ ... }, '|'), 1)
+end
+
+-- Counts a duration (ms) in a histogram.
+local function observe(what, provider, took)
+  local bucket = '+Inf'
+  for _, seconds in ipairs(BUCKETS) do
+    if took <= seconds * 1000 then bucket = seconds break end
+  end
+  count('took', what, provider, bucket)
+  redis.call('HINCRBY', key('counts'), table.concat({ 'took_ms', what, provider }, '|'), took)
 end
 
 -- Adds a line to a message's timeline. A line that only repeats the last one is counted on it;
@@ -45,15 +66,23 @@ local function note(id, line)
   redis.call('HSET', hash, 'timeline', cjson.encode(lines))
 end
 
+-- When a message was taken in: its timeline's first line is never dropped.
+local function accepted_at(id)
+  return tonumber(string.match(redis.call('HGET', key('msg', id), 'timeline'), '"at":(%d+)'))
+end
+
 -- Moves a message into a state: the index by state, the due set of its lane (`look` is when
 -- somebody must next look; nil: it is final), and the day on which it is forgotten.
-local function enter(id, from, to, look)
+local function enter(id, from, to, look, error)
   if from then
     if LANE[from] then redis.call('ZREM', due_key(LANE[from]), id) end
     redis.call('ZREM', key('state', from), id)
   end
   redis.call('HSET', key('msg', id), 'state', to)
   redis.call('ZADD', key('state', to), NOW, id)
+  if ENDS[to] and from ~= to then
+    count('ended', to, redis.call('HGET', key('msg', id), 'provider') or '', error or '')
+  end
   if look then
     redis.call('ZADD', due_key(LANE[to]), look, id)
     redis.call('ZREM', key('ends'), id)
@@ -102,7 +131,7 @@ end
 -- delivered: the operator chose to send again.
 local function apply_report(id, attempt, state, provider, code)
   local hash = key('msg', id)
-  local m = read(hash, 'state', 'reported', 'first', 'report')
+  local m = read(hash, 'state', 'reported', 'first', 'report', 'sent_at')
   if not m.state then return false end
   local old = attempt < tonumber(m.first or 1) and state ~= 'delivered'
   note(id, { state = state, why = old and 'report of an earlier sending' or 'report',
@@ -114,6 +143,9 @@ local function apply_report(id, attempt, state, provider, code)
   if waits and (state == 'expired' or state == 'undelivered') then return false end
   if RANK[state] <= rank_of(m.state, m.reported) then return false end
   enter(id, m.state, state, report_look(state, m.report))
+  if state == 'delivered' and m.sent_at then
+    observe('delivered', provider, math.max(0, NOW - m.sent_at))
+  end
   return true
 end
 
@@ -165,6 +197,7 @@ local function begin(id, token, provider, lease)
   local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
   redis.call('HSET', hash, 'provider', provider, 'calling', NOW)
   redis.call('ZADD', due_key('watch'), NOW + lease, id)
+  count('attempts', provider)
   note(id, { state = 'sending', provider = provider, attempt = attempt })
   return { 'go', attempt }
 end

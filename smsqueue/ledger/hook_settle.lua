@@ -12,6 +12,7 @@ redis.call('ZREM', key('state', 'running'), event)
 for _, handler in ipairs(cjson.decode(ARGV[6])) do
   redis.call('SADD', key('done', event), handler)
 end
+count('hooks', e.kind, verdict)
 if verdict == 'done' and e.kind ~= 'received' then
   redis.call('DEL', hash, key('done', event))
   return { 'done', '' }

@@ -12,12 +12,12 @@ import redis
 from smsqueue import exc, wire
 from smsqueue.ids import new_id
 from smsqueue.ledger.connection import translated
-from smsqueue.ledger.looking import Looking
+from smsqueue.ledger.watching import Watching
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["Accepted", "Ledger", "Transition"]
+__all__ = ["Accepted", "Lapse", "Ledger", "Reported", "Transition"]
 
 
 class Accepted(NamedTuple):
@@ -40,7 +40,30 @@ class Transition(NamedTuple):
     events: list[str]
 
 
-class Ledger(Looking):
+class Reported(NamedTuple):
+    """The answer to a delivery report."""
+
+    #: Its message is known: its hook is due now, not later.
+    matched: bool
+    event: str
+    #: Id of a message whose task saw no such end, to be published once more.
+    close: str | None
+    #: Id of its message, and whether the report moved that on.
+    id: str | None
+    moved: bool
+
+
+class Lapse(NamedTuple):
+    """A message whose worker never came back."""
+
+    id: str
+    #: What it is now.
+    state: str
+    #: The event that tells of its end, if that was its end.
+    event: str | None
+
+
+class Ledger(Watching):
     """The ledger of one namespace.
 
     Args:
@@ -94,16 +117,21 @@ class Ledger(Looking):
         repeats = repeats and message.msgid not in (None, "")
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
         verdict, event = self._scripts.run(
-            "receive", new_id(), repetition, data, self.hidden(message.src)
+            "receive",
+            new_id(),
+            repetition,
+            data,
+            self.hidden(message.src),
+            message.provider or "",
         )
         return verdict == "recorded", event
 
-    def report(self, status: MessageStatus, *, pids: list[str]) -> tuple[bool, str, str | None]:
-        """Record a delivery report; (is its hook due, event id, id whose task is to be closed)."""
+    def report(self, status: MessageStatus, *, pids: list[str]) -> Reported:
+        """Record a delivery report."""
         id, _, attempt = (status.reference or "").rpartition(".")
         data = wire.dump_status(status)
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
-        verdict, event, close = self._scripts.run(
+        verdict, event, close, message, moved = self._scripts.run(
             "report",
             new_id(),
             status.provider or "",
@@ -115,7 +143,7 @@ class Ledger(Looking):
             self.hidden(wire.to_json([same, sorted(status.states)])),
             wire.to_json(data),
         )
-        return verdict == "matched", event, close or None
+        return Reported(verdict == "matched", event, close or None, message or None, bool(moved))
 
     # --- sending -------------------------------------------------------------------------------
 
@@ -199,10 +227,16 @@ class Ledger(Looking):
         answer = self._scripts.run("take", lane, quota, queue, watermark)
         return [(answer[i], int(answer[i + 1] or 0)) for i in range(0, len(answer), 2)]
 
-    def sweep(self, quota: int, max_tries: int) -> list[str]:
-        """End what nobody will end any more; ids whose task is to be closed."""
-        lapsed: list[str] = self._scripts.run("sweep", quota, max_tries, new_id())
-        return lapsed
+    def sweep(self, quota: int, max_tries: int) -> list[Lapse]:
+        """End what nobody will end any more; the messages whose worker never came back."""
+        answer = self._scripts.run("sweep", quota, max_tries, new_id())
+        return [
+            Lapse(answer[i], answer[i + 1], answer[i + 2] or None) for i in range(0, len(answer), 3)
+        ]
+
+    def beat(self, worker: str, told: dict[str, Any] | None) -> None:
+        """Say that a worker lives, or with None that it ends; see :class:`Worker` for the rest."""
+        self._scripts.run("beat", worker, wire.to_json(told) if told else "")
 
 
 def _for_lua(value: Any) -> str:

@@ -2,13 +2,14 @@
 -- ARGV: event, provider, pids (JSON list of the provider's ids), id and attempt (of our own
 --       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data
 -- Returns: 'matched' | 'parked' | 'repeat', event, id of the message whose task did not see
---          its end (or '')
+--          its end (or ''), id of the message (or ''), whether it moved (1 or '')
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 if ARGV[8] ~= '' then
   local seen = key('seen', ARGV[8])
   if not redis.call('SET', seen, event, 'NX', 'PX', REPORT_WAIT) then
-    return { 'repeat', redis.call('GET', seen), '' }
+    count('reports', provider, state, 'repeated')
+    return { 'repeat', redis.call('GET', seen), '', '', '' }
   end
 end
 
@@ -32,7 +33,8 @@ if id then
   if by_reference then
     for _, pid in ipairs(pids) do add_reference(id, attempt, provider, pid) end
   end
-  return { 'matched', event, moved and not RANK[before] and id or '' }
+  count('reports', provider, state, 'matched')
+  return { 'matched', event, moved and not RANK[before] and id or '', id, moved and 1 or '' }
 end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
@@ -44,4 +46,5 @@ for _, pid in ipairs(pids) do
   redis.call('RPUSH', parked, cjson.encode({ event, state, code }))
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
-return { 'parked', event, '' }
+count('reports', provider, state, 'parked')
+return { 'parked', event, '', '', '' }

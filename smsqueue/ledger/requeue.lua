@@ -12,5 +12,7 @@ enter(id, m.state, 'queued', NOW + GRACE)
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)
 redis.call('HDEL', hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling')
 if ARGV[2] ~= '' then redis.call('HSET', hash, 'expires', NOW + tonumber(ARGV[2])) end
+redis.call('HDEL', hash, 'sent_at')
 note(id, { state = 'queued', why = 'requeued by an operator' })
+count('requeued')
 return m.state

@@ -16,7 +16,7 @@ local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local o = cjson.decode(ARGV[4])
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend', 'expires',
-               'calling', 'settled')
+               'calling', 'settled', 'since')
 if not m.state then return { 'gone', '', '', '' } end
 
 local made = tonumber(m.attempt or 0)
@@ -35,12 +35,15 @@ if o.well or o.pause then
   if calling > tonumber(p.since or 0) then
     if o.well then
       redis.call('DEL', pause)
+      redis.call('SREM', key('pauses'), o.provider)
     else
       local times = tonumber(p.times or 0)
       local ends = NOW + math.min(o.pause * 2 ^ times, math.max(o.pause, o.pause_max))
       redis.call('HSET', pause, 'until', ends, 'since', NOW, 'times', times + 1, 'error', o.error)
       redis.call('HDEL', pause, 'probe', 'probe_until')
       redis.call('EXPIRE', pause, 86400)
+      redis.call('SADD', key('pauses'), o.provider)
+      count('pauses', o.provider, o.error or '')
     end
   end
   local ends = redis.call('HGET', pause, 'until')
@@ -48,6 +51,8 @@ if o.well or o.pause then
 elseif pause and redis.call('HGET', pause, 'probe') == token then
   redis.call('HDEL', pause, 'probe', 'probe_until') -- it told nothing: let another one probe
 end
+
+if o.error then count('errors', o.provider or '', o.error, o.verdict) end
 
 local events = {}
 if o.verdict == 'sent' then
@@ -80,7 +85,8 @@ local function wait(to, look)
 end
 
 if o.verdict == 'sent' then
-  redis.call('HSET', hash, 'msgid', o.msgid)
+  redis.call('HSET', hash, 'msgid', o.msgid, 'sent_at', NOW)
+  observe('sent', o.provider, math.max(0, NOW - (m.since or accepted_at(id))))
   if o.meta then redis.call('HSET', hash, 'meta', o.meta) end
   if o.sent then
     add_event(o.event, 'sent', id, o.sent, 'waiting', NOW + GRACE)
@@ -92,6 +98,7 @@ if o.verdict == 'sent' then
   -- A report may have moved the message on already; it never goes back.
   if RANK[best] > rank_of(state, reported) or not RANK[state] then
     enter(id, state, best, report_look(best, m.report))
+    if best == 'delivered' then observe('delivered', o.provider, 0) end
   end
 elseif RANK[reported] and o.verdict ~= 'wait' and not
     (o.verdict == 'retry' and (reported == 'expired' or reported == 'undelivered')) then
@@ -118,13 +125,13 @@ elseif o.verdict == 'wait' then
   enter(id, state, back, sooner(look, m.expires))
 elseif o.verdict == 'failed' then
   line('failed', nil)
-  enter(id, state, 'failed', nil)
+  enter(id, state, 'failed', nil, o.error)
   local why = 'failed: ' .. (o.error or 'no reason given')
   add_ending(o.event, id, 'MessageError', o.code and why .. ' ' .. o.code or why, o.code)
   events[#events + 1] = o.event
 else
   line('unknown', nil)
-  enter(id, state, 'unknown', NOW + REPORT_WAIT)
+  enter(id, state, 'unknown', NOW + REPORT_WAIT, o.error)
 end
 local now = redis.call('HGET', hash, 'state')
 local look = LANE[now] and redis.call('ZSCORE', due_key(LANE[now]), id)

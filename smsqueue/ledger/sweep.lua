@@ -2,15 +2,15 @@
 -- records whose time is over.
 -- ARGV: quota, tries after which a message that never reaches its provider has failed, event id
 --       (a prefix of ids for the endings)
--- Returns: ids whose task did not see the end, to be published once more
+-- Returns: id, state, event of its ending or '', id ... of those whose worker never came back;
+--          all of them are to be published
 local quota, max_tries, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 local lapsed = {}
 local NO_ANSWER = 'its worker did not report back in time'
 
 local function lapse(id, m)
-  local hash = key('msg', id)
+  local hash, event = key('msg', id), ''
   redis.call('HINCRBY', hash, 'tries', 1)
-  lapsed[#lapsed + 1] = id
   local attempt = tonumber(m.attempt or 0)
   local function line(state, look, why)
     note(id, { state = state, provider = m.calling and m.provider or nil, attempt = attempt,
@@ -29,15 +29,20 @@ local function lapse(id, m)
     -- The provider may have the message. Nobody resends it: only a report, the provider's own
     -- answer, should it still come, or an operator says what became of it.
     line('unknown', nil)
-    enter(id, 'sending', 'unknown', NOW + REPORT_WAIT)
+    enter(id, 'sending', 'unknown', NOW + REPORT_WAIT, 'WorkerLost')
   elseif tries >= max_tries then
     events = events + 1
+    event = ARGV[3] .. events
     line('failed', nil, 'gave up: ' .. NO_ANSWER .. ', ' .. tries .. ' times')
-    enter(id, 'sending', 'failed', nil)
-    add_ending(ARGV[3] .. events, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
+    enter(id, 'sending', 'failed', nil, 'WorkerLost')
+    add_ending(event, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
   else
     again(math.min(2000 * 2 ^ (tries - 1), 600000))
   end
+  count('lapses', m.calling and m.provider or '')
+  lapsed[#lapsed + 1] = id
+  lapsed[#lapsed + 1] = redis.call('HGET', hash, 'state')
+  lapsed[#lapsed + 1] = event
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key('watch'), '-inf', NOW, 'LIMIT', 0, quota)) do

@@ -1,0 +1,15 @@
+-- A worker says that it lives, or that it ends.
+-- ARGV: worker, what it tells of itself (JSON; '': it ends)
+local workers = key('workers')
+if ARGV[2] == '' then
+  redis.call('HDEL', workers, ARGV[1])
+  return 1
+end
+redis.call('HSET', workers, ARGV[1], NOW .. ' ' .. ARGV[2])
+-- Who did not end in order stays on the list for an hour, for somebody to wonder about.
+local all = redis.call('HGETALL', workers)
+for i = 1, #all, 2 do
+  local seen = tonumber(string.match(all[i + 1], '^%d+'))
+  if seen < NOW - 3600000 then redis.call('HDEL', workers, all[i]) end
+end
+return 1

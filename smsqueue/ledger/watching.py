@@ -1,0 +1,194 @@
+"""What is watched: backlog, pauses, workers, counters, and records by what they have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from smsqueue.ledger.connection import translated
+from smsqueue.ledger.looking import Looking
+from smsqueue.ledger.records import Record, parse_record
+from smsqueue.states import State
+
+__all__ = ["LANES", "Backlog", "Pause", "Watching", "Worker"]
+
+#: ``send``: messages that wait. ``watch``: leases and waits for reports. ``hook``: events.
+LANES = ("send", "watch", "hook")
+
+#: Seconds without a beat after which a worker counts as gone; it beats every five.
+_GONE = 30.0
+#: Records that are read in one round trip.
+_CHUNK = 200
+
+
+class Backlog(NamedTuple):
+    """What should have been looked at by now in a lane."""
+
+    due: int
+    #: Seconds since the oldest of it was due; 0.0 if nothing is.
+    oldest: float
+    #: All that the lane holds, due or not.
+    held: int
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A provider that is left alone for a while."""
+
+    provider: str
+    until: datetime
+    #: How often in a row; each time is longer.
+    times: int
+    #: Error class that made it.
+    error: str | None
+    #: Seconds until its end; 0.0: over, and the next message probes the provider.
+    left: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker process, as it told of itself."""
+
+    name: str
+    #: Seconds since its last beat.
+    ago: float
+    #: Names of the broker queues that it consumes.
+    queues: tuple[str, ...]
+    #: Its slots, and its version of this package.
+    concurrency: int
+    version: str
+
+    @property
+    def alive(self) -> bool:
+        """Has it beaten of late? One that has not was killed, or hangs."""
+        return self.ago < _GONE
+
+
+class Watching(Looking):
+    """The part of the ledger that monitoring and operators read."""
+
+    def now(self) -> float:
+        """Redis's clock, in seconds since 1970."""
+        with translated(self.settings):
+            seconds, micros = self.redis.time()
+        return float(seconds + micros / 1e6)
+
+    def backlog(self) -> dict[str, Backlog]:
+        """What is due, by lane."""
+        now = self.now() * 1000
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for lane in LANES:
+                pipe.zcount(self._key("due", lane), "-inf", now)
+                pipe.zrange(self._key("due", lane), 0, 0, withscores=True)
+                pipe.zcard(self._key("due", lane))
+            answers = pipe.execute()
+        found = {}
+        for i, lane in enumerate(LANES):
+            due, first, held = answers[3 * i : 3 * i + 3]
+            oldest = max(0.0, (now - first[0][1]) / 1000) if first else 0.0
+            found[lane] = Backlog(due, oldest, held)
+        return found
+
+    def oldest(self, state: State) -> float:
+        """Seconds that the oldest message of a state is in it; 0.0 if there is none."""
+        with translated(self.settings):
+            first: Any = self.redis.zrange(self._key("state", state), 0, 0, withscores=True)
+        return max(0.0, self.now() - first[0][1] / 1000) if first else 0.0
+
+    def queued_triggers(self) -> dict[str, int]:
+        """Length of the broker's queues, by name."""
+        names = (self.settings.send_queue, self.settings.hook_queue)
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.llen(name)
+            return dict(zip(names, pipe.execute(), strict=True))
+
+    def pauses(self) -> list[Pause]:
+        """The providers that are paused, or wait for a probe after a pause."""
+        now, found = self.now(), []
+        with translated(self.settings):
+            names: Any = self.redis.smembers(self._key("pauses"))
+            for name in sorted(names):
+                fields: Any = self.redis.hgetall(self._key("pause", name))
+                if "until" in fields:
+                    ends = int(float(fields["until"])) / 1000
+                    found.append(
+                        Pause(
+                            name,
+                            datetime.fromtimestamp(ends, UTC),
+                            int(fields.get("times", 1)),
+                            fields.get("error"),
+                            max(0.0, ends - now),
+                        )
+                    )
+        return found
+
+    def workers(self) -> list[Worker]:
+        """The worker processes that are, or were within the last hour and did not end in order."""
+        now = self.now()
+        with translated(self.settings):
+            told: Any = self.redis.hgetall(self._key("workers"))
+        found = []
+        for name, text in sorted(told.items()):
+            seen, _, rest = text.partition(" ")
+            about = json.loads(rest)
+            found.append(
+                Worker(
+                    name,
+                    max(0.0, now - int(seen) / 1000),
+                    tuple(about.get("queues", ())),
+                    int(about.get("concurrency", 0)),
+                    str(about.get("version", "")),
+                )
+            )
+        return found
+
+    def counters(self) -> dict[tuple[str, ...], int]:
+        """All counters since the ledger began, by name and labels; see docs/metrics.md."""
+        with translated(self.settings):
+            counts: Any = self.redis.hgetall(self._key("counts"))
+        return {tuple(name.split("|")): int(value) for name, value in counts.items()}
+
+    def select(
+        self,
+        states: Iterable[State],
+        *,
+        provider: str | None = None,
+        error: str | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[Record]:
+        """Records in some states, those that came into it last first.
+
+        Args:
+            provider: Only those whose last attempt was at this one.
+            error: Only those whose last error is of this class, or has this code.
+            since: Only those that came into their state at this time or later.
+        """
+        least = int(since.timestamp() * 1000) if since else "-inf"
+        for state in states:
+            with translated(self.settings):
+                # All ids at once: what is done to a record moves it out of this list.
+                ids: Any = self.redis.zrevrangebyscore(self._key("state", state), "+inf", least)
+            for start in range(0, len(ids), _CHUNK):
+                for record in self._records(ids[start : start + _CHUNK]):
+                    if (
+                        record.state == state
+                        and provider in (None, record.provider)
+                        and (error is None or error in (record.error, record.code))
+                    ):
+                        yield record
+
+    def _records(self, ids: list[str]) -> Iterator[Record]:
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for id in ids:
+                pipe.hgetall(self._key("msg", id))
+            answers = pipe.execute()
+        for id, fields in zip(ids, answers, strict=True):
+            if fields:
+                yield parse_record(id, fields)

@@ -1,0 +1,89 @@
+"""What a worker process tells of its life: to the ledger for people, by a file for supervisors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from smsqueue import exc
+from smsqueue.ledger import Ledger
+
+__all__ = ["Pulse"]
+
+log = logging.getLogger("smsqueue.worker")
+
+_EVERY = 5.0
+#: So long may the consumer of the broker's queues be silent while Redis answers.
+_PATIENCE = 60.0
+
+
+class Pulse:
+    """One process's pulse.
+
+    Args:
+        worker: Name of the worker; the process id is added to it.
+        file: Touched as long as this process works; "": none.
+    """
+
+    def __init__(
+        self, ledger: Ledger, worker: str, *, queues: list[str], concurrency: int, file: str = ""
+    ) -> None:
+        self.ledger = ledger
+        self.name = f"{worker}/{os.getpid()}"
+        self.file = Path(file) if file else None
+        self.told = {"queues": queues, "concurrency": concurrency, "version": _version()}
+        self._felt = time.monotonic()
+        self._next = 0.0
+
+    def feel(self) -> None:
+        """The consumer's own loop calls this every few seconds, unless it hangs."""
+        self._felt = time.monotonic()
+
+    def beat(self, *, redis: bool) -> None:
+        """Beat if it is time to.
+
+        Without Redis the consumer has nothing to do, and a restart would heal nothing: the file
+        is touched all the same. With Redis, a silent consumer is one that hangs.
+
+        Args:
+            redis: Did it answer of late?
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _EVERY
+        if not redis:
+            self._felt = now
+        elif now - self._felt > _PATIENCE:
+            log.error(
+                "this worker has taken nothing from its queues for %.0f s although Redis answers: "
+                "restart it",
+                now - self._felt,
+            )
+            return
+        if self.file is not None:
+            try:
+                self.file.touch()
+            except OSError as error:
+                log.error("SMSQUEUE_HEARTBEAT_FILE cannot be written: %s", error)
+        if redis:
+            with suppress(exc.QueueUnavailable):
+                self.ledger.beat(self.name, self.told)
+
+    def end(self) -> None:
+        """The process ends in order."""
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+        with suppress(exc.QueueUnavailable):
+            self.ledger.beat(self.name, None)
+
+
+def _version() -> str:
+    try:
+        return version("smsqueue-gateway")
+    except PackageNotFoundError:  # run from a folder that nobody installed
+        return "?"
