@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 DELIVER = "smsqueue.deliver"
 HOOK = "smsqueue.hook"
 
+#: Commands of Redis that are sent in one round trip.
+_BATCH = 500
+
 _TRANSPORT = {
     "visibility_timeout": 300,
     "unacked_restore_interval": 10,
@@ -110,19 +113,31 @@ class Queue:
     def _publish(self, task: str, queue: str, triggers: Iterable[tuple[str, int]]) -> None:
         from kombu.exceptions import KombuError
 
-        for id, retries in triggers:
-            try:
-                self.app.send_task(
-                    task, args=(id,), task_id=id, queue=queue, retries=retries, retry=False
-                )
-            except (KombuError, OSError) as error:
-                log.warning(
-                    "%s was not published (%s): upkeep will do it",
-                    id,
-                    type(error).__name__,
-                    extra={"id": id, "error_class": type(error).__name__},
-                )
-                return
+        batch = list(triggers)
+        if not batch:
+            return
+        try:
+            # A trigger and its task-sent event, and many of them, in one round trip.
+            with self.app.producer_or_acquire() as producer, producer.batch(_BATCH):
+                for id, retries in batch:
+                    self.app.send_task(
+                        task,
+                        args=(id,),
+                        task_id=id,
+                        queue=queue,
+                        retries=retries,
+                        retry=False,
+                        producer=producer,
+                    )
+        except (KombuError, OSError) as error:
+            name, first = type(error).__name__, batch[0][0]
+            log.warning(
+                "%s was not published%s (%s): upkeep will do it",
+                first,
+                f", nor were some of {len(batch) - 1} others" if len(batch) > 1 else "",
+                name,
+                extra={"id": first, "error_class": name},
+            )
 
     def close(self) -> None:
         """Close the connections of an application of our own."""

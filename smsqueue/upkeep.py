@@ -19,7 +19,9 @@ __all__ = ["Upkeep"]
 log = logging.getLogger("smsqueue.upkeep")
 
 _QUOTA = 500
-_LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 5.0
+#: While there is a backlog the broker's queue, which is short, must not run empty.
+_BUSY_PAUSE = 0.05
 
 
 class Upkeep:
@@ -47,8 +49,8 @@ class Upkeep:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def turn(self) -> None:
-        """One round over all lanes."""
+    def turn(self) -> bool:
+        """One round over all lanes; True if something was due, so that more may be."""
         s = self.settings
         lapsed = self.ledger.sweep(_QUOTA, self.max_tries)
         for lapse in lapsed:
@@ -62,10 +64,11 @@ class Upkeep:
             )
         self.queue.deliver([(lapse.id, 0) for lapse in lapsed])
         self.queue.hook([lapse.event for lapse in lapsed if lapse.event])
-        self.queue.hook(
-            event for event, _ in self.ledger.take("hook", _QUOTA, s.hook_queue, s.watermark)
-        )
-        self.queue.deliver(self.ledger.take("send", _QUOTA, s.send_queue, s.bulk_watermark))
+        events = self.ledger.take("hook", _QUOTA, s.hook_queue, s.watermark)
+        self.queue.hook(event for event, _ in events)
+        messages = self.ledger.take("send", _QUOTA, s.send_queue, s.bulk_watermark)
+        self.queue.deliver(messages)
+        return bool(events or messages)
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
@@ -85,12 +88,13 @@ class Upkeep:
         while not self._stop.wait(pause):
             well = True
             try:
-                self.turn()
+                more = self.turn()
             except Exception as error:  # whatever it is: without this loop messages stay behind
                 well = False
                 pause = min(max(pause, 0.1) * 2, _LONGEST_PAUSE)
                 log.error("upkeep failed, again in %.0f s: %s", pause, type(error).__name__)
             else:
-                pause = self.settings.upkeep_interval
+                interval = self.settings.upkeep_interval
+                pause = min(interval, _BUSY_PAUSE) if more else interval
             if self.pulse is not None:
                 self.pulse.beat(redis=well)

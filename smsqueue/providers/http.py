@@ -55,7 +55,7 @@ class HttpProvider(IProvider):
         url: What the paths of calls are appended to.
         connect_timeout: Seconds to wait for a connection (for each of the host's addresses).
         read_timeout: Seconds that the provider may stay silent.
-        pool_size: Connections kept open; as many as the threads of a worker.
+        pool_size: Connections kept open at most; not fewer than the threads of a worker.
 
     A call, from connecting to the answer's last byte, is over after ``deadline`` seconds, beside
     what the system's resolver takes; nothing is written after that. Proxies and certificates
@@ -75,7 +75,7 @@ class HttpProvider(IProvider):
         url: str,
         connect_timeout: float = 5.0,
         read_timeout: float = 20.0,
-        pool_size: int = 50,
+        pool_size: int = 200,
     ) -> None:
         super().__init__(gateway, name)
         parts = urlsplit(url)
