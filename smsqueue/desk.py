@@ -68,17 +68,19 @@ class Desk:
         self.queue.hook([event])
         return True
 
-    def requeue(self, id: str, expires: float | None = None) -> bool:
+    def requeue(self, id: str, expires: float | None = None, *, bulk: bool = False) -> bool:
         """Send a failed, expired, undelivered or unknown message again; False for others.
 
         Args:
             expires: New validity in minutes from now.
+            bulk: It is one of many: single messages overtake it, as they do in ``send_many``.
         """
-        before = self._known(id, self.ledger.requeue(id, expires))
-        if before not in ("failed", "expired", "undelivered", "unknown"):
+        before, publish = self.ledger.requeue(id, expires, bulk=bulk)
+        if self._known(id, before) not in ("failed", "expired", "undelivered", "unknown"):
             return False
         transition(log, id, State.QUEUED, why="by an operator")
-        self.queue.deliver([(id, 0)])
+        if publish:
+            self.queue.deliver([(id, 0)])
         return True
 
     def settle(self, id: str, state: State | str) -> bool:

@@ -49,7 +49,8 @@ def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
     """The Celery configuration of producers and workers."""
     return {
         "broker_url": settings.redis_url,
-        "broker_transport_options": _WORKER if worker else _PRODUCER,
+        "broker_transport_options": (_WORKER if worker else _PRODUCER)
+        | {"global_keyprefix": settings.broker_prefix},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_pool_limit": 32,

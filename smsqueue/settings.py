@@ -168,6 +168,21 @@ class Settings:
         return f"{self.namespace}.hook"
 
     @property
+    def broker_prefix(self) -> str:
+        """First part of every key that the broker keeps in Redis."""
+        return f"{self.namespace}:broker:"
+
+    @property
+    def send_key(self) -> str:
+        """The Redis key of the send queue: a list of triggers."""
+        return self.broker_prefix + self.send_queue
+
+    @property
+    def hook_key(self) -> str:
+        """The Redis key of the hook queue."""
+        return self.broker_prefix + self.hook_queue
+
+    @property
     def safe_redis_url(self) -> str:
         """The Redis URL as it may be printed."""
         return hide_password(self.redis_url)

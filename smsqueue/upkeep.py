@@ -64,9 +64,9 @@ class Upkeep:
             )
         self.queue.deliver([(lapse.id, 0) for lapse in lapsed])
         self.queue.hook([lapse.event for lapse in lapsed if lapse.event])
-        events = self.ledger.take("hook", _QUOTA, s.hook_queue, s.watermark)
+        events = self.ledger.take("hook", _QUOTA, s.hook_key, s.watermark)
         self.queue.hook(event for event, _ in events)
-        messages = self.ledger.take("send", _QUOTA, s.send_queue, s.bulk_watermark)
+        messages = self.ledger.take("send", _QUOTA, s.send_key, s.bulk_watermark)
         self.queue.deliver(messages)
         return bool(events or messages)
 

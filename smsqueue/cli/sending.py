@@ -12,10 +12,12 @@ import click
 
 from smsqueue import exc
 from smsqueue.cli.base import json_option, opened, show_json
-from smsqueue.cli.shown import clean, local, message_shown
+from smsqueue.cli.shown import message_shown
+from smsqueue.cli.tally import consumed, start_worker
+from smsqueue.cli.times import aware
+from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Record
-from smsqueue.ledger.connection import translated
 from smsqueue.messages import OutgoingMessage
 from smsqueue.states import ENDED_WELL, State
 
@@ -34,7 +36,9 @@ _GOOD = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
 @click.option("--provider", help="Name of the provider; without one, the router decides.")
 @click.option("--route", multiple=True, help="A value for the router; may be repeated.")
 @click.option("--key", help="Idempotency key: sends with the same key are one message.")
-@click.option("--at", help="When to send, with time zone: 2030-01-31T09:00+01:00.")
+@click.option(
+    "--at", callback=aware, help="When to send, with time zone: 2030-01-31T09:00+01:00."
+)
 @click.option("--expires", type=float, metavar="MINUTES", help="Not to be sent after this long.")
 @click.option("--report", is_flag=True, help="Ask for a delivery report.")
 @click.option("--wait", is_flag=True, help="Wait until it is sent (--report: reported).")
@@ -51,11 +55,13 @@ def send(number: str, text: str, wait: bool, timeout: float, as_json: bool, **gi
             raise click.ClickException(f"{error}. Not confirmed: sending again {again}") from None
         except (TypeError, ValueError) as error:
             raise click.ClickException(str(error)) from None
+        if not as_json:
+            _tell(message, wait)
         with suppress(exc.QueueUnavailable):  # the message is in, whatever happens now
             for warning in gateway.check():
                 click.echo(f"warning: {warning}", err=True)
-        if not as_json:
-            _tell(message, wait)
+            if not (wait or _consumed(gateway)):
+                click.echo(f"warning: {start_worker(gateway.settings.send_queue)}", err=True)
         record, problem = None, None
         if wait:
             try:
@@ -75,7 +81,7 @@ def send(number: str, text: str, wait: bool, timeout: float, as_json: bool, **gi
 
 def _message(
     number: str, text: str, src: str | None, provider: str | None, route: tuple[str, ...],
-    key: str | None, at: str | None, expires: float | None, report: bool,
+    key: str | None, at: datetime | None, expires: float | None, report: bool,
 ) -> OutgoingMessage:  # fmt: skip
     body = sys.stdin.read().rstrip("\n") if text == "-" else text
     message = OutgoingMessage(number, body, src=src, provider=provider)
@@ -86,7 +92,7 @@ def _message(
             status_report=report,
             expires=expires,
             idempotency_key=key,
-            send_at=datetime.fromisoformat(at) if at else None,
+            send_at=at,
         )
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
@@ -109,7 +115,7 @@ def _problem(
     gateway: Gateway, message: OutgoingMessage, record: Record, timeout: float
 ) -> str | None:
     """Why waiting did not end well."""
-    settings, state = gateway.settings, record.state
+    state = record.state
     look = f"smsqueue show {record.id}"
     wanted = _REPORTED if message.provider_options.status_report else _GOOD
     if state in _GOOD and state in wanted:
@@ -119,14 +125,17 @@ def _problem(
     if state in _ENDED_BADLY or state == State.UNDELIVERED:
         return f"it is {state}: {look}"
     if state == State.QUEUED and not record.attempts:
-        waiting: Any = "some"
-        with suppress(exc.QueueUnavailable), translated(settings):
-            waiting = gateway.ledger.redis.llen(settings.send_queue)
-        return (
-            f"still queued after {timeout:g} s, {waiting} triggers wait: no worker may be "
-            f"consuming {settings.send_queue}; start one with: celery -A workers worker"
-        )
+        queue = gateway.settings.send_queue
+        if not _consumed(gateway):
+            return f"still queued after {timeout:g} s: {start_worker(queue)}"
+        waiting = gateway.ledger.queued_triggers()[queue]
+        return f"still queued after {timeout:g} s, {waiting} triggers wait: the workers are busy"
     return f"it is {state} after {timeout:g} s, and goes on by itself: {look}"
+
+
+def _consumed(gateway: Gateway) -> bool:
+    """Is a live worker consuming the queue of what is to be sent?"""
+    return gateway.settings.send_queue in consumed(gateway.ledger.workers())
 
 
 def _tell(message: OutgoingMessage, wait: bool) -> None:

@@ -72,8 +72,9 @@ local function accepted_at(id)
 end
 
 -- Moves a message into a state: the index by state, the due set of its lane (`look` is when
--- somebody must next look; nil: it is final), and the day on which it is forgotten.
-local function enter(id, from, to, look, error)
+-- somebody must next look; nil: it is final), and the day on which it is forgotten. `error` and
+-- `provider` (if not that of the last attempt) are what its end is counted under.
+local function enter(id, from, to, look, error, provider)
   if from then
     if LANE[from] then redis.call('ZREM', due_key(LANE[from]), id) end
     redis.call('ZREM', key('state', from), id)
@@ -81,7 +82,8 @@ local function enter(id, from, to, look, error)
   redis.call('HSET', key('msg', id), 'state', to)
   redis.call('ZADD', key('state', to), NOW, id)
   if ENDS[to] and from ~= to then
-    count('ended', to, redis.call('HGET', key('msg', id), 'provider') or '', error or '')
+    provider = provider or redis.call('HGET', key('msg', id), 'provider') or ''
+    count('ended', to, provider, error or '')
   end
   if look then
     redis.call('ZADD', due_key(LANE[to]), look, id)
@@ -131,7 +133,7 @@ end
 -- delivered: the operator chose to send again.
 local function apply_report(id, attempt, state, provider, code)
   local hash = key('msg', id)
-  local m = read(hash, 'state', 'reported', 'first', 'report', 'sent_at')
+  local m = read(hash, 'state', 'reported', 'first', 'report', 'sent_at', 'attempt')
   if not m.state then return false end
   local old = attempt < tonumber(m.first or 1) and state ~= 'delivered'
   note(id, { state = state, why = old and 'report of an earlier sending' or 'report',
@@ -142,8 +144,9 @@ local function apply_report(id, attempt, state, provider, code)
   local waits = CLAIMABLE[m.state]
   if waits and (state == 'expired' or state == 'undelivered') then return false end
   if RANK[state] <= rank_of(m.state, m.reported) then return false end
-  enter(id, m.state, state, report_look(state, m.report))
-  if state == 'delivered' and m.sent_at then
+  enter(id, m.state, state, report_look(state, m.report), nil, provider)
+  -- `sent_at` is that of the last attempt; an earlier one was never seen to be sent.
+  if state == 'delivered' and m.sent_at and attempt == tonumber(m.attempt) then
     observe('delivered', provider, math.max(0, NOW - m.sent_at))
   end
   return true

@@ -101,7 +101,7 @@ class Ledger(Watching):
             self.hidden(wire.content_of(message)),
             1 if options.status_report else "",
             1 if options.on_unknown == "resend" else "",
-            self.settings.send_queue,
+            self.settings.send_key,
             self.settings.bulk_watermark if bulk else self.settings.watermark,
             client=client,
         )
@@ -175,10 +175,17 @@ class Ledger(Watching):
         event = new_id()
         return self._scripts.run("cancel", id, event), event
 
-    def requeue(self, id: str, expires: float | None) -> str:
-        """Send again; returns the state before. ``expires`` in minutes."""
-        state: str = self._scripts.run("requeue", id, int(expires * 60_000) if expires else "")
-        return state
+    def requeue(self, id: str, expires: float | None, *, bulk: bool = False) -> tuple[str, bool]:
+        """Send again; (state before, is it to be published). ``expires`` in minutes."""
+        s = self.settings
+        before, publish = self._scripts.run(
+            "requeue",
+            id,
+            int(expires * 60_000) if expires else "",
+            s.send_key,
+            s.bulk_watermark if bulk else s.watermark,
+        )
+        return before, bool(publish)
 
     def decide(self, id: str, state: State) -> str:
         """Settle an unknown message by hand; returns the state before."""

@@ -1,18 +1,21 @@
 -- Sends again what an operator wants sent again: a new generation.
--- ARGV: id, validity (ms, or '')
--- Returns: state before it, or 'gone'
+-- ARGV: id, validity (ms, or ''), queue, watermark
+-- Returns: state before it, or 'gone'; publish (1 or 0)
 local id = ARGV[1]
 local hash = key('msg', id)
 local m = read(hash, 'state', 'attempt')
 local again = { failed = true, expired = true, undelivered = true, unknown = true }
-if not m.state then return 'gone' end
-if not again[m.state] then return m.state end
-enter(id, m.state, 'queued', NOW + GRACE)
+if not m.state then return { 'gone', 0 } end
+if not again[m.state] then return { m.state, 0 } end
+local expires = ARGV[2] ~= '' and NOW + tonumber(ARGV[2]) or nil
+-- As in accept: while the broker's queue is long it just stays due, and upkeep publishes it.
+local publish = redis.call('LLEN', ARGV[3]) < tonumber(ARGV[4])
+enter(id, m.state, 'queued', sooner(publish and NOW + GRACE or NOW, expires))
 -- Reports of the attempts until now no longer count against it.
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)
 redis.call('HDEL', hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling')
-if ARGV[2] ~= '' then redis.call('HSET', hash, 'expires', NOW + tonumber(ARGV[2])) end
+if expires then redis.call('HSET', hash, 'expires', expires) end
 redis.call('HDEL', hash, 'sent_at')
 note(id, { state = 'queued', why = 'requeued by an operator' })
 count('requeued')
-return m.state
+return { m.state, publish and 1 or 0 }

@@ -52,8 +52,6 @@ elseif pause and redis.call('HGET', pause, 'probe') == token then
   redis.call('HDEL', pause, 'probe', 'probe_until') -- it told nothing: let another one probe
 end
 
-if o.error then count('errors', o.provider or '', o.error, o.verdict) end
-
 local events = {}
 if o.verdict == 'sent' then
   for _, pid in ipairs(o.msgids) do
@@ -68,6 +66,11 @@ if not ours or (m.state ~= 'sending' and m.state ~= 'unknown' and o.verdict ~= '
   note(id, { state = m.state, why = 'late outcome: ' .. o.verdict, provider = o.provider,
              attempt = attempt, error = o.error, code = o.code })
   return { m.state, '', '', '', unpack(events) }
+end
+-- Once for each attempt: one whose successor is paused settles a second time.
+local same = token .. '.' .. attempt .. '.'
+if o.error and string.sub(m.settled or '', 1, #same) ~= same then
+  count('errors', o.provider or '', o.error, o.verdict)
 end
 redis.call('HSET', hash, 'settled', mark)
 redis.call('HDEL', hash, 'calling')

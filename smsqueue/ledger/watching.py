@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.looking import Looking
 from smsqueue.ledger.records import Record, parse_record
-from smsqueue.states import State
+from smsqueue.states import EventState, State
 
-__all__ = ["LANES", "Backlog", "Pause", "Watching", "Worker"]
+__all__ = ["LANES", "Backlog", "Pause", "Server", "Watching", "Worker"]
 
 #: ``send``: messages that wait. ``watch``: leases and waits for reports. ``hook``: events.
 LANES = ("send", "watch", "hook")
@@ -67,6 +67,18 @@ class Worker:
         return self.ago < _GONE
 
 
+class Server(NamedTuple):
+    """The Redis server that holds the ledger."""
+
+    version: str
+    #: Bytes in use, and the most that it may use; 0: no limit.
+    used: int
+    max: int
+    #: Does it write an append-only file, and what does it do when it is full?
+    aof: bool
+    policy: str
+
+
 class Watching(Looking):
     """The part of the ledger that monitoring and operators read."""
 
@@ -99,13 +111,38 @@ class Watching(Looking):
             first: Any = self.redis.zrange(self._key("state", state), 0, 0, withscores=True)
         return max(0.0, self.now() - first[0][1] / 1000) if first else 0.0
 
+    def entered(self, state: State | EventState, since: datetime) -> int:
+        """How many came into a state at a time or later, and are still in it."""
+        least = int(since.timestamp() * 1000)
+        with translated(self.settings):
+            number: Any = self.redis.zcount(self._key("state", state), least, "+inf")
+        return int(number)
+
+    def expires(self, id: str) -> datetime | None:
+        """Until when a message may be sent; None: there is no limit."""
+        with translated(self.settings):
+            ms: Any = self.redis.hget(self._key("msg", id), "expires")
+        return datetime.fromtimestamp(int(float(ms)) / 1000, UTC) if ms else None
+
+    def server(self) -> Server:
+        """What Redis tells of itself."""
+        with translated(self.settings):
+            info: Any = self.redis.info()
+        return Server(
+            str(info["redis_version"]),
+            int(info["used_memory"]),
+            int(info.get("maxmemory", 0)),
+            bool(info.get("aof_enabled")),
+            str(info.get("maxmemory_policy", "noeviction")),
+        )
+
     def queued_triggers(self) -> dict[str, int]:
         """Length of the broker's queues, by name."""
         names = (self.settings.send_queue, self.settings.hook_queue)
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
-            for name in names:
-                pipe.llen(name)
+            for key in (self.settings.send_key, self.settings.hook_key):
+                pipe.llen(key)
             return dict(zip(names, pipe.execute(), strict=True))
 
     def pauses(self) -> list[Pause]:

@@ -175,7 +175,8 @@ class Bench:
     def keys(self) -> set[str]:
         """The ledger's keys, without the namespace."""
         prefix = self.settings.namespace + ":"
-        return {str(k).removeprefix(prefix) for k in self.redis.scan_iter(prefix + "*", count=1000)}
+        keys = {str(k).removeprefix(prefix) for k in self.redis.scan_iter(prefix + "*", count=1000)}
+        return {key for key in keys if not key.startswith("broker:")}
 
     def events(self, kind: str | None = None) -> list[str]:
         """Ids of the events there are, whatever their state."""
@@ -191,7 +192,7 @@ class Bench:
 
     def published(self, queue: str | None = None) -> int:
         """Triggers in a broker queue (the sends', if none is named)."""
-        length: Any = self.redis.llen(queue or self.settings.send_queue)
+        length: Any = self.redis.llen(queue or self.settings.send_key)
         return int(length)
 
     def now(self) -> int:

@@ -186,9 +186,9 @@ def test_an_event_whose_worker_died_is_run_by_another(bench: Bench, provider: To
     assert bench.hooks.run(event).state == "waiting"
     bench.redis.hset(bench.key("event", event), "lease", 1)
     bench.redis.zadd(bench.key("due", "hook"), {event: 1})
-    bench.redis.delete(bench.settings.hook_queue)
+    bench.redis.delete(bench.settings.hook_key)
     bench.upkeep.turn()
-    assert bench.published(bench.settings.hook_queue) == 1
+    assert bench.published(bench.settings.hook_key) == 1
     assert bench.hooks.run(event).state == "done"
     assert bench.ledger.hook_settle(event, "dead", "retry", delay=0, why="", done=())[0] == "done"
     assert good.calls == 1
@@ -225,13 +225,13 @@ def test_a_handler_that_ends_after_its_lease_leaves_nothing_behind(
 
 def test_a_lost_trigger_of_an_event_is_published_again(bench: Bench, provider: Told) -> None:
     event = _receive(bench)
-    bench.redis.delete(bench.settings.hook_queue)
+    bench.redis.delete(bench.settings.hook_key)
     bench.upkeep.turn()
-    assert bench.published(bench.settings.hook_queue) == 0
+    assert bench.published(bench.settings.hook_key) == 0
     bench.redis.zadd(bench.key("due", "hook"), {event: 1})
     bench.upkeep.turn()
     bench.upkeep.turn()
-    assert bench.published(bench.settings.hook_queue) == 1
+    assert bench.published(bench.settings.hook_key) == 1
 
 
 def test_handlers_get_the_message_as_it_came(bench: Bench, provider: Told) -> None:

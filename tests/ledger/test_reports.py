@@ -195,7 +195,7 @@ def test_a_parked_report_is_heard_matched_once_its_send_is_settled(
     provider.then(meanwhile)
     id = bench.send()
     bench.deliver(id)
-    assert bench.published(bench.settings.hook_queue) == 1
+    assert bench.published(bench.settings.hook_key) == 1
     assert bench.ledger.counts()["parked"] == 0
     bench.run_hooks()
     assert [status.id for status in heard] == [id]

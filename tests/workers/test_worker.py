@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from smsqueue import Gateway, OutgoingMessage
+from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.states import EventState, State
 
 LOOPBACK = """
@@ -121,7 +121,7 @@ def test_a_lost_trigger_is_published_again(
     gateway: Gateway, start_worker: Callable[..., Any], until: Callable[..., None]
 ) -> None:
     sent = gateway.send(OutgoingMessage("15550006", "fine"))
-    gateway.ledger.redis.delete(gateway.settings.send_queue)  # as celery purge does
+    gateway.ledger.redis.delete(gateway.settings.send_key)  # as celery purge does
     gateway.ledger.redis.zadd(f"{gateway.settings.namespace}:due:send", {sent.id or "": 0})
     start_worker(FLAKY)
     until(lambda: gateway.lookup(sent.id or "").state == State.SENT)
@@ -170,3 +170,18 @@ def test_a_worker_without_a_usable_gateway_says_why_and_ends(
         assert worker.process.wait(timeout=60) != 0
         assert words in worker.text()
         assert "Traceback" not in worker.text()
+
+
+def test_all_that_is_kept_in_redis_has_the_namespace(
+    redis_server: Callable[..., Any], start_worker: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    settings = Settings(redis_url=redis_server().url, namespace="shop")
+    given = {"SMSQUEUE_REDIS_URL": settings.redis_url, "SMSQUEUE_NAMESPACE": "shop"}
+    start_worker(LOOPBACK, **given)
+    with Gateway(settings) as gateway:
+        sent = gateway.send(OutgoingMessage("15550001", "well?"))
+        until(lambda: gateway.lookup(sent.id or "").state == State.SENT)
+        keys = {str(key) for key in gateway.ledger.redis.scan_iter(count=1000)}
+        channels = {str(name) for name in gateway.ledger.redis.pubsub_channels()}
+    assert keys
+    assert [name for name in keys | channels if not name.startswith("shop:")] == []
