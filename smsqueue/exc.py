@@ -1,6 +1,6 @@
 """Every error that a send can end in.
 
-The nine classes of smsframework's manual, with facts attached, and the two that a queue adds.
+The nine classes of smsframework's manual, with facts attached, and the three that a queue adds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ __all__ = [
     "ConnectionError",
     "CreditError",
     "IdempotencyConflict",
+    "LedgerError",
     "LimitsError",
     "MessageSendError",
     "ProviderError",
@@ -89,6 +90,10 @@ class QueueUnavailable(ConnectionError):
 
     #: Of ``send_many``: the messages that were confirmed.
     accepted: Sequence[Any] = ()
+
+
+class LedgerError(QueueUnavailable):
+    """Redis is there, and answered with an error that repeating the command will not change."""
 
 
 class IdempotencyConflict(RequestError):

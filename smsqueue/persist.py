@@ -18,11 +18,13 @@ T = TypeVar("T")
 
 def persist(command: Callable[[], T]) -> T:
     """Repeat a command of the ledger until Redis confirms it: the message is in our hands, and
-    its outcome must not be lost."""
+    its outcome must not be lost. LedgerError, which no repetition ends, is raised."""
     pause, idle = 0.2, threading.Event()
     while True:
         try:
             return command()
+        except exc.LedgerError:
+            raise
         except exc.QueueUnavailable as error:
             log.error("waiting for Redis: %s", error)
             idle.wait(pause)

@@ -21,6 +21,17 @@ __all__ = ["Scripts", "connect", "translated"]
 #: Refused when memory is full; every other script ends what was accepted before and may go on.
 _TAKE_IN = {"accept", "receive"}
 
+#: Words of errors that say how Redis is now, not what is wrong with the command.
+_FOR_NOW = (
+    "BUSY",
+    "MISCONF",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "UNKILLABLE",
+    "max number of clients",
+)
+
 
 def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     """A client whose every command ends within about ``timeout`` seconds."""
@@ -43,9 +54,17 @@ def translated(settings: Settings) -> Iterator[None]:
     try:
         yield
     except redis.exceptions.RedisError as error:
-        raise exc.QueueUnavailable(_advice(settings, error)) from error
+        raise _kind(error)(_advice(settings, error)) from error
     except OSError as error:  # a host name that does not resolve, a socket file that is not there
         raise exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}") from error
+
+
+def _kind(error: redis.exceptions.RedisError) -> type[exc.QueueUnavailable]:
+    # What Redis says of its own condition has mostly a class of its own.
+    lasting = type(error) in (redis.exceptions.ResponseError, redis.exceptions.DataError)
+    if lasting and not any(word in str(error) for word in _FOR_NOW):
+        return exc.LedgerError
+    return exc.QueueUnavailable
 
 
 def _advice(settings: Settings, error: redis.exceptions.RedisError) -> str:

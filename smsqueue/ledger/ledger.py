@@ -7,9 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import redis
-
-from smsqueue import exc, wire
+from smsqueue import wire
 from smsqueue.ids import new_id
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.watching import Watching
@@ -251,6 +249,4 @@ def _for_lua(value: Any) -> str:
 
 
 def _accepted(answer: Any) -> Accepted:
-    if isinstance(answer, redis.exceptions.ResponseError):
-        raise exc.QueueUnavailable(str(answer))
     return Accepted(answer[0], answer[1], bool(int(answer[2])))
