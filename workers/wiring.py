@@ -65,6 +65,12 @@ class _Engine(bootsteps.StartStopStep):
         gateway = _load(settings)
         consumes = {queue.name for queue in app.amqp.queues.consume_from.values()}
         sends, hooks = settings.send_queue in consumes, settings.hook_queue in consumes
+        if not sends and not hooks:
+            sys.exit(
+                f"smsqueue: this worker consumes {', '.join(sorted(consumes))}, but the queues of "
+                f"the namespace {settings.namespace!r} are {settings.send_queue} and "
+                f"{settings.hook_queue}: correct -Q or SMSQUEUE_NAMESPACE"
+            )
         slots = Slots(
             parent.concurrency or settings.concurrency,
             groups=(len(gateway.providers) if sends else 0) + hooks,

@@ -172,6 +172,16 @@ def test_a_worker_without_a_usable_gateway_says_why_and_ends(
         assert "Traceback" not in worker.text()
 
 
+def test_a_worker_on_queues_of_another_namespace_says_so_and_ends(
+    start_worker: Callable[..., Any],
+) -> None:
+    worker = start_worker(LOOPBACK, "-Q", "other.send", wait=False)
+    assert worker.process.wait(timeout=60) != 0
+    assert "this worker consumes other.send" in worker.text()
+    assert "correct -Q or SMSQUEUE_NAMESPACE" in worker.text()
+    assert "Traceback" not in worker.text()
+
+
 def test_all_that_is_kept_in_redis_has_the_namespace(
     redis_server: Callable[..., Any], start_worker: Callable[..., Any], until: Callable[..., None]
 ) -> None:
