@@ -9,7 +9,7 @@
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
-PACKAGES := smsqueue workers receivers
+PACKAGES := smsqueue workers receivers benchmarks
 ARGS ?=
 
 .PHONY: help
@@ -20,6 +20,7 @@ help:
 	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make check   all that CI runs: lint, the wheel in a clean environment, test"
 	@echo "make format  let ruff rewrite what make lint would complain about"
+	@echo "make bench   measure what the gateway costs beside bare Celery and bare Flask"
 	@echo "make build   build sdist and wheel into dist/"
 	@echo "make setup   only make .venv (and bring it up to date)"
 	@echo "make clean   remove .venv, dist/ and all caches"
@@ -59,6 +60,10 @@ check: lint test-wheel test
 .PHONY: build wheel
 build wheel: setup
 	@$(BIN)/python -m build --no-isolation
+
+.PHONY: bench
+bench: setup
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: clean
 clean:

@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from receivers.health import health
 from receivers.logs import set_up_logs
+from receivers.metrics import metrics
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.loader import LoaderError, load_gateway
@@ -42,6 +43,7 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     try:
         gateway = gateway or load_gateway(settings or Settings())
         prefixes = _prefixes(settings or gateway.settings)
+        page = metrics(gateway, settings or gateway.settings)
     except (LoaderError, SettingsError) as error:
         if click.get_current_context(silent=True):  # flask run: then it shows no traceback
             raise click.ClickException(str(error)) from None
@@ -56,6 +58,8 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     app.register_error_handler(HTTPException, plain)
     app.after_request(_log_unknown)
     app.register_blueprint(health(gateway))
+    if page:
+        app.register_blueprint(page)
     for prefix in prefixes:
         gateway.receiver_blueprints_register(app, prefix)
     _warn(gateway)

@@ -59,12 +59,13 @@ class Desk:
 
     def cancel(self, id: str) -> bool:
         """Cancel a message that waits; False if it does not wait (any more)."""
-        before, event = self.ledger.cancel(id)
+        before, event, close = self.ledger.cancel(id)
         self._known(id, before)
         if before not in ("queued", "scheduled", "retrying"):
             return False
         transition(log, id, State.CANCELLED, why="by an operator")
-        self.queue.deliver([(id, 0)])
+        if close:
+            self.queue.deliver([(id, 0)])
         self.queue.hook([event])
         return True
 
@@ -92,11 +93,12 @@ class Desk:
         if state not in SETTLED_BY_HAND:
             allowed = ", ".join(sorted(SETTLED_BY_HAND))
             raise ValueError(f"a message cannot be settled as {state!r}, only as {allowed}")
-        before = self._known(id, self.ledger.decide(id, State(state)))
-        if before != "unknown":
+        before, close = self.ledger.decide(id, State(state))
+        if self._known(id, before) != "unknown":
             return False
         transition(log, id, state, why="by an operator")
-        self.queue.deliver([(id, 0)])
+        if close:
+            self.queue.deliver([(id, 0)])
         return True
 
     def _known(self, id: str, before: str) -> str:

@@ -206,10 +206,10 @@ class Gateway(Registry, Desk):
             self.onReceive(message)
             return
         provider = self._providers.get(message.provider or "")
-        new, message.id = self.ledger.receive(
+        publish, message.id = self.ledger.receive(
             message, repeats=provider is None or provider.unique_msgids
         )
-        if new:
+        if publish:
             self.queue.hook([message.id])
 
     def receive_status(self, status: MessageStatus) -> None:
@@ -223,7 +223,7 @@ class Gateway(Registry, Desk):
         report = self.ledger.report(status, pids=[str(status.msgid)] if known else [])
         if report.moved:
             transition(log, report.id, status.state, provider=status.provider, why="report")
-        if report.matched:
+        if report.event:
             self.queue.hook([report.event])
         if report.close:
             self.queue.deliver([(report.close, 0)])

@@ -108,8 +108,8 @@ class Queue:
         self._publish(DELIVER, self.settings.send_queue, triggers)
 
     def hook(self, events: Iterable[str]) -> None:
-        """Publish triggers of events."""
-        self._publish(HOOK, self.settings.hook_queue, ((event, 0) for event in events))
+        """Publish triggers of events; "" stands for none."""
+        self._publish(HOOK, self.settings.hook_queue, [(event, 0) for event in events if event])
 
     def _publish(self, task: str, queue: str, triggers: Iterable[tuple[str, int]]) -> None:
         from kombu.exceptions import KombuError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from smsqueue.messages import OutgoingMessage
@@ -27,12 +28,15 @@ class Registry:
         """Register a provider; the first one becomes the default.
 
         Raises:
-            AssertionError: not a provider class, or the name is not a str or is taken.
+            AssertionError: not a provider class, or the name cannot be used or is taken.
         """
         if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
             raise AssertionError("Provider does not implement IProvider")
-        if not isinstance(name, str) or not name:
-            raise AssertionError("Provider name must be a non-empty string")
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+            raise AssertionError(
+                f"Provider name is {name!r}: use 1 to 64 letters, digits, dots, dashes and "
+                "underscores; it is a part of the webhooks' addresses"
+            )
         if name in self._providers:
             raise AssertionError(f"Provider is already registered: {name!r}")
         provider = Provider(self, name, **config)

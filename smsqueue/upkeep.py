@@ -51,7 +51,6 @@ class Upkeep:
 
     def turn(self) -> bool:
         """One round over all lanes; True if something was due, so that more may be."""
-        s = self.settings
         lapsed = self.ledger.sweep(_QUOTA, self.max_tries)
         for lapse in lapsed:
             transition(
@@ -64,9 +63,9 @@ class Upkeep:
             )
         self.queue.deliver([(lapse.id, 0) for lapse in lapsed])
         self.queue.hook([lapse.event for lapse in lapsed if lapse.event])
-        events = self.ledger.take("hook", _QUOTA, s.hook_key, s.watermark)
+        events = self.ledger.take("hook", _QUOTA)
         self.queue.hook(event for event, _ in events)
-        messages = self.ledger.take("send", _QUOTA, s.send_key, s.bulk_watermark)
+        messages = self.ledger.take("send", _QUOTA)
         self.queue.deliver(messages)
         return bool(events or messages)
 

@@ -8,10 +8,14 @@ import sys
 import click
 
 from smsqueue.cli.base import Group
-from smsqueue.cli.looking import find, list_, show
+from smsqueue.cli.checking import check
+from smsqueue.cli.listing import list_
+from smsqueue.cli.looking import find, show
+from smsqueue.cli.providing import providers
 from smsqueue.cli.repairing import cancel, replay, requeue, settle
 from smsqueue.cli.running import demo, dev, simulator
 from smsqueue.cli.sending import send
+from smsqueue.cli.status import status
 
 __all__ = ["main"]
 
@@ -32,4 +36,6 @@ def main() -> None:
 for _command in (dev, demo, simulator, send, show, find, list_):
     main.add_command(_command)
 for _command in (cancel, requeue, settle, replay):
+    main.add_command(_command)
+for _command in (status, check, providers):
     main.add_command(_command)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 from smsqueue import exc
 from smsqueue.gateway import Gateway
-from smsqueue.loader import LoaderError
+from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = [
     "Group",
+    "columns",
     "json_option",
     "kept",
+    "loaded",
     "opened",
     "reveal_option",
     "screen",
@@ -75,6 +79,12 @@ def opened() -> Iterator[Gateway]:
         yield gateway
 
 
+def loaded(settings: Settings) -> Gateway:
+    """The application's gateway, as a worker loads it."""
+    with redirect_stdout(sys.stderr):  # what the application prints is no part of a document
+        return load_gateway(settings, queued=True)
+
+
 def kept(settings: Settings) -> str:
     """How long records are kept, in words."""
     return f"records are kept {settings.retention / 86400:g} days after their end"
@@ -86,6 +96,14 @@ def screen(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = 200
     return console
+
+
+def columns(*names: str) -> Table:
+    """A table of which a narrow terminal cuts nothing."""
+    table = Table(*names, box=None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 def show_json(value: Any) -> None:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from smsqueue import exc
-from smsqueue.cli.base import json_option, opened, show_json
-from smsqueue.cli.shown import clean
+from smsqueue.cli.acting import Act, act
+from smsqueue.cli.base import json_option, opened
+from smsqueue.cli.filters import Filters, filters
+from smsqueue.cli.picking import confirm, named, picked
 from smsqueue.gateway import Gateway
-from smsqueue.states import SETTLED_BY_HAND
+from smsqueue.states import SETTLED_BY_HAND, WAITING, EventState, State
 
 __all__ = ["cancel", "replay", "requeue", "settle"]
 
-_ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
+_AGAIN = (State.FAILED, State.EXPIRED, State.UNDELIVERED, State.UNKNOWN)
+_UNKNOWN = (State.UNKNOWN,)
+_OVER = (EventState.DEAD, EventState.UNHEARD, EventState.DONE)
+
+
+def _many(*states: State) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Ids, or filters for messages in some states."""
+    decorators: list[Callable[..., Any]] = [
+        click.argument("ids", metavar="[ID...|-]", nargs=-1),
+        filters(states),
+        click.option("--dry-run", is_flag=True, help="Only say what would be done."),
+        click.option("--yes", is_flag=True, help="Do not ask before filters act."),
+        json_option,
+    ]
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return add
 
 
 def _minutes(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -25,16 +46,23 @@ def _minutes(context: click.Context, option: click.Parameter, value: float | Non
 
 
 @click.command()
-@_ids
-@json_option
-def cancel(ids: tuple[str, ...], as_json: bool) -> None:
-    """Cancel messages that wait to be sent."""
+@_many(*WAITING)
+def cancel(ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **given: Any) -> None:
+    """Cancel messages that wait to be sent.
+
+    By their ids ('-': read from standard input), or by filters, of which --state must be one.
+    """
+
+    def end(gateway: Gateway, id: str, bulk: bool) -> bool:
+        return gateway.cancel(id)
+
     allowed = "only what is queued, scheduled or retrying can be cancelled"
-    _each(ids, Gateway.cancel, "cancelled", allowed, as_json)
+    what = Act("Cancel", "cancelled", State.CANCELLED, WAITING, allowed, end)
+    _do(what, ids, Filters(**given), dry_run, yes, as_json)
 
 
 @click.command()
-@_ids
+@_many(*_AGAIN)
 @click.option(
     "--expires",
     type=float,
@@ -42,70 +70,83 @@ def cancel(ids: tuple[str, ...], as_json: bool) -> None:
     metavar="MINUTES",
     help="New validity from now.",
 )
-@json_option
-def requeue(ids: tuple[str, ...], expires: float | None, as_json: bool) -> None:
+def requeue(
+    ids: tuple[str, ...],
+    expires: float | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Send failed, expired, undelivered or unknown messages again.
 
+    By their ids ('-': read from standard input), or by filters, of which --state must be one.
     An unknown one may have arrived: then it arrives twice.
     """
+    asked = Filters(**given)
+    if State.UNKNOWN in asked.states:
+        click.echo(
+            "warning: unknown messages may have arrived: those that did arrive twice", err=True
+        )
+
+    def again(gateway: Gateway, id: str, bulk: bool) -> bool:
+        return gateway.requeue(id, expires, bulk=bulk)
+
     allowed = "only what is failed, expired, undelivered or unknown can be sent again"
-    _each(ids, lambda g, id: g.requeue(id, expires), "queued again", allowed, as_json)
+    what = Act("Send again", "queued again", State.QUEUED, _AGAIN, allowed, again)
+    _do(what, ids, asked, dry_run, yes, as_json)
 
 
 @click.command()
-@click.argument("id")
-@click.argument("state", type=click.Choice(sorted(map(str, SETTLED_BY_HAND))))
-@json_option
-def settle(id: str, state: str, as_json: bool) -> None:
-    """Say what became of an unknown message."""
-    allowed = "only what is unknown can be settled by hand"
-    _each([id], lambda g, id: g.settle(id, state), f"settled as {state}", allowed, as_json)
-
-
-@click.command()
-@click.argument("event")
-@json_option
-def replay(event: str, as_json: bool) -> None:
-    """Give an event that is dead, unheard or done to all handlers again."""
-    allowed = "only what is dead, unheard or done can be replayed"
-    _each([event], Gateway.replay, "given to the hooks again", allowed, as_json)
-
-
-def _each(
-    ids: Iterable[str],
-    act: Callable[[Gateway, str], bool],
-    done: str,
-    allowed: str,
-    as_json: bool,
+@_many(*_UNKNOWN)
+@click.option(
+    "--as",
+    "state",
+    required=True,
+    type=click.Choice(sorted(map(str, SETTLED_BY_HAND))),
+    help="What became of them.",
+)
+def settle(
+    ids: tuple[str, ...], state: str, dry_run: bool, yes: bool, as_json: bool, **given: Any
 ) -> None:
-    """Act on each id, one line each; what cannot be done does not stop the rest."""
-    results: list[dict[str, Any]] = []
-    away: exc.QueueUnavailable | None = None
+    """Say what became of unknown messages.
+
+    By their ids ('-': read from standard input), or by filters, of which --state must be one.
+    """
+
+    def decide(gateway: Gateway, id: str, bulk: bool) -> bool:
+        return gateway.settle(id, state)
+
+    allowed = "only what is unknown can be settled by hand"
+    what = Act(f"Settle as {state}", f"settled as {state}", state, _UNKNOWN, allowed, decide)
+    _do(what, ids, Filters(**given), dry_run, yes, as_json)
+
+
+@click.command()
+@click.argument("events", metavar="EVENT...|-", nargs=-1, required=True)
+@json_option
+def replay(events: tuple[str, ...], as_json: bool) -> None:
+    """Give events that are dead, unheard or done to all handlers again.
+
+    '-': their ids are read from standard input.
+    """
+
+    def again(gateway: Gateway, id: str, bulk: bool) -> bool:
+        return gateway.replay(id)
+
+    allowed = "only what is dead, unheard or done can be replayed"
+    what = Act("Replay", "given to the hooks again", EventState.WAITING, _OVER, allowed, again)
     with opened() as gateway:
-        for id in ids:
-            try:
-                ok, problem = act(gateway, id), None
-                state = _state(gateway, id)
-                if not ok:
-                    problem = f"it is {state}: {allowed}" if state else "it is gone"
-            except LookupError as error:
-                ok, state, problem = False, None, str(error)
-            except exc.QueueUnavailable as error:
-                away = error
-                break
-            results.append({"id": id, "done": ok, "state": state, "problem": problem})
-            if not as_json:
-                click.echo(f"{clean(id)}: {done if ok else problem}", err=not ok)
-    if as_json:
-        show_json({"results": results})
-    if away:
-        raise away
-    if not all(result["done"] for result in results):
-        raise click.exceptions.Exit(1)
+        act(gateway, what, dict.fromkeys(named(events)), dry=False, as_json=as_json)
 
 
-def _state(gateway: Gateway, id: str) -> str | None:
-    record = gateway.ledger.read(id)
-    if record is not None:
-        return record.state
-    return (gateway.ledger.read_event(id) or {}).get("state")
+def _do(
+    what: Act, ids: tuple[str, ...], asked: Filters, dry: bool, yes: bool, as_json: bool
+) -> None:
+    with opened() as gateway:
+        chosen = picked(gateway, ids, asked)
+        if chosen and asked and not (dry or yes):
+            confirm(len(chosen), what.verb)
+        if not (chosen or as_json):
+            click.echo("no message fits" if asked else "no ids on standard input")
+        act(gateway, what, chosen, dry=dry, as_json=as_json)

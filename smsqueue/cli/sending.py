@@ -36,9 +36,7 @@ _GOOD = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
 @click.option("--provider", help="Name of the provider; without one, the router decides.")
 @click.option("--route", multiple=True, help="A value for the router; may be repeated.")
 @click.option("--key", help="Idempotency key: sends with the same key are one message.")
-@click.option(
-    "--at", callback=aware, help="When to send, with time zone: 2030-01-31T09:00+01:00."
-)
+@click.option("--at", callback=aware, help="When to send, with time zone: 2030-01-31T09:00+01:00.")
 @click.option("--expires", type=float, metavar="MINUTES", help="Not to be sent after this long.")
 @click.option("--report", is_flag=True, help="Ask for a delivery report.")
 @click.option("--wait", is_flag=True, help="Wait until it is sent (--report: reported).")

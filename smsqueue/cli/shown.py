@@ -11,21 +11,7 @@ from smsqueue.ids import time_of
 from smsqueue.ledger import Record
 from smsqueue.masking import mask
 
-__all__ = ["clean", "event_shown", "local", "looked_up", "message_shown"]
-
-
-def clean(value: Any) -> str:
-    """A value for a terminal: what would steer it is written as an escape sequence."""
-    text = "" if value is None else str(value)
-    return "".join(
-        c if c.isprintable() or c in "\n\u200d" else c.encode("unicode_escape").decode()
-        for c in text
-    )
-
-
-def local(at: datetime | None) -> str:
-    """A time as the user's clock shows it."""
-    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}" if at else ""
+__all__ = ["event_shown", "looked_up", "message_shown"]
 
 
 def looked_up(gateway: Gateway, id: str, reveal: bool) -> dict[str, Any] | None:

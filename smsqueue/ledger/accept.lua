@@ -1,6 +1,6 @@
 -- Takes a message in. Repeating it with the same id returns the first answer.
 -- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency
---       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), queue, watermark
+--       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), bulk (1 or '')
 -- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
 local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
@@ -50,8 +50,9 @@ redis.call('ZADD', key('number', number), NOW, id)
 note(id, { state = state, next = later and not_before or nil })
 count('accepted')
 
--- While the broker's queue is long the message just stays due, and upkeep publishes it in turn.
-local publish = not later and redis.call('LLEN', ARGV[10]) < tonumber(ARGV[11])
-local look = later and not_before or (publish and NOW + GRACE or NOW)
-enter(id, nil, state, sooner(look, expires))
-return { 'accepted', id, publish and 1 or 0 }
+if later then
+  enter(id, nil, state, sooner(not_before, expires))
+  return { 'accepted', id, 0 }
+end
+-- A fresh single message overtakes a campaign, whose messages wait for a shorter queue.
+return { 'accepted', id, queue_up(id, nil, expires, ARGV[10] ~= '' and BULK_WATERMARK or WATERMARK) }

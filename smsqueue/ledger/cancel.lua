@@ -1,10 +1,10 @@
 -- Cancels a message that waits.
 -- ARGV: id, event (id for the ending)
--- Returns: state before it, or 'gone'
+-- Returns: state before it, or 'gone'; the event if it is to be published, or ''; whether the
+--          message is (1 or 0), so that its task ends
 local id = ARGV[1]
 local state = redis.call('HGET', key('msg', id), 'state') or 'gone'
-if not CLAIMABLE[state] then return state end
+if not CLAIMABLE[state] then return { state, '', 0 } end
 enter(id, state, 'cancelled', nil)
 note(id, { state = 'cancelled', why = 'by an operator' })
-add_ending(ARGV[2], id, 'MessageError', 'cancelled')
-return state
+return { state, add_ending(ARGV[2], id, 'MessageError', 'cancelled'), closing() }

@@ -1,11 +1,19 @@
 -- Gives a message to one worker. Repeating it with the same token returns the first answer.
 -- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out)
--- Returns: 'claimed', data, attempts, tries, now, since (or '') | 'early', not_before | 'expired', event |
+-- Returns: 'claimed', data, attempts, tries, now, since (or '') | 'early', not_before | 'expired', event or '' |
 --          'state', state, next look or '', whether a report made it so (1 or '') | 'gone'
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
-local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported')
+local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out')
 if not m.state then return { 'gone' } end
+if m.out then
+  -- The queue is first in, first out: what was published before this one has left it, too.
+  local passed = key('passed')
+  if tonumber(m.out) > tonumber(redis.call('GET', passed) or 0) then
+    redis.call('SET', passed, m.out)
+  end
+  redis.call('HDEL', hash, 'out')
+end
 
 if not (m.state == 'sending' and m.token == token) then
   if not CLAIMABLE[m.state] then
@@ -15,8 +23,7 @@ if not (m.state == 'sending' and m.token == token) then
   if m.expires and tonumber(m.expires) <= NOW then
     enter(id, m.state, 'expired', nil)
     note(id, { state = 'expired', why = 'its validity ran out before it could be sent' })
-    add_ending(ARGV[5], id, 'MessageExpired', 'expired before it could be sent')
-    return { 'expired', ARGV[5] }
+    return { 'expired', add_ending(ARGV[5], id, 'MessageExpired', 'expired before it could be sent') }
   end
   if m.not_before and tonumber(m.not_before) > NOW then return { 'early', m.not_before } end
   enter(id, m.state, 'sending', NOW + lease)

@@ -1,7 +1,8 @@
 -- Shared by every script of the ledger. The header before this text sets the times, in
--- milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT, HOOK_LEASE.
--- KEYS[1] is the namespace. Time is Redis's own, so that workers' clocks do not matter.
-local NS = KEYS[1]
+-- milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT, HOOK_LEASE; and the lengths of the
+-- broker's queues above which no trigger is added: WATERMARK, BULK_WATERMARK.
+-- Time is Redis's own, so that workers' clocks do not matter.
+local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -106,9 +107,14 @@ local function report_look(state, report)
   return nil
 end
 
--- Records an event for the hooks; its trigger is published by whoever called the script, and
--- by upkeep if that is lost.
-local function add_event(event, kind, message, data, state, look)
+-- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
+local function room(queue, most) return redis.call('LLEN', queue) < most end
+
+-- Has a message whose task did not see its end to be published once more, for the monitors? It
+-- is nothing that anybody waits for, so not while the queue is long.
+local function closing() return room(SEND_QUEUE, WATERMARK) and 1 or 0 end
+
+local function put_event(event, kind, message, data, state, look)
   local hash = key('event', event)
   redis.call('HSET', hash, 'kind', kind, 'data', data, 'state', state)
   if message then redis.call('HSET', hash, 'message', message) end
@@ -116,10 +122,28 @@ local function add_event(event, kind, message, data, state, look)
   redis.call('ZADD', due_key('hook'), look, event)
 end
 
+-- Records an event for the hooks. Returns it if whoever called the script is to publish its
+-- trigger, else ''.
+local function add_event(event, kind, message, data)
+  local publish = room(HOOK_QUEUE, WATERMARK)
+  put_event(event, kind, message, data, 'waiting', publish and NOW + GRACE or NOW)
+  return publish and event or ''
+end
+
 -- What a message ended with that no report tells of: onStatus hears of it as of a report.
+-- Returns as add_event.
 local function add_ending(event, id, class, why, code)
   local status = { class = class, status = why, status_code = code, id = id }
-  add_event(event, 'status', id, cjson.encode(status), 'waiting', NOW + GRACE)
+  return add_event(event, 'status', id, cjson.encode(status))
+end
+
+-- A message waits, and its trigger is published now or not; returns whether. When it was
+-- published stays with it (`out`), so that a trigger that is still in the queue is not doubled.
+local function queue_up(id, from, expires, most)
+  local publish = room(SEND_QUEUE, most)
+  if publish then redis.call('HSET', key('msg', id), 'out', NOW) end
+  enter(id, from, 'queued', sooner(publish and NOW + GRACE or NOW, expires))
+  return publish and 1 or 0
 end
 
 -- A message's rank: what was given up here (failed, cancelled, expired without a report) ranks

@@ -89,6 +89,7 @@ class Scripts:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._settings = settings
+        self._keys = [settings.namespace, settings.send_key, settings.hook_key]
         self._scripts: dict[str, Script] = {}
 
     @cached_property
@@ -101,7 +102,9 @@ class Scripts:
             "PARK_WAIT": s.park_wait,
             "HOOK_LEASE": s.hook_lease,
         }
-        lines = [f"local {name} = {int(seconds * 1000)}" for name, seconds in times.items()]
+        numbers = {name: int(seconds * 1000) for name, seconds in times.items()}
+        numbers |= {"WATERMARK": s.watermark, "BULK_WATERMARK": s.bulk_watermark}
+        lines = [f"local {name} = {number}" for name, number in numbers.items()]
         common = files(__package__).joinpath("common.lua").read_text("utf-8")
         return "\n".join(lines) + "\n" + common
 
@@ -119,4 +122,4 @@ class Scripts:
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
         """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
         with translated(self._settings):
-            return self._script(name)(keys=[self._settings.namespace], args=args, client=client)
+            return self._script(name)(keys=self._keys, args=args, client=client)

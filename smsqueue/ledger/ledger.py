@@ -34,16 +34,15 @@ class Transition(NamedTuple):
     look: int | None
     #: The attempt that has begun at the next provider, None if none has.
     attempt: int | None
-    #: Events whose triggers are to be published.
+    #: Events whose triggers are to be published; "" stands for one that is not.
     events: list[str]
 
 
 class Reported(NamedTuple):
     """The answer to a delivery report."""
 
-    #: Its message is known: its hook is due now, not later.
-    matched: bool
-    event: str
+    #: The event, if it is to be published.
+    event: str | None
     #: Id of a message whose task saw no such end, to be published once more.
     close: str | None
     #: Id of its message, and whether the report moved that on.
@@ -57,7 +56,7 @@ class Lapse(NamedTuple):
     id: str
     #: What it is now.
     state: str
-    #: The event that tells of its end, if that was its end.
+    #: The event that tells of its end, if it is to be published.
     event: str | None
 
 
@@ -99,13 +98,12 @@ class Ledger(Watching):
             self.hidden(wire.content_of(message)),
             1 if options.status_report else "",
             1 if options.on_unknown == "resend" else "",
-            self.settings.send_key,
-            self.settings.bulk_watermark if bulk else self.settings.watermark,
+            1 if bulk else "",
             client=client,
         )
 
     def receive(self, message: IncomingMessage, *, repeats: bool) -> tuple[bool, str]:
-        """Record an incoming message; (is it new, event id).
+        """Record an incoming message; (is it to be published, event id).
 
         Args:
             repeats: The provider's message id tells a repeated webhook from a new message.
@@ -114,7 +112,7 @@ class Ledger(Watching):
         same = (message.provider, str(message.msgid), message.src, message.body)
         repeats = repeats and message.msgid not in (None, "")
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
-        verdict, event = self._scripts.run(
+        _, event, publish = self._scripts.run(
             "receive",
             new_id(),
             repetition,
@@ -122,14 +120,14 @@ class Ledger(Watching):
             self.hidden(message.src),
             message.provider or "",
         )
-        return verdict == "recorded", event
+        return bool(publish), event
 
     def report(self, status: MessageStatus, *, pids: list[str]) -> Reported:
         """Record a delivery report."""
         id, _, attempt = (status.reference or "").rpartition(".")
         data = wire.dump_status(status)
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
-        verdict, event, close, message, moved = self._scripts.run(
+        _, event, close, message, moved = self._scripts.run(
             "report",
             new_id(),
             status.provider or "",
@@ -141,7 +139,7 @@ class Ledger(Watching):
             self.hidden(wire.to_json([same, sorted(status.states)])),
             wire.to_json(data),
         )
-        return Reported(verdict == "matched", event, close or None, message or None, bool(moved))
+        return Reported(event or None, close or None, message or None, bool(moved))
 
     # --- sending -------------------------------------------------------------------------------
 
@@ -168,27 +166,22 @@ class Ledger(Watching):
             state, int(look) if look else None, int(number) if go == "go" else None, events
         )
 
-    def cancel(self, id: str) -> tuple[str, str]:
-        """(state before, event id); only what waits is cancelled."""
-        event = new_id()
-        return self._scripts.run("cancel", id, event), event
+    def cancel(self, id: str) -> tuple[str, str, bool]:
+        """(state before, event or "", is the message to be published); only what waits is
+        cancelled."""
+        before, event, close = self._scripts.run("cancel", id, new_id())
+        return before, event, bool(close)
 
     def requeue(self, id: str, expires: float | None, *, bulk: bool = False) -> tuple[str, bool]:
         """Send again; (state before, is it to be published). ``expires`` in minutes."""
-        s = self.settings
-        before, publish = self._scripts.run(
-            "requeue",
-            id,
-            int(expires * 60_000) if expires else "",
-            s.send_key,
-            s.bulk_watermark if bulk else s.watermark,
-        )
+        validity = int(expires * 60_000) if expires else ""
+        before, publish = self._scripts.run("requeue", id, validity, 1 if bulk else "")
         return before, bool(publish)
 
-    def decide(self, id: str, state: State) -> str:
-        """Settle an unknown message by hand; returns the state before."""
-        before: str = self._scripts.run("decide", id, state)
-        return before
+    def decide(self, id: str, state: State) -> tuple[str, bool]:
+        """Settle an unknown message by hand; (state before, is it to be published)."""
+        before, close = self._scripts.run("decide", id, state)
+        return before, bool(close)
 
     # --- hooks ---------------------------------------------------------------------------------
 
@@ -227,9 +220,9 @@ class Ledger(Watching):
 
     # --- upkeep --------------------------------------------------------------------------------
 
-    def take(self, lane: str, quota: int, queue: str, watermark: int) -> list[tuple[str, int]]:
-        """What is due in a lane and has room in its queue: (id, attempts so far)."""
-        answer = self._scripts.run("take", lane, quota, queue, watermark)
+    def take(self, lane: str, quota: int) -> list[tuple[str, int]]:
+        """What is due in a lane ("send" or "hook") and has room in its queue: (id, attempts)."""
+        answer = self._scripts.run("take", lane, quota)
         return [(answer[i], int(answer[i + 1] or 0)) for i in range(0, len(answer), 2)]
 
     def sweep(self, quota: int, max_tries: int) -> list[Lapse]:

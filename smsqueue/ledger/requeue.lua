@@ -1,5 +1,5 @@
 -- Sends again what an operator wants sent again: a new generation.
--- ARGV: id, validity (ms, or ''), queue, watermark
+-- ARGV: id, validity (ms, or ''), bulk (1 or '')
 -- Returns: state before it, or 'gone'; publish (1 or 0)
 local id = ARGV[1]
 local hash = key('msg', id)
@@ -8,9 +8,7 @@ local again = { failed = true, expired = true, undelivered = true, unknown = tru
 if not m.state then return { 'gone', 0 } end
 if not again[m.state] then return { m.state, 0 } end
 local expires = ARGV[2] ~= '' and NOW + tonumber(ARGV[2]) or nil
--- As in accept: while the broker's queue is long it just stays due, and upkeep publishes it.
-local publish = redis.call('LLEN', ARGV[3]) < tonumber(ARGV[4])
-enter(id, m.state, 'queued', sooner(publish and NOW + GRACE or NOW, expires))
+local publish = queue_up(id, m.state, expires, ARGV[3] ~= '' and BULK_WATERMARK or WATERMARK)
 -- Reports of the attempts until now no longer count against it.
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)
 redis.call('HDEL', hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling')
@@ -18,4 +16,4 @@ if expires then redis.call('HSET', hash, 'expires', expires) end
 redis.call('HDEL', hash, 'sent_at')
 note(id, { state = 'queued', why = 'requeued by an operator' })
 count('requeued')
-return { m.state, publish and 1 or 0 }
+return { m.state, publish }

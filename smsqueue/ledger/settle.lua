@@ -92,8 +92,7 @@ if o.verdict == 'sent' then
   observe('sent', o.provider, math.max(0, NOW - (m.since or accepted_at(id))))
   if o.meta then redis.call('HSET', hash, 'meta', o.meta) end
   if o.sent then
-    add_event(o.event, 'sent', id, o.sent, 'waiting', NOW + GRACE)
-    events[#events + 1] = o.event
+    events[#events + 1] = add_event(o.event, 'sent', id, o.sent)
   end
   line('sent', nil)
   local best = 'sent'
@@ -130,8 +129,8 @@ elseif o.verdict == 'failed' then
   line('failed', nil)
   enter(id, state, 'failed', nil, o.error)
   local why = 'failed: ' .. (o.error or 'no reason given')
-  add_ending(o.event, id, 'MessageError', o.code and why .. ' ' .. o.code or why, o.code)
-  events[#events + 1] = o.event
+  events[#events + 1] =
+    add_ending(o.event, id, 'MessageError', o.code and why .. ' ' .. o.code or why, o.code)
 else
   line('unknown', nil)
   enter(id, state, 'unknown', NOW + REPORT_WAIT, o.error)

@@ -2,7 +2,7 @@
 -- records whose time is over.
 -- ARGV: quota, tries after which a message that never reaches its provider has failed, event id
 --       (a prefix of ids for the endings)
--- Returns: id, state, event of its ending or '', id ... of those whose worker never came back;
+-- Returns: id, state, event to be published or '', id ... of those whose worker never came back;
 --          all of them are to be published
 local quota, max_tries, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 local lapsed = {}
@@ -14,7 +14,7 @@ local function lapse(id, m)
   local attempt = tonumber(m.attempt or 0)
   local function line(state, look, why)
     note(id, { state = state, provider = m.calling and m.provider or nil, attempt = attempt,
-               worker = m.worker, why = why or NO_ANSWER, next = look })
+               worker = m.worker, error = 'WorkerLost', why = why or NO_ANSWER, next = look })
   end
   local function again(delay)
     line('retrying', NOW + delay)
@@ -35,7 +35,7 @@ local function lapse(id, m)
     event = ARGV[3] .. events
     line('failed', nil, 'gave up: ' .. NO_ANSWER .. ', ' .. tries .. ' times')
     enter(id, 'sending', 'failed', nil, 'WorkerLost')
-    add_ending(event, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
+    event = add_ending(event, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
   else
     again(math.min(2000 * 2 ^ (tries - 1), 600000))
   end

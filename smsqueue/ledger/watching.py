@@ -149,9 +149,11 @@ class Watching(Looking):
         """The providers that are paused, or wait for a probe after a pause."""
         now, found = self.now(), []
         with translated(self.settings):
-            names: Any = self.redis.smembers(self._key("pauses"))
-            for name in sorted(names):
-                fields: Any = self.redis.hgetall(self._key("pause", name))
+            names: Any = sorted(self.redis.smembers(self._key("pauses")))
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self._key("pause", name))
+            for name, fields in zip(names, pipe.execute(), strict=True):
                 if "until" in fields:
                     ends = int(float(fields["until"])) / 1000
                     found.append(

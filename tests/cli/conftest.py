@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from smsqueue import Settings
+from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings
 from smsqueue.cli import main
 
 Run = Callable[..., Result]
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -46,3 +49,52 @@ def run_json(run: Run) -> Callable[..., Any]:
         return json.loads(run(*arguments, "--json", **options).stdout)
 
     return call
+
+
+@pytest.fixture
+def make(gateway: Gateway) -> Callable[..., str]:
+    """Makes a message or an event that is in a state; its id."""
+
+    def message(state: str, provider: str = "main", **outcome: Any) -> str:
+        id = gateway.send(OutgoingMessage("15551234567", "the secret text")).id
+        assert id
+        if state == "queued":
+            return id
+        gateway.ledger.claim(id, "token", lease=60, worker="w")
+        gateway.ledger.begin(id, "token", provider, lease=60, attempt=1)
+        if state != "sending":
+            verdict = {"verdict": "retry" if state == "retrying" else state, "provider": provider}
+            if state == "sent":
+                verdict |= {"msgid": '"m"', "msgids": [f"m{next(_numbers)}"]}
+            else:
+                verdict |= {"event": f"event-of-{id}", "delay": 60_000}
+            gateway.ledger.settle(id, "token", 1, verdict | outcome)
+        assert gateway.lookup(id).state == state
+        return id
+
+    def event(state: str) -> str:
+        incoming = IncomingMessage("15551234567", "the secret reply", next(_numbers))
+        incoming.provider = "main"
+        _, id = gateway.ledger.receive(incoming, repeats=False)
+        if state != "waiting":
+            gateway.ledger.hook_claim(id, "token", "w")
+            gateway.ledger.hook_settle(id, "token", state, delay=0, why="why", done=[])
+        return id
+
+    def call(state: str, *args: Any, **kwargs: Any) -> str:
+        return (event if state in ("waiting", "dead", "unheard", "done") else message)(
+            state, *args, **kwargs
+        )
+
+    return call
+
+
+@pytest.fixture
+def live(gateway: Gateway, settings: Settings) -> Callable[..., None]:
+    """Lets a worker beat, on both queues if none is named."""
+
+    def beat(*queues: str) -> None:
+        told = {"queues": queues or (settings.send_queue, settings.hook_queue)}
+        gateway.ledger.beat("celery@host/1", told | {"concurrency": 8, "version": "0.1.0"})
+
+    return beat

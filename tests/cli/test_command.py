@@ -38,7 +38,8 @@ ALL = [
     ["list", "--state", "dead"],
     ["cancel", "x", "y"],
     ["requeue", "x"],
-    ["settle", "x", "sent"],
+    ["requeue", "--state", "failed"],
+    ["settle", "x", "--as", "sent"],
     ["replay", "x"],
 ]
 

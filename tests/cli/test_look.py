@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from rich.console import Console
@@ -114,9 +116,82 @@ def test_list_a_state(run, run_json, gateway: Gateway, sent: str, heard: str) ->
     assert "'dead'" in run("list", "--state", "lost", code=2).stderr
 
 
+def _ids(told) -> list[str]:
+    return [item["id"] for item in told["items"]]
+
+
+def test_list_by_filters(run, run_json, make) -> None:
+    one = make("failed", error="RequestError", code="21211")
+    two = make("failed", "backup", error="CreditError")
+    three = make("unknown", error="RequestError")
+    assert _ids(run_json("list", "--state", "failed")) == [two, one]
+    both = run_json("list", "--state", "failed", "--state", "unknown")
+    assert (_ids(both), both["states"]) == ([two, one, three], ["failed", "unknown"])
+    assert (both["total"], both["more"]) == (3, False)
+    assert _ids(run_json("list", "--provider", "backup")) == [two]
+    assert set(_ids(run_json("list", "--error", "RequestError"))) == {one, three}
+    assert _ids(run_json("list", "--error", "21211")) == [one]
+    assert _ids(run_json("list", "--state", "failed", "--provider", "main")) == [one]
+    assert run("list", "--error", "AuthError").stdout == "no message fits\n"
+    some = run_json("list", "--error", "RequestError", "--limit", "1")
+    assert (len(some["items"]), some["more"]) == (1, True)
+    text = run("list", "--error", "RequestError", "--limit", "1").stdout
+    assert "1 and there are more: --limit shows more" in text
+    for word in PERSONAL:
+        assert word not in text + str(both)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch) -> Iterator[None]:
+    """The local time is not UTC."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_list_since(run_json, make, gateway: Gateway) -> None:
+    old, new = make("failed"), make("failed")
+    now = datetime.now().astimezone()
+    score = (now - timedelta(hours=3)).timestamp() * 1000
+    gateway.ledger.redis.zadd(f"{gateway.settings.namespace}:state:failed", {old: score})
+    hours_ago = [(now - timedelta(hours=n)).replace(microsecond=0) for n in (2, 4)]
+    for since in ("2h", "120m", hours_ago[0].isoformat(), f"{hours_ago[0]:%Y-%m-%dT%H:%M}"):
+        assert _ids(run_json("list", "--state", "failed", "--since", since)) == [new]
+    for since in ("4h", "1d", f"{hours_ago[1]:%Y-%m-%d %H:%M}"):
+        assert _ids(run_json("list", "--state", "failed", "--since", since)) == [new, old]
+
+
+@pytest.mark.parametrize("since", ["tomorrow", "2 hours", "2100-01-01", "-1h", ""])
+def test_times_that_are_none(run, since: str) -> None:
+    stderr = run("list", "--since", since, code=2).stderr
+    assert "write how long ago, as 30m, 2h or 1d" in stderr or "is yet to come" in stderr
+
+
+def test_events_are_listed_by_state_only(run, run_json, make) -> None:
+    dead, failed = make("dead"), make("failed")
+    assert set(_ids(run_json("list", "--state", "dead", "--state", "failed"))) == {dead, failed}
+    result = run("list", "--state", "dead", "--provider", "main", code=2)
+    assert "smsqueue list --state dead" in result.stderr
+
+
+def test_show_when_a_message_may_be_sent(run, run_json) -> None:
+    at = "2100-01-31T09:00:00+00:00"
+    id = run_json("send", "15551234567", "x", "--at", at, "--expires", "90")["id"]
+    shown = run_json("show", id)
+    assert (shown["send_at"], shown["expires_at"]) == (at, "2100-01-31T10:30:00+00:00")
+    text = run("show", id).stdout
+    assert "send at      2100-01-3" in text
+    assert "expires at   2100-01-3" in text
+    other = run_json("show", run_json("send", "15551234567", "x")["id"])
+    assert (other["send_at"], other["expires_at"]) == (None, None)
+
+
 def test_narrow_terminals_cut_no_id(monkeypatch, run, heard: str) -> None:
     narrow = Console(width=60, markup=False)
-    monkeypatch.setattr("smsqueue.cli.looking.screen", lambda: narrow)
+    monkeypatch.setattr("smsqueue.cli.listing.screen", lambda: narrow)
     with narrow.capture() as captured:
         run("list", "--state", "dead")
     assert heard in captured.get()

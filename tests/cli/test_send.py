@@ -51,7 +51,7 @@ def test_text_from_standard_input(run_json, gateway: Gateway) -> None:
         (["no digits", "x"], 1, "no digits"),
         (["15551234567", "x" * 2000], 1, "SMSQUEUE_MAX_BODY"),
         (["15551234567", "x", "--at", "2100-01-31T09:00"], 2, "time zone"),
-        (["15551234567", "x", "--at", "tomorrow"], 2, "tomorrow"),
+        (["15551234567", "x", "--at", "tomorrow"], 2, "is no time: write it as 2030-01-31T09:00"),
         (["15551234567", "x", "--expires", "0"], 2, "expires"),
         (["15551234567", "x", "--expires", "nan"], 2, "expires"),
         (["15551234567", "x", "--key", ""], 2, "idempotency_key"),
@@ -70,8 +70,25 @@ def test_mistakes_are_told(run, gateway: Gateway, arguments, code, says) -> None
 def test_wait_without_a_worker_says_so(run, settings) -> None:
     result = run("send", "15551234567", "x", "--wait", "--timeout", "0.1", code=1)
     assert "queued as" in result.stdout
-    assert f"1 triggers wait: no worker may be consuming {settings.send_queue}" in result.stderr
-    assert "celery -A workers worker" in result.stderr
+    assert f"no worker is consuming {settings.send_queue}: start one with: " in result.stderr
+    assert f"celery -A workers worker -Q {settings.send_queue}" in result.stderr
+
+
+def test_wait_for_busy_workers(run, live) -> None:
+    live()
+    result = run("send", "15551234567", "x", "--wait", "--timeout", "0.1", code=1)
+    assert "1 triggers wait: the workers are busy" in result.stderr
+
+
+def test_nobody_sends_it(run, live, settings) -> None:
+    live(settings.hook_queue)
+    result = run("send", "15551234567", "x")
+    assert result.stderr == (
+        f"warning: no worker is consuming {settings.send_queue}: "
+        f"start one with: celery -A workers worker -Q {settings.send_queue}\n"
+    )
+    live()
+    assert run("send", "15551234567", "x").stderr == ""
 
 
 def test_wait_for_what_is_scheduled(run) -> None:

@@ -15,7 +15,7 @@ from smsqueue import IncomingMessage, OutgoingMessage, RetryPolicy, exc
 from tests.ledger.bench import Bench
 
 Counts = dict[str, int]
-#: Every test has its own, so that a counter that was forgotten here is seen.
+#: One message that was given to one provider.
 ONE: Counts = {"accepted": 1, "attempts|a": 1}
 
 
@@ -262,6 +262,18 @@ def test_a_worker_lost_before_it_called_anybody(bench: Bench) -> None:
         bench.ledger.claim(id, f"t{n}", lease=60, worker="w")
         bench.lapse(id)
     assert counted(bench) == {"accepted": 1, "lapses|": 3, "ended|failed||WorkerLost": 1}
+
+
+def test_a_worker_lost_before_its_second_call_lost_nothing_at_the_first_provider(
+    bench: Bench,
+) -> None:
+    bench.add("a", exc.ServerError())
+    id = bench.send()
+    bench.deliver(id)
+    bench.ripe(id)
+    bench.ledger.claim(id, "t", lease=60, worker="w")
+    bench.lapse(id)
+    assert counted(bench) == ONE | {"errors|a|ServerError|retry": 1, "lapses|": 1}
 
 
 def test_the_error_of_a_lost_worker_that_comes_back_is_not_counted_beside_its_loss(

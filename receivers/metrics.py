@@ -1,0 +1,57 @@
+"""``/metrics``: what a monitoring system reads, if it shows the token."""
+
+from __future__ import annotations
+
+import hmac
+
+from flask import Blueprint, Response, request
+
+from smsqueue.exc import QueueUnavailable
+from smsqueue.gateway import Gateway
+from smsqueue.providers.webhook import answer, log_access
+from smsqueue.settings import Settings, SettingsError
+
+__all__ = ["metrics"]
+
+
+def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
+    """The page as a blueprint; None without a token, or for a gateway that keeps no ledger.
+
+    Raises:
+        SettingsError: there is a token, and no prometheus_client.
+    """
+    # A file's last newline may have come along; a token of blanks would let everybody in.
+    token = settings.metrics_token.strip().encode()
+    if not token or gateway.eager:
+        return None
+    try:
+        from smsqueue.metrics import CONTENT_TYPE, scrape
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise SettingsError(
+            "SMSQUEUE_METRICS_TOKEN is set, and prometheus_client is not installed: "
+            "pip install 'smsqueue-gateway[receivers]'"
+        ) from None
+    blueprint = Blueprint("metrics", __name__)
+
+    @blueprint.get("/metrics")
+    def page() -> Response:
+        if not hmac.compare_digest(_given(), token):
+            refused = answer(401, "unauthorized")
+            refused.headers["WWW-Authenticate"] = 'Bearer realm="metrics"'
+            return log_access("metrics", refused)
+        try:
+            return Response(scrape(gateway.ledger), content_type=CONTENT_TYPE)
+        except QueueUnavailable as error:
+            away = f"not available: {type(error.__cause__ or error).__name__}"
+            return log_access("metrics", answer(503, away))
+
+    return blueprint
+
+
+def _given() -> bytes:
+    """The token that was shown, b"" if none was."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    # WSGI hands headers on as Latin-1, whatever the bytes were.
+    return given.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""

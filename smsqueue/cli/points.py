@@ -1,0 +1,92 @@
+"""What is to be checked before going live, point by point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from smsqueue import exc
+from smsqueue.cli.providing import class_of
+from smsqueue.cli.tally import consumed, start_worker
+from smsqueue.cli.words import clean, counted, size
+from smsqueue.gateway import Gateway
+from smsqueue.router import default_router
+
+__all__ = ["HOOKS", "Point", "of_gateway", "of_redis", "router_of"]
+
+HOOKS = ("onSend", "onReceive", "onStatus")
+
+
+class Point(NamedTuple):
+    """Something that was looked at."""
+
+    #: ok | note | warning | problem
+    level: str
+    about: str
+    what: str
+    #: What to do about it.
+    do: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.do}" if self.do else self.what
+
+
+def of_gateway(gateway: Gateway, desk: Gateway) -> Iterator[Point]:
+    """The application's gateway; ``desk`` has the settings that workers have."""
+    yield Point("ok", "gateway", desk.settings.gateway)
+    for name in ("redis_url", "namespace"):
+        if getattr(gateway.settings, name) != getattr(desk.settings, name):
+            variable = f"SMSQUEUE_{name.upper()}"
+            what = f"the gateway was made with another {name} than {variable}"
+            yield Point("problem", "gateway", what, "workers take what the variable says; set it")
+    for name, provider in gateway.providers.items():
+        default = ", the default" if name == gateway.default_provider else ""
+        yield Point("ok", "provider", f"{clean(name)}: {class_of(provider)}{default}")
+    if not gateway.providers:
+        do = "add one with gateway.add_provider(name, Provider, ...)"
+        yield Point("problem", "provider", "there is none, and workers do not start", do)
+    router = router_of(gateway)
+    yield Point("ok", "router", router or "none: the default provider takes all")
+    for hook in HOOKS:
+        names = [clean(handler.name) for handler in getattr(gateway, hook)]
+        yield Point("ok" if names else "note", hook, ", ".join(names) or "no handler")
+
+
+def router_of(gateway: Gateway) -> str | None:
+    """Name of the router; None: there is none."""
+    router: Any = gateway.router
+    if router is default_router:
+        return None
+    name = getattr(router, "__qualname__", type(router).__qualname__)
+    return f"{getattr(router, '__module__', '?')}:{name}"
+
+
+def of_redis(desk: Gateway) -> Iterator[Point]:
+    """Redis, and who works on it."""
+    try:
+        server, warnings = desk.ledger.server(), desk.check()
+        workers = desk.ledger.workers()
+    except exc.QueueUnavailable as error:
+        what, _, do = str(error).partition(": ")
+        yield Point("problem", "redis", what, do)
+        return
+    where = desk.settings.safe_redis_url
+    aof = "AOF" if server.aof else "no AOF"
+    about = f"{where}, version {server.version}, {aof}, {server.policy}"
+    yield Point("ok", "redis", f"{about}, {size(server.used)} in use")
+    for warning in warnings:
+        what, _, do = warning.partition(": ")
+        yield Point("problem", "redis", what, do)
+    if server.max:
+        yield Point("ok", "redis", f"maxmemory is {size(server.max)}")
+    else:
+        do = "set it below the machine's memory"
+        yield Point("warning", "redis", "maxmemory is not set", do)
+    live, queues = consumed(workers), (desk.settings.send_queue, desk.settings.hook_queue)
+    alive = sum(worker.alive for worker in workers)
+    idle = [queue for queue in queues if queue not in live]
+    if idle:
+        what, _, do = start_worker(*idle).partition(": ")
+        yield Point("warning", "workers", what, do)
+    else:
+        yield Point("ok", "workers", f"{counted(alive, 'live worker')} for {' and '.join(queues)}")

@@ -1,0 +1,116 @@
+"""What is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from smsqueue.cli.health import Health
+from smsqueue.cli.tally import advice, needs_somebody, start_worker
+from smsqueue.cli.words import clean, counted, span
+from smsqueue.states import EventState, State
+
+__all__ = ["Level", "Problem", "problems"]
+
+#: Parts of Redis's maxmemory: from here on somebody should know, and send() is refused.
+_NEARLY_FULL, _FULL = 0.8, 0.9
+
+
+class Level(IntEnum):
+    """Exit codes, as monitoring systems know them."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+class Problem(NamedTuple):
+    """Something that needs attention."""
+
+    level: Level
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.do}" if self.do else self.what
+
+
+def problems(health: Health, max_oldest: float) -> list[Problem]:
+    """The worst first.
+
+    Args:
+        max_oldest: Seconds that something may be due.
+    """
+    found = [*_moving(health, max_oldest), *_paused(health), *_left(health), *_redis(health)]
+    return sorted(found, key=lambda problem: -problem.level)
+
+
+def _moving(health: Health, max_oldest: float) -> Iterator[Problem]:
+    """Does everything move?"""
+    idle = health.unconsumed
+    if idle:
+        stuck = any(health.waiting[queue] for queue in idle)
+        what, _, do = start_worker(*idle).partition(": ")
+        yield Problem(Level.CRITICAL if stuck else Level.WARNING, what, do)
+    for worker in health.workers:
+        if not worker.alive:
+            what = f"worker {clean(worker.name)} was not heard of for {span(worker.ago)}"
+            yield Problem(Level.WARNING, what, "was it killed? Restart it, and look into its log")
+    send, watch, hook = (health.backlog[lane] for lane in ("send", "watch", "hook"))
+    slow = "the workers do not keep up: start more"
+    if health.send_queue not in idle:
+        # A message of a paused provider waits as long as the pause: nobody is slow.
+        if send.oldest > max_oldest:
+            what = f"{counted(send.due, 'message', 'is')} due since {span(send.oldest)}"
+            yield Problem(Level.WARNING, what, slow)
+        elif health.oldest_queued > max_oldest and not health.pauses:
+            what = f"the oldest queued message waits since {span(health.oldest_queued)}"
+            yield Problem(Level.WARNING, what, slow)
+    if health.hook_queue not in idle and hook.oldest > max_oldest:
+        what = f"{counted(hook.due, 'event', 'is')} due since {span(hook.oldest)}"
+        yield Problem(Level.WARNING, what, slow)
+    if len(idle) < 2 and watch.oldest > max_oldest:
+        what = f"{counted(watch.due, 'wait')} should have ended {span(watch.oldest)} ago"
+        do = "look for 'upkeep failed' in the workers' logs"
+        yield Problem(Level.WARNING, what, do)
+
+
+def _paused(health: Health) -> Iterator[Problem]:
+    for name, pause in health.pauses.items():
+        if needs_somebody(pause):
+            why = f"{clean(pause.error)}, {pause.times} in a row"
+            be = "is" if pause.left else "was"  # nothing was sent there since
+            yield Problem(
+                Level.WARNING, f"provider {clean(name)} {be} paused ({why})", advice(pause)
+            )
+
+
+def _left(health: Health) -> Iterator[Problem]:
+    """What waits for somebody."""
+    for state, what in (
+        (State.UNKNOWN, "message"),
+        (EventState.DEAD, "event"),
+        (EventState.UNHEARD, "incoming message"),
+    ):
+        number = health.troubled[state]
+        if number:
+            text = f"{counted(number, what, 'is')} {state}"
+            yield Problem(Level.WARNING, text, f"smsqueue list --state {state}")
+
+
+def _redis(health: Health) -> Iterator[Problem]:
+    for warning in health.warnings:
+        what, colon, do = warning.rpartition(": ")
+        yield Problem(Level.WARNING, what if colon else do, do if colon else "")
+    server = health.server
+    part = server.used / server.max if server.max else 0.0
+    if part > _FULL:
+        what = f"Redis uses {part:.0%} of its maxmemory, new messages are refused"
+        yield Problem(Level.CRITICAL, what, "raise its maxmemory")
+    elif part > _NEARLY_FULL:
+        what = f"Redis uses {part:.0%} of its maxmemory"
+        yield Problem(
+            Level.WARNING, what, f"raise it: from {_FULL:.0%} on new messages are refused"
+        )

@@ -1,0 +1,47 @@
+"""Which webhooks the providers take, and at which addresses."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from smsqueue.gateway import Gateway
+from smsqueue.providers.base import IProvider
+
+__all__ = ["Webhook", "receives", "webhooks"]
+
+
+class Webhook(NamedTuple):
+    """An address that a provider calls."""
+
+    provider: str
+    #: Without host and prefix: ``/main/status``.
+    path: str
+    methods: tuple[str, ...]
+
+
+def receives(provider: IProvider) -> bool | None:
+    """Can a provider receive? None: nobody can tell, ``smsqueue check`` says why."""
+    try:
+        provider.make_receiver_blueprint()
+    except NotImplementedError:
+        return False
+    except Exception:  # Flask is not installed, or whatever the application's own class raises
+        return None
+    return True
+
+
+def webhooks(gateway: Gateway) -> list[Webhook]:
+    """All webhooks, in the order of the providers.
+
+    Raises:
+        ModuleNotFoundError: Flask is not installed.
+    """
+    flask: Any = importlib.import_module("flask")  # only the receivers need it
+    app = gateway.receiver_blueprints_register(flask.Flask(__name__, static_folder=None))
+    found = []
+    for rule in app.url_map.iter_rules():
+        provider, path = rule.rule.split("/", 2)[1], rule.rule
+        methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+        found.append(Webhook(provider, path, tuple(methods)))
+    return found

@@ -1,0 +1,246 @@
+"""What the ledger knows, as Prometheus reads it: see docs/metrics.md for what each metric means.
+
+Needs prometheus_client, and is imported by nobody who does not ask for metrics. The counters live
+in the ledger, so it does not matter which process is asked, nor how often it was restarted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from smsqueue.ledger import Ledger
+from smsqueue.states import EventState, State
+
+__all__ = ["BUCKETS", "CONTENT_TYPE", "scrape"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+#: Upper ends of the histograms' buckets in seconds, those of common.lua.
+BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+
+_INF = float("inf")
+
+_Labels = tuple[str, ...]
+#: The ledger's counters: name and labels to value.
+_Counts = Mapping[_Labels, int]
+
+
+class _Kind(NamedTuple):
+    """One of the ledger's counters."""
+
+    name: str
+    labels: _Labels
+    help: str
+
+
+_KINDS = (
+    _Kind("accepted", (), "Messages taken in by send()."),
+    _Kind("attempts", ("provider",), "Calls of a provider that were begun."),
+    _Kind(
+        "errors",
+        ("provider", "error", "verdict"),
+        "Attempts that failed, by error class and what became of the message: retry (later or "
+        "elsewhere), failed or unknown.",
+    ),
+    _Kind(
+        "ended",
+        ("state", "provider", "error"),
+        "Messages that came into a final state or became unknown. One message may count in "
+        "several: unknown, then delivered.",
+    ),
+    _Kind("requeued", (), "Messages that an operator sent again."),
+    _Kind("pauses", ("provider", "error"), "Pauses of a provider, by the error that began them."),
+    _Kind("lapses", ("provider",), "Messages whose worker was lost while it held them."),
+    _Kind(
+        "reports",
+        ("provider", "state", "outcome"),
+        "Delivery reports: matched to a message, parked (it was not known yet), or repeated.",
+    ),
+    _Kind("incoming", ("provider", "outcome"), "Incoming messages: recorded, or repeated."),
+    _Kind(
+        "hooks",
+        ("kind", "outcome"),
+        "Events given to the handlers: done, retry (a handler failed), dead (given up), or "
+        "unheard (there is no handler).",
+    ),
+)
+
+
+def scrape(ledger: Ledger) -> bytes:
+    """The page of metrics, of the type CONTENT_TYPE.
+
+    Raises:
+        QueueUnavailable: Redis did not answer.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Page(ledger))
+    return generate_latest(registry)
+
+
+class _Page(Collector):
+    """A bounded number of questions to Redis, however much there is."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
+        counts = self.ledger.counters()
+        called = sorted(labels[0] for labels in _fitting(counts, "attempts", 1))
+        zero = _zeros(called)
+        for kind in _KINDS:
+            found = zero.get(kind.name, {}) | _fitting(counts, kind.name, len(kind.labels))
+            counter = CounterMetricFamily(f"smsqueue_{kind.name}", kind.help, labels=kind.labels)
+            for labels, value in sorted(found.items()):
+                counter.add_metric(labels, value)
+            yield counter
+        yield from _durations(counts, called)
+        yield from self._pauses(called)
+        yield from self._backlog()
+        yield from self._server()
+
+    def _pauses(self, called: list[str]) -> Iterator[GaugeMetricFamily]:
+        paused = GaugeMetricFamily(
+            "smsqueue_paused",
+            "1: the provider is paused, or was and has not worked since. 0: it is not.",
+            labels=("provider", "error"),
+        )
+        left = GaugeMetricFamily(
+            "smsqueue_pause_left_seconds",
+            "Time until the provider's pause is over and a message probes it.",
+            labels=("provider",),
+        )
+        pauses = {pause.provider: pause for pause in self.ledger.pauses()}
+        for name in sorted({*called, *pauses}):
+            pause = pauses.get(name)
+            error = (pause.error or "") if pause else ""
+            paused.add_metric((name, error), 1 if pause else 0)
+            left.add_metric((name,), pause.left if pause else 0)
+        yield paused
+        yield left
+
+    def _backlog(self) -> Iterator[GaugeMetricFamily]:
+        counts, lanes = self.ledger.counts(), self.ledger.backlog()
+        yield _gauge("messages", "Messages in a state.", "state", {s: counts[s] for s in State})
+        yield _gauge("events", "Events in a state.", "state", {s: counts[s] for s in EventState})
+        yield _gauge(
+            "due",
+            "What should have been looked at by now: messages that wait (send), leases and waits "
+            "for reports (watch), events (hook).",
+            "lane",
+            {lane: found.due for lane, found in lanes.items()},
+        )
+        yield _gauge(
+            "due_oldest_seconds",
+            "Time since the oldest of it was due; 0 if nothing is.",
+            "lane",
+            {lane: found.oldest for lane, found in lanes.items()},
+        )
+        yield GaugeMetricFamily(
+            "smsqueue_queued_oldest_seconds",
+            "Time since the oldest queued message was queued; 0 if none is.",
+            self.ledger.oldest(State.QUEUED),
+        )
+        # Without the namespace: the same alerts fit every installation.
+        short = {self.ledger.settings.send_queue: "send", self.ledger.settings.hook_queue: "hook"}
+        lengths = self.ledger.queued_triggers().items()
+        yield _gauge(
+            "triggers",
+            "Triggers that wait in the broker's queue.",
+            "queue",
+            {short.get(name, name): length for name, length in lengths},
+        )
+        workers = Counter(dict.fromkeys(short.values(), 0))
+        for worker in self.ledger.workers():
+            if worker.alive:
+                workers.update({short.get(name, name) for name in worker.queues})
+        yield _gauge("workers", "Worker processes that take from a queue.", "queue", workers)
+
+    def _server(self) -> Iterator[GaugeMetricFamily]:
+        server = self.ledger.server()
+        yield GaugeMetricFamily(
+            "smsqueue_redis_memory_used_bytes", "Memory that Redis uses.", server.used
+        )
+        yield GaugeMetricFamily(
+            "smsqueue_redis_memory_max_bytes",
+            "Memory that Redis may use; 0: no limit. From 90 % on send() is refused.",
+            server.max,
+        )
+        yield GaugeMetricFamily(
+            "smsqueue_redis_aof_enabled",
+            "1: Redis writes an append-only file. 0: accepted messages are lost when it stops.",
+            server.aof,
+        )
+
+
+def _fitting(counts: _Counts, name: str, labels: int) -> dict[_Labels, int]:
+    """The counters of a name by their labels.
+
+    What has more or fewer labels was counted by another version, or has the separator in a
+    label. One wrong line would make Prometheus refuse the whole page.
+    """
+    return {
+        (*rest,): value
+        for (found, *rest), value in counts.items()
+        if found == name and len(rest) == labels
+    }
+
+
+def _zeros(called: list[str]) -> dict[str, dict[_Labels, int]]:
+    """Counters that are shown from the start: Prometheus sees no increase in a first value."""
+    kinds, outcomes = ("received", "sent", "status"), ("done", "retry", "dead", "unheard")
+    return {
+        "accepted": {(): 0},
+        "requeued": {(): 0},
+        "lapses": {(provider,): 0 for provider in ("", *called)},
+        "hooks": {(kind, outcome): 0 for kind in kinds for outcome in outcomes},
+    }
+
+
+def _durations(
+    counts: _Counts, called: list[str]
+) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+    sent = CounterMetricFamily(
+        "smsqueue_sent", "Messages that a provider took.", labels=("provider",)
+    )
+    send = HistogramMetricFamily(
+        "smsqueue_send_seconds",
+        "Time from accepting a message (of a scheduled one: from its time on; of one that was "
+        "requeued: from then on) until a provider took it.",
+        labels=("provider",),
+    )
+    delivery = HistogramMetricFamily(
+        "smsqueue_delivery_seconds",
+        "Time from when a provider took a message until it was reported as delivered.",
+        labels=("provider",),
+    )
+    families = {"sent": send, "delivered": delivery}
+    empty = dict.fromkeys((*BUCKETS, _INF), 0)
+    series = {(what, name): empty.copy() for what in families for name in called}
+    for (what, name, end), value in _fitting(counts, "took", 3).items():
+        buckets = series.setdefault((what, name), empty.copy())
+        # Another version may have counted with other buckets.
+        buckets[float(end)] = buckets.get(float(end), 0) + value
+    sums = _fitting(counts, "took_ms", 2)
+    for (what, name), buckets in sorted(series.items(), key=lambda each: each[0]):
+        total, rising = 0, []
+        for upper in sorted(buckets):
+            total += buckets[upper]
+            rising.append(("+Inf" if upper == _INF else str(upper), total))
+        families[what].add_metric((name,), rising, sums.get((what, name), 0) / 1000)
+        if what == "sent":
+            sent.add_metric((name,), total)
+    yield sent
+    yield send
+    yield delivery
+
+
+def _gauge(name: str, help: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(f"smsqueue_{name}", help, labels=(label,))
+    for value, number in values.items():
+        gauge.add_metric((str(value),), number)
+    return gauge

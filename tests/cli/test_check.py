@@ -1,0 +1,229 @@
+"""smsqueue check, smsqueue providers"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from werkzeug.serving import make_server
+
+_modules = itertools.count(1)
+
+MODULE = """
+from smsqueue import Gateway
+from smsqueue.providers import LogProvider
+from smsqueue.providers.simulator import SimulatorProvider
+
+print("noise")
+
+
+def route(message, kind):
+    return None
+
+
+def on_receive(message):
+    pass
+
+
+gateway = Gateway()
+gateway.add_provider("main", SimulatorProvider, url="http://127.0.0.1:1", token="hush")
+gateway.add_provider("backup", LogProvider)
+gateway.router = route
+gateway.onReceive += on_receive
+"""
+PREFIX = "hard-to-guess"
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch) -> Iterator[Callable[[str], str]]:
+    """Writes a module of an application; the value of SMSQUEUE_GATEWAY for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("GATEWAY", "RECEIVER_PREFIX", "PUBLIC_URL"):
+        monkeypatch.delenv(f"SMSQUEUE_{name}", raising=False)
+
+    def write(text: str = MODULE) -> str:
+        name = f"shop_sms_{next(_modules)}"
+        (tmp_path / f"{name}.py").write_text(text, "utf-8")
+        importlib.invalidate_caches()
+        return f"{name}:gateway"
+
+    yield write
+    for name in [name for name in sys.modules if name.startswith("shop_sms_")]:
+        del sys.modules[name]
+
+
+def _lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_all_that_is_to_be_known(run, run_json, app, live, settings) -> None:
+    live()
+    env = {
+        "SMSQUEUE_GATEWAY": app(),
+        "SMSQUEUE_RECEIVER_PREFIX": f"{PREFIX}, older",
+        "SMSQUEUE_PUBLIC_URL": "https://sms.example.org/",
+    }
+    result = run("check", **env)
+    lines = _lines(result.stdout)
+    module = env["SMSQUEUE_GATEWAY"].partition(":")[0]
+    for line in (
+        f"ok gateway {module}:gateway",
+        "ok provider main: smsqueue.providers.simulator.SimulatorProvider, the default",
+        "ok provider backup: smsqueue.providers.log.LogProvider",
+        f"ok router {module}:route",
+        f"ok onReceive {module}:on_receive",
+        "note onStatus no handler",
+        f"ok workers 1 live worker for {settings.send_queue} and {settings.hook_queue}",
+        "note receivers 2 prefixes are served: the first is the one to enter at the providers",
+        "ok webhook main: POST https://sms.example.org/***/main/im",
+        "ok webhook main: POST https://sms.example.org/***/main/status",
+        "warning redis maxmemory is not set: set it below the machine's memory",
+        "1 warning",
+    ):
+        assert line in lines, line
+    assert "AOF, noeviction" in result.stdout
+    assert PREFIX not in result.output
+    assert "hush" not in result.output
+    revealed = run("check", "--reveal", **env).stdout
+    assert f"https://sms.example.org/{PREFIX}/main/im" in revealed
+    told = run_json("check", **env)
+    assert told["ok"] is True
+    assert [p["name"] for p in told["gateway"]["providers"]] == ["main", "backup"]
+    assert told["gateway"]["handlers"]["onReceive"] == [f"{module}:on_receive"]
+    assert told["webhooks"][0] == {
+        **{"provider": "main", "url": "https://sms.example.org/***/main/im", "methods": ["POST"]},
+    }
+    assert PREFIX not in str(told)
+
+
+def test_what_is_not_set(run, app) -> None:
+    lines = _lines(run("check", SMSQUEUE_GATEWAY=app()).stdout)
+    assert any("SMSQUEUE_PUBLIC_URL is not set: set it to" in line for line in lines)
+    assert any("SMSQUEUE_RECEIVER_PREFIX is not set" in line for line in lines)
+    assert any(line.startswith("warning workers no worker is consuming") for line in lines)
+    assert "ok webhook main: POST /PREFIX/main/im" in lines
+    assert lines[-1] == "4 warnings"
+    deaf = app(MODULE.replace("gateway.onReceive += on_receive", ""))
+    text = run("check", SMSQUEUE_GATEWAY=deaf).stdout
+    assert "no handler hears incoming messages: connect one: gateway.onReceive += handler" in text
+
+
+def test_a_gateway_that_cannot_be_loaded(run, run_json, app) -> None:
+    result = run("check", code=1)
+    assert "problem  gateway    SMSQUEUE_GATEWAY is not set" in result.stdout
+    assert "ok       redis" in result.stdout
+    told = run_json("check", code=1, SMSQUEUE_GATEWAY="shop_sms_none:gateway")
+    assert (told["ok"], told["gateway"]) == (False, None)
+    assert "there is no 'shop_sms_none'" in told["points"][0]["what"]
+
+
+def test_problems_of_a_gateway(run, app) -> None:
+    text = "from smsqueue import Gateway, Settings\n"
+    text += "gateway = Gateway(Settings(namespace='other', redis_url='redis://:hush@x'))\n"
+    result = run("check", code=1, SMSQUEUE_GATEWAY=app(text))
+    assert "another namespace than SMSQUEUE_NAMESPACE" in result.stdout
+    assert "another redis_url than SMSQUEUE_REDIS_URL" in result.stdout
+    assert "there is none, and workers do not start: add one" in result.stdout
+    assert "no provider takes webhooks" in result.stdout
+    assert "3 problems" in result.stdout
+    assert "hush" not in result.output
+
+
+def test_problems_of_redis(run, app, redis_server) -> None:
+    url = redis_server("--appendonly", "no").url
+    result = run("check", code=1, SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL=url)
+    assert "problem  redis" in result.stdout
+    assert "has no AOF" in result.stdout
+    result = run("check", code=1, SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL="redis://127.0.0.1:1")
+    assert "cannot be reached: start it" in result.stdout
+
+
+def test_without_flask(run, run_json, app, monkeypatch) -> None:
+    where = app()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "flask"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "flask", None)
+    text = run("check", SMSQUEUE_GATEWAY=where).stdout
+    assert "note     receivers  the receivers extra is not installed: pip install" in text
+    told = run_json("providers", SMSQUEUE_GATEWAY=where)["providers"]
+    assert [provider["receives"] for provider in told] == [None, False]
+
+
+def test_a_provider_whose_webhooks_fail(run, app) -> None:
+    text = MODULE + (
+        "\n\ndef fail(self):\n    raise ValueError('hush')\n\n\n"
+        "LogProvider = type('Own', (LogProvider,), {'make_receiver_blueprint': fail})\n"
+        "gateway.add_provider('own', LogProvider)\n"
+    )
+    result = run("check", code=1, SMSQUEUE_GATEWAY=app(text))
+    assert "cannot make its webhooks (ValueError)" in result.stdout
+    assert "hush" not in result.output
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[int, bytes], str]]:
+    """A server that answers everything the same; its address."""
+    servers = []
+
+    def start(status: int, body: bytes) -> str:
+        def application(environ, start_response):
+            start_response(f"{status} x", [("Content-Type", "text/plain")])
+            return [body]
+
+        server = make_server("127.0.0.1", 0, application)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_probe(run, app, serve) -> None:
+    def probe(url: str | None, code: int = 0) -> str:
+        env = {"SMSQUEUE_GATEWAY": app(), "SMSQUEUE_RECEIVER_PREFIX": PREFIX}
+        if url:
+            env["SMSQUEUE_PUBLIC_URL"] = url
+        text: str = run("check", "--probe", code=code, **env).stdout
+        return text
+
+    assert "probe      not done" in probe(None)
+    url = serve(200, b"ok\n")
+    assert f"ok       probe      {url}/healthz answers as the receivers do" in probe(url)
+    for status, body in ((404, b"not found"), (200, b"<h1>welcome</h1>")):
+        url = serve(status, body)
+        text = f"warning  probe      {url}/healthz answers {status}, not as the receivers"
+        assert text in probe(url)
+    text = "problem  probe      http://127.0.0.1:1/healthz does not answer"
+    assert text in probe("http://127.0.0.1:1", code=1)
+
+
+def test_providers(run, run_json, app, make) -> None:
+    make("retrying", error="CreditError", pause=60_000, pause_max=60_000)
+    make("sent", "backup")
+    where = app()
+    lines = _lines(run("providers", SMSQUEUE_GATEWAY=where).stdout)
+    main = next(line for line in lines if line.startswith("main"))
+    assert main.startswith("main (default) SimulatorProvider send, receive ")
+    assert " 1 0 1 CreditError until " in main
+    assert main.endswith("(CreditError, 1 in a row): top up the account")
+    assert any(line.startswith("backup LogProvider send 60 s 1 1") for line in lines)
+    one, two = run_json("providers", SMSQUEUE_GATEWAY=where)["providers"]
+    assert (one["name"], one["default"], one["receives"], one["sends"]) == (
+        "main",
+        True,
+        True,
+        True,
+    )
+    assert (one["attempts"], one["sent"], one["errors"]) == (1, 0, {"CreditError": 1})
+    assert one["paused"]["do"] == "top up the account"
+    assert two["paused"] is None
+    assert "SMSQUEUE_GATEWAY is not set" in run("providers", code=1).stderr

@@ -1,0 +1,213 @@
+"""smsqueue status"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from smsqueue import Gateway, Settings
+
+PERSONAL = ("15551234567", "secret")
+
+
+def _first(result) -> str:
+    return result.stdout.splitlines()[0]
+
+
+def _age(gateway: Gateway, *key: str, seconds: float) -> None:
+    """What is in a sorted set has been there for longer."""
+    name = ":".join((gateway.settings.namespace, *key))
+    redis = gateway.ledger.redis
+    for id, score in redis.zrange(name, 0, -1, withscores=True):
+        redis.zadd(name, {id: score - seconds * 1000})
+
+
+def test_all_is_well(run, run_json, live, make, settings: Settings) -> None:
+    live()
+    make("queued")
+    make("sent")
+    make("failed", error="RequestError", code="21211")
+    result = run("status")
+    assert _first(result) == "OK: 1 message waits, 1 worker"
+    assert "problems" not in result.stdout
+    for text in ("1 queued", "1 failed", "celery@host/1", "1 RequestError", "0.1.0", "AOF"):
+        assert text in result.stdout
+    told = run_json("status")
+    assert (told["status"], told["exit_code"], told["problems"]) == ("OK", 0, [])
+    assert told["messages"] == {
+        **{"queued": 1, "scheduled": 0, "retrying": 0, "sending": 0, "unknown": 0, "failed": 1},
+    }
+    assert told["backlog"]["send"] == {"due": 0, "oldest": 0.0, "held": 1}
+    assert set(told["queues"]) == {settings.send_queue, settings.hook_queue}
+    assert told["events"] == {"waiting": 1, "dead": 0, "unheard": 0}
+    [provider] = told["providers"]
+    assert provider == {
+        **{"name": "main", "attempts": 2, "sent": 1, "errors": {"RequestError": 1}},
+        "paused": None,
+    }
+    [worker] = told["workers"]
+    assert (worker["alive"], worker["slots"], worker["version"]) == (True, 8, "0.1.0")
+    assert told["redis"]["aof"] is True
+    for word in PERSONAL:
+        assert word not in result.stdout + str(told)
+
+
+def test_nobody_works_and_nothing_waits(run, settings: Settings) -> None:
+    result = run("status", code=1)
+    queues = f"{settings.send_queue} and {settings.hook_queue}"
+    assert _first(result) == f"WARNING: no worker is consuming {queues}"
+    options = f"-Q {settings.send_queue},{settings.hook_queue}"
+    assert f"start one with: celery -A workers worker {options}" in result.stdout
+
+
+@pytest.mark.parametrize(("waits", "missing"), [("queued", "send"), ("waiting", "hook")])
+def test_what_waits_does_not_move(run, live, make, settings, waits: str, missing: str) -> None:
+    queues = {"send": settings.send_queue, "hook": settings.hook_queue}
+    live(*(queue for name, queue in queues.items() if name != missing))
+    run("status", code=1)
+    make(waits)
+    result = run("status", code=2)
+    assert _first(result) == f"CRITICAL: no worker is consuming {queues[missing]}"
+    assert f"start one with: celery -A workers worker -Q {queues[missing]}\n" in result.stdout
+
+
+def test_workers_that_do_not_keep_up(run, live, make, gateway: Gateway) -> None:
+    live()
+    make("queued")
+    make("waiting")
+    _age(gateway, "due", "send", seconds=500)
+    _age(gateway, "due", "hook", seconds=800)
+    result = run("status", code=1)
+    assert "1 message is due since 7 min: the workers do not keep up: start more" in result.stdout
+    assert "1 event is due since 12 min: the workers do not keep up" in result.stdout
+    run("status", "--max-oldest", "1000")
+
+
+def test_a_message_that_nobody_claims(run, live, make, gateway: Gateway) -> None:
+    live()
+    make("queued")
+    _age(gateway, "state", "queued", seconds=400)
+    text = "the oldest queued message waits since 6 min: the workers do not keep up"
+    assert text in run("status", code=1).stdout
+    # Its provider is paused: nobody is slow.
+    make("retrying", error="LimitsError", pause=60_000, pause_max=60_000)
+    run("status")
+
+
+def test_leases_that_nobody_ends(run, live, make, gateway: Gateway) -> None:
+    live()
+    make("sending")
+    _age(gateway, "due", "watch", seconds=1000)
+    assert "look for 'upkeep failed' in the workers' logs" in run("status", code=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ("unknown", "1 message is unknown"),
+        ("dead", "1 event is dead"),
+        ("unheard", "1 incoming message is unheard"),
+    ],
+)
+def test_what_somebody_has_to_look_at(run, run_json, live, make, gateway, state, text) -> None:
+    live()
+    make(state)
+    result = run("status", code=1)
+    assert _first(result) == f"WARNING: {text}"
+    assert f"{text}: smsqueue list --state {state}\n" in result.stdout
+    run("status", "--since", "1h", code=1)
+    _age(gateway, "state", state, seconds=7200)
+    run("status", code=1)
+    told = run_json("status", "--since", "1h")
+    assert told["messages" if state == "unknown" else "events"][state] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "do"),
+    [
+        ("CreditError", 1, "top up the account"),
+        ("AuthError", 1, "correct the credentials"),
+        ("LimitsError", 0, "it goes on by itself"),
+        ("ConnectionError", 0, "it goes on by itself"),
+    ],
+)
+def test_a_paused_provider(run, run_json, live, make, gateway, error, code, do) -> None:
+    live()
+    make("retrying", error=error, pause=60_000, pause_max=600_000)
+    text = run("status", code=code).stdout
+    assert do in text
+    assert ("provider main is paused" in text) == bool(code)
+    [provider] = run_json("status", code=code)["providers"]
+    paused = provider["paused"]
+    assert (paused["error"], paused["times"], paused["do"]) == (error, 1, do)
+    assert datetime.fromisoformat(paused["until"]).tzinfo
+    assert 0 < paused["left"] <= 60
+    # Again and again: it does not seem to end by itself.
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:pause:main", "times", 6)
+    assert f"provider main is paused ({error}, 6 in a row)" in run("status", code=1).stdout
+    # Over, but nobody knows yet whether it is well.
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:pause:main", "until", 1)
+    text = run("status", code=1).stdout
+    assert "over: the next message tries again" in text
+    assert f"provider main was paused ({error}, 6 in a row): {do}" in text
+
+
+def test_a_worker_that_fell_silent(run, run_json, live, make, gateway, settings) -> None:
+    queues = [settings.send_queue, settings.hook_queue]
+    told = json.dumps({"queues": queues, "concurrency": 8, "version": "0.1.0"})
+    seen = int((time.time() - 200) * 1000)
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:workers", "other/2", f"{seen} {told}")
+    make("queued")
+    assert _first(run("status", code=2)).startswith("CRITICAL: no worker is consuming")
+    live()
+    result = run("status", code=1)
+    assert _first(result) == "WARNING: worker other/2 was not heard of for 3 min"
+    assert "not heard of for 3 min: killed?" in result.stdout
+    assert [worker["alive"] for worker in run_json("status", code=1)["workers"]] == [True, False]
+
+
+def test_redis_away(run) -> None:
+    url = "redis://:hidden@127.0.0.1:1/0"
+    result = run("status", code=2, SMSQUEUE_REDIS_URL=url)
+    assert result.stdout == "CRITICAL: Redis does not answer\n"
+    assert result.stderr.startswith(
+        "CRITICAL: Redis at redis://***@127.0.0.1:1/0 cannot be reached"
+    )
+    assert len(result.stderr.splitlines()) == 1
+    result = run("status", "--json", code=2, SMSQUEUE_REDIS_URL=url)
+    told = json.loads(result.stdout)
+    assert (told["status"], told["exit_code"], told["workers"]) == ("CRITICAL", 2, None)
+    assert "start it" in told["problems"][0]["do"]
+    assert "hidden" not in result.output
+
+
+def test_a_wrong_setting(run) -> None:
+    result = run("status", code=3, SMSQUEUE_NAMESPACE="a b")
+    assert _first(result).startswith("UNKNOWN: ")
+    assert "SMSQUEUE_NAMESPACE" in result.stderr
+    run("status", "--since", "tomorrow", code=2)
+
+
+def test_redis_would_lose_messages(run, redis_server, settings: Settings) -> None:
+    url = redis_server("--appendonly", "no", "--maxmemory-policy", "allkeys-lru").url
+    text = run("status", code=1, SMSQUEUE_REDIS_URL=url).stdout
+    assert "has no AOF: accepted messages are lost when it stops" in text
+    assert "Set noeviction" in text
+
+
+@pytest.mark.parametrize(("part", "code"), [(0.5, 0), (0.85, 1), (0.95, 2)])
+def test_redis_is_filling_up(run, redis_server: Callable, settings, part, code) -> None:
+    url = redis_server().url
+    with Gateway(replace(settings, redis_url=url)) as gateway:
+        queues = [settings.send_queue, settings.hook_queue]
+        gateway.ledger.redis.set("much", "x" * 50_000_000)
+        gateway.ledger.beat("w", {"queues": queues, "concurrency": 8, "version": "0.1.0"})
+        gateway.ledger.redis.config_set("maxmemory", int(gateway.ledger.server().used / part))
+        text = run("status", code=code, SMSQUEUE_REDIS_URL=url).stdout
+        assert ("of its maxmemory" in text) == bool(code)
+        assert ("new messages are refused: raise its maxmemory" in text) == (code == 2)
