@@ -86,8 +86,9 @@ class Settings:
     upkeep_interval: float = _setting("UPKEEP_INTERVAL", 0.5, float)
     #: How long a hook may run before its worker counts as dead.
     hook_lease: float = _setting("HOOK_LEASE", 300.0, float)
-    #: Triggers in the broker's queue above which a send waits in the ledger: a single one, or
-    #: one of many. The first is higher, so that a one-time password overtakes a campaign.
+    #: Triggers in a queue of the broker above which what is new waits in the ledger: single
+    #: sends and webhooks, or one of many. The first is higher, so that a one-time password
+    #: overtakes a campaign.
     watermark: int = _setting("WATERMARK", 1000, int)
     bulk_watermark: int = _setting("BULK_WATERMARK", 200, int)
     #: Longest text that ``send`` takes, in characters.

@@ -1,0 +1,86 @@
+"""``python -m benchmarks [--only NAME] [--quick] [--json]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.delivering import measure_delivery
+from benchmarks.figures import Figure
+from benchmarks.machine import facts
+from benchmarks.receiving import measure_receiver
+from benchmarks.report import as_json, show
+from benchmarks.sending import measure_send, measure_send_many
+from benchmarks.stage import Stage
+from benchmarks.waiting import measure_backlog
+
+MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure]]] = {
+    "send": measure_send,
+    "send_many": measure_send_many,
+    "delivery": measure_delivery,
+    "receiver": measure_receiver,
+    "backlog": measure_backlog,
+}
+
+
+def main() -> int:
+    """Measure; 0 unless something failed to run, whatever the figures are."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument(
+        "--only", choices=MEASUREMENTS, action="append", help="run this one (repeatable)"
+    )
+    parser.add_argument("--quick", action="store_true", help="measure less, for a first look")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    chosen = parser.parse_args()
+    for name in [name for name in os.environ if name.startswith("SMSQUEUE_")]:
+        if name != "SMSQUEUE_REDIS_SERVER":  # the user's own settings are not to be measured
+            del os.environ[name]
+    console = Console(stderr=chosen.json)
+
+    def interrupt(signum: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, interrupt)
+    try:
+        machine = facts()
+        figures, failures = _measure(console, chosen.only or list(MEASUREMENTS), chosen.quick)
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started has ended")
+        return 130
+    if chosen.json:
+        print(json.dumps(as_json(machine, figures, failures), indent=2))
+    else:
+        show(console, machine, figures)
+    return 1 if failures else 0
+
+
+def _measure(
+    console: Console, names: list[str], quick: bool
+) -> tuple[list[Figure], dict[str, str]]:
+    figures: list[Figure] = []
+    failures: dict[str, str] = {}
+    for name in names:
+        with console.status(f"{name} ...") as status:
+
+            def told(what: str, name: str = name, status: Any = status) -> None:
+                status.update(f"{name}: {what} ...")
+
+            try:
+                with Stage(quick=quick, told=told) as stage:
+                    figures.extend(MEASUREMENTS[name](stage))
+            except Exception as error:  # the others may still run
+                failures[name] = f"{type(error).__name__}: {error}"
+                console.print(f"[red]{name} failed to run:[/] {failures[name]}", highlight=False)
+    return figures, failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The figures as a table and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.figures import Figure
+
+__all__ = ["as_json", "show"]
+
+
+def show(console: Console, machine: dict[str, Any], figures: list[Figure]) -> None:
+    """Print the machine and the table."""
+    about = ", ".join(f"{name} {value}" for name, value in machine.items())
+    console.print(about, style="dim", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("measured", no_wrap=True)
+    for heading in ("ours", "bare", "ratio", "rounds", "target"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("met")
+    for each in figures:
+        compared = each.bare is not None
+        table.add_row(
+            each.title,
+            _quantity(each.ours, each.unit),
+            _quantity(each.bare, each.unit) if each.bare is not None else "",
+            f"{each.value:.2f}" if compared else "",
+            f"{each.low:.2f} .. {each.high:.2f}" if compared else "",
+            f"{'<=' if each.at_most else '>='} {each.target:g}",
+            "[green]yes[/]" if each.met else "[red]no[/]",
+        )
+    console.print(table)
+    for each in figures:
+        notes = ", ".join(f"{name} {value:,}" for name, value in each.notes.items())
+        console.print(f"{each.title}: {each.what} ({notes})", style="dim", highlight=False)
+
+
+def _quantity(value: float, unit: str) -> str:
+    shown = f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{shown}{'' if unit.startswith('/') else ' '}{unit}"
+
+
+def as_json(
+    machine: dict[str, Any], figures: list[Figure], failures: dict[str, str]
+) -> dict[str, Any]:
+    """The whole report as one JSON document."""
+    return {
+        "machine": machine,
+        "figures": [vars(each) | {"met": each.met} for each in figures],
+        "failures": failures,
+    }
