@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from smsqueue.gateway import Gateway
 from smsqueue.providers.base import IProvider
@@ -37,8 +36,9 @@ def webhooks(gateway: Gateway) -> list[Webhook]:
     Raises:
         ModuleNotFoundError: Flask is not installed.
     """
-    flask: Any = importlib.import_module("flask")  # only the receivers need it
-    app = gateway.receiver_blueprints_register(flask.Flask(__name__, static_folder=None))
+    from flask import Flask  # only the receivers need it
+
+    app = gateway.receiver_blueprints_register(Flask(__name__, static_folder=None))
     found = []
     for rule in app.url_map.iter_rules():
         provider, path = rule.rule.split("/", 2)[1], rule.rule
