@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import Celery, _state, bootsteps
 from kombu import Exchange
 from kombu import Queue as Broker
 
@@ -79,6 +79,7 @@ class _Engine(bootsteps.StartStopStep):
         queue = Queue(settings, app)
         # What hooks send goes the same way.
         gateway.ledger, gateway.queue = ledger, queue
+        app.smsqueue_users_app = _users_app(app)
         app.smsqueue_slots = slots
         app.smsqueue_delivery = Delivery(gateway, ledger, queue, slots, parent.hostname)
         app.smsqueue_hooks = Hooks(gateway, ledger, parent.hostname, gateway.retry)
@@ -100,6 +101,17 @@ class _Engine(bootsteps.StartStopStep):
     terminate = stop
 
 
+def _users_app(ours: Celery) -> Celery:
+    """The Celery application of the user, for what a handler delays as a ``shared_task``; ours if
+    there is none. A worker makes its own the current one, whatever ``set_as_current`` says."""
+    state: Any = _state
+    now: Celery = state.get_current_app()
+    if now is not ours:  # made when the gateway was imported
+        return now
+    theirs = [app for app in state._get_active_apps() if app.set_as_current]
+    return theirs[0] if theirs else ours
+
+
 class _Felt(bootsteps.StartStopStep):
     """Lets the consumer's loop say that it goes round; begun anew at each connection."""
 
@@ -117,6 +129,14 @@ def _load(settings: Settings) -> Gateway:
         gateway = load_gateway(settings, queued=True)
     except LoaderError as error:
         sys.exit(f"smsqueue: {error}")
+    theirs = gateway.settings
+    if (theirs.redis_url, theirs.namespace) != (settings.redis_url, settings.namespace):
+        sys.exit(
+            f"smsqueue: the gateway {settings.gateway} sends through {theirs.namespace!r} in Redis "
+            f"at {theirs.safe_redis_url}, but this worker works on {settings.namespace!r} at "
+            f"{settings.safe_redis_url}: set SMSQUEUE_REDIS_URL and SMSQUEUE_NAMESPACE to the "
+            "gateway's"
+        )
     if not gateway.providers:
         sys.exit(
             f"smsqueue: the gateway {settings.gateway} has no provider: add one with "

@@ -59,7 +59,7 @@ class HttpProvider(IProvider):
 
     A call, from connecting to the answer's last byte, is over after ``deadline`` seconds, beside
     what the system's resolver takes; nothing is written after that. Proxies and certificates
-    are taken from the environment as requests does it, credentials are not.
+    are taken from the environment at the first call as requests does it, credentials are not.
     """
 
     through_http_layer = True
@@ -147,7 +147,6 @@ class HttpProvider(IProvider):
         )
 
     def _exchange(self, method: str, url: str, **request: Any) -> Answer:
-        request["auth"] = request["auth"] or _no_netrc
         with self._connections().request(
             method, url, timeout=self._timeouts, stream=True, allow_redirects=False, **request
         ) as response:
@@ -162,18 +161,13 @@ class HttpProvider(IProvider):
     def _connections(self) -> requests.Session:
         """The session of this process: one that came through a fork is the parent's."""
         if self._session is None or self._session[0] != os.getpid():
-            self._session = (os.getpid(), make_session(self._pool_size))
+            self._session = (os.getpid(), make_session(self.url, self._pool_size))
         return self._session[1]
 
     def _no_answer(self, error: BaseException, *, ambiguous: bool) -> exc.ConnectionError:
         where = "after the request was written" if ambiguous else "before anything was sent"
         reason = f"the connection failed {where} ({_cause(error)})"
         return exc.ConnectionError(reason, provider=self.name, ambiguous=ambiguous)
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """No credentials; without this, requests would look for some in ~/.netrc."""
-    return request
 
 
 def _read(response: requests.Response) -> bytes:

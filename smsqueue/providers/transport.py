@@ -164,9 +164,17 @@ class _Adapter(HTTPAdapter):
         return manager
 
 
-def make_session(pool_size: int) -> requests.Session:
-    """A session that keeps up to ``pool_size`` connections, repeats nothing, takes no cookies."""
+def make_session(url: str, pool_size: int) -> requests.Session:
+    """A session that keeps up to ``pool_size`` connections, repeats nothing, takes no cookies.
+
+    Args:
+        url: Where it will call. What the environment says of proxies and certificates for this
+            address is read here, once: requests itself reads it again for each call.
+    """
     session = requests.Session()
+    around = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify = around["proxies"], around["verify"]
+    session.trust_env = False
     session.headers["User-Agent"] = "smsqueue"
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = _Adapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)

@@ -508,7 +508,7 @@ def test_url_must_be_one() -> None:
 
 def test_tls_is_watched(serve: Callable[[Handle], RawServer]) -> None:
     """The connections over TLS are ours too, by the class that does the handshake."""
-    session = transport.make_session(1)
+    session = transport.make_session("https://localhost", 1)
     adapter = session.get_adapter("https://carrier.example")
     pool = adapter.get_connection_with_tls_context(  # type: ignore[attr-defined]
         requests.Request("POST", "https://carrier.example").prepare(), True
