@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import any_equal, equal, hmac_base64, sha256_hex
+from smsqueue.providers.authentic import Secrets, any_equal, equal, hmac_base64, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -70,13 +70,15 @@ class TwilioProvider(AccountProvider):
         name: str,
         *,
         account_sid: str,
-        auth_token: str | list[str] | tuple[str, ...],
+        auth_token: Secrets = None,
         api_key: tuple[str, str] | None = None,
         service: str | None = None,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=auth_token, **config)
         self._account = f"/2010-04-01/Accounts/{account_sid}"
+        if not (api_key or self._secrets):
+            raise ValueError("Twilio needs an auth_token, or an api_key with its secret, to send")
         self._auth = api_key or (account_sid, self._secrets[0])
         self._service = service
 
@@ -115,6 +117,7 @@ class TwilioProvider(AccountProvider):
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint, request
 
+        self.need_secret(name="auth_token")
         views = Blueprint("twilio", __name__)
 
         @views.route("/im", methods=["GET", "POST"])

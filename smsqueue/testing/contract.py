@@ -1,0 +1,186 @@
+"""The contract of a provider, as checks to be run: what is declared, and what holds for all.
+
+@pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
+def test_contract(check):
+    check()
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from smsqueue import exc
+from smsqueue.gateway import Gateway
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.settings import Settings
+from smsqueue.statuses import MessageStatus
+from smsqueue.testing.examples import Examples, Refusal, Sending, message
+from smsqueue.testing.stub import Answer, Seen, Stub
+
+__all__ = ["PREFIX", "PUBLIC_URL", "Check", "checks", "made"]
+
+#: Settings of the gateway that the provider is added to, under the name "main".
+PUBLIC_URL, PREFIX = "https://sms.example.org", "secret-prefix"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check; its text is its name. Raises AssertionError."""
+
+    name: str
+    run: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.run()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def made(examples: Examples, url: str, **config: Any) -> tuple[Gateway, Any, list[Any]]:
+    """An eager gateway with the provider, the provider, and what it reports."""
+    settings = Settings(public_url=PUBLIC_URL, receiver_prefix=(PREFIX,), eager=True)
+    gateway = Gateway(settings)
+    arguments = {"url": url, "read_timeout": 5.0} | dict(examples.config) | config
+    provider = gateway.add_provider("main", examples.provider, **arguments)
+    heard: list[IncomingMessage | MessageStatus] = []
+    gateway.onReceive += heard.append
+    gateway.onStatus += heard.append
+    return gateway, provider, heard
+
+
+def checks(examples: Examples) -> list[Check]:
+    """All checks of a provider."""
+    return list(_checks(examples))
+
+
+def _checks(examples: Examples) -> Iterator[Check]:
+    from smsqueue.testing.hooked import webhook_checks
+
+    for sending in examples.sendings:
+        yield Check(f"sends: {sending.name}", lambda s=sending: _sends(examples, s))  # type: ignore[misc]
+    for refusal in (*examples.refusals, *_COMMON):
+        yield Check(f"error: {refusal.name}", lambda r=refusal: _refuses(examples, r))  # type: ignore[misc]
+    for n, asked in enumerate(examples.unsupported):
+        yield Check(f"unsupported {n}", lambda m=asked: _cannot(examples, m))  # type: ignore[misc]
+    yield Check("nobody listens", lambda: _nobody(examples))
+    yield Check("a redirect is not followed", lambda: _redirect(examples))
+    yield Check("secrets are not shown", lambda: _hidden(examples))
+    for name, run in webhook_checks(examples):
+        yield Check(name, run)
+
+
+#: What holds for every provider that is called over HTTP.
+_COMMON = (
+    Refusal("the answer is lost", Answer(cut=True), exc.ConnectionError, ambiguous=True),
+    Refusal("rubbish", Answer(200, "<html>ok"), exc.ServerError, ambiguous=True),
+    Refusal("an empty answer", Answer(200, ""), exc.ServerError, ambiguous=True),
+    Refusal("502 of a proxy", Answer(502, "<html>"), exc.ServerError, ambiguous=True),
+    Refusal("500 that is not its own", Answer(500, "<html>"), exc.ServerError, ambiguous=True),
+    Refusal("503", Answer(503, "<html>"), exc.ServerError),
+    Refusal("429", Answer(429, "", {"Retry-After": "7"}), exc.LimitsError, retry_after=7.0),
+)
+
+
+def _sends(examples: Examples, sending: Sending) -> None:
+    with Stub(sending.answer) as stub:
+        _, provider, _ = made(examples, stub.url, **sending.config)
+        sent = provider.send(sending.message)
+    assert sent is sending.message
+    assert sent.msgid == sending.msgid, f"msgid is {sent.msgid!r}"
+    [seen] = stub.seen
+    assert (seen.method, seen.path) == (sending.method, sending.path), (seen.method, seen.path)
+    if sending.form is not None:
+        _same(seen.form, sending.form)
+    if sending.json is not None:
+        _same(seen.json, sending.json)
+    if sending.query is not None:
+        _same(seen.query, sending.query)
+    for name, value in sending.headers.items():
+        assert seen.headers.get(name) == value, f"{name}: {seen.headers.get(name)!r}"
+    if sending.check is not None:
+        sending.check(seen)
+
+
+def _same(found: Any, wanted: Any, where: str = "") -> None:
+    """Compare, and say where they differ; functions in ``wanted`` judge for themselves."""
+    if callable(wanted):
+        assert wanted(found) is True, f"{where}: {found!r}"
+    elif isinstance(wanted, dict):
+        assert isinstance(found, dict), f"{where}: {found!r}"
+        assert found.keys() == wanted.keys(), f"{where}: {sorted(found)} != {sorted(wanted)}"
+        for name in wanted:
+            _same(found[name], wanted[name], f"{where}.{name}")
+    elif isinstance(wanted, list):
+        assert isinstance(found, list), f"{where}: {found!r}"
+        assert len(found) == len(wanted), f"{where}: {found!r}"
+        for n, each in enumerate(wanted):
+            _same(found[n], each, f"{where}[{n}]")
+    else:
+        assert found == wanted, f"{where}: {found!r} != {wanted!r}"
+
+
+def failure(examples: Examples, url: str, asked: OutgoingMessage) -> exc.ProviderError:
+    """The error that a message ends in; AssertionError if it does not."""
+    _, provider, _ = made(examples, url)
+    try:
+        provider.send(asked)
+    except exc.ProviderError as error:
+        return error
+    raise AssertionError(f"it was sent as {asked.msgid!r}")
+
+
+def _refuses(examples: Examples, refusal: Refusal) -> None:
+    with Stub(refusal.answer) as stub:
+        error = failure(examples, stub.url, message())
+    assert len(stub.seen) == 1, f"{len(stub.seen)} requests"
+    assert type(error) is refusal.error, f"{type(error).__name__}: {error}"
+    assert error.ambiguous is refusal.ambiguous, f"ambiguous={error.ambiguous}"
+    assert error.provider == "main"
+    if refusal.code is not None:
+        assert error.code == refusal.code, f"code={error.code!r}"
+    if refusal.retry_after is not None:
+        assert error.retry_after == refusal.retry_after, f"retry_after={error.retry_after!r}"
+
+
+def _cannot(examples: Examples, asked: OutgoingMessage) -> None:
+    with Stub(examples.good) as stub:
+        error = failure(examples, stub.url, asked)
+    assert isinstance(error, exc.UnsupportedError), repr(error)
+    assert stub.seen == [], "it was asked all the same"
+
+
+def _nobody(examples: Examples) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens on it
+        error = failure(examples, f"http://127.0.0.1:{taken.getsockname()[1]}", message())
+    assert type(error) is exc.ConnectionError, repr(error)
+    assert not error.ambiguous
+
+
+def _redirect(examples: Examples) -> None:
+    with Stub(examples.good) as other:
+        with Stub(Answer(302, "", {"Location": other.url})) as stub:
+            failure(examples, stub.url, message())
+        assert other.seen == [], "credentials went to another address"
+
+
+def _hidden(examples: Examples) -> None:
+    with Stub(Answer(400, "secret words about +15551234567")) as stub:
+        gateway, provider, _ = made(examples, stub.url)
+        error = failure(examples, stub.url, message())
+    shown = f"{provider!r} {gateway!r} {error!r} {error} {gateway.settings!r}"
+    for secret in examples.secrets:
+        assert secret not in shown
+    assert "15551234567" not in shown
+
+
+def seen_by(examples: Examples, asked: OutgoingMessage, *answers: Answer) -> list[Seen]:
+    """The requests that sending a message makes."""
+    with Stub(*answers or (examples.good,)) as stub:
+        _, provider, _ = made(examples, stub.url)
+        provider.send(asked)
+    return stub.seen

@@ -1,0 +1,137 @@
+"""The checks of a provider's webhooks: genuine ones count, all others are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from smsqueue.messages import IncomingMessage
+from smsqueue.settings import SettingsError
+from smsqueue.testing.examples import Examples, Received, Reported, Webhook
+
+__all__ = ["webhook_checks"]
+
+_Named = tuple[str, Callable[[], None]]
+
+
+def webhook_checks(examples: Examples) -> Iterator[_Named]:
+    """Names and checks; none for a provider without webhooks."""
+    for hook in examples.webhooks:
+        yield f"webhook: {hook.name}", lambda h=hook: _taken(examples, h)  # type: ignore[misc]
+        if hook.sign is not None:
+            yield f"unsigned: {hook.name}", lambda h=hook: _unsigned(examples, h)  # type: ignore[misc]
+            yield f"tampered: {hook.name}", lambda h=hook: _tampered(examples, h)  # type: ignore[misc]
+    for name, hook, status in examples.refused:
+        yield (
+            f"refused: {name}",
+            lambda h=hook, s=status: _answered(examples, h, s),  # type: ignore[misc]
+        )
+    if examples.webhooks:
+        yield "no secret, no receiver", lambda: _closed(examples)
+        yield "insecure=True takes unsigned ones", lambda: _open(examples)
+
+
+def _client(examples: Examples, **config: Any) -> tuple[Any, list[Any]]:
+    """A client of an application behind a TLS proxy, and what the provider reports."""
+    from flask import Flask
+
+    from smsqueue.testing.contract import PREFIX, made
+
+    gateway, _, heard = made(examples, "http://127.0.0.1:9", **config)
+    app = gateway.receiver_blueprints_register(Flask("contract"), PREFIX)
+    return app.test_client(), heard
+
+
+def _post(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Any:
+    from smsqueue.testing.contract import PREFIX, PUBLIC_URL
+
+    method, headers = hook.method, dict(hook.headers)
+    path = f"/{PREFIX}/main{hook.path}"
+    if hook.form is not None and method == "GET":
+        path += ("&" if "?" in path else "?") + urlencode(hook.form, doseq=True)
+        body = b""
+    elif hook.form is not None:
+        body = urlencode(hook.form, doseq=True).encode()
+        headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+    elif hook.json is not None:
+        body = json.dumps(hook.json).encode()
+        headers.setdefault("Content-Type", "application/json")
+    else:
+        body = hook.body or b""
+    url = PUBLIC_URL + path
+    if signed and hook.sign is not None:
+        result = hook.sign(method, url, headers, body)
+        if isinstance(result, tuple):
+            method, url, headers, body = result
+            path = url.removeprefix(PUBLIC_URL)
+        else:
+            headers = result
+    if tampered and body:
+        body = body.replace(b"15", b"16", 1) if b"15" in body else body + b" "
+    elif tampered:
+        path = path.replace("15", "16", 1) if "15" in path else path + "&x=1"
+    return client.open(path, method=method, headers=headers, data=body)
+
+
+def _taken(examples: Examples, hook: Webhook) -> None:
+    client, heard = _client(examples)
+    response = _post(client, hook)
+    assert response.status_code == hook.status, (response.status_code, response.data)
+    if hook.answer is not None:
+        assert response.data == hook.answer, response.data
+    assert len(heard) == len(hook.events), heard
+    for found, wanted in zip(heard, hook.events, strict=True):
+        _matches(found, wanted)
+
+
+def _matches(found: Any, wanted: Received | Reported) -> None:
+    assert found.provider == "main"
+    if isinstance(wanted, Received):
+        assert isinstance(found, IncomingMessage), found
+        told = (found.src, found.body, found.dst, found.msgid)
+        assert told == (wanted.src, wanted.body, wanted.dst, wanted.msgid), told
+        return
+    assert not isinstance(found, IncomingMessage), found
+    report = (found.state, found.msgid, found.reference)
+    assert report == (wanted.state, wanted.msgid, wanted.reference), report
+    if wanted.code is not None:
+        assert found.status_code == wanted.code, found.status_code
+    if wanted.status is not None:
+        assert found.status == wanted.status, found.status
+
+
+def _unsigned(examples: Examples, hook: Webhook) -> None:
+    client, heard = _client(examples)
+    assert _post(client, hook, signed=False).status_code in (401, 403)
+    assert heard == []
+
+
+def _tampered(examples: Examples, hook: Webhook) -> None:
+    client, heard = _client(examples)
+    assert _post(client, hook, tampered=True).status_code in (401, 403)
+    assert heard == []
+
+
+def _answered(examples: Examples, hook: Webhook, status: int) -> None:
+    client, heard = _client(examples)
+    response = _post(client, hook)
+    assert response.status_code == status, (response.status_code, response.data)
+    assert heard == []
+
+
+def _closed(examples: Examples) -> None:
+    without = {examples.secret: None} if examples.secret else {}
+    try:
+        _client(examples, **without | {"insecure": False} | examples.config_without_secret)
+    except SettingsError:
+        return
+    raise AssertionError("it makes a receiver that takes anybody's webhooks")
+
+
+def _open(examples: Examples) -> None:
+    client, heard = _client(examples, insecure=True)
+    hook = examples.webhooks[0]
+    assert _post(client, hook, signed=False).status_code == hook.status
+    assert len(heard) == len(hook.events)

@@ -1,0 +1,130 @@
+"""A provider's API on loopback that answers as a test says, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, ClassVar, Self
+from urllib.parse import parse_qsl, urlsplit
+
+__all__ = ["Answer", "Seen", "Stub"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the provider answers.
+
+    Args:
+        body: Text, bytes, or what is written as JSON.
+        cut: Close the connection without an answer, once the request was read.
+    """
+
+    status: int = 200
+    body: Any = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+    @property
+    def raw(self) -> bytes:
+        """The body's bytes."""
+        if isinstance(self.body, bytes):
+            return self.body
+        return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came."""
+
+    method: str
+    #: With the query.
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """Without the query."""
+        return urlsplit(self.target).path
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """The query's fields."""
+        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+
+    @cached_property
+    def form(self) -> dict[str, str]:
+        """The fields of a body that is a form."""
+        return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
+
+    @cached_property
+    def json(self) -> Any:
+        """The value of a body that is JSON."""
+        return json.loads(self.body)
+
+
+class Stub:
+    """A context manager: serves on a free port of loopback as long as the block lasts."""
+
+    def __init__(self, *answers: Answer) -> None:
+        #: Given in turn; the last one stays.
+        self.answers = deque(answers or [Answer()])
+        #: In the order in which they came.
+        self.seen: list[Seen] = []
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.stub = self
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def next(self) -> Answer:
+        """The answer to the request that has just come."""
+        return self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    stub: Stub
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]
+    timeout = 10
+
+    def _any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.stub.seen.append(Seen(self.command, self.path, dict(self.headers), body))
+        answer = self.server.stub.next()
+        if answer.cut:
+            self.close_connection = True
+            self.connection.close()
+            return
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.raw)))
+        self.end_headers()
+        self.wfile.write(answer.raw)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _any
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: paths may hold numbers."""
