@@ -108,6 +108,9 @@ class OutgoingMessage:
     duplicate: bool = False
     #: ``id.attempt``: what a provider gives back to us in its reports; set before each attempt.
     reference: str | None = None
+    #: What tells a provider that de-duplicates that this is the same sending again; set before
+    #: each attempt.
+    dedup_key: str | None = None
     #: Values for the router, see :meth:`route`.
     routing_values: tuple[Any, ...] | None = None
     #: The provider's message id, set by the provider.

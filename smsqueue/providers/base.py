@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from smsqueue.messages import IncomingMessage, OutgoingMessage
@@ -38,6 +39,10 @@ class IProvider:
     #: nothing, and reports are found by reference only.
     unique_msgids: ClassVar[bool] = True
 
+    #: Seconds for which the provider sends once, however often it is called with the same
+    #: ``message.dedup_key``; 0: it does not know such keys.
+    dedup_window: ClassVar[float] = 0.0
+
     def __init__(self, gateway: Any, name: str, **config: Any) -> None:
         self.gateway: _Gateway = gateway
         self.name = name
@@ -49,6 +54,23 @@ class IProvider:
             ProviderError: see :mod:`smsqueue.exc`; the class decides what happens next.
         """
         raise NotImplementedError("Provider.send not implemented")
+
+    def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
+        """Ask the provider what became of a message whose answer was lost.
+
+        Args:
+            message: As it was sent, with the ``reference`` (and ``dedup_key``) of that attempt.
+            since: When the attempt began, by our clock.
+
+        Returns:
+            A report, with the provider's msgid if it tells one; None: it does not know the
+            message (yet). It is asked again then, and nothing is sent.
+
+        Raises:
+            NotImplementedError: the provider cannot be asked.
+            ProviderError: it did not answer.
+        """
+        raise NotImplementedError("Provider cannot be asked about a message")
 
     def make_receiver_blueprint(self) -> Blueprint:
         """A Flask blueprint that takes the provider's webhooks.
