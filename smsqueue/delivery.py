@@ -5,22 +5,19 @@ Needs no Celery: a task of any queue may call :func:`deliver` with an id.
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import socket
 import time
-from dataclasses import dataclass
 from typing import Any
 
-from smsqueue import exc, wire
+from smsqueue import exc
 from smsqueue.gateway import Gateway
-from smsqueue.ids import new_id, time_of
+from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Transition
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
-from smsqueue.messages import OutgoingMessage
-from smsqueue.outcomes import Outcome, judged, outcome_of, seconds_until, sent
+from smsqueue.outcomes import Attempt, Claim, Outcome, judged, outcome_of, seconds_until, sent
 from smsqueue.persist import persist
 from smsqueue.providers import transport
 from smsqueue.queue import Queue
@@ -37,20 +34,6 @@ log = logging.getLogger("smsqueue.delivery")
 _MARGIN = 30.0
 #: Seconds that a claim may take until its router has answered.
 _ROUTING = 60.0
-
-
-@dataclass
-class _Attempt:
-    """What a worker knows of the claim that it holds."""
-
-    id: str
-    token: str
-    message: OutgoingMessage
-    made: int
-    tries: int
-    age: float
-    #: When the running attempt was begun (monotonic).
-    since: float = 0.0
 
 
 class Delivery:
@@ -77,11 +60,11 @@ class Delivery:
         Raises:
             QueueUnavailable: Redis did not confirm the claim; nothing was sent.
         """
-        token = secrets.token_hex(8)
-        answer = self.ledger.claim(id, token, lease=_ROUTING + _MARGIN, worker=self.worker)
+        token, began = secrets.token_hex(8), time.monotonic()
+        answer = self._claim(id, token)
         match answer[0]:
             case "claimed":
-                return self._claimed(id, token, *answer[1:])
+                return self._claimed(Claim(id, token, began, *answer[1:]))
             case "early":
                 return Outcome(State.RETRYING, wait=seconds_until(int(answer[1])))
             case "expired":
@@ -95,22 +78,38 @@ class Delivery:
             case _:
                 return Outcome("gone")
 
-    def _claimed(
-        self, id: str, token: str, data: str, made: Any, tries: Any, now: Any, since: Any
-    ) -> Outcome:
-        message = wire.load_outgoing(id, json.loads(data))
-        age = int(now) / 1000 - (int(since) / 1000 if since else time_of(id))
-        attempt = _Attempt(id, token, message, int(made), int(tries), age)
+    def _claim(self, id: str, token: str) -> list[Any]:
+        """Most messages need no router: their attempt begins at once, if there is a slot."""
+        usual, lease = self.gateway.default_provider, _ROUTING + _MARGIN
+        if usual is None or not self.slots.take(usual):
+            return self.ledger.claim(id, token, lease=lease, worker=self.worker)
+        begun = False
         try:
-            names = self.gateway.route(message)
+            at = (usual, self._lease(usual))
+            answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=at)
+            begun = answer[0] == "claimed" and answer[6] == "go"
+        finally:
+            if not begun:
+                self.slots.give_back(usual)
+        return answer
+
+    def _claimed(self, claim: Claim) -> Outcome:
+        attempt = claim.attempt()
+        usual = self.gateway.default_provider or ""
+        if claim.begun == "go":
+            return self._call_in_turn(attempt, [usual])
+        if claim.begun == "paused":
+            return self._wait(attempt, usual, seconds_until(int(claim.number)), "paused")
+        try:
+            names = self.gateway.route(attempt.message)
         except Exception as error:  # the router is the application's: whatever it raises
             ours = isinstance(error, RoutingError)
             log.error(
                 "%s: not routed: %s: %s",
-                id,
+                attempt.id,
                 type(error).__name__,
                 error if ours else f"raised by the router at {place_of(error)}",
-                extra={"id": id, "error_class": type(error).__name__},
+                extra={"id": attempt.id, "error_class": type(error).__name__},
             )
             decision = self.gateway.retry.decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
@@ -119,7 +118,7 @@ class Delivery:
         return self._walk(attempt, names)
 
     def _walk(
-        self, attempt: _Attempt, names: list[str], otherwise: dict[str, Any] | None = None
+        self, attempt: Attempt, names: list[str], otherwise: dict[str, Any] | None = None
     ) -> Outcome:
         """Begin at the first of some providers that may be called now.
 
@@ -137,7 +136,7 @@ class Delivery:
             if verdict == "go":
                 attempt.made = number
                 return self._call_in_turn(attempt, names[i:])
-            self.slots.leave(name, 0.0, well=True)
+            self.slots.give_back(name)
             if verdict == "lost":
                 return Outcome(State.SENDING)
             waits.append((seconds_until(number), "paused"))
@@ -145,11 +144,15 @@ class Delivery:
         if otherwise is not None:
             outcome = self._not_yet(attempt, otherwise, wait)
             return self._settle(attempt, otherwise["provider"], outcome)
+        return self._wait(attempt, names[0], wait, why)
+
+    def _wait(self, attempt: Attempt, name: str, wait: float, why: str | None) -> Outcome:
+        """Put a message back that nobody was called for."""
         label = "ProviderPaused" if why else "ProviderBusy"
         outcome = {"verdict": "wait", "delay": int(wait * 1000), "why": why}
-        return self._settle(attempt, names[0], outcome, error=label)
+        return self._settle(attempt, name, outcome, error=label)
 
-    def _begin(self, attempt: _Attempt, name: str) -> tuple[str, int]:
+    def _begin(self, attempt: Attempt, name: str) -> tuple[str, int]:
         attempt.since = time.monotonic()
         lease = self._lease(name)
         return persist(
@@ -161,13 +164,13 @@ class Delivery:
     def _lease(self, name: str) -> float:
         return self.gateway.get_provider(name).deadline + _MARGIN
 
-    def _call_in_turn(self, attempt: _Attempt, names: list[str]) -> Outcome:
+    def _call_in_turn(self, attempt: Attempt, names: list[str]) -> Outcome:
         """Call the first provider, whose attempt has begun; if it surely did not take the
         message, the next one."""
         name, *rest = names
         if time.monotonic() - attempt.since > _MARGIN / 2:
             # This process was asleep: the lease may end during the call, so it is not made.
-            self.slots.leave(name, 0.0, well=True)
+            self.slots.give_back(name)
             asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
             return self._settle(attempt, name, asleep)
         error = self._call(attempt, name)
@@ -193,14 +196,14 @@ class Delivery:
         if moved.attempt is not None:
             attempt.made = moved.attempt
             return self._call_in_turn(attempt, rest)
-        self.slots.leave(rest[0], 0.0, well=True)
+        self.slots.give_back(rest[0])
         if moved.state != State.SENDING:
             return outcome_of(moved, error_label(error))
         # The next one is paused. What this attempt told has been noted already.
         told = {"provider": name, "counted": None, "pause": None, "well": None}
         return self._walk(attempt, rest, otherwise=outcome | told)
 
-    def _not_yet(self, attempt: _Attempt, outcome: dict[str, Any], wait: float) -> dict[str, Any]:
+    def _not_yet(self, attempt: Attempt, outcome: dict[str, Any], wait: float) -> dict[str, Any]:
         """An outcome while the next provider is paused or busy: that does not make the refusal
         of the one before final, unless the message's tries or time are over."""
         retry = self.gateway.retry
@@ -209,7 +212,7 @@ class Delivery:
             return outcome
         return outcome | {"verdict": "retry", "delay": int(wait * 1000), "why": None}
 
-    def _call(self, attempt: _Attempt, name: str) -> BaseException | None:
+    def _call(self, attempt: Attempt, name: str) -> BaseException | None:
         """One call of one provider, in the slot that it holds; its error, or None."""
         message = attempt.message
         message.provider = message.routed_to = name
@@ -235,7 +238,7 @@ class Delivery:
             self.slots.leave(name, time.monotonic() - began, well=well)
         return None
 
-    def _settled(self, attempt: _Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
+    def _settled(self, attempt: Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
         given = outcome | {"provider": name, "event": new_id()}
         moved = persist(lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, given))
         error = outcome.get("error")
@@ -245,7 +248,7 @@ class Delivery:
 
     def _settle(
         self,
-        attempt: _Attempt,
+        attempt: Attempt,
         name: str | None,
         outcome: dict[str, Any],
         *,

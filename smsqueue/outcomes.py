@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from smsqueue import exc, wire
 from smsqueue.gateway import Gateway
+from smsqueue.ids import time_of
 from smsqueue.ledger import Transition
 from smsqueue.messages import OutgoingMessage
 from smsqueue.retry import Decision, error_label
 from smsqueue.states import WAITING, State
 
-__all__ = ["Outcome", "judged", "outcome_of", "seconds_until", "sent"]
+__all__ = ["Attempt", "Claim", "Outcome", "judged", "outcome_of", "seconds_until", "sent"]
 
 log = logging.getLogger("smsqueue.delivery")
+
+
+@dataclass
+class Attempt:
+    """What a worker knows of the claim that it holds."""
+
+    id: str
+    token: str
+    message: OutgoingMessage
+    made: int
+    tries: int
+    age: float
+    #: When the running attempt was begun (monotonic).
+    since: float = 0.0
+
+
+class Claim(NamedTuple):
+    """What the ledger answered to a claim, as it came: see claim.lua."""
+
+    id: str
+    token: str
+    #: Before the claim was asked for (monotonic).
+    asked: float
+    data: str
+    made: Any
+    tries: Any
+    now: Any
+    since: Any
+    #: Of an attempt at the usual provider: "go", "paused" or "".
+    begun: str
+    #: Its number, or until when the provider is paused.
+    number: Any
+
+    def attempt(self) -> Attempt:
+        """The attempt that this worker may make."""
+        message = wire.load_outgoing(self.id, json.loads(self.data))
+        since = int(self.since) / 1000 if self.since else time_of(self.id)
+        made = self.number if self.begun == "go" else self.made
+        age = int(self.now) / 1000 - since
+        return Attempt(self.id, self.token, message, int(made), int(self.tries), age, self.asked)
 
 
 @dataclass(frozen=True)

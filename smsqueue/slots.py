@@ -38,21 +38,34 @@ class Slots:
     def _use(self, group: str) -> _Use:
         return self._uses.setdefault(group, _Use(limit=self.most))
 
+    def take(self, group: str) -> bool:
+        """Take a slot, if there is one."""
+        with self._lock:
+            use = self._use(group)
+            if use.running >= int(use.limit):
+                return False
+            use.running += 1
+            return True
+
     def enter(self, group: str) -> float:
         """Take a slot: 0, or the seconds after which to try again.
 
         Those who are sent away come back one after the other, at the pace at which the group's
         slots become free.
         """
+        if self.take(group):
+            return 0.0
         with self._lock:
             use = self._use(group)
-            if use.running < int(use.limit):
-                use.running += 1
-                return 0.0
             now = time.monotonic()
             pace = use.seconds / max(1, int(use.limit))
             use.next_turn = min(max(use.next_turn, now) + pace, now + _LONGEST_WAIT)
             return max(0.05, use.next_turn - now)
+
+    def give_back(self, group: str) -> None:
+        """Give back a slot that was not used."""
+        with self._lock:
+            self._use(group).running -= 1
 
     def leave(self, group: str, seconds: float, *, well: bool) -> None:
         """Give a slot back, with how long it was held and whether the call went well."""

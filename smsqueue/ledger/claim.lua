@@ -1,6 +1,9 @@
--- Gives a message to one worker. Repeating it with the same token returns the first answer.
--- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out)
--- Returns: 'claimed', data, attempts, tries, now, since (or '') | 'early', not_before | 'expired', event or '' |
+-- Gives a message to one worker, and begins its attempt if it needs no router: its sender named
+-- neither provider nor routing values. Repeating it with the same token returns the first answer.
+-- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out),
+--       provider of messages that need no router ('': do not begin), lease at that provider (ms)
+-- Returns: 'claimed', data, attempts, tries, now, since (or ''), 'go' | 'paused' | '' (not begun),
+--          attempt or until | 'early', not_before | 'expired', event or '' |
 --          'state', state, next look or '', whether a report made it so (1 or '') | 'gone'
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
@@ -30,5 +33,12 @@ if not (m.state == 'sending' and m.token == token) then
   redis.call('HSET', hash, 'token', token, 'worker', ARGV[4])
   redis.call('HDEL', hash, 'calling', 'settled')
 end
-local f = read(hash, 'data', 'attempt', 'tries', 'since')
-return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or '' }
+local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling')
+local begun = { '', '' }
+if ARGV[6] ~= '' then
+  local well, d = pcall(cjson.decode, f.data)
+  if well and d.provider == nil and d.route == nil then
+    begun = f.calling and { 'go', f.attempt } or begin(id, token, ARGV[6], tonumber(ARGV[7]))
+  end
+end
+return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or '', begun[1], begun[2] }

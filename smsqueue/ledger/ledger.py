@@ -143,10 +143,24 @@ class Ledger(Watching):
 
     # --- sending -------------------------------------------------------------------------------
 
-    def claim(self, id: str, token: str, *, lease: float, worker: str) -> list[Any]:
-        """See claim.lua for the answers."""
+    def claim(
+        self,
+        id: str,
+        token: str,
+        *,
+        lease: float,
+        worker: str,
+        usual: tuple[str, float] | None = None,
+    ) -> list[Any]:
+        """See claim.lua for the answers.
+
+        Args:
+            usual: Provider of messages that need no router, and the lease of a call there.
+        """
+        provider, seconds = usual or ("", 0.0)
         answer: list[Any] = self._scripts.run(
-            "claim", id, token, int(lease * 1000), worker, new_id()
+            *("claim", id, token, int(lease * 1000), worker, new_id()),
+            *(provider, int(seconds * 1000)),
         )
         return answer
 
