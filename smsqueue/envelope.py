@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import time
-import uuid
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Envelope", "record"]
 
 #: Stand for an id and its attempts; nothing else in a message looks like them.
-_ID, _RETRIES = "0recorded0recorded00", 907_142_903
+_ID, _RETRIES, _TIME = "0recorded0recorded00", "907142903", 907142904
 _BODY, _TAG = "0body0body0body", "0tag0tag0tag0tag"
 
 
@@ -37,12 +38,16 @@ class Envelope:
     def __init__(self, commands: list[tuple[str, str, str]]) -> None:
         self._parts = [(name, where, *_opened(payload)) for name, where, payload in commands]
 
-    def filled(self, id: str, retries: int) -> list[tuple[str, str, str]]:
-        """The commands for an id: name, key or channel, payload."""
-        return [
-            (name, where, _closed(outside, inside, id, retries))
-            for name, where, outside, inside in self._parts
-        ]
+    def filled(self, triggers: Iterable[tuple[str, int]]) -> Iterator[tuple[str, ...]]:
+        """The commands for triggers (id, attempts so far): one that fills the queue, and one event
+        for each."""
+        batch = list(triggers)
+        for name, where, outside, inside in self._parts:
+            payloads = [_closed(outside, inside, id, retries) for id, retries in batch]
+            if name == "LPUSH":
+                yield name, where, *payloads
+            else:
+                yield from ((name, where, payload) for payload in payloads)
 
 
 def record(app: Celery, task: str, queue: str) -> Envelope:
@@ -61,7 +66,7 @@ def record(app: Celery, task: str, queue: str) -> Envelope:
                 task_id=_ID,
                 root_id=_ID,
                 queue=queue,
-                retries=_RETRIES,
+                retries=int(_RETRIES),
                 retry=False,
                 producer=producer,
             )
@@ -76,26 +81,25 @@ def record(app: Celery, task: str, queue: str) -> Envelope:
     return Envelope(commands)
 
 
-def _opened(payload: str) -> tuple[str, dict[str, Any] | list[Any]]:
-    """A payload with placeholders, as text; and the body that belongs into it."""
+def _opened(payload: str) -> tuple[str, str]:
+    """A payload and the body that belongs into it, as texts with placeholders."""
     outside = json.loads(payload)
     inside = json.loads(base64.b64decode(outside["body"]))
     outside["body"], outside["properties"]["delivery_tag"] = _BODY, _TAG
     headers = outside["headers"]
     # It was perhaps recorded inside of a task, whose child it would be.
     headers |= {name: None for name in ("parent_id", "group") if name in headers}
-    if isinstance(inside, dict):
-        inside["parent_id"] = None
-    return json.dumps(outside), inside
-
-
-def _closed(outside: str, inside: dict[str, Any] | list[Any], id: str, retries: int) -> str:
     if isinstance(inside, dict):  # an event
-        inside = inside | {"timestamp": time.time()}
-    body = json.dumps(inside).replace(_ID, id).replace(str(_RETRIES), str(retries))
+        inside |= {"parent_id": None, "timestamp": _TIME}
+    return json.dumps(outside), json.dumps(inside)
+
+
+def _closed(outside: str, inside: str, id: str, retries: int) -> str:
+    body = inside.replace(_ID, id).replace(_RETRIES, str(retries))
+    body = body.replace(str(_TIME), repr(time.time()))
     return (
         outside.replace(_ID, id)
-        .replace(str(_RETRIES), str(retries))
-        .replace(_TAG, str(uuid.uuid4()))
+        .replace(_RETRIES, str(retries))
+        .replace(_TAG, f"{id}-{secrets.token_hex(6)}")
         .replace(_BODY, base64.b64encode(body.encode()).decode())
     )

@@ -156,9 +156,8 @@ class Queue:
     def _push(self, envelope: Envelope, batch: list[tuple[str, int]]) -> None:
         for start in range(0, len(batch), _BATCH):
             pipe: Any = self._redis.pipeline(transaction=False)
-            for id, retries in batch[start : start + _BATCH]:
-                for command in envelope.filled(id, retries):
-                    pipe.execute_command(*command)
+            for command in envelope.filled(batch[start : start + _BATCH]):
+                pipe.execute_command(*command)
             pipe.execute()
 
     def _send_tasks(self, task: str, queue: str, batch: list[tuple[str, int]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from smsqueue.ledger import Ledger
 from smsqueue.logs import transition
@@ -50,7 +51,7 @@ class Upkeep:
         self._thread: threading.Thread | None = None
 
     def turn(self) -> bool:
-        """One round over all lanes; True if something was due, so that more may be."""
+        """One round over all lanes; True if messages were due, so that more may be."""
         lapsed = self.ledger.sweep(_QUOTA, self.max_tries)
         for lapse in lapsed:
             transition(
@@ -65,9 +66,13 @@ class Upkeep:
         self.queue.hook([lapse.event for lapse in lapsed if lapse.event])
         events = self.ledger.take("hook", _QUOTA)
         self.queue.hook(event for event, _ in events)
+        return self.refill()
+
+    def refill(self) -> bool:
+        """Fill the send queue up; True if messages were due."""
         messages = self.ledger.take("send", _QUOTA)
         self.queue.deliver(messages)
-        return bool(events or messages)
+        return bool(messages)
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
@@ -83,17 +88,20 @@ class Upkeep:
             self.pulse.end()
 
     def _run(self) -> None:
-        pause = self.settings.upkeep_interval
+        interval = pause = self.settings.upkeep_interval
+        turned = 0.0
         while not self._stop.wait(pause):
-            well = True
+            well, now = True, time.monotonic()
             try:
-                more = self.turn()
+                if now - turned >= interval:
+                    more, turned = self.turn(), now
+                else:
+                    more = self.refill()
             except Exception as error:  # whatever it is: without this loop messages stay behind
                 well = False
                 pause = min(max(pause, 0.1) * 2, _LONGEST_PAUSE)
                 log.error("upkeep failed, again in %.0f s: %s", pause, type(error).__name__)
             else:
-                interval = self.settings.upkeep_interval
                 pause = min(interval, _BUSY_PAUSE) if more else interval
             if self.pulse is not None:
                 self.pulse.beat(redis=well)

@@ -32,7 +32,7 @@ end
 local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
 if o.well or o.pause then
   local p = read(pause, 'since', 'times')
-  if calling > tonumber(p.since or 0) then
+  if calling >= tonumber(p.since or 0) then
     if o.well then
       redis.call('DEL', pause)
       redis.call('SREM', key('pauses'), o.provider)
