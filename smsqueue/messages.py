@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from smsqueue.lib import digits_only
+from smsqueue.segments import Segments, segments_of
+from smsqueue.senders import digits
 
 __all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions"]
 
@@ -96,7 +98,8 @@ class OutgoingMessage:
     """A message to be sent, or that was sent.
 
     Args:
-        dst: Destination phone number; everything but digits is cut off.
+        dst: Destination phone number. Everything but digits is cut off; of one with a plus also
+            the extension and the "(0)", see :func:`smsqueue.senders.digits`.
         body: The text.
         src: Source number or sender id, left as it is.
         provider: Name of the provider to use; without one, the router decides.
@@ -124,7 +127,7 @@ class OutgoingMessage:
         if not isinstance(dst, str):
             raise TypeError(f"the number must be text, not {type(dst).__name__}")
         self.src = src
-        self.dst = digits_only(dst)
+        self.dst = digits(dst)
         self.body = body
         self.provider = provider
         self.provider_options = OutgoingMessageOptions()
@@ -150,6 +153,10 @@ class OutgoingMessage:
         """Set the values that the router is called with; the router is not called without."""
         self.routing_values = values
         return self
+
+    def segments(self) -> Segments:
+        """How many SMS the text is, in which encoding, and what makes it Unicode."""
+        return segments_of(self.body)
 
     def __repr__(self) -> str:
         return (

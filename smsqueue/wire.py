@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from smsqueue import exc, statuses
+from smsqueue.masking import mask
 from smsqueue.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
 from smsqueue.statuses import MessageStatus
 
@@ -65,6 +66,12 @@ def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
     """Raise RequestError if a message cannot be queued; nothing has happened then."""
     if not message.dst:
         raise exc.RequestError("the destination number has no digits")
+    if len(message.dst) > 15:
+        raise exc.RequestError(
+            f"the destination number {mask(message.dst)} has {len(message.dst)} digits, and no "
+            "number has more than 15: give one number, and write it with a plus if it has an "
+            "extension"
+        )
     if not isinstance(message.body, str):
         raise exc.RequestError(f"the body must be text, not {type(message.body).__name__}")
     if len(message.body) > max_body:

@@ -7,12 +7,12 @@ from typing import Any
 import click
 from rich.table import Table
 
+from smsqueue import senders
 from smsqueue.cli.base import columns, json_option, kept, opened, reveal_option, screen, show_json
 from smsqueue.cli.listing import table
 from smsqueue.cli.shown import looked_up
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
-from smsqueue.lib import digits_only
 from smsqueue.masking import mask
 from smsqueue.states import State
 
@@ -82,7 +82,7 @@ def _timeline(lines: list[dict[str, Any]]) -> Table:
 @json_option
 def find(number: str, reveal: bool, as_json: bool) -> None:
     """List what was sent to and received from a number, newest first."""
-    digits = digits_only(number)
+    digits = senders.digits(number)
     if not digits:
         raise click.BadParameter("a number has digits", param_hint="NUMBER")
     with opened() as gateway:

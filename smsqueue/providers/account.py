@@ -7,7 +7,6 @@ tables at class level say what the provider's codes and statuses mean.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +18,7 @@ from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.authentic import Secrets, secrets_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import HttpProvider
+from smsqueue.senders import sender_kind
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.statuses import MessageStatus
 
@@ -89,7 +89,7 @@ class AccountProvider(HttpProvider):
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         """Check what the message asks for, then :meth:`submit` it."""
-        if re.search("[A-Za-z]", self.sender_of(message) or ""):
+        if sender_kind(self.sender_of(message)) == "alphanumeric":
             self._need(Can.ALPHANUMERIC, "a sender id of letters")
         if message.provider_options.expires is not None:
             self._need(Can.VALIDITY, "the expires option")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from smsqueue.lib import digits_only
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.null import NullProvider
+from smsqueue.senders import digits
 from smsqueue.statuses import MessageAccepted, MessageDelivered
 
 __all__ = ["LoopbackProvider"]
@@ -44,7 +44,7 @@ class LoopbackProvider(NullProvider):
         The message then has ``reply(body)``, which simulates an answer, unless the message's
         option ``allow_reply`` is off.
         """
-        self._subscribers[digits_only(number)] = callback
+        self._subscribers[digits(number)] = callback
         return self
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:

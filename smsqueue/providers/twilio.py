@@ -15,6 +15,7 @@ from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Secrets, any_equal, equal, hmac_base64, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.senders import sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ class TwilioProvider(AccountProvider):
 
     def submit(self, message: OutgoingMessage) -> None:
         form = {"To": f"+{message.dst}", "Body": message.body}
-        sender = self.sender_of(message)
-        if sender:
-            form["From"] = f"+{sender}" if sender.isdigit() and len(sender) > 6 else sender
+        src = self.sender_of(message)
+        if src:
+            form["From"] = sender(src, plus=True, also=" +-_&")
         elif self._service:
             form["MessagingServiceSid"] = self._service
         callback = self.callback_url("status", message)

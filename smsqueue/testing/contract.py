@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from smsqueue import exc
-from smsqueue.gateway import Gateway
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.settings import Settings
-from smsqueue.statuses import MessageStatus
-from smsqueue.testing.examples import Examples, Refusal, Sending, message
+from smsqueue.messages import OutgoingMessage
+from smsqueue.testing.examples import (
+    PREFIX,
+    PUBLIC_URL,
+    Examples,
+    Refusal,
+    Sending,
+    made,
+    message,
+)
+from smsqueue.testing.hooked import webhook_checks
 from smsqueue.testing.stub import Answer, Seen, Stub
 
 __all__ = ["PREFIX", "PUBLIC_URL", "Check", "checks", "made"]
-
-#: Settings of the gateway that the provider is added to, under the name "main".
-PUBLIC_URL, PREFIX = "https://sms.example.org", "secret-prefix"
 
 
 @dataclass(frozen=True)
@@ -40,26 +43,12 @@ class Check:
         return self.name
 
 
-def made(examples: Examples, url: str, **config: Any) -> tuple[Gateway, Any, list[Any]]:
-    """An eager gateway with the provider, the provider, and what it reports."""
-    settings = Settings(public_url=PUBLIC_URL, receiver_prefix=(PREFIX,), eager=True)
-    gateway = Gateway(settings)
-    arguments = {"url": url, "read_timeout": 5.0} | dict(examples.config) | config
-    provider = gateway.add_provider("main", examples.provider, **arguments)
-    heard: list[IncomingMessage | MessageStatus] = []
-    gateway.onReceive += heard.append
-    gateway.onStatus += heard.append
-    return gateway, provider, heard
-
-
 def checks(examples: Examples) -> list[Check]:
     """All checks of a provider."""
     return list(_checks(examples))
 
 
 def _checks(examples: Examples) -> Iterator[Check]:
-    from smsqueue.testing.hooked import webhook_checks
-
     for sending in examples.sendings:
         yield Check(f"sends: {sending.name}", lambda s=sending: _sends(examples, s))  # type: ignore[misc]
     for refusal in (*examples.refusals, *_COMMON):

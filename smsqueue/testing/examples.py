@@ -7,12 +7,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.gateway import Gateway
+from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider
+from smsqueue.settings import Settings
 from smsqueue.states import State
+from smsqueue.statuses import MessageStatus
 from smsqueue.testing.stub import Answer, Seen
 
-__all__ = ["Examples", "Received", "Refusal", "Reported", "Sending", "Webhook", "message"]
+__all__ = [
+    "PREFIX",
+    "PUBLIC_URL",
+    "Examples",
+    "Received",
+    "Refusal",
+    "Reported",
+    "Sending",
+    "Webhook",
+    "made",
+    "message",
+]
+
+#: Settings of the gateway that the provider is added to, under the name "main".
+PUBLIC_URL, PREFIX = "https://sms.example.org", "secret-prefix"
 
 
 def message(
@@ -139,3 +156,15 @@ class Examples:
     secret: str | None = "secret"
     #: What the provider needs beside, if it is without that.
     config_without_secret: Mapping[str, Any] = field(default_factory=dict)
+
+
+def made(examples: Examples, url: str, **config: Any) -> tuple[Gateway, Any, list[Any]]:
+    """An eager gateway with the provider, the provider, and what it reports."""
+    settings = Settings(public_url=PUBLIC_URL, receiver_prefix=(PREFIX,), eager=True)
+    gateway = Gateway(settings)
+    arguments = {"url": url, "read_timeout": 5.0} | dict(examples.config) | config
+    provider = gateway.add_provider("main", examples.provider, **arguments)
+    heard: list[IncomingMessage | MessageStatus] = []
+    gateway.onReceive += heard.append
+    gateway.onStatus += heard.append
+    return gateway, provider, heard

@@ -9,7 +9,15 @@ from urllib.parse import urlencode
 
 from smsqueue.messages import IncomingMessage
 from smsqueue.settings import SettingsError
-from smsqueue.testing.examples import Examples, Received, Reported, Webhook
+from smsqueue.testing.examples import (
+    PREFIX,
+    PUBLIC_URL,
+    Examples,
+    Received,
+    Reported,
+    Webhook,
+    made,
+)
 
 __all__ = ["webhook_checks"]
 
@@ -37,16 +45,12 @@ def _client(examples: Examples, **config: Any) -> tuple[Any, list[Any]]:
     """A client of an application behind a TLS proxy, and what the provider reports."""
     from flask import Flask
 
-    from smsqueue.testing.contract import PREFIX, made
-
     gateway, _, heard = made(examples, "http://127.0.0.1:9", **config)
     app = gateway.receiver_blueprints_register(Flask("contract"), PREFIX)
     return app.test_client(), heard
 
 
 def _post(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Any:
-    from smsqueue.testing.contract import PREFIX, PUBLIC_URL
-
     method, headers = hook.method, dict(hook.headers)
     path = f"/{PREFIX}/main{hook.path}"
     if hook.form is not None and method == "GET":
@@ -122,9 +126,9 @@ def _answered(examples: Examples, hook: Webhook, status: int) -> None:
 
 
 def _closed(examples: Examples) -> None:
-    without = {examples.secret: None} if examples.secret else {}
+    without: dict[str, Any] = {examples.secret: None} if examples.secret else {}
     try:
-        _client(examples, **without | {"insecure": False} | examples.config_without_secret)
+        _client(examples, **without | {"insecure": False} | dict(examples.config_without_secret))
     except SettingsError:
         return
     raise AssertionError("it makes a receiver that takes anybody's webhooks")

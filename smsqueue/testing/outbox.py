@@ -8,6 +8,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id
 from smsqueue.lib import digits_only
 from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.senders import digits
 from smsqueue.states import State
 from smsqueue.statuses import (
     MessageAccepted,
@@ -51,7 +52,7 @@ class Outbox(list[OutgoingMessage]):
 
     def to(self, number: str) -> list[OutgoingMessage]:
         """The messages to a number, oldest first; only its digits count."""
-        return [message for message in self if message.dst == digits_only(number)]
+        return [message for message in self if message.dst == digits(number)]
 
     def fail(self, error: BaseException | type[BaseException], times: int | None = 1) -> None:
         """Let the next calls of ``send`` and ``send_many`` raise an error and catch nothing.

@@ -306,3 +306,9 @@ def test_any_text_is_written_as_utf8_and_comes_back(text: str) -> None:
     written = wire.to_json([text]).encode()
     # Two halves that stand side by side come back as the character that they are.
     assert json.loads(written) == json.loads(json.dumps([text]))
+
+
+def test_two_numbers_in_one_are_refused_before_anything_is_sent(gateway: Gateway) -> None:
+    with pytest.raises(exc.RequestError, match="no number has more than 15") as caught:
+        gateway.send(OutgoingMessage("15551234567, 15557654321", "hello"))
+    assert "5551234" not in str(caught.value)

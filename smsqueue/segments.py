@@ -1,0 +1,89 @@
+"""How a text becomes SMS: its encoding, its parts, and what makes it more expensive.
+
+The alphabet is the GSM 7 bit default alphabet with its extension table, as 3GPP TS 23.038 has
+them (6.2.1 and 6.2.1.1). National shift tables are not used: no phone has to know them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Segments", "segments_of", "split"]
+
+#: Septets 0x00 to 0x7F without 0x1B, which announces a character of the extension table.
+_DEFAULT = (
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+#: Two septets each.
+_EXTENSION = "\f^{}\\[~]|€"
+_UNICODE = re.compile(f"[^{re.escape(_DEFAULT + _EXTENSION)}]")
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What a text is as SMS.
+
+    A unit is a septet in GSM-7 and a UTF-16 code unit in UCS-2.
+    """
+
+    encoding: Literal["gsm7", "ucs2"]
+    #: Units of the whole text. A character of the extension table, or one beyond U+FFFF, is two.
+    units: int
+    #: Number of SMS that are sent, and charged; 0 for an empty text.
+    parts: int
+    #: Units that fit into each part: fewer if there are several, which begin with six bytes by
+    #: which the phone joins them.
+    per_part: int
+    #: Units that are free in the last part.
+    remaining: int
+    #: Index and text of the first character that GSM-7 does not have; None in GSM-7.
+    first_unicode: tuple[int, str] | None
+
+
+def segments_of(text: str) -> Segments:
+    """Count a text; in time that grows with its length."""
+    found = _UNICODE.search(text)
+    first = (found.start(), found[0]) if found else None
+    units, per_part = _measure(text, first is not None)
+    used = [used for _, used in _cut(text, first is not None, per_part)]
+    left = per_part - (used[-1] if used else 0)
+    return Segments("ucs2" if first else "gsm7", units, len(used), per_part, left, first)
+
+
+def split(text: str) -> list[str]:
+    """The texts of the parts, in order; put together they are the text again.
+
+    No escape pair (GSM-7) and no surrogate pair (UTF-16) is cut in two: the part then holds one
+    unit less. What a reader sees as one character may be several (an accent of its own, an emoji
+    with a skin tone); those may come to stand in two parts, and the phone that joins the parts
+    shows them whole.
+    """
+    unicode = _UNICODE.search(text) is not None
+    _, per_part = _measure(text, unicode)
+    return [part for part, _ in _cut(text, unicode, per_part)]
+
+
+def _measure(text: str, unicode: bool) -> tuple[int, int]:
+    """The units of a text, and how many fit into each of its parts."""
+    if unicode:
+        units, alone, joined = len(text.encode("utf-16-le", "surrogatepass")) // 2, 70, 67
+    else:
+        units, alone, joined = len(text) + sum(map(text.count, _EXTENSION)), 160, 153
+    return units, alone if units <= alone else joined
+
+
+def _cut(text: str, unicode: bool, per_part: int) -> Iterator[tuple[str, int]]:
+    """The parts of a text, each with its units."""
+    start = used = 0
+    for i, character in enumerate(text):
+        pair = character > "\uffff" if unicode else character in _EXTENSION
+        if used + 1 + pair > per_part:
+            yield text[start:i], used
+            start, used = i, 0
+        used += 1 + pair
+    if text:
+        yield text[start:], used
