@@ -9,15 +9,26 @@ import logging
 import secrets
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
-from smsqueue import exc
+from smsqueue.asking import ask
+from smsqueue.calling import call
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Transition
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
-from smsqueue.outcomes import Attempt, Claim, Outcome, judged, outcome_of, seconds_until, sent
+from smsqueue.outcomes import (
+    Attempt,
+    Claim,
+    Outcome,
+    judged,
+    outcome_of,
+    remedies,
+    seconds_until,
+    sent,
+)
 from smsqueue.persist import persist
 from smsqueue.providers import transport
 from smsqueue.queue import Queue
@@ -65,6 +76,8 @@ class Delivery:
         match answer[0]:
             case "claimed":
                 return self._claimed(Claim(id, token, began, *answer[1:]))
+            case "ask":
+                return ask(self.gateway, self.ledger, id, answer[1:])
             case "early":
                 return Outcome(State.RETRYING, wait=seconds_until(int(answer[1])))
             case "expired":
@@ -101,7 +114,7 @@ class Delivery:
         if claim.begun == "paused":
             return self._wait(attempt, usual, seconds_until(int(claim.number)), "paused")
         try:
-            names = self.gateway.route(attempt.message)
+            names = self._names(attempt)
         except Exception as error:  # the router is the application's: whatever it raises
             ours = isinstance(error, RoutingError)
             log.error(
@@ -116,6 +129,13 @@ class Delivery:
             )
             return self._settle(attempt, None, judged(decision, error, "the router"))
         return self._walk(attempt, names)
+
+    def _names(self, attempt: Attempt) -> list[str]:
+        if not attempt.pin:
+            return self.gateway.route(attempt.message)
+        if attempt.pin not in self.gateway.providers:
+            raise RoutingError(f"The message is bound to {attempt.pin!r}, which is not there")
+        return [attempt.pin]
 
     def _walk(
         self, attempt: Attempt, names: list[str], otherwise: dict[str, Any] | None = None
@@ -173,7 +193,7 @@ class Delivery:
             self.slots.give_back(name)
             asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
             return self._settle(attempt, name, asleep)
-        error = self._call(attempt, name)
+        error = call(self.gateway, self.slots, attempt, name)
         if error is None:
             return self._settle(attempt, name, sent(self.gateway, attempt.message))
         provider = self.gateway.get_provider(name)
@@ -183,7 +203,12 @@ class Delivery:
             age=attempt.age,
             wrote=transport.written() if provider.through_http_layer else None,
         )
+        if attempt.pin and decision.verdict == "failed" and not decision.well:
+            # Its tries are over, but the provider may have it from an earlier one.
+            decision = replace(decision, verdict="unknown", elsewhere=False, hold=True)
         outcome = judged(decision, error, name)
+        if decision.verdict == "unknown":
+            outcome |= remedies(provider)
         if not decision.elsewhere or not rest:
             return self._settle(attempt, name, outcome)
         attempt.tries += decision.counted
@@ -212,32 +237,6 @@ class Delivery:
             return outcome
         return outcome | {"verdict": "retry", "delay": int(wait * 1000), "why": None}
 
-    def _call(self, attempt: Attempt, name: str) -> BaseException | None:
-        """One call of one provider, in the slot that it holds; its error, or None."""
-        message = attempt.message
-        message.provider = message.routed_to = name
-        message.reference = f"{attempt.id}.{attempt.made}"
-        transport.begin_attempt()
-        began, well = time.monotonic(), True
-        try:
-            self.gateway.get_provider(name).send(message)
-        except Exception as error:  # a plugin may raise anything
-            known, label = isinstance(error, exc.ProviderError), error_label(error)
-            well = known and not _unhealthy(error)
-            log.log(
-                logging.WARNING if known else logging.ERROR,
-                "%s: %s failed at %s%s",
-                attempt.id,
-                label,
-                name,
-                "" if known else f" ({place_of(error)})",
-                extra={"id": attempt.id, "provider": name, "error_class": label},
-            )
-            return error
-        finally:
-            self.slots.leave(name, time.monotonic() - began, well=well)
-        return None
-
     def _settled(self, attempt: Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
         given = outcome | {"provider": name, "event": new_id()}
         moved = persist(lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, given))
@@ -255,7 +254,3 @@ class Delivery:
         error: str | None = None,
     ) -> Outcome:
         return outcome_of(self._settled(attempt, name, outcome), error or outcome.get("error"))
-
-
-def _unhealthy(error: BaseException) -> bool:
-    return not isinstance(error, exc.MessageSendError) or isinstance(error, exc.ServerError)

@@ -114,6 +114,8 @@ class OutgoingMessage:
     #: What tells a provider that de-duplicates that this is the same sending again; set before
     #: each attempt.
     dedup_key: str | None = None
+    #: True if an attempt with this key was made before, whose answer was lost.
+    repeated: bool = False
     #: Values for the router, see :meth:`route`.
     routing_values: tuple[Any, ...] | None = None
     #: The provider's message id, set by the provider.

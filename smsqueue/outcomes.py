@@ -13,10 +13,20 @@ from smsqueue.gateway import Gateway
 from smsqueue.ids import time_of
 from smsqueue.ledger import Transition
 from smsqueue.messages import OutgoingMessage
+from smsqueue.providers.base import IProvider
 from smsqueue.retry import Decision, error_label
 from smsqueue.states import WAITING, State
 
-__all__ = ["Attempt", "Claim", "Outcome", "judged", "outcome_of", "seconds_until", "sent"]
+__all__ = [
+    "Attempt",
+    "Claim",
+    "Outcome",
+    "judged",
+    "outcome_of",
+    "remedies",
+    "seconds_until",
+    "sent",
+]
 
 log = logging.getLogger("smsqueue.delivery")
 
@@ -33,6 +43,9 @@ class Attempt:
     age: float
     #: When the running attempt was begun (monotonic).
     since: float = 0.0
+    #: The provider that may have it from an earlier attempt, and the number of that one.
+    pin: str = ""
+    repeats: int = 0
 
 
 class Claim(NamedTuple):
@@ -51,6 +64,12 @@ class Claim(NamedTuple):
     begun: str
     #: Its number, or until when the provider is paused.
     number: Any
+    #: The one provider that it may go to, as that may have it already; "": any.
+    pin: str
+    #: The attempt at it that is repeated.
+    repeats: Any
+    #: Milliseconds that are left of its validity, "": it has none.
+    left: Any
 
     def attempt(self) -> Attempt:
         """The attempt that this worker may make."""
@@ -58,7 +77,20 @@ class Claim(NamedTuple):
         since = int(self.since) / 1000 if self.since else time_of(self.id)
         made = self.number if self.begun == "go" else self.made
         age = int(self.now) / 1000 - since
-        return Attempt(self.id, self.token, message, int(made), int(self.tries), age, self.asked)
+        message.repeated = bool(self.pin)
+        if self.left:  # what the network is told
+            message.options(expires=max(int(self.left), 1000) / 60_000)
+        return Attempt(
+            self.id,
+            self.token,
+            message,
+            int(made),
+            int(self.tries),
+            age,
+            self.asked,
+            self.pin,
+            int(self.repeats or 0),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +145,20 @@ def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any
                 extra={"provider": name, "error_class": label},
             )
     return outcome
+
+
+#: Seconds until a provider is first asked about a message that it may have.
+FIRST_ASK = 20.0
+
+
+def remedies(provider: IProvider) -> dict[str, int]:
+    """What can be done about a message that a provider may have: see settle.lua."""
+    found = {}
+    if provider.dedup_window:
+        found["pin"] = int(provider.dedup_window * 1000)
+    if type(provider).look_up is not IProvider.look_up:
+        found["ask"] = int(FIRST_ASK * 1000)
+    return found
 
 
 def outcome_of(moved: Transition, error: str | None) -> Outcome:

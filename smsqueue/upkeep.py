@@ -31,6 +31,7 @@ class Upkeep:
     Args:
         max_tries: After so many workers died before its provider was called, a message has failed.
         pulse: Told after each round.
+        remedies: What can be done at providers about messages that they may have.
     """
 
     def __init__(
@@ -41,18 +42,20 @@ class Upkeep:
         *,
         max_tries: int = 25,
         pulse: Pulse | None = None,
+        remedies: dict[str, dict[str, int]] | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.queue = queue
         self.max_tries = max_tries
         self.pulse = pulse
+        self.remedies = remedies
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def turn(self) -> bool:
         """One round over all lanes; True if messages were due, so that more may be."""
-        lapsed = self.ledger.sweep(_QUOTA, self.max_tries)
+        lapsed = self.ledger.sweep(_QUOTA, self.max_tries, self.remedies)
         for lapse in lapsed:
             transition(
                 log,
@@ -64,6 +67,7 @@ class Upkeep:
             )
         self.queue.deliver([(lapse.id, 0) for lapse in lapsed])
         self.queue.hook([lapse.event for lapse in lapsed if lapse.event])
+        self.queue.deliver(self.ledger.take("ask", _QUOTA))
         events = self.ledger.take("hook", _QUOTA)
         self.queue.hook(event for event, _ in events)
         return self.refill()

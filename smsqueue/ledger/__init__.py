@@ -1,6 +1,7 @@
 """The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
 
-from smsqueue.ledger.ledger import Ledger, Transition
+from smsqueue.ledger.answers import Transition
+from smsqueue.ledger.ledger import Ledger
 from smsqueue.ledger.records import Record
 from smsqueue.ledger.watching import Backlog, Pause, Worker
 

@@ -3,11 +3,14 @@
 -- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out),
 --       provider of messages that need no router ('': do not begin), lease at that provider (ms)
 -- Returns: 'claimed', data, attempts, tries, now, since (or ''), 'go' | 'paused' | '' (not begun),
---          attempt or until | 'early', not_before | 'expired', event or '' |
+--          attempt or until, provider that it is bound to (or ''), the attempt that it repeats (or ''),
+--          ms that are left of its validity (or '') |
+--          'ask', data, provider, attempt, when it was made, how often it was asked | 'early', not_before | 'expired', event or '' |
 --          'state', state, next look or '', whether a report made it so (1 or '') | 'gone'
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
-local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out')
+local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out', 'ask_now',
+               'pin', 'pin_until', 'ask')
 if not m.state then return { 'gone' } end
 if m.out then
   -- The queue is first in, first out: what was published before this one has left it, too.
@@ -19,11 +22,26 @@ if m.out then
 end
 
 if not (m.state == 'sending' and m.token == token) then
+  if m.state == 'unknown' and m.ask_now then
+    redis.call('HDEL', hash, 'ask_now')
+    redis.call('ZADD', due_key('ask'), NOW + lease, id)
+    local f = read(hash, 'data', 'provider', 'attempt', 'pin_ref', 'called')
+    local asked = redis.call('HINCRBY', hash, 'asks', 1)
+    return { 'ask', f.data, f.provider, f.pin_ref or f.attempt, f.called or NOW, asked }
+  end
   if not CLAIMABLE[m.state] then
     local look = redis.call('ZSCORE', due_key('watch'), id)
     return { 'state', m.state, look or '', m.reported and 1 or '' }
   end
-  if m.expires and tonumber(m.expires) <= NOW then
+  local outdated = m.expires and tonumber(m.expires) <= NOW
+  if m.pin and (outdated or tonumber(m.pin_until) <= NOW) then
+    -- Its provider may have it from an earlier attempt: so it is not known to have expired.
+    note(id, { state = 'unknown', provider = m.pin,
+               why = 'the time is over in which it could be sent again safely' })
+    uncertain(id, m.state, nil, tonumber(m.ask))
+    return { 'state', 'unknown', redis.call('ZSCORE', due_key('watch'), id), '' }
+  end
+  if outdated then
     enter(id, m.state, 'expired', nil)
     note(id, { state = 'expired', why = 'its validity ran out before it could be sent' })
     return { 'expired', add_ending(ARGV[5], id, 'MessageExpired', 'expired before it could be sent') }
@@ -33,12 +51,16 @@ if not (m.state == 'sending' and m.token == token) then
   redis.call('HSET', hash, 'token', token, 'worker', ARGV[4])
   redis.call('HDEL', hash, 'calling', 'settled')
 end
-local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling')
+local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'left')
+-- A repetition says the same of its validity: the provider compares it with the first one.
+local left = m.expires and (f.pin and f.left or tonumber(m.expires) - NOW) or ''
+if left ~= '' and not f.pin then redis.call('HSET', hash, 'left', left) end
 local begun = { '', '' }
-if ARGV[6] ~= '' then
+if ARGV[6] ~= '' and not f.pin then
   local well, d = pcall(cjson.decode, f.data)
   if well and d.provider == nil and d.route == nil then
     begun = f.calling and { 'go', f.attempt } or begin(id, token, ARGV[6], tonumber(ARGV[7]))
   end
 end
-return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or '', begun[1], begun[2] }
+return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or '', begun[1], begun[2],
+         f.pin or '', f.pin_ref or '', left }

@@ -79,6 +79,7 @@ local function enter(id, from, to, look, error, provider)
   if from then
     if LANE[from] then redis.call('ZREM', due_key(LANE[from]), id) end
     redis.call('ZREM', key('state', from), id)
+    if from == 'unknown' then redis.call('ZREM', due_key('ask'), id) end
   end
   redis.call('HSET', key('msg', id), 'state', to)
   redis.call('ZADD', key('state', to), NOW, id)
@@ -99,6 +100,23 @@ local function sooner(at, expires)
   expires = tonumber(expires)
   if expires and expires < at then return expires end
   return at
+end
+
+-- Nobody knows what became of a message. `ask` (ms): its provider can be asked, after so long.
+local function uncertain(id, from, error, ask)
+  enter(id, from, 'unknown', NOW + REPORT_WAIT, error)
+  redis.call('HDEL', key('msg', id), 'pin', 'pin_until')
+  if ask then redis.call('ZADD', due_key('ask'), NOW + ask, id) end
+end
+
+-- Binds a message, which a provider may have, to that provider: it sends once for the same key,
+-- and so may be called again until `ends`. False: it may not, any more.
+local function pin(id, m, ends, look, ask)
+  if look >= ends then return false end
+  redis.call('HSET', key('msg', id), 'pin', m.provider, 'pin_until', ends,
+             'pin_ref', m.pin_ref or m.attempt)
+  if ask then redis.call('HSET', key('msg', id), 'ask', ask) end
+  return true
 end
 
 -- sent and accepted wait for reports, if some were asked for; the rest of RANK is final.

@@ -5,59 +5,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from smsqueue import wire
 from smsqueue.ids import new_id
+from smsqueue.ledger.answers import Accepted, Lapse, Reported, Transition
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.watching import Watching
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["Accepted", "Lapse", "Ledger", "Reported", "Transition"]
-
-
-class Accepted(NamedTuple):
-    """How a message was taken in."""
-
-    verdict: str  #: accepted | duplicate | conflict | full
-    id: str
-    publish: bool
-
-
-class Transition(NamedTuple):
-    """The answer of a settle."""
-
-    state: str
-    #: When it will be looked at next, ms; None if it need not be.
-    look: int | None
-    #: The attempt that has begun at the next provider, None if none has.
-    attempt: int | None
-    #: Events whose triggers are to be published; "" stands for one that is not.
-    events: list[str]
-
-
-class Reported(NamedTuple):
-    """The answer to a delivery report."""
-
-    #: The event, if it is to be published.
-    event: str | None
-    #: Id of a message whose task saw no such end, to be published once more.
-    close: str | None
-    #: Id of its message, and whether the report moved that on.
-    id: str | None
-    moved: bool
-
-
-class Lapse(NamedTuple):
-    """A message whose worker never came back."""
-
-    id: str
-    #: What it is now.
-    state: str
-    #: The event that tells of its end, if it is to be published.
-    event: str | None
+__all__ = ["Ledger"]
 
 
 class Ledger(Watching):
@@ -180,6 +139,10 @@ class Ledger(Watching):
             state, int(look) if look else None, int(number) if go == "go" else None, events
         )
 
+    def asked(self, id: str, again: float | None) -> None:
+        """The provider does not know a message (yet); seconds until it is asked again."""
+        self._scripts.run("asked", id, "" if again is None else int(again * 1000))
+
     def cancel(self, id: str) -> tuple[str, str, bool]:
         """(state before, event or "", is the message to be published); only what waits is
         cancelled."""
@@ -235,13 +198,20 @@ class Ledger(Watching):
     # --- upkeep --------------------------------------------------------------------------------
 
     def take(self, lane: str, quota: int) -> list[tuple[str, int]]:
-        """What is due in a lane ("send" or "hook") and has room in its queue: (id, attempts)."""
+        """What is due in a lane ("send", "hook", "ask") and has room: (id, attempts)."""
         answer = self._scripts.run("take", lane, quota)
         return [(answer[i], int(answer[i + 1] or 0)) for i in range(0, len(answer), 2)]
 
-    def sweep(self, quota: int, max_tries: int) -> list[Lapse]:
-        """End what nobody will end any more; the messages whose worker never came back."""
-        answer = self._scripts.run("sweep", quota, max_tries, new_id())
+    def sweep(
+        self, quota: int, max_tries: int, remedies: dict[str, dict[str, int]] | None = None
+    ) -> list[Lapse]:
+        """End what nobody will end any more; the messages whose worker never came back.
+
+        Args:
+            remedies: By provider, what can be done about a message that it may have: see
+                settle.lua for ``pin`` and ``ask``.
+        """
+        answer = self._scripts.run("sweep", quota, max_tries, new_id(), _for_lua(remedies or {}))
         return [
             Lapse(answer[i], answer[i + 1], answer[i + 2] or None) for i in range(0, len(answer), 3)
         ]

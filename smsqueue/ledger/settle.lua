@@ -6,6 +6,8 @@
 --   provider, error, code, why                     for the timeline
 --   msgids    the provider's ids; msgid, meta      of a sent message, JSON texts
 --   delay     ms until the next attempt; counted   it used up a try
+--   pin       ms for which the provider, which de-duplicates, sends an unknown message once; ask:
+--             ms after which it can be asked about it
 --   hold      an unknown message is not resent (any more), even if its sender chose that
 --   pause     ms that the provider is paused for, doubled each time up to pause_max
 --   well      the provider works: end its pause
@@ -16,7 +18,7 @@ local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local o = cjson.decode(ARGV[4])
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend', 'expires',
-               'calling', 'settled', 'since')
+               'calling', 'settled', 'since', 'provider', 'pin_until', 'pin_ref')
 if not m.state then return { 'gone', '', '', '' } end
 
 local made = tonumber(m.attempt or 0)
@@ -74,6 +76,7 @@ if o.error and string.sub(m.settled or '', 1, #same) ~= same then
 end
 redis.call('HSET', hash, 'settled', mark)
 redis.call('HDEL', hash, 'calling')
+if calling > 0 then redis.call('HSET', hash, 'called', calling) end
 local reported = redis.call('HGET', hash, 'reported') or nil
 local state = redis.call('HGET', hash, 'state')
 
@@ -115,6 +118,13 @@ elseif o.verdict == 'retry' and o.next then
   if go[1] == 'go' then return { 'sending', '', 'go', go[2], unpack(events) } end
   -- Nobody was called: the message is still ours, and the worker looks further.
   return { 'sending', '', 'paused', go[2], unpack(events) }
+elseif o.verdict == 'unknown' and o.pin and not o.hold and
+    pin(id, m, tonumber(m.pin_until) or calling + o.pin, NOW + o.delay, o.ask) then
+  tries()
+  local look = NOW + o.delay
+  o.why = 'its answer was lost: the same again'
+  line('retrying', look)
+  wait('retrying', look)
 elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.hold) then
   tries()
   local look = NOW + (o.delay or 0)
@@ -133,7 +143,10 @@ elseif o.verdict == 'failed' then
     add_ending(o.event, id, 'MessageError', o.code and why .. ' ' .. o.code or why, o.code)
 else
   line('unknown', nil)
-  enter(id, state, 'unknown', NOW + REPORT_WAIT, o.error)
+  uncertain(id, state, o.error, o.ask)
+end
+if o.verdict == 'sent' or o.verdict == 'failed' then
+  redis.call('HDEL', hash, 'pin', 'pin_until', 'pin_ref')
 end
 local now = redis.call('HGET', hash, 'state')
 local look = LANE[now] and redis.call('ZSCORE', due_key(LANE[now]), id)

@@ -1,11 +1,15 @@
 -- Ends what nobody will end any more: leases whose worker is gone, waits for reports, and
 -- records whose time is over.
 -- ARGV: quota, tries after which a message that never reaches its provider has failed, event id
---       (a prefix of ids for the endings)
+--       (a prefix of ids for the endings), what can be done at providers about messages that they
+--       may have (JSON: provider -> pin, ask; see settle.lua)
 -- Returns: id, state, event to be published or '', id ... of those whose worker never came back;
 --          all of them are to be published
 local quota, max_tries, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 local lapsed = {}
+local remedies = cjson.decode(ARGV[4])
+-- A message that kills its worker shall not do so for long.
+local MOST_PINNED = 3
 local NO_ANSWER = 'its worker did not report back in time'
 
 local function lapse(id, m)
@@ -22,14 +26,19 @@ local function lapse(id, m)
     enter(id, 'sending', 'retrying', sooner(NOW + delay, m.expires))
   end
   local tries = tonumber(m.tries or 0) + 1
+  local delay, remedy = math.min(2000 * 2 ^ (tries - 1), 600000), remedies[m.provider] or {}
+  if m.calling then redis.call('HSET', hash, 'called', m.calling) end
   if RANK[m.reported] and (m.calling or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
     line(m.reported, nil)
     enter(id, 'sending', m.reported, report_look(m.reported, m.report))
-  elseif m.calling and not (m.resend and tries < max_tries) then
+  elseif m.calling and remedy.pin and tries <= MOST_PINNED and
+      pin(id, m, tonumber(m.pin_until) or m.calling + remedy.pin, NOW + delay, remedy.ask) then
+    again(delay)
+  elseif m.calling and not (m.resend and tries < max_tries and not m.pin) then
     -- The provider may have the message. Nobody resends it: only a report, the provider's own
     -- answer, should it still come, or an operator says what became of it.
     line('unknown', nil)
-    enter(id, 'sending', 'unknown', NOW + REPORT_WAIT, 'WorkerLost')
+    uncertain(id, 'sending', 'WorkerLost', remedy.ask)
   elseif tries >= max_tries then
     events = events + 1
     event = ARGV[3] .. events
@@ -37,7 +46,7 @@ local function lapse(id, m)
     enter(id, 'sending', 'failed', nil, 'WorkerLost')
     event = add_ending(event, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
   else
-    again(math.min(2000 * 2 ^ (tries - 1), 600000))
+    again(delay)
   end
   count('lapses', m.calling and m.provider or '')
   lapsed[#lapsed + 1] = id
@@ -47,12 +56,13 @@ end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key('watch'), '-inf', NOW, 'LIMIT', 0, quota)) do
   local m = read(key('msg', id), 'state', 'attempt', 'provider', 'calling', 'resend', 'reported',
-                 'report', 'tries', 'expires', 'worker')
+                 'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref')
   if m.state == 'sending' then
     lapse(id, m)
   elseif m.state then
     -- unknown, sent and accepted are final as they are; reports still apply.
     enter(id, m.state, m.state, nil)
+    redis.call('ZREM', due_key('ask'), id)
   else
     redis.call('ZREM', due_key('watch'), id)
   end

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Record
-from smsqueue.ledger.ledger import Accepted, Reported
+from smsqueue.ledger.answers import Accepted, Reported
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.states import State
 from smsqueue.statuses import MessageError, MessageStatus

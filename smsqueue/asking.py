@@ -1,0 +1,65 @@
+"""Asking a provider what became of a message whose answer was lost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from smsqueue import exc, wire
+from smsqueue.gateway import Gateway
+from smsqueue.ledger import Ledger
+from smsqueue.masking import place_of
+from smsqueue.outcomes import FIRST_ASK, Outcome
+from smsqueue.retry import error_label
+from smsqueue.states import State
+from smsqueue.statuses import MessageStatus
+
+__all__ = ["ask"]
+
+log = logging.getLogger("smsqueue.delivery")
+
+#: Longest time between two questions, in seconds.
+_LONGEST = 6 * 3600.0
+
+
+def ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcome:
+    """Ask once. What the provider says counts as a delivery report; if it says nothing, it is
+    asked again later. Nothing is ever sent again because of it.
+
+    Args:
+        answer: What the ledger answered to the claim: see claim.lua.
+
+    Raises:
+        QueueUnavailable: what the provider said was not recorded; it is asked again.
+    """
+    data, name, attempt, called, asked = answer
+    again: float | None = min(FIRST_ASK * 4 ** (int(asked) - 1), _LONGEST)
+    message = wire.load_outgoing(id, json.loads(data))
+    message.provider = name
+    message.reference = message.dedup_key = f"{id}.{attempt}"
+    since = datetime.fromtimestamp(int(called) / 1000, UTC)
+    provider = gateway.providers.get(name)
+    status: MessageStatus | None = None
+    try:
+        if provider is None:  # another worker may have it
+            raise NotImplementedError
+        status = provider.look_up(message, since)
+    except NotImplementedError:
+        again = _LONGEST
+    except Exception as error:  # a plugin may raise anything
+        log.warning(
+            "%s: %s could not be asked: %s%s",
+            id,
+            name,
+            error_label(error),
+            "" if isinstance(error, exc.ProviderError) else f" ({place_of(error)})",
+            extra={"id": id, "provider": name, "error_class": error_label(error)},
+        )
+    if status is None:
+        ledger.asked(id, again)
+        return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
+    status.provider, status.reference = name, message.reference
+    gateway.receive_status(status)
+    return Outcome(State.UNKNOWN, wait=0.0, error="Found")

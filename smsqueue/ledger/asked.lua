@@ -1,0 +1,9 @@
+-- A provider that was asked about an uncertain message does not know it (yet).
+-- ARGV: id, ms until it is asked again ('': it is not)
+local id = ARGV[1]
+if redis.call('HGET', key('msg', id), 'state') == 'unknown' and ARGV[2] ~= '' then
+  redis.call('ZADD', due_key('ask'), NOW + tonumber(ARGV[2]), id)
+else
+  redis.call('ZREM', due_key('ask'), id)
+end
+return 1
