@@ -16,6 +16,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.hooks import Hooks
 from smsqueue.ledger import Ledger
 from smsqueue.loader import LoaderError, load_gateway
+from smsqueue.outcomes import remedies
 from smsqueue.pulse import Pulse
 from smsqueue.queue import Queue, celery_config
 from smsqueue.settings import Settings, SettingsError
@@ -90,7 +91,14 @@ class _Engine(bootsteps.StartStopStep):
             concurrency=parent.concurrency or settings.concurrency,
             file=settings.heartbeat_file,
         )
-        self.upkeep = Upkeep(settings, ledger, queue, max_tries=gateway.retry.attempts, pulse=pulse)
+        self.upkeep = Upkeep(
+            settings,
+            ledger,
+            queue,
+            max_tries=gateway.retry.attempts,
+            pulse=pulse,
+            remedies={name: remedies(each) for name, each in gateway.providers.items()},
+        )
 
     def start(self, parent: Any) -> None:
         self.upkeep.start()

@@ -195,3 +195,29 @@ def test_all_that_is_kept_in_redis_has_the_namespace(
         channels = {str(name) for name in gateway.ledger.redis.pubsub_channels()}
     assert keys
     assert [name for name in keys | channels if not name.startswith("shop:")] == []
+
+
+ASKED = """
+from smsqueue import Gateway, IProvider, exc, outcomes, statuses
+
+outcomes.FIRST_ASK = 0.1
+
+class Asked(IProvider):
+    def send(self, message):
+        raise exc.ConnectionError("no answer", ambiguous=True)
+
+    def look_up(self, message, since):
+        return statuses.MessageDelivered("a-1")
+
+gateway = Gateway()
+gateway.add_provider("asked", Asked)
+"""
+
+
+def test_a_lost_answer_is_asked_for(
+    gateway: Gateway, start_worker: Callable[..., Any], until: Callable[..., None]
+) -> None:
+    start_worker(ASKED)
+    sent = gateway.send(OutgoingMessage("15550001", "hello"))
+    until(lambda: gateway.lookup(sent.id or "").state == State.DELIVERED)
+    assert gateway.lookup(sent.id or "").attempts == 1
