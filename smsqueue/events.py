@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Self
 
-__all__ = ["EventHook", "Handler", "HookAttribute", "derived_key", "hook_scope"]
+__all__ = ["EventHook", "Handler", "HookAttribute", "current_event", "derived_key", "hook_scope"]
 
 
 class Handler(NamedTuple):
@@ -109,6 +109,7 @@ class _Scope:
     """Counts what one handler sends while it works on one event."""
 
     def __init__(self, event_id: str, handler: str) -> None:
+        self.event_id = event_id
         self.prefix = f"{event_id}/{handler}"
         self.sends = 0
 
@@ -124,6 +125,12 @@ def hook_scope(event_id: str, handler: str) -> Iterator[None]:
         yield
     finally:
         _scope.reset(token)
+
+
+def current_event() -> str | None:
+    """Id of the event that the running hook is called for; None outside of workers' hooks."""
+    scope = _scope.get()
+    return None if scope is None else scope.event_id
 
 
 def derived_key() -> str | None:

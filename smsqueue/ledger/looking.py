@@ -37,6 +37,12 @@ class Looking:
             fields: Any = self.redis.hgetall(self._key("event", id))
         return fields or None
 
+    def handlers_done(self, event: str) -> set[str]:
+        """Names of the handlers that succeeded with an event that is not over."""
+        with translated(self.settings):
+            names: Any = self.redis.smembers(self._key("done", event))
+        return set(names)
+
     def find(self, number: str) -> list[str]:
         """Ids of messages and incoming events of a number, newest first."""
         with translated(self.settings):

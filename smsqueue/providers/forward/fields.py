@@ -1,0 +1,109 @@
+"""Reading what another machine wrote: known fields of known types, bounded, nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "flag",
+    "mapping",
+    "named",
+    "number",
+    "parse",
+    "scalar",
+    "sequence",
+    "text",
+    "texts",
+]
+
+#: Levels of lists and objects in a document.
+MAX_DEPTH = 24
+#: Characters of a name, an id or a code.
+MAX_NAME = 200
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """A JSON object; ValueError if it is none, or nested too deeply."""
+    try:
+        document = json.loads(body, parse_constant=_no_constant)
+    except (RecursionError, UnicodeDecodeError):
+        raise ValueError("not JSON, or nested too deeply") from None
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise ValueError("nested too deeply")
+    return mapping(document, "the document")
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    """An object; None counts as an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is not an object")
+    return value
+
+
+def sequence(value: Any, what: str) -> list[Any] | None:
+    """A list, or None."""
+    if value is not None and not isinstance(value, list):
+        raise ValueError(f"{what} is not a list")
+    return value
+
+
+def texts(value: Any, what: str, most: int = 64) -> tuple[str, ...]:
+    """A list of short texts; None counts as an empty one."""
+    found = sequence(value, what) or []
+    if len(found) > most:
+        raise ValueError(f"{what} is too long")
+    return tuple(str(named(each, what)) for each in found)
+
+
+def text(value: Any, what: str) -> str:
+    """A text of any length."""
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is not a text")
+    return value
+
+
+def named(value: Any, what: str) -> str | None:
+    """A short text, or None."""
+    if value is None or (isinstance(value, str) and len(value) <= MAX_NAME):
+        return value
+    raise ValueError(f"{what} is not a short text")
+
+
+def scalar(value: Any, what: str) -> Any:
+    """A text, a number, a truth value, or None."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ValueError(f"{what} is not a single value")
+
+
+def flag(value: Any, what: str, allowed: Sequence[Any] = (True, False)) -> bool | None:
+    """A truth value, or None where that is allowed."""
+    if isinstance(value, bool) or (value is None and None in allowed):
+        return value
+    raise ValueError(f"{what} is neither true nor false")
+
+
+def number(value: Any, what: str, most: float) -> float | None:
+    """A number from 0 to ``most``, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError(f"{what} is not a number")
+    return min(max(float(value), 0.0), most)

@@ -1,0 +1,150 @@
+"""Passing one event on to several clients: at once, each for itself, none twice.
+
+The event is the ledger's: it is repeated until all clients took it. Each that did is remembered
+with the event, as a handler that succeeded is, so a repetition calls the others only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from smsqueue import exc
+from smsqueue.events import current_event
+from smsqueue.providers.forward.address import label, mark
+from smsqueue.providers.forward.formats import format_named
+from smsqueue.providers.forward.health import Health
+from smsqueue.providers.forward.hops import LOOP, Hops
+from smsqueue.providers.forward.link import Link
+from smsqueue.providers.forward.outbound import outbound
+from smsqueue.providers.forward.parts import Event, Thing
+from smsqueue.providers.forward.signing import Signer
+from smsqueue.retry import error_label
+
+__all__ = ["Spreader"]
+
+log = logging.getLogger(__name__)
+
+#: Clients that one event is passed to at the same time.
+_MOST_THREADS = 32
+
+
+class Spreader:
+    """Passes events on.
+
+    Args:
+        speak: The format of all clients, or of some by address.
+        config: Of the calls, see :class:`~smsqueue.providers.http.HttpProvider`.
+    """
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        hops: Hops,
+        signer: Signer | None,
+        speak: str | Mapping[str, str],
+        config: Mapping[str, Any],
+    ) -> None:
+        self._gateway = gateway
+        self._name = name
+        self._hops = hops
+        self._signer = signer
+        self._speak = speak
+        self._config = config
+        self._links: dict[str, tuple[Link, Health]] = {}
+
+    def link(self, client: str) -> tuple[Link, Health]:
+        """How to call a client, and how it fared; ValueError for what is no address."""
+        if client not in self._links:
+            speak = self._speak if isinstance(self._speak, str) else self._speak.get(client)
+            link = Link(
+                self._gateway,
+                self._name,
+                url=client,
+                side="client",
+                signer=self._signer,
+                format=format_named(speak or "smsqueue"),
+                **self._config,
+            )
+            # Two threads may do this at once: the first one's is kept.
+            self._links.setdefault(client, (link, Health(link.deadline)))
+        return self._links[client]
+
+    def spread(self, thing: Thing, clients: Iterable[str]) -> None:
+        """Call the clients that do not have it yet, all at the same time.
+
+        Raises:
+            ProviderError: some did not take it.
+        """
+        event = outbound(thing, self._hops.onward(thing.meta))
+        recorded = current_event()
+        done = self._done(recorded)
+        todo = [each for each in dict.fromkeys(clients) if self._mark(each) not in done]
+        if not todo:
+            return
+        with ThreadPoolExecutor(min(len(todo), _MOST_THREADS)) as pool:
+            failed = list(pool.map(lambda client: self._pass(event, client, recorded), todo))
+        reasons = [reason for reason in failed if reason]
+        if reasons:
+            raise exc.ProviderError(
+                f"{len(reasons)} of {len(todo)} clients did not take it: {'; '.join(reasons)}",
+                provider=self._name,
+            )
+
+    def _pass(self, event: Event, client: str, recorded: str | None) -> str | None:
+        """Call one client; why it did not take the event, or None."""
+        try:
+            link, health = self.link(client)
+            if not health.may_call():
+                return f"{label(client)} failed a moment ago"
+            well = False
+            try:
+                self._call(link, event, client)
+                well = True
+            except exc.RequestError:
+                well = True  # it is there, and does not want this one
+                raise
+            finally:
+                health.report(well=well)
+            self._remember(recorded, client)
+        except Exception as error:  # whatever it is, the other clients get theirs
+            said = error_label(error)
+            log.warning("%s: %s did not take an event: %s", self._name, label(client), said)
+            return f"{label(client)}: {said}"
+        return None
+
+    def _call(self, link: Link, event: Event, client: str) -> None:
+        view = "status" if hasattr(event.thing, "states") else "im"
+        try:
+            link.ask(view, link.format.dump_event(event))
+        except exc.RequestError as error:
+            if error.code != LOOP:
+                raise
+            # It has been there, so nothing is lost, and no repetition would change it.
+            log.error("%s: %s: an event goes round in a circle", self._name, label(client))
+
+    def _mark(self, client: str) -> str:
+        return f"forward:{self._name}:{mark(client)}"
+
+    def _done(self, recorded: str | None) -> set[str]:
+        """Marks of the clients that have an event."""
+        if recorded is None:  # an eager gateway has no ledger
+            return set()
+        done: set[str] = self._gateway.ledger.handlers_done(recorded)
+        return done
+
+    def _remember(self, recorded: str | None, client: str) -> None:
+        if recorded is None:
+            return
+        for pause in (0.2, 1.0, 5.0, None):
+            try:
+                self._gateway.ledger.handler_done(recorded, self._mark(client))
+                return
+            except exc.QueueUnavailable:
+                if pause is None:
+                    raise
+                time.sleep(pause)

@@ -1,0 +1,118 @@
+"""Eager gateways at one end or at both: results and errors come back at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from smsqueue import MessageDelivered, OutgoingMessage, exc
+from tests.forward.side import Side, bind
+from tests.forward.speaking import state
+
+ERRORS = [
+    exc.RequestError("no", code="bad-number"),
+    exc.UnsupportedError("no"),
+    exc.CreditError("no money", code=7),
+    exc.AuthError("locked out"),
+    exc.LimitsError("slow down", retry_after=12.5),
+    exc.ServerError("broken"),
+    exc.ServerError("who knows", ambiguous=True),
+    exc.ConnectionError("no carrier"),
+    exc.ConnectionError("answer lost", ambiguous=True),
+    exc.MessageSendError("said no"),
+    exc.ProviderError("something"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: f"{type(e).__name__}-{e.ambiguous}")
+def test_an_eager_server_answers_with_its_providers_error(
+    eager_client: Side, eager_server: Side, error: exc.ProviderError
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    carrier.then(error)
+    with pytest.raises(type(error), match=str(error)) as caught:
+        eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+    raised = caught.value
+    assert type(raised) is type(error)
+    assert (raised.code, raised.retry_after, raised.ambiguous, raised.provider) == (
+        *(error.code, error.retry_after, error.ambiguous),
+        "remote",
+    )
+
+
+def test_an_eager_server_whose_provider_breaks_leaves_it_open(
+    eager_client: Side, eager_server: Side
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    carrier.then(KeyError("15550001"))
+    with pytest.raises(exc.ServerError) as caught:
+        eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+    assert caught.value.ambiguous
+    assert "15550001" not in str(caught.value)
+
+
+def test_the_http_status_says_the_same_to_whoever_cannot_read_the_document(
+    eager_client: Side, eager_server: Side
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    for error, status in ((exc.ServerError("x", ambiguous=True), 502), (exc.LimitsError("x"), 429)):
+        carrier.then(error)
+        with pytest.raises(type(error)) as caught:
+            eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+        assert caught.value.http_status == status
+
+
+def test_an_eager_server_answers_with_the_result(eager_client: Side, eager_server: Side) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    sent = eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+    assert sent.msgid.startswith("carrier-")
+    assert sent.provider == "remote"
+    assert sent.meta["forwarded"]["provider"] == "carrier"
+    assert eager_server.repeat().status_code == 200
+    assert len(carrier.calls) == 1
+    carrier._receive_status(MessageDelivered(sent.msgid))
+    [heard] = eager_client.reports
+    assert (heard.msgid, heard.provider) == (sent.msgid, "remote")
+
+
+def test_a_refused_attempt_may_be_made_again_at_an_eager_server(
+    client: Side, eager_server: Side
+) -> None:
+    _, carrier = bind(client, eager_server)
+    carrier.then(exc.ServerError("broken"))
+    id = client.send()
+    client.deliver()
+    client.deliver()
+    assert state(client, id) == "sent"
+    assert len(carrier.calls) == 2
+
+
+def test_an_answer_that_does_not_say_so_leaves_it_open(
+    eager_client: Side, eager_server: Side
+) -> None:
+    def front(environ: Any, start: Any, app: Any) -> Any:
+        start("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
+        return [b"{}"]
+
+    bind(eager_client, eager_server)
+    eager_server.front = front
+    with pytest.raises(exc.ServerError) as caught:
+        eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+    assert caught.value.ambiguous
+
+
+def test_an_eager_gateway_loads_neither_redis_nor_flask() -> None:
+    program = (
+        "import sys, smsqueue.providers.forward; from smsqueue import Gateway; "
+        "gateway = Gateway(eager=True); "
+        "gateway.add_provider('far', smsqueue.providers.forward.ForwardClientProvider, "
+        "server_url='http://127.0.0.1:9/'); "
+        "sys.exit(str({'redis', 'celery', 'flask', 'werkzeug'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == ""

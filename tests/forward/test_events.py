@@ -1,0 +1,184 @@
+"""What comes in at the server reaches the clients: all that are chosen, at once, none twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from smsqueue import (
+    IncomingMessage,
+    MessageDelivered,
+    MessageExpired,
+    MessageStatus,
+)
+from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
+from smsqueue.providers.forward.health import Health
+from tests.forward.side import SECRET, Side, bind, carrier_of
+from tests.forward.speaking import come_in
+
+
+def hanging(release: threading.Event) -> Callable[..., Any]:
+    def front(environ: Any, start: Any, app: Any) -> Any:
+        release.wait(120)
+        return app()
+
+    return front
+
+
+def broken(environ: Any, start: Any, app: Any) -> Any:
+    start("500 Broken", [("Content-Length", "0")])
+    return [b""]
+
+
+def bind_two(make: Callable[..., Side], **options: Any) -> tuple[Side, Side, Side]:
+    """A server with the clients ``one`` and ``two``."""
+    server, one, two = make(), make(), make()
+    bind(one, server, clients=[one.url("remote"), two.url("remote")], **options)
+    url = server.url("forward")
+    two.gateway.add_provider("remote", ForwardClientProvider, server_url=url, secret=SECRET)
+    two.listen()
+    two.serve()
+    return server, one, two
+
+
+def bodies(side: Side) -> list[str]:
+    side.deliver()
+    return [message.body for message in side.received]
+
+
+def test_all_clients_get_what_comes_in(make_side: Callable[..., Side]) -> None:
+    server, one, two = bind_two(make_side)
+    message = come_in(server)
+    server.deliver()
+    for client in (one, two):
+        client.deliver()
+        [heard] = client.received
+        assert (heard.src, heard.dst, heard.body) == ("15550001", "777", "YES")
+        assert (heard.provider, heard.msgid) == ("remote", message.id)
+        assert (heard.meta["cell"], heard.rtime) == (4, message.rtime)
+        told = heard.meta["forwarded"]
+        assert (told["provider"], told["msgid"]) == ("carrier", "m1")
+    assert [heard.meta for heard in server.received] == [{"cell": 4}]
+
+
+def test_a_client_that_fails_neither_fails_nor_doubles_the_others(
+    make_side: Callable[..., Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
+    server, one, two = bind_two(make_side)
+    one.front = broken
+    come_in(server)
+    for _ in range(3):
+        server.deliver()
+    assert bodies(two) == ["YES"]
+    assert len(two.requests) == 1
+    assert len(one.requests) >= 3
+    one.front = None
+    server.deliver()
+    server.deliver()
+    assert bodies(one) == ["YES"]
+    assert len(two.requests) == 1
+    assert len(server.received) == 1
+
+
+def test_the_clients_are_called_at_the_same_time(make_side: Callable[..., Side]) -> None:
+    server, one, two = bind_two(make_side)
+    both = threading.Barrier(2)
+
+    def together(environ: Any, start: Any, app: Any) -> Any:
+        both.wait(15)  # for the other one's request
+        return app()
+
+    one.front = two.front = together
+    come_in(server)
+    server.deliver()
+    assert (len(one.requests), len(two.requests)) == (1, 1)
+    assert (bodies(one), bodies(two)) == (["YES"], ["YES"])
+
+
+def test_a_client_that_hangs_does_not_delay_the_others(make_side: Callable[..., Side]) -> None:
+    server, one, two = bind_two(make_side)
+    release = threading.Event()
+    one.front = hanging(release)
+    come_in(server)
+    work = threading.Thread(target=server.deliver)
+    work.start()
+    try:
+        for _ in range(3000):
+            if two.requests or not work.is_alive():
+                break
+            release.wait(0.02)
+        assert work.is_alive()
+        assert bodies(two) == ["YES"]
+    finally:
+        release.set()
+        work.join()
+    assert bodies(one) == ["YES"]
+
+
+def test_a_client_that_failed_is_left_alone_for_a_while(
+    make_side: Callable[..., Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 3600.0)
+    monkeypatch.setattr("smsqueue.providers.forward.health._LONGEST", 3600.0)
+    server, one, two = bind_two(make_side)
+    one.front = broken
+    for n in range(3):
+        come_in(server, f"text {n}", n)
+        server.deliver()
+    assert len(one.requests) == 1
+    assert sorted(bodies(two)) == ["text 0", "text 1", "text 2"]
+
+
+def test_after_a_failure_one_call_tries_until_it_went_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
+    health = Health(3600.0)
+    assert health.may_call()
+    health.report(well=False)
+    assert (health.may_call(), health.may_call()) == (True, False)
+    health.report(well=True)
+    assert (health.may_call(), health.may_call()) == (True, True)
+
+
+def test_what_a_client_heard_already_is_heard_once(client: Side, server: Side) -> None:
+    bind(client, server)
+    come_in(server)
+    server.deliver()
+    assert client.repeat().status_code == 200
+    assert bodies(client) == ["YES"]
+
+
+class Choosing(ForwardServerProvider):
+    def choose_clients(self, obj: IncomingMessage | MessageStatus) -> list[str]:
+        return [self.clients[0 if isinstance(obj, IncomingMessage) else 1]]
+
+
+def test_choose_clients(make_side: Callable[..., Side]) -> None:
+    server, one, two = bind_two(make_side, server_class=Choosing)
+    come_in(server)
+    carrier_of(server)._receive_status(MessageDelivered("elsewhere-1"))
+    server.deliver()
+    assert ([path for path, _, _ in one.requests], [path for path, _, _ in two.requests]) == (
+        ["/hook/remote/im"],
+        ["/hook/remote/status"],
+    )
+
+
+def test_every_field_of_a_report_comes_through(eager_client: Side, eager_server: Side) -> None:
+    class Plugins(MessageExpired):
+        status = "too late"
+
+    _, carrier = bind(eager_client, eager_server)
+    report = Plugins("c-1", meta={"price": 0.5})
+    report.status_code, report.accepted = 17, None
+    carrier._receive_status(report)
+    [heard] = eager_client.reports
+    assert type(heard) is MessageExpired
+    assert (heard.status, heard.status_code, heard.accepted) == ("too late", 17, None)
+    assert (heard.states, heard.rtime) == (report.states, report.rtime)
+    assert heard.meta["price"] == 0.5

@@ -1,0 +1,165 @@
+"""Who may speak to the receivers, and what they make of malice."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+import requests
+
+from smsqueue import Gateway, IncomingMessage, OutgoingMessage, exc
+from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
+from smsqueue.providers.forward.signing import SIGNATURE, TIME, Signer
+from smsqueue.settings import SettingsError
+from tests.forward.side import SECRET, Side, bind
+from tests.forward.speaking import post, signed
+from tests.ledger.bench import Told
+
+MESSAGE = {"smsqueue": 1, "message": {"dst": "1555", "body": "hi"}}
+
+
+def test_only_what_is_signed_is_taken(
+    eager_client: Side, eager_server: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    body = json.dumps(MESSAGE).encode()
+    headers = Signer(SECRET).headers("server/im", body)
+    assert post(eager_server, "forward/im", body) == 403
+    assert post(eager_server, "forward/im", body + b" ", headers) == 403
+    assert post(eager_server, "forward/im", body, headers | {TIME: "1" + headers[TIME]}) == 403
+    assert post(eager_server, "forward/im", body, {SIGNATURE: headers[SIGNATURE]}) == 403
+    assert post(eager_server, "forward/im", body, headers | {SIGNATURE: "v1=é"}) == 403
+    assert signed(eager_server, body, "another secret")[0] == 403
+    # What one side signed for another purpose is worth nothing here.
+    assert signed(eager_server, body, purpose="client/im")[0] == 403
+    assert not carrier.calls
+    assert post(eager_server, "forward/im", body, headers) == 200
+    assert len(carrier.calls) == 1
+
+
+@pytest.mark.parametrize("shift", [-301, 301])
+def test_a_request_of_another_time_is_refused(
+    eager_client: Side, eager_server: Side, monkeypatch: pytest.MonkeyPatch, shift: int
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    body = json.dumps(MESSAGE).encode()
+    with monkeypatch.context() as patched:
+        now = time.time()
+        patched.setattr("smsqueue.providers.forward.signing.time.time", lambda: now + shift)
+        headers = Signer(SECRET).headers("server/im", body)
+    assert post(eager_server, "forward/im", body, headers) == 403
+    assert not carrier.calls
+
+
+def test_the_first_secret_signs(eager_client: Side, eager_server: Side) -> None:
+    secrets = ["new", "old"]
+    _, carrier = bind(eager_client, eager_server, secret=secrets, client_options={"secret": "new"})
+    carrier._receive_message(IncomingMessage("1555", "YES"))
+    assert len(eager_client.received) == 1
+
+
+def test_a_request_that_is_replayed_sends_once(client: Side, server: Side) -> None:
+    _, carrier = bind(client, server)
+    id = client.send()
+    client.deliver()
+    first = client.gateway.lookup(id).msgid
+    answer = server.repeat()
+    assert (answer.status_code, answer.json()["taken"]["id"]) == (200, first)
+    server.deliver()
+    assert len(carrier.calls) == 1
+
+
+def test_an_event_that_is_replayed_is_heard_once_without_a_ledger(
+    eager_client: Side, eager_server: Side
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    carrier._receive_message(IncomingMessage("1555", "YES"))
+    assert eager_client.repeat().status_code == 200
+    assert len(eager_client.received) == 1
+
+
+def test_secrets_can_be_exchanged_one_side_after_the_other(
+    eager_client: Side, eager_server: Side
+) -> None:
+    options = {"secret": ["new", "old"]}
+    bind(eager_client, eager_server, client_options={"secret": "old"}, **options)
+    eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+    body = json.dumps(MESSAGE).encode()
+    assert signed(eager_server, body, "new")[0] == 200
+    assert signed(eager_server, body, "older")[0] == 403
+    url = f"http://127.0.0.1:{eager_client.port}/hook/remote/status"
+    report = json.dumps({"smsqueue": 1, "status": {"class": "MessageDelivered"}}).encode()
+    for secret, expected in (("new", 403), ("old", 200)):
+        headers = Signer(secret).headers("client/status", report)
+        assert requests.post(url, data=report, headers=headers, timeout=60).status_code == expected
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "written"),
+    [
+        ("shop", "p@ss:w/o%rd", "shop:p%40ss%3Aw%2Fo%25rd"),
+        ("zoë", "ключ", "zo%C3%AB:%D0%BA%D0%BB%D1%8E%D1%87"),
+    ],
+)
+def test_basic_credentials_are_percent_decoded(
+    make_side: Any, user: str, password: str, written: str
+) -> None:
+    client, server = make_side(eager=True), make_side(eager=True)
+    users = {user: password, "other": "x"}
+    carrier = server.gateway.add_provider("carrier", Told)
+    server.gateway.add_provider(
+        "forward", ForwardServerProvider, clients=[client.url("remote", written)], users=users
+    )
+    url = server.url("forward", written)
+    remote = client.gateway.add_provider(
+        "remote", ForwardClientProvider, server_url=url, users=users
+    )
+    for side in (client, server):
+        side.listen()
+        side.serve()
+    client.gateway.send(OutgoingMessage("1555", "hi"))
+    carrier._receive_message(IncomingMessage("1555", "YES"))
+    assert [message.body for message in client.received] == ["YES"]
+    body = json.dumps(MESSAGE).encode()
+    assert requests.post(server.url("forward") + "/im", data=body, timeout=60).status_code == 403
+    for wrong in ((user, "no"), ("nobody", password), ("", "")):
+        auth = (wrong[0].encode(), wrong[1].encode())
+        answer = requests.post(server.url("forward") + "/im", data=body, auth=auth, timeout=60)
+        assert answer.status_code == 403
+    assert password not in repr(vars(remote))
+    assert written not in repr(vars(remote))
+
+
+def test_wrong_credentials_are_an_error_of_the_client(
+    eager_client: Side, eager_server: Side
+) -> None:
+    bind(eager_client, eager_server, client_options={"secret": "wrong"})
+    with pytest.raises(exc.AuthError) as caught:
+        eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+    assert not caught.value.ambiguous
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        (ForwardServerProvider, {"clients": ["http://127.0.0.1:9/"]}),
+        (ForwardClientProvider, {"server_url": "http://user:password@127.0.0.1:9/"}),
+    ],
+)
+def test_a_receiver_that_lets_everybody_in_is_not_made(kind: Any, place: dict[str, Any]) -> None:
+    def made(**options: Any) -> object:
+        gateway = Gateway(eager=True)
+        gateway.add_provider("far", kind, **place, **options)
+        return gateway.receiver_blueprint_for("far")
+
+    with pytest.raises(SettingsError, match=r"'far'.*secret='...'.*users=.*insecure=True"):
+        made()
+    for empty in ({"secret": ""}, {"secret": []}, {"secret": ["", "x"]}, {"users": {"a": ""}}):
+        with pytest.raises(SettingsError, match="empty"):
+            made(**empty)
+    for given in ({"secret": "x"}, {"users": {"a": "b"}}, {"insecure": True}):
+        assert made(**given)
+    with pytest.raises(SettingsError, match="speak"):
+        made(secret="x", speak="klingon")
