@@ -11,8 +11,9 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
+from smsqueue.environment import add_providers, named
 from smsqueue.gateway import Gateway
-from smsqueue.settings import Settings
+from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["LoaderError", "load_gateway"]
 
@@ -25,7 +26,8 @@ class LoaderError(Exception):
 
 
 def load_gateway(settings: Settings, *, queued: bool = False) -> Gateway:
-    """Import, or make, the gateway that ``settings.gateway`` names.
+    """Import, or make, the gateway that ``settings.gateway`` names, and add the providers that the
+    environment names. If it names some and no gateway, they are all that the gateway has.
 
     The current folder is searched too, and Django is set up if DJANGO_SETTINGS_MODULE is set.
 
@@ -35,8 +37,24 @@ def load_gateway(settings: Settings, *, queued: bool = False) -> Gateway:
     Raises:
         LoaderError: there is none that can be used.
     """
+    gateway = _found(settings)
+    if queued and gateway.eager:
+        raise LoaderError(
+            f"SMSQUEUE_GATEWAY is {settings.gateway!r}: that gateway is eager, it has no queue to "
+            "work on; unset SMSQUEUE_EAGER and eager=True"
+        )
+    try:
+        add_providers(gateway, os.environ)
+    except SettingsError as error:
+        raise LoaderError(str(error)) from None
+    return gateway
+
+
+def _found(settings: Settings) -> Gateway:
     where = settings.gateway
     module_name, colon, attribute = where.partition(":")
+    if not where and named(os.environ):
+        return Gateway(settings)
     if not where:
         raise LoaderError(
             "SMSQUEUE_GATEWAY is not set: set it to where your gateway is, "
@@ -56,11 +74,6 @@ def load_gateway(settings: Settings, *, queued: bool = False) -> Gateway:
         raise LoaderError(
             f"SMSQUEUE_GATEWAY is {where!r}: that is of type {_type(found)}, "
             "not a Gateway nor a function that makes one"
-        )
-    if queued and found.eager:
-        raise LoaderError(
-            f"SMSQUEUE_GATEWAY is {where!r}: that gateway is eager, it has no queue to work on; "
-            "unset SMSQUEUE_EAGER and eager=True"
         )
     return found
 

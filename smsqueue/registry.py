@@ -23,6 +23,8 @@ class Registry:
     def __init__(self) -> None:
         self._providers: dict[str, IProvider] = {}
         self._default_provider: str | None = None
+        #: Names of those that the environment added.
+        self.from_environment: set[str] = set()
 
     def add_provider(self, name: str, Provider: type[IProvider], **config: Any) -> IProvider:
         """Register a provider; the first one becomes the default.

@@ -57,6 +57,8 @@ class SimulatorProvider(HttpProvider):
     """
 
     deadline = 15.0
+    url_arguments: ClassVar = ("account", "token")
+    url_scheme = "http"
     codes: ClassVar = {"bad_number": exc.RequestError}
 
     def __init__(
