@@ -166,9 +166,9 @@ class AccountProvider(HttpProvider):
         """
         from flask import request
 
-        if not self.settings.public_url:
-            return request.url
         query = request.query_string.decode("latin-1")
+        if not self.settings.public_url:
+            return f"{request.base_url}{'?' if query else ''}{query}"
         path = quote(request.path, safe="/~!$&'()*+,;=:@%")
         return f"{self.settings.public_url.rstrip('/')}{path}{'?' if query else ''}{query}"
 

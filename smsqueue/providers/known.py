@@ -22,6 +22,10 @@ BUNDLED = {
     "forward-client": "smsqueue.providers.forward:ForwardClientProvider",
     "forward-server": "smsqueue.providers.forward:ForwardServerProvider",
     "twilio": "smsqueue.providers.twilio:TwilioProvider",
+    "clickatell": "smsqueue.providers.clickatell:ClickatellProvider",
+    "gatewayapi": "smsqueue.providers.gatewayapi:GatewayApiProvider",
+    "messagebird": "smsqueue.providers.messagebird:MessageBirdProvider",
+    "bird": "smsqueue.providers.bird:BirdProvider",
 }
 
 

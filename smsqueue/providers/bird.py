@@ -1,0 +1,255 @@
+"""Bird (the platform that MessageBird became), SMS messages.
+
+Source: Bird's Python SDK (fields, statuses, events, regions), its documentation of errors,
+idempotency and webhooks, and the Standard Webhooks specification for the signature.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, table
+from smsqueue.providers.authentic import any_equal, fresh, hmac_base64
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["BirdProvider"]
+
+#: A new message that is answered with one of these was given up at once.
+_ENDED = frozenset({"undelivered", "failed", "rejected", "canceled", "expired"})
+
+
+class BirdProvider(AccountProvider):
+    """Sends and receives through Bird.
+
+    Bird sends once for each key, for about three hours: a message whose answer was lost is sent
+    again with the same key and the same request. It answers as it did then, or says (409) that the
+    first request is not finished, or that the key was used: both leave open what became of it.
+
+    Args:
+        api_key: ``bk_<region>_...``.
+        secret: The webhook's signing secret, ``whsec_...``.
+        region: ``us1``, ``eu1`` ...; what the key says if not given.
+        category: Why messages are sent, if their parameters do not say: ``transactional``,
+            ``authentication``, ``service`` or ``marketing``.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    #: Bird says "roughly 3 hours"; one less, for the clocks and for the word.
+    dedup_window = 7200.0
+    capabilities = frozenset(
+        {Can.ALPHANUMERIC, Can.REPORTS, Can.INBOUND, Can.LOOKUP, Can.DEDUPLICATION}
+    )
+    url_arguments = ("api_key", "secret")
+    #: By the type of an error, and by its name where that says more.
+    codes: ClassVar = table(
+        (exc.AuthError, ["auth_error", "permission_error", "misdirected_error"]),
+        (exc.CreditError, ["billing_error"]),
+        (exc.LimitsError, ["rate_limit_error"]),
+        (exc.UnsupportedError, ["SMSUnsupportedFeature", "not_implemented_error"]),
+        (exc.ServerError, ["service_unavailable_error", "too_early_error"]),
+        (exc.RequestError, ["bad_request_error", "validation_error", "not_found_error"]),
+        (exc.RequestError, ["payload_too_large_error", "precondition_error", "gone_error"]),
+    )
+    statuses: ClassVar = table(
+        (MessageAccepted, ["scheduled", "accepted", "sent"]),
+        (MessageDelivered, ["delivered"]),
+        (MessageExpired, ["expired"]),
+        (MessageError, ["undelivered", "failed", "rejected", "canceled"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        api_key: str,
+        region: str | None = None,
+        category: str = "transactional",
+        url: str | None = None,
+        **config: Any,
+    ) -> None:
+        found = re.match("bk_([a-z]{2}[0-9]+)_", api_key)
+        region = region or (found[1] if found else None)
+        if not (url or region):
+            raise ValueError("the api_key of Bird does not begin with bk_<region>_: give a region")
+        url = url or f"https://{region}.platform.bird.com"
+        super().__init__(gateway, name, url=url, **config)
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+        self._category = category
+        self._keys = [_key(secret) for secret in self._secrets]
+
+    def submit(self, message: OutgoingMessage) -> None:
+        # A repetition must be the same request: nothing of the moment may be in it.
+        body: dict[str, Any] = {"to": f"+{message.dst}", "text": message.body}
+        body["category"] = self._category
+        source = self.sender_of(message)
+        if source:
+            body["from"] = sender(source, plus=True, also=" -_")
+        body |= message.provider_params
+        if message.reference:
+            body["metadata"] = {"reference": message.reference} | body.get("metadata", {})
+        key = message.dedup_key or message.reference
+        answer = self.call(
+            "POST",
+            "/v1/sms/messages",
+            headers=self._headers | ({"Idempotency-Key": key} if key else {}),
+            json=body,
+        )
+        msgid = answer.require("id")
+        if answer.get("status") in _ENDED:
+            raise exc.RequestError(
+                "the provider took the message and gave it up",
+                code=answer.get("last_error", "code"),
+                provider=self.name,
+                http_status=answer.status,
+            )
+        message.msgid = msgid
+        message.meta = {name: answer.get(name) for name in ("status", "segments", "cost")}
+
+    def error_code(self, answer: Answer) -> str | None:
+        name, kind = answer.get("error", "name"), answer.get("error", "type")
+        found = name if isinstance(name, str) and name in self.codes else kind
+        return found if isinstance(found, str) else None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        conflict = answer.status == 409  # the key is in use, or was used for another request
+        if conflict or (answer.status >= 500 and answer.status not in (501, 503, 505)):
+            error.ambiguous = True
+        code = answer.get("error", "code")
+        error.code = code if isinstance(code, str) else error.code  # E01234: ask the support for it
+        return error
+
+    def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
+        answer = self.call(
+            "GET",
+            "/v1/sms/messages",
+            safe=True,
+            headers=self._headers,
+            params={"to": f"+{message.dst}", "direction": "outbound"},  # the newest come first
+        )
+        items = answer.require("data")
+        for each in items if message.reference and isinstance(items, list) else ():
+            if isinstance(each, dict) and _reference(each) == message.reference:
+                return self._report(each, str(each.get("status")), each.get("id"), "last_error")
+        return None
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        self.need_secret()
+        views = Blueprint("bird", __name__)
+
+        # One webhook may be subscribed to all events.
+        @views.post("/im", endpoint="im")
+        @views.post("/status", endpoint="status")
+        def callback() -> ResponseReturnValue:
+            self._authenticate()
+            event = _object(request.get_data())
+            data, (resource, _, what) = event.get("data"), _text(event, "type").partition(".")
+            if resource != "sms":
+                return "", 204  # of another channel
+            if not isinstance(data, dict):
+                raise ValueError("data is not a JSON object")
+            if what == "received":
+                message = IncomingMessage(
+                    _text(data, "from"),
+                    data["text"] if isinstance(data.get("text"), str) else "",
+                    _text(data, "sms_id"),
+                    _text(data, "to"),
+                    rtime=_time(event.get("timestamp")),
+                )
+                known = ("from", "text", "to")
+                message.meta = {k: v for k, v in data.items() if k not in known}
+                self._receive_message(message)
+            else:
+                report = self._report(data, what, _text(data, "sms_id"), "error")
+                report.rtime = _time(event.get("timestamp")) or report.rtime
+                self._receive_status(report)
+            return "", 204
+
+        return views
+
+    def _report(self, told: dict[str, Any], word: str, msgid: Any, error: str) -> MessageStatus:
+        reason = told.get(error)
+        report = self.report(
+            word, msgid, code=reason.get("code") if isinstance(reason, dict) else None
+        )
+        report.reference = _reference(told)
+        report.meta = {name: told.get(name) for name in ("cost", "carrier", "mcc_mnc", error)}
+        return report
+
+    def _authenticate(self) -> None:
+        """PermissionError unless Bird signed the running request, within five minutes."""
+        from flask import request
+
+        if self.insecure:
+            return
+        names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+        id, sent_at, signatures = (request.headers.get(name, "") for name in names)
+        signed = f"{id}.{sent_at}.".encode() + request.get_data()
+        wanted = [f"v1,{hmac_base64(key, signed)}" for key in self._keys]
+        # Several, while Bird rotates the secret.
+        genuine = [any_equal(each, wanted) for each in signatures.split()]
+        if not (any(genuine) and fresh(sent_at)):
+            raise PermissionError("the signature is not Bird's, or too old")
+
+
+def _key(secret: str) -> bytes:
+    try:
+        key = b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ValueError("the secret of Bird's webhook must be like whsec_... with Base64 in it")
+    return key
+
+
+def _reference(told: dict[str, Any]) -> str | None:
+    metadata = told.get("metadata")
+    reference = metadata.get("reference") if isinstance(metadata, dict) else None
+    return reference if isinstance(reference, str) else None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{name} is not a text")
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found and not found.tzinfo else found

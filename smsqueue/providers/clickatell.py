@@ -1,0 +1,256 @@
+"""Clickatell, One API (platform.clickatell.com), channel SMS.
+
+Source: Clickatell's documentation of the One API (sending, received messages), a public client
+of it for codes, statuses and the balance, and another gateway's receiver for the callbacks of the
+older REST API, which are taken as well. How callbacks are repeated is not documented.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote_plus, unquote_to_bytes
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.authentic import basic_matches
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender, sender_kind
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["ClickatellProvider"]
+
+#: "Internal error": alone, without a word on the message, it does not say that nothing was sent.
+_INTERNAL = 18
+
+#: The numbers of the older REST API's callbacks. Those of the One API are not documented, so a
+#: status of it that has an unknown name is not looked up here.
+_NUMBERS: dict[Any, type[MessageStatus]] = table(
+    (MessageStatus, [1]),
+    (MessageAccepted, [2, 3, 8, 11]),
+    (MessageDelivered, [4]),
+    (MessageError, [5, 6, 7, 9, 12, 14]),
+    (MessageExpired, [10]),
+)
+
+
+class ClickatellProvider(AccountProvider):
+    """Sends and receives through Clickatell.
+
+    Clickatell does not sign its callbacks: the secret prefix of their address is what tells them
+    from others. ``secret`` is for whoever has a proxy or an account that adds HTTP Basic.
+
+    Args:
+        api_key: The key of the integration.
+        secret: ``user:password`` that callbacks must show; without it they show nothing.
+        reference_field: Name of the field that takes our reference, which comes back in reports.
+            It is not documented with the request; None leaves it out.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    base_url = "https://platform.clickatell.com"
+    capabilities = frozenset({Can.REPORTS, Can.INBOUND, Can.BALANCE})
+    url_arguments = ("api_key", "secret")
+    authenticates = False
+    codes: ClassVar = table(
+        (exc.AuthError, [1, 2, 3, 7, 46]),
+        (exc.ServerError, [18, 19]),
+        (exc.CreditError, [20]),
+        (exc.LimitsError, [43]),
+        (exc.UnsupportedError, [27, 28, 30, 38, 39, 101, 110, 111]),
+        # The request, the recipient (26: opted out), the content, the sender (44, 45)
+        (exc.RequestError, [*range(21, 27), 31, 32, 33, 40, 41, 42, 44, 45, 100]),
+    )
+    statuses: ClassVar = table(
+        (MessageStatus, ["UNKNOWN"]),
+        (MessageAccepted, ["QUEUED", "SCHEDULED", "SENT_TO_SUPPLIER"]),
+        (MessageDelivered, ["DEVICE_ACK", "READ"]),
+        (MessageExpired, ["EXPIRED"]),
+        (MessageError, ["STOPPED_BY_USER", "STOPPED_BY_ADMIN", "DELIVERY_FAILURE"]),
+        (MessageError, ["ROUTING_ERROR", "RECIPIENT_DOES_NOT_EXIST"]),
+        (MessageError, ["INSUFFICIENT_ACCOUNT_BALANCE"]),
+        (MessageError, ["VOLUME_LIMIT", "VOLUME_LIMIT_DAILY", "VOLUME_LIMIT_MONTHLY"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        api_key: str,
+        reference_field: str | None = "clientMessageId",
+        **config: Any,
+    ) -> None:
+        super().__init__(gateway, name, **config)
+        self._headers = {"Authorization": api_key}
+        self._reference_field = reference_field
+        if not all(":" in secret for secret in self._secrets):
+            raise ValueError("the secret of Clickatell's callbacks must be like user:password")
+
+    def submit(self, message: OutgoingMessage) -> None:
+        entry: dict[str, Any] = {"channel": "sms", "to": message.dst, "content": message.body}
+        source = self.sender_of(message)
+        # Letters come here only if the lack of that capability is to be ignored.
+        if source and sender_kind(source) != "alphanumeric":
+            entry["from"] = sender(source, plus=False)
+        if self._reference_field and message.reference:
+            entry[self._reference_field] = message.reference
+        answer = self.call(
+            "POST",
+            "/v1/message",
+            headers=self._headers,
+            json={"messages": [entry | message.provider_params]},
+        )
+        # 202 and 207: the status of the whole says nothing of the message.
+        if _refused(answer):
+            raise self.error(answer)
+        msgid = answer.require("messages", 0, "apiMessageId")
+        first = answer.get("messages", 0)
+        if first.get("accepted") is not True or first.get("error") is not None:
+            raise self.error(answer)  # it contradicts itself: ambiguous
+        message.msgid = msgid
+        message.meta = {"http_status": answer.status}
+
+    def error_code(self, answer: Answer) -> int | None:
+        for path in (("messages", 0, "error", "code"), ("error", "code"), ("errorCode",)):
+            code = answer.get(*path)
+            if isinstance(code, str) and code.isascii() and code.isdigit():
+                code = int(code[:9])
+            if isinstance(code, int):
+                return code
+        return None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        taken = answer.get("messages", 0, "apiMessageId") or answer.get("messages", 0, "accepted")
+        if taken or (error.code == _INTERNAL and not _refused(answer)):
+            error.ambiguous = True
+        return error
+
+    def balance(self) -> Balance:
+        answer = self.call("GET", "/v1/balance", safe=True, headers=self._headers)
+        return Balance(Decimal(str(answer.require("balance"))), answer.get("currency"))
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        views = Blueprint("clickatell", __name__)
+
+        # One integration may have one address for both.
+        @views.post("/im", endpoint="im")
+        @views.post("/status", endpoint="status")
+        def callback() -> ResponseReturnValue:
+            users = [(user, word) for user, _, word in (s.partition(":") for s in self._secrets)]
+            if users and not basic_matches(request.headers.get("Authorization"), users):
+                raise PermissionError("the callback does not show the secret")
+            for each in self._events(_object(request.get_data())):
+                if isinstance(each, IncomingMessage):
+                    self._receive_message(each)
+                else:
+                    self._receive_status(each)
+            return "", 200
+
+        return views
+
+    def _events(self, fields: dict[str, Any]) -> list[IncomingMessage | MessageStatus]:
+        """All that a callback tells; ValueError if it tells nothing that can be understood."""
+        event = fields.get("event")
+        if isinstance(event, dict):
+            messages, reports = event.get("moText") or [], event.get("messageStatusUpdate") or []
+            return [*map(_incoming, _objects(messages)), *map(self._report, _objects(reports))]
+        if "fromNumber" in fields:
+            return [_incoming(fields)]
+        return [self._report(fields, _NUMBERS)]
+
+    def _report(
+        self, fields: dict[str, Any], numbers: dict[Any, type[MessageStatus]] | None = None
+    ) -> MessageStatus:
+        name, code = fields.get("status"), fields.get("statusCode")
+        code = code if isinstance(code, int) else None
+        if not isinstance(name, str) and code is None:
+            raise ValueError("no status")
+        name = name if isinstance(name, str) else str(code)
+        kind = None if name in self.statuses else (numbers or {}).get(code)
+        made = self.report(name, _text(fields, "messageId"), code=code, kind=kind)
+        reference = fields.get("clientMessageId")
+        made.reference = reference if isinstance(reference, str) else None
+        made.rtime = _time(fields) or made.rtime
+        made.meta = {k: v for k, v in fields.items() if k not in ("to", "from", "apiKey")}
+        return made
+
+
+def _refused(answer: Answer) -> bool:
+    """Does the answer say, without a contradiction, that the message was not taken?"""
+    first = answer.get("messages", 0)
+    return (
+        isinstance(first, dict) and first.get("accepted") is False and not first.get("apiMessageId")
+    )
+
+
+def _incoming(fields: dict[str, Any]) -> IncomingMessage:
+    """An incoming message, as the One API or the older REST API tell it."""
+    source = _text(fields, "from", "fromNumber")
+    text = _decoded(_text(fields, "content", "text"), fields.get("charset"))
+    target = fields.get("to", fields.get("toNumber"))
+    made = IncomingMessage(
+        source,
+        text,
+        _text(fields, "messageId"),
+        target if isinstance(target, str) else None,
+        rtime=_time(fields),
+    )
+    known = ("from", "fromNumber", "to", "toNumber", "content", "text", "apiKey")
+    made.meta = {k: v for k, v in fields.items() if k not in known}
+    return made
+
+
+def _decoded(text: str, charset: Any) -> str:
+    """A text as it was written: in these two character sets its bytes come percent-encoded."""
+    if charset == "UTF-16BE":
+        return unquote_to_bytes(text.replace("+", " ")).decode("utf-16-be", "replace")
+    return unquote_plus(text, "latin-1") if charset == "ISO-8859-1" else text
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return _objects([value])[0]
+
+
+def _objects(values: Any) -> list[dict[str, Any]]:
+    if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
+        raise ValueError("not JSON objects")
+    return values
+
+
+def _text(fields: dict[str, Any], *names: str) -> str:
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str):
+            return value
+    raise ValueError(f"{names[0]} is not a text")
+
+
+def _time(fields: dict[str, Any]) -> datetime | None:
+    """``timestamp``, in milliseconds since 1970."""
+    given = fields.get("timestamp")
+    try:
+        return datetime.fromtimestamp(given / 1000, UTC) if isinstance(given, int) else None
+    except (OverflowError, OSError, ValueError):
+        return None

@@ -1,0 +1,228 @@
+"""GatewayAPI, REST API (gatewayapi.com and gatewayapi.eu).
+
+Source: GatewayAPI's documentation of the REST API, its webhooks and its codes. Its newer Mobile
+Messaging API speaks otherwise and is not this one.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender
+from smsqueue.settings import SettingsError
+from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["GatewayApiProvider"]
+
+_EU = "https://gatewayapi.eu"
+#: Seconds. The shortest is documented, a longest is not: it is what ``expires`` can be at most.
+_VALIDITY = (60, 315_360_000)
+
+
+class GatewayApiProvider(AccountProvider):
+    """Sends and receives through GatewayAPI.
+
+    A webhook shows a token (a JWT, HS256) whose claims are the event itself: what is reported is
+    what the token says. It has no time of its own, as a webhook is repeated for half a day: the
+    ledger recognises what was recorded before.
+
+    Args:
+        token: An API token.
+        secret: The authentication token of the webhook.
+        eu: The account is one of gatewayapi.eu.
+        callbacks: Give the address for reports with each message. It is not documented that what
+            goes there is signed; without, reports go to the account's default webhook.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    base_url = "https://gatewayapi.com"
+    capabilities = frozenset(Can) - {Can.LOOKUP, Can.DEDUPLICATION}
+    url_arguments = ("token", "secret")
+    codes: ClassVar = table(
+        (exc.AuthError, ["0x0210", "0x0211", "0x0212", "0x0213", "0x021D"]),
+        (exc.AuthError, ["0x0223", "0x0224", "0x0225", "0x0226", "0x0229", "0x022A"]),
+        (exc.CreditError, ["0x0216"]),
+        (exc.UnsupportedError, ["0x0217", "0x021F"]),
+        # The recipient is on a blacklist; the parameters
+        (exc.RequestError, ["0x0214", "0x0215"]),
+        (exc.RequestError, ["0x0218", "0x0220", "0x0221", "0x0222", "0x0310", "0x0311", "0x0312"]),
+        (exc.ServerError, ["0x021E"]),
+    )
+    statuses: ClassVar = table(
+        # "ACCEPTED": by the network on the phone's behalf, nothing else follows.
+        (MessageAccepted, ["UNKNOWN", "SCHEDULED", "BUFFERED", "ENROUTE", "ACCEPTED"]),
+        (MessageDelivered, ["DELIVERED"]),
+        (MessageExpired, ["EXPIRED"]),
+        (MessageError, ["DELETED", "UNDELIVERABLE", "REJECTED", "SKIPPED"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        token: str,
+        eu: bool = False,
+        callbacks: bool = False,
+        url: str | None = None,
+        **config: Any,
+    ) -> None:
+        super().__init__(gateway, name, url=url or (_EU if eu else None), **config)
+        self._auth = (token, "")
+        self._callbacks = callbacks
+
+    def submit(self, message: OutgoingMessage) -> None:
+        # As an integer, a number that begins with a zero would be another one.
+        if message.dst[:1] in ("", "0"):
+            raise exc.RequestError("the number has no country code", provider=self.name)
+        unicode = message.segments().encoding == "ucs2"
+        body: dict[str, Any] = {
+            "message": message.body,
+            "recipients": [{"msisdn": int(message.dst)}],
+            "encoding": "UCS2" if unicode else "UTF8",  # it would not choose by itself
+        }
+        if message.reference:
+            body["userref"] = message.reference
+        source = self.sender_of(message)
+        if source:
+            body["sender"] = sender(source, plus=False)
+        callback = self.callback_url("status") if self._callbacks else None
+        if callback and message.provider_options.status_report:
+            body["callback_url"] = callback
+        validity = self.validity_of(message, *_VALIDITY)
+        if validity is not None:
+            body["validity_period"] = validity
+        answer = self.call(
+            "POST", "/rest/mtsms", auth=self._auth, json=body | message.provider_params
+        )
+        message.msgid = answer.require("ids", 0)
+        message.meta = {"usage": answer.get("usage")}
+
+    def error_code(self, answer: Answer) -> str | None:
+        code = answer.get("code")
+        try:
+            return f"0x{int(code, 16):04X}" if isinstance(code, str) else None
+        except ValueError:
+            return None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        # 500 is any exception of theirs, with a code or without: it may have come late.
+        if answer.status in (500, 502, 504) and error.code not in self.codes:
+            error.ambiguous = True
+        return error
+
+    def balance(self) -> Balance:
+        answer = self.call("GET", "/rest/me", safe=True, auth=self._auth)
+        return Balance(Decimal(str(answer.require("credit"))), answer.get("currency"))
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        self.need_secret()
+        if not self.insecure:
+            _jwt()  # if it is missing, say so before the first webhook
+        views = Blueprint("gatewayapi", __name__)
+
+        # One webhook of the account may be for both.
+        @views.post("/im", endpoint="im")
+        @views.post("/status", endpoint="status")
+        def callback() -> ResponseReturnValue:
+            event = self._event(request.headers.get("X-Gwapi-Signature", ""), request.get_data())
+            if "status" in event:
+                self._receive_report(event)
+            else:
+                self._receive_message(_incoming(event))
+            return "", 204
+
+        return views
+
+    def _event(self, token: str, body: bytes) -> dict[str, Any]:
+        """What a webhook's token says; PermissionError unless GatewayAPI made it for this body."""
+        if self.insecure:
+            return _object(body)
+        jwt = _jwt()
+        for secret in self._secrets:
+            try:
+                event: dict[str, Any] = jwt.decode(token, secret, algorithms=["HS256"])
+            except (jwt.PyJWTError, RecursionError):
+                continue
+            if any(event.get(name, value) != value for name, value in _object(body).items()):
+                raise PermissionError("the body is not what the token says")
+            return event
+        raise PermissionError("the token is not GatewayAPI's")
+
+    def _receive_report(self, event: dict[str, Any]) -> None:
+        # The reference is not taken from the address, which is not signed.
+        word, reference = event["status"], event.get("userref")
+        if not isinstance(word, str):
+            raise ValueError("status is not a text")
+        report = self.report(word, _id(event), code=event.get("code"))
+        report.reference = reference if isinstance(reference, str) else None
+        report.rtime = _time(event.get("time")) or report.rtime
+        report.meta = {k: v for k, v in event.items() if k not in ("msisdn", "callback_url")}
+        self._receive_status(report)
+
+
+def _jwt() -> Any:
+    try:
+        import jwt
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "GatewayAPI's webhooks are signed with JWT: pip install 'smsqueue-gateway[signatures]'"
+        ) from None
+    return jwt
+
+
+def _incoming(event: dict[str, Any]) -> IncomingMessage:
+    source, text, target = event.get("msisdn"), event.get("message"), event.get("receiver")
+    if not isinstance(source, int | str):
+        raise ValueError("msisdn is not a number")
+    if not isinstance(text, str) and "payload" not in event:  # that is of a binary message
+        raise ValueError("message is not a text")
+    message = IncomingMessage(
+        str(source),
+        text if isinstance(text, str) else "",
+        _id(event),
+        None if target is None else str(target),
+        rtime=_time(event.get("senttime")),
+    )
+    known = ("msisdn", "message", "receiver")
+    message.meta = {k: v for k, v in event.items() if k not in known}
+    return message
+
+
+def _id(event: dict[str, Any]) -> int | str:
+    value = event.get("id")
+    if isinstance(value, int | str):
+        return value
+    raise ValueError("there is no id")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _time(seconds: Any) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int | float) else None
+    except (OverflowError, OSError, ValueError):
+        return None

@@ -1,0 +1,241 @@
+"""MessageBird, the REST API (rest.messagebird.com) of before it was called Bird.
+
+Source: MessageBird's SDKs for Go, PHP and Python (fields, errors, the signature and its published
+examples), Bird's documentation of delivery reports, and another gateway's receiver for the fields
+of both webhooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.authentic import equal, sha256_hex
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender
+from smsqueue.settings import SettingsError
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["MessageBirdProvider", "authentic"]
+
+#: A message that is answered with one of these was given up at once.
+_ENDED = frozenset({"delivery_failed", "expired"})
+#: Seconds. Limits are not documented: it is what ``expires`` can be at most.
+_VALIDITY = (1, 315_360_000)
+
+
+class MessageBirdProvider(AccountProvider):
+    """Sends and receives through MessageBird.
+
+    Args:
+        access_key: The API key.
+        secret: The signing key of the account, with which webhooks are signed.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    base_url = "https://rest.messagebird.com"
+    capabilities = frozenset(Can) - {Can.DEDUPLICATION}
+    url_arguments = ("access_key", "secret")
+    codes: ClassVar = table(
+        (exc.AuthError, [2]),
+        (exc.CreditError, [25]),
+        (exc.RequestError, [9, 10, 20]),
+    )
+    statuses: ClassVar = table(
+        (MessageAccepted, ["scheduled", "buffered", "sent"]),
+        (MessageDelivered, ["delivered"]),
+        (MessageExpired, ["expired"]),
+        (MessageError, ["delivery_failed"]),
+    )
+
+    def __init__(self, gateway: Any, name: str, *, access_key: str, **config: Any) -> None:
+        super().__init__(gateway, name, **config)
+        self._headers = {"Authorization": f"AccessKey {access_key}"}
+
+    def submit(self, message: OutgoingMessage) -> None:
+        unicode = message.segments().encoding == "ucs2"
+        body: dict[str, Any] = {
+            "recipients": [message.dst],
+            "body": message.body,
+            "datacoding": "unicode" if unicode else "plain",
+        }
+        if message.reference:
+            body["reference"] = message.reference  # without one there are no reports
+        source = self.sender_of(message)
+        if source:
+            body["originator"] = sender(source, plus=False)
+        callback = self.callback_url("status")
+        if callback and message.provider_options.status_report:
+            body["reportUrl"] = callback
+        validity = self.validity_of(message, *_VALIDITY)
+        if validity is not None:
+            body["validity"] = validity
+        answer = self.call(
+            "POST", "/messages", headers=self._headers, json=body | message.provider_params
+        )
+        msgid = answer.require("id")
+        if answer.get("errors"):
+            raise self.error(answer)
+        first = _recipient(answer.json)
+        if first.get("status") in _ENDED:
+            raise exc.RequestError(
+                "the provider took the message and gave it up",
+                code=first.get("statusErrorCode"),
+                provider=self.name,
+                http_status=answer.status,
+            )
+        message.msgid = msgid
+        message.meta = {name: first.get(name) for name in ("status", "messagePartCount", "price")}
+
+    def error_code(self, answer: Answer) -> int | None:
+        code = answer.get("errors", 0, "code")
+        return code if isinstance(code, int) else None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        # Codes that are not in our table are not documented: a 500 of theirs says nothing.
+        contradiction = 200 <= answer.status < 300
+        if contradiction or (answer.status in (500, 502, 504) and error.code not in self.codes):
+            error.ambiguous = True
+        return error
+
+    def balance(self) -> Balance:
+        answer = self.call("GET", "/balance", safe=True, headers=self._headers)
+        # Prepaid accounts may count credits: that is no currency.
+        currency = {"euros": "EUR", "dollars": "USD", "pounds": "GBP"}.get(str(answer.get("type")))
+        return Balance(Decimal(str(answer.require("amount"))), currency)
+
+    def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
+        answer = self.call(
+            "GET",
+            "/messages",
+            safe=True,
+            headers=self._headers,
+            params={"recipient": message.dst},  # those are the newest 20
+        )
+        items = answer.require("items")
+        for each in items if message.reference and isinstance(items, list) else ():
+            if isinstance(each, dict) and each.get("reference") == message.reference:
+                first = _recipient(each)
+                word, code = str(first.get("status", "sent")), first.get("statusErrorCode")
+                report = self.report(word, each.get("id"), code=code)
+                report.reference = message.reference
+                return report
+        return None
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        self.need_secret()
+        if not self.insecure:
+            _jwt()  # if it is missing, say so before the first webhook
+        views = Blueprint("messagebird", __name__)
+
+        @views.post("/im")
+        def im() -> ResponseReturnValue:
+            self._authenticate()
+            fields = request.form
+            names = ("mid", "shortcode", "message") if "shortcode" in fields else None
+            msgid, dst, text = names or ("id", "recipient", "body")
+            message = IncomingMessage(
+                fields["originator"],
+                fields.get(text, ""),
+                fields[msgid],
+                fields.get(dst),
+                rtime=_time(fields.get("createdDatetime")),
+            )
+            known = ("originator", text, dst)
+            message.meta = {k: v for k, v in fields.items() if k not in known}
+            self._receive_message(message)
+            return "OK", 200, {"Content-Type": "text/plain"}
+
+        @views.get("/status")
+        def status() -> ResponseReturnValue:
+            self._authenticate()
+            fields = request.args
+            code = fields.get("statusErrorCode")
+            report = self.report(fields["status"], fields["id"], code=code)
+            report.reference = fields.get("reference")
+            report.rtime = _time(fields.get("statusDatetime")) or report.rtime
+            report.meta = {k: v for k, v in fields.items() if k != "recipient"}
+            self._receive_status(report)
+            return "OK", 200, {"Content-Type": "text/plain"}
+
+        return views
+
+    def _authenticate(self) -> None:
+        """PermissionError unless MessageBird signed the running request."""
+        from flask import request
+
+        token, body = request.headers.get("MessageBird-Signature-JWT", ""), request.get_data()
+        if not (self.insecure or authentic(token, self.seen_url(), body, self._secrets)):
+            raise PermissionError("the signature is not MessageBird's")
+
+
+def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool:
+    """Was a token made with one of these secrets, now, for this address and this body?"""
+    jwt = _jwt()
+    for secret in secrets:
+        try:
+            claims = jwt.decode(
+                token,
+                secret,
+                algorithms=["HS256", "HS384", "HS512"],
+                issuer="MessageBird",
+                leeway=1,
+                options={"require": ["iss", "nbf", "exp", "url_hash"], "verify_iat": False},
+            )
+        except (jwt.PyJWTError, RecursionError):
+            continue
+        told, of_body = claims["url_hash"], claims.get("payload_hash")
+        same_url = isinstance(told, str) and equal(told, sha256_hex(url.encode()))
+        if not body or of_body is None:
+            same_body = not body and of_body is None
+        else:
+            same_body = isinstance(of_body, str) and equal(of_body, sha256_hex(body))
+        if same_url and same_body:
+            return True
+    return False
+
+
+def _recipient(message: Any) -> dict[str, Any]:
+    """What is told of a message's only recipient."""
+    try:
+        first = message["recipients"]["items"][0]
+    except (KeyError, IndexError, TypeError):
+        return {}
+    return first if isinstance(first, dict) else {}
+
+
+def _jwt() -> Any:
+    try:
+        import jwt
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "MessageBird's webhooks are signed with JWT: pip install 'smsqueue-gateway[signatures]'"
+        ) from None
+    return jwt
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
