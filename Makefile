@@ -20,6 +20,7 @@ help:
 	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make check   all that CI runs: lint, the wheel in a clean environment, test"
 	@echo "make format  let ruff rewrite what make lint would complain about"
+	@echo "make chaos   break things on purpose for a long time; ROUNDS=20"
 	@echo "make bench   measure what the gateway costs beside bare Celery and bare Flask"
 	@echo "make build   build sdist and wheel into dist/"
 	@echo "make setup   only make .venv (and bring it up to date)"
@@ -60,6 +61,11 @@ check: lint test-wheel test
 .PHONY: build wheel
 build wheel: setup
 	@$(BIN)/python -m build --no-isolation
+
+ROUNDS ?= 20
+.PHONY: chaos
+chaos: setup
+	@CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/chaos $(ARGS)
 
 .PHONY: bench
 bench: setup

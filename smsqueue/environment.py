@@ -18,14 +18,26 @@ from smsqueue.settings import SettingsError
 __all__ = ["add_providers", "named"]
 
 _PREFIX, _DEFAULT = "SMSQUEUE_PROVIDER_", "SMSQUEUE_DEFAULT_PROVIDER"
+
+
+def _bool(text: str) -> bool:
+    return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+
+
+def _secrets(text: str) -> str | list[str]:
+    return text.split(",") if "," in text else text
+
+
 #: Arguments that are no texts.
 _KINDS: dict[str, Any] = {
     "connect_timeout": float,
     "read_timeout": float,
     "pool_size": int,
-    "insecure": lambda text: {"1": True, "true": True, "0": False, "false": False}[text.lower()],
+    "insecure": _bool,
+    "sign": _bool,
     "ignore": lambda text: text.split(","),
-    "secret": lambda text: text.split(",") if "," in text else text,
+    "secret": _secrets,
+    "signature_secret": _secrets,
 }
 
 

@@ -92,6 +92,7 @@ class Gateway(Registry, Desk):
             ProviderError: in eager mode, what the provider raised.
         """
         if self.eager:
+            wire.check_kind(message)
             return self.deliver(message)
         self._prepare(message)
         publish = self._confirm(message, self.ledger.accept(message, message.unconfirmed_id or ""))
@@ -142,8 +143,7 @@ class Gateway(Registry, Desk):
 
     def _prepare(self, message: OutgoingMessage) -> None:
         """Check a message and give it the id that it will have if the ledger takes it."""
-        if not isinstance(message, OutgoingMessage):
-            raise TypeError(f"send() takes an OutgoingMessage, not {type(message).__name__}")
+        wire.check_kind(message)
         wire.check_outgoing(message, self.settings.max_body)
         name = message.provider
         if name is not None and self._providers and name not in self._providers:

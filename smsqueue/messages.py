@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -9,7 +10,7 @@ from smsqueue.lib import digits_only
 from smsqueue.segments import Segments, segments_of
 from smsqueue.senders import digits
 
-__all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions"]
+__all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part"]
 
 
 class OutgoingMessageOptions:
@@ -167,6 +168,26 @@ class OutgoingMessage:
         )
 
 
+@dataclass(frozen=True)
+class Part:
+    """Which part of a long message an incoming one is, if its provider does not join them.
+
+    ValueError: there is no such part.
+    """
+
+    #: What the parts share. A phone uses the same again after some messages.
+    ref: str
+    #: From 1 to ``total``.
+    number: int
+    total: int
+    #: Seconds for which the first one to come waits for the others.
+    wait: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.total <= 255:
+            raise ValueError(f"a message has no part {self.number} of {self.total}")
+
+
 class IncomingMessage:
     """A message received from a provider.
 
@@ -183,6 +204,9 @@ class IncomingMessage:
     id: str | None = None
     #: Name of the provider that received it.
     provider: str | None = None
+    #: Set by a provider that hands over the parts of long messages: the ledger joins them. The
+    #: whole has ``meta["parts"]``; if the rest did not come in time, ``meta["missing"]`` is a list.
+    part: Part | None = None
 
     def __init__(
         self,

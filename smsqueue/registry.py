@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from smsqueue.compat import adapted
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
 from smsqueue.router import Router, default_router, resolve
@@ -32,6 +33,7 @@ class Registry:
         Raises:
             AssertionError: not a provider class, or the name cannot be used or is taken.
         """
+        Provider = adapted(Provider)  # a plugin of smsframework becomes a provider of ours
         if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
             raise AssertionError("Provider does not implement IProvider")
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):

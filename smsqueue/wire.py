@@ -13,6 +13,7 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage, OutgoingMessageO
 from smsqueue.statuses import MessageStatus
 
 __all__ = [
+    "check_kind",
     "check_outgoing",
     "clean",
     "content_of",
@@ -60,6 +61,15 @@ def _plain(what: str, value: Any) -> None:
         )
     if _HALF.search(text):
         raise exc.RequestError(f"{what} cannot be queued: it has half a character in it")
+
+
+def check_kind(message: object) -> None:
+    """Raise TypeError for what is no message of ours, such as one of smsframework's."""
+    if not isinstance(message, OutgoingMessage):
+        kind = type(message)
+        raise TypeError(
+            f"send() takes smsqueue.OutgoingMessage, not {kind.__module__}.{kind.__qualname__}"
+        )
 
 
 def check_outgoing(message: OutgoingMessage, max_body: int) -> None:

@@ -23,15 +23,22 @@ def dev() -> None:
 
 
 @click.command()
+@click.option(
+    "--provider",
+    type=click.Choice(["simulator", "twilio"]),
+    default="simulator",
+    show_default=True,
+    help="Whose dialect to speak with the simulator.",
+)
 @json_option
-def demo(as_json: bool) -> None:
+def demo(provider: str, as_json: bool) -> None:
     """Send SMS both ways through a carrier simulator, on this machine only.
 
     Exit code 0: every message ended as its number says. With --json the table is on stderr.
     """
     from smsqueue.demo import run
 
-    code = _run(run, Console(stderr=as_json))
+    code = _run(lambda console: run(console, provider), Console(stderr=as_json))
     if as_json:
         show_json({"ok": code == 0, "exit_code": code})
     raise click.exceptions.Exit(code)

@@ -8,8 +8,9 @@ import os
 from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, RetryPolicy
 from smsqueue.masking import mask
 from smsqueue.providers.simulator import SimulatorProvider
+from smsqueue.providers.twilio import TwilioProvider
 
-__all__ = ["AUTO_REPLY", "gateway"]
+__all__ = ["AUTO_REPLY", "simulator", "twilio"]
 
 log = logging.getLogger("smsqueue.demo")
 
@@ -22,28 +23,21 @@ class _Account(SimulatorProvider):
     deadline = 4.0
 
 
-gateway = Gateway(
-    retry=RetryPolicy(
-        base=0.3, cap=2.0, pause=0.5, pause_max=2.0, slow_pause=0.5, slow_pause_max=2.0
-    )
-)
+class _Twilio(TwilioProvider):
+    """Twilio, as the simulator plays it."""
 
-for _account in ("main", "backup"):
-    gateway.add_provider(
-        _account,
-        _Account,
-        url=os.environ.get("SMSQUEUE_SIMULATOR_URL", "http://127.0.0.1:8081"),
-        account=_account,
-        token=os.environ.get("SMSQUEUE_SIMULATOR_TOKEN", "simulator"),
-        read_timeout=2.0,
-    )
+    deadline = 4.0
+
+
+_URL = os.environ.get("SMSQUEUE_SIMULATOR_URL", "http://127.0.0.1:8081")
+_TOKEN = os.environ.get("SMSQUEUE_SIMULATOR_TOKEN", "simulator")
 
 
 def _route(message: OutgoingMessage, kind: str = "") -> list[str]:
     return ["main", "backup"]
 
 
-def _answer(message: IncomingMessage) -> None:
+def _answer(gateway: Gateway, message: IncomingMessage) -> None:
     log.info("incoming from %s: answering", mask(message.src))
     gateway.send(OutgoingMessage(message.src, AUTO_REPLY).options(status_report=True))
 
@@ -52,6 +46,48 @@ def _status(status: MessageStatus) -> None:
     log.info("%s: %s", status.id, ", ".join(sorted(status.states)) or status.status)
 
 
-gateway.router = _route
-gateway.onReceive.connect(_answer, name="demo:answer")
-gateway.onStatus.connect(_status, name="demo:status")
+def _made() -> Gateway:
+    made = Gateway(
+        retry=RetryPolicy(
+            base=0.3, cap=2.0, pause=0.5, pause_max=2.0, slow_pause=0.5, slow_pause_max=2.0
+        )
+    )
+    made.router = _route
+    made.onReceive.connect(lambda message: _answer(made, message), name="demo:answer")
+    made.onStatus.connect(_status, name="demo:status")
+    return made
+
+
+def simulator() -> Gateway:
+    """The gateway that sends in the simulator's own dialect."""
+    made = _made()
+    for account in ("main", "backup"):
+        made.add_provider(
+            account, _Account, url=_URL, account=account, token=_TOKEN, read_timeout=2.0
+        )
+    return made
+
+
+def twilio() -> Gateway:
+    """The gateway that sends in Twilio's."""
+    made = _made()
+    for account in ("main", "backup"):
+        made.add_provider(
+            account,
+            _Twilio,
+            url=_URL,
+            account_sid=account,
+            auth_token=_TOKEN,
+            sender="15550009999",
+            read_timeout=2.0,
+        )
+    return made
+
+
+def __getattr__(name: str) -> Gateway:
+    """``gateway`` is made when it is asked for."""
+    if name != "gateway":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["gateway"] = simulator()
+    found: Gateway = globals()["gateway"]
+    return found

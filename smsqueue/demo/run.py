@@ -17,7 +17,6 @@ from rich.table import Table
 
 from smsqueue import Gateway, OutgoingMessage
 from smsqueue.demo.app import AUTO_REPLY
-from smsqueue.demo.dev import DEMO_GATEWAY
 from smsqueue.ledger import Record
 from smsqueue.simulator.numbers import NUMBERS, Number
 from smsqueue.stack import Stack
@@ -60,8 +59,11 @@ class _Row:
         return record.state == self.number.ends and was_unknown == self.number.lost
 
 
-def run(console: Console | None = None) -> int:
+def run(console: Console | None = None, provider: str = "simulator") -> int:
     """Run the demo; 0 if every message ended as its number says.
+
+    Args:
+        provider: Whose dialect is spoken: a function of the demo's gateway module.
 
     Raises:
         StackError: a process could not be started.
@@ -80,7 +82,7 @@ def run(console: Console | None = None) -> int:
             with console.status("starting ...") as status:
                 stack = running.enter_context(
                     Stack(
-                        DEMO_GATEWAY,
+                        f"smsqueue.demo.app:{provider}",
                         environment=_SHORT,
                         told=lambda what: status.update(f"starting {what} ..."),
                     )

@@ -19,7 +19,7 @@ from smsqueue.settings import Settings
 __all__ = ["Scripts", "connect", "translated"]
 
 #: Refused when memory is full; every other script ends what was accepted before and may go on.
-_TAKE_IN = {"accept", "receive"}
+_TAKE_IN = {"accept", "receive", "part"}
 
 #: Words of errors that say how Redis is now, not what is wrong with the command.
 _FOR_NOW = (

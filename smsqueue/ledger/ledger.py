@@ -62,22 +62,29 @@ class Ledger(Watching):
         )
 
     def receive(self, message: IncomingMessage, *, repeats: bool) -> tuple[bool, str]:
-        """Record an incoming message; (is it to be published, event id).
+        """Record an incoming message, or a part of one; (is it to be published, event id).
 
         Args:
             repeats: The provider's message id tells a repeated webhook from a new message.
         """
-        data = wire.to_json(wire.dump_incoming(message))
+        data = wire.dump_incoming(message)
         same = (message.provider, str(message.msgid), message.src, message.body)
         repeats = repeats and message.msgid not in (None, "")
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
+        rest = (self.hidden(message.src), message.provider or "")
+        if message.part is None:
+            _, event, publish = self._scripts.run(
+                "receive", new_id(), repetition, wire.to_json(data), *rest
+            )
+            return bool(publish), event
+        part = message.part
+        body = wire.to_json(data.pop("body"))
+        # Written last, so that the script can add to it.
+        data["meta"] = (data.pop("meta") or {}) | {"parts": part.total}
+        group = (message.provider, message.src, message.dst, part.ref, part.total)
         _, event, publish = self._scripts.run(
-            "receive",
-            new_id(),
-            repetition,
-            data,
-            self.hidden(message.src),
-            message.provider or "",
+            *("part", new_id(), repetition, wire.to_json(data)[:-2], body[1:-1], *rest),
+            *(self.hidden(wire.to_json(group)), part.number, part.total, int(part.wait * 1000)),
         )
         return bool(publish), event
 

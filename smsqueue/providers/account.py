@@ -52,7 +52,7 @@ class AccountProvider(HttpProvider):
 
     #: The API's address.
     base_url: ClassVar[str] = ""
-    capabilities: ClassVar[frozenset[Can]] = frozenset()
+    capabilities: frozenset[Can] = frozenset()
     #: What the provider's statuses mean. One that is not in here is kept raw and logged once.
     statuses: ClassVar[Mapping[str, type[MessageStatus]]] = {}
     #: Names of the arguments that user and password of a settings URL stand for.

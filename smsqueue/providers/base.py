@@ -41,7 +41,7 @@ class IProvider:
 
     #: Seconds for which the provider sends once, however often it is called with the same
     #: ``message.dedup_key``; 0: it does not know such keys.
-    dedup_window: ClassVar[float] = 0.0
+    dedup_window: float = 0.0
 
     def __init__(self, gateway: Any, name: str, **config: Any) -> None:
         self.gateway: _Gateway = gateway

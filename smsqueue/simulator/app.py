@@ -2,6 +2,7 @@
 
 POST /messages    {"to", "from", "text", "reference", "report", "allow_reply", "validity"}
                   HTTP Basic: account and token; answers 202 {"id": ...}
+POST /2010-04-01/Accounts/<account>/Messages.json   the same in Twilio's dialect
 GET  /accepted    the book of what was accepted
 GET  /numbers     the magic numbers
 GET  /healthz
@@ -16,6 +17,7 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, request
 
+from smsqueue.simulator import twilio
 from smsqueue.simulator.carrier import Carrier, Verdict, error
 from smsqueue.simulator.numbers import NUMBERS
 
@@ -42,6 +44,18 @@ def make_app(carrier: Carrier, token: str) -> Flask:
         if verdict.lost:
             _cut()
         return _answer(verdict)
+
+    @app.post("/2010-04-01/Accounts/<account>/Messages.json")
+    def twilios(account: str) -> Response:
+        given = request.authorization
+        known = given is not None and given.username == account
+        password = ((given.password or "") if given and known else "").encode()
+        if not hmac.compare_digest(password, token.encode()):
+            return _answer(twilio.answered(error(401, "bad_token", "Authenticate")))
+        verdict = carrier.take(account, twilio.read(request.form))
+        if verdict.lost:
+            _cut()
+        return _answer(twilio.answered(verdict))
 
     @app.get("/accepted")
     def accepted() -> Response:

@@ -127,7 +127,7 @@ class Carrier:
         if not message.get("report"):
             return
         number = number_for(message["to"])
-        base = {"id": msgid, "reference": message.get("reference")}
+        base = {"id": msgid, "reference": message.get("reference")} | _dialect(message)
         for state in number.early:
             self._outbox.post(account, "status", {**base, "state": state, "at": _now()})
         for delay, state in number.reports:
@@ -149,8 +149,13 @@ class Carrier:
             "to": message.get("from"),
             "text": REPLY_TEXT,
             "at": _now(),
-        }
+        } | _dialect(message)
         self._outbox.schedule(0.3, account, "im", reply)
+
+
+def _dialect(message: Mapping[str, Any]) -> dict[str, Any]:
+    """How what follows from a message is to be told, if not in the simulator's own words."""
+    return {name: message[name] for name in ("dialect", "callback") if name in message}
 
 
 def _now() -> str:

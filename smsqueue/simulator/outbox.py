@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 
 from smsqueue.providers.simulator import SIGNATURE_HEADER, sign
 
-__all__ = ["Outbox"]
+__all__ = ["Dialect", "Outbox"]
 
 #: How often one webhook is tried, and the longest pause between, in seconds: a minute in all.
 TRIES = 16
@@ -30,12 +30,25 @@ THREADS = 8
 _log = logging.getLogger(__name__)
 
 
+#: Of a kind and payload, the account's base address and the token: address, headers and body.
+Dialect = Callable[[str, Mapping[str, Any], str, str], tuple[str, dict[str, str], bytes]]
+
+
 @dataclass(frozen=True)
 class _Webhook:
     account: str
     kind: str
-    body: bytes
+    payload: Mapping[str, Any]
     tried: int = 0
+
+
+def _own(
+    kind: str, payload: Mapping[str, Any], base: str, token: str
+) -> tuple[str, dict[str, str], bytes]:
+    """The simulator's own dialect: signed JSON."""
+    body = json.dumps(payload).encode()
+    headers = {"Content-Type": "application/json", SIGNATURE_HEADER: sign(token, body)}
+    return f"{base.rstrip('/')}/{kind}", headers, body
 
 
 class Outbox:
@@ -45,10 +58,17 @@ class Outbox:
         webhooks: Base address of each account's webhooks; ``/im`` and ``/status`` are appended.
             An account without one gets none.
         token: What webhooks are signed with.
+        dialects: Of payloads that name one in their field ``dialect``.
     """
 
-    def __init__(self, webhooks: Mapping[str, str], token: str) -> None:
+    def __init__(
+        self,
+        webhooks: Mapping[str, str],
+        token: str,
+        dialects: Mapping[str, Dialect] | None = None,
+    ) -> None:
         self._webhooks = webhooks
+        self._dialects = dialects or {}
         self._token = token
         self._session = requests.Session()
         self._session.trust_env = False  # webhooks go to this machine, by no proxy
@@ -63,11 +83,11 @@ class Outbox:
 
     def post(self, account: str, kind: str, payload: Mapping[str, Any]) -> None:
         """Post a webhook now and wait for its answer; if that is not 2xx, repeat it later."""
-        self._post(_Webhook(account, kind, json.dumps(payload).encode()))
+        self._post(_Webhook(account, kind, payload))
 
     def schedule(self, delay: float, account: str, kind: str, payload: Mapping[str, Any]) -> None:
         """Post a webhook in ``delay`` seconds."""
-        self._put(delay, _Webhook(account, kind, json.dumps(payload).encode()))
+        self._put(delay, _Webhook(account, kind, payload))
 
     def close(self) -> None:
         """Post nothing any more."""
@@ -97,14 +117,12 @@ class Outbox:
         base = self._webhooks.get(webhook.account)
         if base is None:
             return
-        headers = {
-            "Content-Type": "application/json",
-            SIGNATURE_HEADER: sign(self._token, webhook.body),
-        }
+        dialect = self._dialects.get(webhook.payload.get("dialect", ""), _own)
+        url, headers, body = dialect(webhook.kind, webhook.payload, base, self._token)
         try:
             with self._session.post(
-                f"{base.rstrip('/')}/{webhook.kind}",
-                data=webhook.body,
+                url,
+                data=body,
                 headers=headers,
                 timeout=TIMEOUT,
                 allow_redirects=False,
@@ -122,5 +140,5 @@ class Outbox:
             return
         if tried == 1:
             _log.info("webhook %s not taken: %s; repeating it", webhook.kind, outcome)
-        again = _Webhook(webhook.account, webhook.kind, webhook.body, tried)
+        again = _Webhook(webhook.account, webhook.kind, webhook.payload, tried)
         self._put(min(0.1 * 2**tried, LONGEST_PAUSE), again)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from smsqueue.simulator import twilio
 from smsqueue.simulator.app import make_app
 from smsqueue.simulator.carrier import Carrier
 from smsqueue.simulator.outbox import Outbox
@@ -46,7 +47,7 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        self._outbox = Outbox(webhooks, token)
+        self._outbox = Outbox(webhooks, token, {twilio.DIALECT: twilio.webhook})
         self.carrier = Carrier(self._outbox)
         app = make_app(self.carrier, token)
         try:

@@ -50,6 +50,7 @@ class Stack:
             "SMSQUEUE_REDIS_URL": self.redis.url,
             "SMSQUEUE_GATEWAY": gateway,
             "SMSQUEUE_RECEIVER_PREFIX": self.prefix,
+            "SMSQUEUE_PUBLIC_URL": self.receivers_url,
             "SMSQUEUE_SIMULATOR_URL": self.simulator_url,
             "SMSQUEUE_SIMULATOR_TOKEN": secrets.token_urlsafe(16),
             "SMSQUEUE_EAGER": "0",

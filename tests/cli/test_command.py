@@ -105,10 +105,10 @@ def test_simulator_serves_until_interrupted(run) -> None:
 
 @pytest.mark.parametrize(("command", "function"), [("demo", "run"), ("dev", "run_dev")])
 def test_stack_commands_end_as_the_stack_does(run, monkeypatch, command, function) -> None:
-    monkeypatch.setattr(smsqueue.demo, function, lambda console: 3)
+    monkeypatch.setattr(smsqueue.demo, function, lambda console, provider="simulator": 3)
     run(command, code=3)
 
-    def fail(console: object) -> int:
+    def fail(*arguments: object) -> int:
         raise StackError("redis-server was not found: install it")
 
     monkeypatch.setattr(smsqueue.demo, function, fail)
@@ -116,5 +116,7 @@ def test_stack_commands_end_as_the_stack_does(run, monkeypatch, command, functio
 
 
 def test_demo_for_machines(run_json, monkeypatch) -> None:
-    monkeypatch.setattr(smsqueue.demo, "run", lambda console: console.print("table") or 0)
+    monkeypatch.setattr(
+        smsqueue.demo, "run", lambda console, provider="simulator": console.print("table") or 0
+    )
     assert run_json("demo") == {"ok": True, "exit_code": 0}

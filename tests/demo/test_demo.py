@@ -39,10 +39,11 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def demo(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """The demo; indirect parameters are its options."""
     environment = os.environ | {"TMPDIR": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "140"}
     process = subprocess.Popen(
-        COMMAND,
+        [*COMMAND, *getattr(request, "param", ())],
         env=environment,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -56,6 +57,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.parametrize("demo", [(), ("--provider", "twilio")], indirect=True)
 def test_all_end_as_their_numbers_say(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     printed, _ = demo.communicate(timeout=150)
     assert demo.returncode == 0, printed

@@ -1,0 +1,9 @@
+"""Living with smsframework: its published plugins, and applications that import it.
+
+``gateway.add_provider`` adapts plugins by itself; nothing in here imports smsframework.
+"""
+
+from smsqueue.compat.alias import install_as_smsframework
+from smsqueue.compat.plugin import adapted
+
+__all__ = ["adapted", "install_as_smsframework"]

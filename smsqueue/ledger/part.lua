@@ -1,0 +1,68 @@
+-- Records a part of a long incoming message. All parts are one event for onReceive: it is parked
+-- until the last one is there, or for as long as was asked, and then tells of what there is.
+-- The parts' JSON is put together as text, so that it comes out as it went in.
+-- ARGV: event, repetition ('' or a hash that repeats share), head (the data without the body: the
+--       text of a JSON object that ends in its meta, without its last two braces), body (the text
+--       of a JSON string, without its quotes), number (hash), provider, group (a hash that the
+--       parts share), part, total, wait (ms)
+-- Returns: 'recorded' | 'repeat', event, event again if it is to be published, or ''
+local event, repetition, head, body, number, provider = unpack(ARGV, 1, 6)
+local parts, part, total, wait = key('parts', ARGV[7]), ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local seen = repetition ~= '' and key('seen', repetition)
+local before = seen and redis.call('GET', seen)
+if before then
+  count('incoming', provider, 'repeated')
+  return { 'repeat', before, '' }
+end
+
+-- The event need not wait any longer.
+local function release(id, look)
+  local hash = key('event', id)
+  redis.call('ZREM', key('state', 'parked'), id)
+  redis.call('HSET', hash, 'state', 'waiting')
+  redis.call('HDEL', hash, 'not_before')
+  redis.call('ZADD', key('state', 'waiting'), NOW, id)
+  redis.call('ZADD', due_key('hook'), look, id)
+end
+
+local open = redis.call('HGET', parts, 'event')
+if open then
+  local parked = redis.call('HGET', key('event', open), 'state') == 'parked'
+  if not parked or redis.call('HEXISTS', parts, 'body' .. part) == 1 then
+    -- The hooks have what there was of that message; or this one is another, as phones count
+    -- their messages from 0 to 255 and begin anew.
+    if parked then release(open, NOW) end
+    redis.call('DEL', parts)
+    open = nil
+  end
+end
+if not open then
+  open = event
+  put_event(open, 'received', nil, '', 'parked', NOW + wait)
+  redis.call('HSET', key('event', open), 'number', number, 'not_before', NOW + wait)
+  redis.call('ZADD', key('number', number), NOW, open)
+  redis.call('HSET', parts, 'event', open)
+  count('incoming', provider, 'recorded')
+end
+redis.call('HSET', parts, 'head' .. part, head, 'body' .. part, body)
+redis.call('PEXPIRE', parts, math.max(REPORT_WAIT, wait))
+if seen then redis.call('SET', seen, open, 'PX', REPORT_WAIT) end
+
+local first, bodies, missing = nil, {}, {}
+for i = 1, total do
+  local text = redis.call('HGET', parts, 'body' .. i)
+  if text then
+    first = first or redis.call('HGET', parts, 'head' .. i)
+    bodies[#bodies + 1] = text
+  else
+    missing[#missing + 1] = i
+  end
+end
+if #missing > 0 then first = first .. ',"missing":[' .. table.concat(missing, ',') .. ']' end
+first = first .. '},"body":"' .. table.concat(bodies) .. '"}'
+redis.call('HSET', key('event', open), 'data', first)
+if #missing > 0 then return { 'recorded', open, '' } end
+local publish = room(HOOK_QUEUE, WATERMARK)
+release(open, publish and NOW + GRACE or NOW)
+redis.call('DEL', parts)
+return { 'recorded', open, publish and open or '' }

@@ -1,0 +1,165 @@
+"""Africa's Talking, bulk SMS: forms, answers in JSON.
+
+Source: Africa's Talking's Python SDK for requests and balance, its documentation of delivery
+reports and notifications; the codes are those that its users' libraries list.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender
+from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["AfricasTalkingProvider"]
+
+_SANDBOX = "https://api.sandbox.africastalking.com"
+#: Processed, sent, queued. The codes look like HTTP statuses, but are the provider's own.
+_TAKEN = frozenset([100, 101, 102])
+_RECIPIENTS = ("SMSMessageData", "Recipients")
+#: What an entry without an id has in its place.
+_NO_IDS = (None, "", "None")
+#: Other characters that sender ids may have.
+_ALSO = " -_.&"
+#: A request was refused as a whole: its reason is one word, or nobody is counted.
+_NOBODY = re.compile(r"\s*Sent to 0/|[A-Za-z]+\s*$")
+_MONEY = re.compile(r"\s*([A-Z]{3})?\s*(-?[\d,]+(?:\.\d+)?)\s*$")
+
+
+class AfricasTalkingProvider(AccountProvider):
+    """Sends and receives through Africa's Talking.
+
+    Webhooks are not signed: SMSQUEUE_RECEIVER_PREFIX is the only secret. They are entered in the
+    dashboard; reports are found by the provider's message id, as it takes no reference of ours.
+
+    Args:
+        username: Name of the application; ``sandbox`` is the sandbox.
+        api_key: Its key.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    base_url = "https://api.africastalking.com"
+    authenticates = False
+    capabilities = frozenset([Can.ALPHANUMERIC, Can.REPORTS, Can.INBOUND, Can.BALANCE])
+    url_arguments = ("username", "api_key")
+    codes: ClassVar = table(
+        (exc.RequestError, [401, 402, 403, 406, 409, "InvalidSenderId"]),
+        (exc.UnsupportedError, [404, 407]),
+        (exc.CreditError, [405, "InsufficientBalance"]),
+        (exc.ServerError, [500, 501, 502]),
+    )
+    statuses: ClassVar = table(
+        (MessageAccepted, ["Sent", "Submitted", "Buffered"]),
+        (MessageDelivered, ["Success"]),
+        (MessageExpired, ["Expired"]),
+        (MessageError, ["Rejected", "Failed"]),
+    )
+
+    def __init__(
+        self, gateway: Any, name: str, *, username: str, api_key: str, **config: Any
+    ) -> None:
+        if username == "sandbox":
+            config["url"] = config.get("url") or _SANDBOX
+        super().__init__(gateway, name, **config)
+        if self._secrets:
+            raise ValueError("Africa's Talking signs no webhooks: leave the secret out")
+        self._username = username
+        self._headers = {"apiKey": api_key, "Accept": "application/json"}
+
+    def submit(self, message: OutgoingMessage) -> None:
+        form = {"username": self._username, "to": f"+{message.dst}", "message": message.body}
+        form["bulkSMSMode"] = "1"
+        src = self.sender_of(message)
+        if src:
+            form["from"] = sender(src, plus=True, also=_ALSO)
+        answer = self.call(
+            "POST",
+            "/version1/messaging",
+            headers=self._headers,
+            data=form | message.provider_params,
+        )
+        entries = answer.require(*_RECIPIENTS)
+        if entries == [] and _NOBODY.match(str(answer.get("SMSMessageData", "Message"))):
+            raise self.error(answer)  # it was refused as a whole, and the message is the reason
+        answer.require(*_RECIPIENTS, 0, "statusCode")
+        code, msgid = _code(answer), answer.get(*_RECIPIENTS, 0, "messageId")
+        if code not in _TAKEN or msgid in _NO_IDS:
+            error = self.error(answer)
+            # Unless it is clear that nothing was sent, nothing may send it again.
+            clear = isinstance(error, exc.RequestError | exc.CreditError | exc.UnsupportedError)
+            error.ambiguous = code not in self.codes or not (clear or msgid in _NO_IDS)
+            raise error
+        message.msgid = msgid
+        message.meta = {name: answer.get(*_RECIPIENTS, 0, name) for name in ("status", "cost")}
+
+    def error_code(self, answer: Answer) -> str | int | None:
+        code = _code(answer)
+        if code is not None:
+            return None if code in _TAKEN else code
+        # A reason is one word; anything else may hold a number.
+        reason = answer.get("SMSMessageData", "Message")
+        word = isinstance(reason, str) and re.fullmatch(r"[A-Za-z]+", reason.strip())
+        return word[0] if word else None
+
+    def balance(self) -> Balance:
+        params = {"username": self._username}
+        answer = self.call("GET", "/version1/user", safe=True, headers=self._headers, params=params)
+        money = _MONEY.match(str(answer.require("UserData", "balance")))
+        if money is None:
+            raise exc.ServerError("the balance cannot be read", provider=self.name)
+        return Balance(Decimal(money[2].replace(",", "")), money[1])
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        views = Blueprint("africastalking", __name__)
+
+        @views.post("/im")
+        def im() -> ResponseReturnValue:
+            fields = request.form
+            told = (fields["from"], fields.get("text", ""), fields["id"], fields["to"])
+            message = IncomingMessage(*told, rtime=_time(fields.get("date")))
+            ours = ("from", "text", "id", "to")
+            message.meta = {k: v for k, v in fields.items() if k not in ours}
+            self._receive_message(message)
+            return "", 200
+
+        @views.post("/status")
+        def status() -> ResponseReturnValue:
+            fields = request.form
+            report = self.report(
+                fields["status"], fields["id"], code=fields.get("failureReason") or None
+            )
+            ours = ("id", "status", "failureReason", "phoneNumber")
+            report.meta = {k: v for k, v in fields.items() if k not in ours}
+            self._receive_status(report)
+            return "", 200
+
+        return views
+
+
+def _code(answer: Answer) -> int | None:
+    """What is said of the only recipient."""
+    code = str(answer.get(*_RECIPIENTS, 0, "statusCode"))
+    return int(code) if re.fullmatch("[0-9]{1,9}", code) else None
+
+
+def _time(text: str | None) -> datetime | None:
+    """When a message came; None if that does not say in which time zone."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo else None

@@ -1,0 +1,184 @@
+"""Plivo, Message API v1.
+
+Source: Plivo's documentation (sending, callbacks, repetitions) and its Python SDK (signatures,
+balance). Plivo's errors have no codes, so the HTTP status says what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.authentic import Secrets, any_equal, hmac_base64
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.settings import SettingsError
+from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+    from werkzeug.datastructures import MultiDict
+
+__all__ = ["PlivoProvider"]
+
+_CREDIT = re.compile(r"(insufficient|not enough)\W.{0,20}(credit|balance|fund)", re.IGNORECASE)
+_EXPIRED = "420"
+
+
+class PlivoProvider(AccountProvider):
+    """Sends and receives through Plivo.
+
+    Args:
+        auth_id: ``MA...``, or ``SA...`` of a subaccount.
+        auth_token: Its token. Webhooks are signed with it; several while it rotates, or to also
+            take what a main account signed.
+        powerpack: The UUID of a powerpack that picks the sender.
+        v2: Take webhooks that have a signature of version 2 only. It signs neither fields nor
+            query: False is better once Plivo sends version 3.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    base_url = "https://api.plivo.com"
+    capabilities = frozenset(Can) - {Can.SCHEDULING, Can.LOOKUP, Can.DEDUPLICATION}
+    url_arguments = ("auth_id", "auth_token")
+    #: Names of our own, see :meth:`error_code`.
+    codes: ClassVar = table(
+        (exc.CreditError, ["credit"]),
+        (exc.UnsupportedError, ["forbidden"]),
+    )
+    statuses: ClassVar = table(
+        (MessageAccepted, ["queued", "sent"]),
+        (MessageDelivered, ["delivered", "read"]),
+        (MessageError, ["undelivered", "failed", "rejected"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        auth_id: str,
+        auth_token: Secrets,
+        powerpack: str | None = None,
+        v2: bool = True,
+        **config: Any,
+    ) -> None:
+        super().__init__(gateway, name, secret=auth_token, **config)
+        if not self._secrets:
+            raise SettingsError(f"the provider {name!r} (Plivo) needs auth_token=... to send")
+        self._account = f"/v1/Account/{auth_id}/"
+        self._auth = (auth_id, self._secrets[0])
+        self._powerpack = powerpack
+        self._v2 = v2
+
+    def submit(self, message: OutgoingMessage) -> None:
+        body: dict[str, Any] = {"dst": message.dst, "text": message.body, "type": "sms"}
+        sender = self.sender_of(message)
+        if sender:
+            body["src"] = sender.removeprefix("+")
+        elif self._powerpack:
+            body["powerpack_uuid"] = self._powerpack
+        callback = self.callback_url("status", message)
+        if callback and message.provider_options.status_report:
+            body |= {"url": callback, "method": "POST"}
+        validity = self.validity_of(message, 5, 10799)
+        if validity is not None:
+            body["message_expiry"] = validity
+        answer = self.call(
+            "POST",
+            f"{self._account}Message/",
+            auth=self._auth,
+            json=body | message.provider_params,
+        )
+        uuid = answer.require("message_uuid")
+        message.msgid = answer.require("message_uuid", 0) if isinstance(uuid, list) else uuid
+        message.meta = {"api_id": answer.get("api_id")}
+
+    def error_code(self, answer: Answer) -> str | None:
+        """What of an error the status does not tell. 403 is a country that is not enabled."""
+        text = answer.get("error")
+        if text is None:
+            return None
+        if _CREDIT.search(json.dumps(text)):
+            return "credit"
+        return "forbidden" if answer.status == 403 else None
+
+    def balance(self) -> Balance:
+        answer = self.call("GET", self._account, safe=True, auth=self._auth)
+        return Balance(Decimal(str(answer.require("cash_credits"))))
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        self.need_secret(name="auth_token")
+        views = Blueprint("plivo", __name__)
+
+        @views.route("/im", methods=["GET", "POST"])
+        def im() -> ResponseReturnValue:
+            fields = self._authentic_fields()
+            message = IncomingMessage(
+                fields["From"], fields.get("Text", ""), fields["MessageUUID"], fields["To"]
+            )
+            message.meta = {k: v for k, v in fields.items() if k not in ("From", "Text", "To")}
+            self._receive_message(message)
+            return "", 200
+
+        @views.route("/status", methods=["GET", "POST"])
+        def status() -> ResponseReturnValue:
+            fields = self._authentic_fields()
+            word, code = fields["Status"], fields.get("ErrorCode") or None
+            late = code == _EXPIRED and self.statuses.get(word) is MessageError
+            report = self.report(
+                word, fields["MessageUUID"], code=code, kind=MessageExpired if late else None
+            )
+            report.meta = {name: fields.get(name) for name in ("Units", "TotalAmount", "Sequence")}
+            report.reference = request.args.get("ref")
+            self._receive_status(report)
+            return "", 200
+
+        return views
+
+    def _authentic_fields(self) -> MultiDict[str, str]:
+        """The fields of the running request; PermissionError unless Plivo signed it."""
+        from flask import request
+
+        fields = request.args if request.method == "GET" else request.form
+        if self.insecure:
+            return fields
+        url = urlsplit(self.seen_url())._replace(query="", fragment="").geturl()
+        version = 3 if _signatures(3) else 2
+        if version == 2 and not self._v2:
+            raise PermissionError("there is no signature of version 3")
+        nonce = request.headers.get(f"X-Plivo-Signature-V{version}-Nonce", "")
+        if version == 3:
+            query = "&".join(_pairs(request.args, "="))
+            form = "".join(_pairs(request.form, "")) if request.method == "POST" else ""
+            if query or form:
+                url += f"?{query}{'.' if query and form else ''}{form}"
+            nonce = f".{nonce}"
+        wanted = [hmac_base64(secret, (url + nonce).encode()) for secret in self._secrets]
+        if not any(any_equal(given, wanted) for given in _signatures(version)):
+            raise PermissionError("the signature is not Plivo's")
+        return fields
+
+
+def _signatures(version: int) -> list[str]:
+    """The running request's signatures: by the account's token, and by its main account's."""
+    from flask import request
+
+    names = (f"X-Plivo-Signature-V{version}", f"X-Plivo-Signature-Ma-V{version}")
+    given = ",".join(request.headers.get(name, "") for name in names)
+    return [each for each in (each.strip() for each in given.split(",")) if each]
+
+
+def _pairs(fields: MultiDict[str, str], between: str) -> list[str]:
+    """Names and values as they are signed: sorted by name, then by value."""
+    lists = dict(fields.lists())
+    return [f"{name}{between}{value}" for name in sorted(lists) for value in sorted(lists[name])]

@@ -1,0 +1,260 @@
+"""Vonage SMS API (once Nexmo): forms, and JSON that says 200 also for errors.
+
+Source: Vonage's OpenAPI descriptions of the SMS and Account APIs, its pages on error codes,
+inbound and signed messages, and its Python SDK for what is signed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage, Part
+from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.answer import MAX_RETRY_AFTER
+from smsqueue.providers.authentic import Secrets, fresh, hmac_hex, signed
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender
+from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
+from smsqueue.wire import to_json
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["VonageProvider", "signature"]
+
+#: Ways to sign, under the names that Vonage's own libraries give them.
+_METHODS = ("md5hash", "md5", "sha1", "sha256", "sha512")
+#: Vonage repeats a webhook for a day, and may repeat it as it was signed first.
+_WINDOW = 25 * 3600.0
+_LONGEST_CALLBACK = 100
+_TOLD = ("message-price", "network", "remaining-balance")
+#: "Throughput Rate Exceeded - please wait [ 250 ] and retry": milliseconds.
+_WAIT = re.compile(r"\[\s*(\d{1,9})\s*\]")
+
+
+class VonageProvider(AccountProvider):
+    """Sends and receives through Vonage's SMS API.
+
+    A long text goes out in parts, each with an id and reports of its own: ``msgid`` is then the
+    list of them. Long incoming messages come in parts too; the ledger puts them together.
+
+    Args:
+        api_key: The account.
+        api_secret: Its secret; not needed with ``sign``.
+        signature_secret: What webhooks are signed with; several while it rotates.
+        signature_method: As set in the account: md5hash, md5, sha1, sha256 or sha512 (all but the
+            first are HMACs).
+        sign: Sign what is sent in place of sending the ``api_secret``.
+        window: Seconds after which a signed webhook is too old; not more than
+            SMSQUEUE_REPORT_WAIT, for which the ledger knows repetitions.
+        parts_wait: Seconds that the first part of an incoming message waits for the others; then
+            the message is told of with what there is, and ``meta["missing"]`` lists the rest.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    base_url = "https://rest.nexmo.com"
+    capabilities = frozenset(Can) - {Can.SCHEDULING, Can.LOOKUP, Can.DEDUPLICATION}
+    url_arguments = ("api_key", "api_secret")
+    codes: ClassVar = table(
+        (exc.LimitsError, ["1", "10"]),
+        (exc.RequestError, ["2", "3", "6", "7", "12", "15", "22", "23", "29", "33"]),
+        (exc.AuthError, ["4", "8", "11", "14", "32"]),
+        (exc.ServerError, ["5"]),
+        (exc.CreditError, ["9"]),
+    )
+    #: Refused, even if the answer tells an id beside.
+    _clear: ClassVar = codes.keys() - {"5"}
+    statuses: ClassVar = table(
+        (MessageAccepted, ["accepted", "buffered"]),
+        (MessageDelivered, ["delivered"]),
+        (MessageExpired, ["expired"]),
+        (MessageError, ["failed", "rejected"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        api_key: str,
+        api_secret: str | None = None,
+        signature_secret: Secrets = None,
+        signature_method: str = "sha256",
+        sign: bool = False,
+        window: float = _WINDOW,
+        parts_wait: float = 600.0,
+        **config: Any,
+    ) -> None:
+        super().__init__(gateway, name, secret=signature_secret, **config)
+        self._account = (api_key, api_secret or "")
+        if signature_method not in _METHODS:
+            raise ValueError(f"signature_method must be one of {', '.join(_METHODS)}")
+        if not (self._secrets if sign else self._account[1]):
+            raise ValueError("Vonage needs an api_secret, or a signature_secret and sign=True")
+        self._method, self._sign = signature_method, sign
+        self._window, self._parts_wait = float(window), float(parts_wait)
+
+    def submit(self, message: OutgoingMessage) -> None:
+        src = self.sender_of(message)
+        if not src:
+            reason = "Vonage needs a sender: give the message one, or the provider sender=..."
+            raise exc.UnsupportedError(reason, provider=self.name)
+        form = {"to": message.dst, "from": sender(src, plus=False, also=" "), "text": message.body}
+        if message.segments().encoding == "ucs2":
+            form["type"] = "unicode"  # else Vonage replaces what GSM-7 does not have
+        if message.reference:
+            form["client-ref"] = message.reference
+        if message.provider_options.status_report:
+            form["status-report-req"] = "1"
+            callback = self.callback_url("status")
+            if callback and len(callback) <= _LONGEST_CALLBACK:
+                form["callback"] = callback
+        validity = self.validity_of(message, 20, 604_800)
+        if validity is not None:
+            form["ttl"] = str(validity * 1000)
+        form |= {k: str(v) for k, v in message.provider_params.items() if v is not None}
+        if self._sign:
+            form |= {"api_key": self._account[0], "timestamp": str(int(time.time()))}
+            form["sig"] = signature(form, self._secrets[0], self._method)
+        auth = None if self._sign else self._account  # both would be refused (32)
+        self._take(message, self.call("POST", "/sms/json", auth=auth, data=form))
+
+    def _take(self, message: OutgoingMessage, answer: Answer) -> None:
+        """Read an answer: an entry for each part, each accepted or refused by itself."""
+        answer.require("messages", 0, "status")
+        entries = answer.json["messages"]
+        refused = _refused(answer)
+        if refused is not None:
+            error = self.error(answer)
+            # Some parts are on their way, or nobody knows: nothing may send them again.
+            some = any(str(answer.get("messages", n, "status")) == "0" for n in range(len(entries)))
+            clear = error.code in self._clear or (error.code and "message-id" not in refused)
+            error.ambiguous = some or not clear
+            raise error
+        ids = [answer.require("messages", n, "message-id") for n in range(len(entries))]
+        message.msgid = ids if len(ids) > 1 else ids[0]
+        message.meta = {"parts": len(ids)} | {name: entries[-1].get(name) for name in _TOLD}
+
+    def error_code(self, answer: Answer) -> str | None:
+        refused = _refused(answer)
+        return str(refused["status"]) if refused and "status" in refused else None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        refused = _refused(answer)
+        wait = _WAIT.search(str(refused.get("error-text"))) if refused else None
+        if wait and isinstance(error, exc.LimitsError):
+            error.retry_after = min(int(wait[1]) / 1000, MAX_RETRY_AFTER)
+        return error
+
+    def balance(self) -> Balance:
+        answer = self.call("GET", "/account/get-balance", safe=True, auth=self._account)
+        return Balance(Decimal(str(answer.require("value"))))
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        self.need_secret(name="signature_secret")
+        views = Blueprint("vonage", __name__)
+
+        @views.before_request
+        def asked() -> ResponseReturnValue | None:
+            # Vonage asks so if an address is there, before it keeps it.
+            return ("", 200) if request.method in ("GET", "HEAD") and not request.args else None
+
+        @views.route("/im", methods=["GET", "POST"])
+        def im() -> ResponseReturnValue:
+            fields = self._authentic("msisdn", "to", "messageId")
+            if "status" in fields:
+                raise ValueError("a report at the address of incoming messages")
+            told = (fields["msisdn"], fields.get("text", ""), fields["messageId"], fields["to"])
+            at = _time(fields.get("message-timestamp"))
+            message = IncomingMessage(*told, rtime=at, meta=_rest(fields))
+            message.part = _part(fields, self._parts_wait)
+            self._receive_message(message)
+            return "", 204
+
+        @views.route("/status", methods=["GET", "POST"])
+        def status() -> ResponseReturnValue:
+            fields = self._authentic("messageId", "status")
+            report = self.report(fields["status"], fields["messageId"], code=fields.get("err-code"))
+            report.reference = fields.get("client-ref")
+            report.meta = _rest(fields)
+            self._receive_status(report)
+            return "", 204
+
+        return views
+
+    def _authentic(self, *needed: str) -> dict[str, str]:
+        """The running request's fields; PermissionError unless Vonage signed them."""
+        from flask import request
+
+        given: Any = request.args if request.method in ("GET", "HEAD") else request.form
+        if given is request.form and request.is_json:
+            given = request.get_json()
+        if not isinstance(given, Mapping):
+            raise ValueError("no fields")
+        told = {name: value for name, value in given.items() if value is not None}
+        fields = {k: v if isinstance(v, str) else to_json(v) for k, v in told.items()}
+        sig = fields.pop("sig", "").lower()
+        if not self.insecure:
+            if not signed(sig, self._secrets, lambda each: signature(fields, each, self._method)):
+                raise PermissionError("the signature is not Vonage's")
+            date = _time(fields.get("timestamp"))
+            at = date.timestamp() if date else fields.get("timestamp")
+            if not fresh(at, min(self._window, self.settings.report_wait)):
+                raise PermissionError("the webhook is too old")
+        if not all(fields.get(name) for name in needed):
+            raise ValueError(f"a webhook has {', '.join(needed)}")
+        return fields
+
+
+def signature(fields: Mapping[str, str], secret: str, method: str) -> str:
+    """The ``sig`` of some fields."""
+    text = "".join(f"&{name}={value.translate(_MASK)}" for name, value in sorted(fields.items()))
+    data = text.encode(errors="replace")
+    if method == "md5hash":
+        return hashlib.md5(data + secret.encode(), usedforsecurity=False).hexdigest()
+    return hmac_hex(secret, data, method)
+
+
+_MASK = str.maketrans("&=", "__")
+#: Fields of webhooks that stand elsewhere, or tell nothing of the message.
+_NOT_META = {"msisdn", "to", "text", "messageId", "status", "err-code", "client-ref", "api-key"}
+
+
+def _refused(answer: Answer) -> Any:
+    """The first entry of an answer that is not accepted, as a dict; None: there is none."""
+    entries = answer.get("messages") if isinstance(answer.get("messages"), list) else []
+    found = [each if isinstance(each, dict) else {} for each in entries]
+    return next((each for each in found if str(each.get("status")) != "0"), None)
+
+
+def _rest(fields: Mapping[str, str]) -> dict[str, Any]:
+    return {k: v for k, v in fields.items() if k not in _NOT_META and not k.startswith("concat")}
+
+
+def _part(fields: Mapping[str, str], wait: float) -> Part | None:
+    """Which part of a long message a webhook holds; None: all of it."""
+    ref, number, total = (fields.get(f"concat-{name}", "") for name in ("ref", "part", "total"))
+    if fields.get("concat", "").lower() in ("true", "1"):
+        with suppress(ValueError):
+            return Part(ref, int(number), int(total), wait)
+    return None
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        return datetime.strptime(text or "", "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None

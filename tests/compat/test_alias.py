@@ -1,0 +1,161 @@
+"""``import smsframework`` as another name for smsqueue, each time in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+INSTALL = "from smsqueue.compat import install_as_smsframework as install; install()\n"
+
+#: What applications and plugins import, and where it is in truth.
+MODULES = {
+    "smsframework": "smsqueue",
+    "smsframework.Gateway": "smsqueue.gateway",
+    "smsframework.IProvider": "smsqueue.providers.base",
+    "smsframework.exc": "smsqueue.exc",
+    "smsframework.data": "smsqueue.data",
+    "smsframework.data.IncomingMessage": "smsqueue.messages",
+    "smsframework.data.MessageStatus": "smsqueue.statuses",
+    "smsframework.data.OutgoingMessage": "smsqueue.messages",
+    "smsframework.data.OutgoingMessageOptions": "smsqueue.data.OutgoingMessageOptions",
+    "smsframework.lib": "smsqueue.lib",
+    "smsframework.lib.events": "smsqueue.lib.events",
+    "smsframework.providers": "smsqueue.providers",
+    "smsframework.providers.log": "smsqueue.providers.log",
+    "smsframework.providers.loopback": "smsqueue.providers.loopback",
+    "smsframework.providers.null": "smsqueue.providers.null",
+}
+
+
+def run(code: str, folder: Path, *, well: bool = True, warnings: str = "error") -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", warnings, "-c", code],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode == 0) is well, done.stderr
+    return (done.stdout if well else done.stderr).strip()
+
+
+@pytest.mark.parametrize("first", ["alias first", "ours first"])
+def test_every_module_is_the_very_same_and_none_is_loaded_twice(tmp_path: Path, first: str) -> None:
+    code = INSTALL + (
+        "import importlib, sys\n"
+        f"modules = {MODULES!r}\n"
+        f"order = {1 if first == 'alias first' else -1}\n"
+        "for pair in reversed(modules.items()):\n"
+        "    for name in pair[::order]: importlib.import_module(name)\n"
+        "for alias, ours in modules.items():\n"
+        "    assert sys.modules[alias] is sys.modules[ours], alias\n"
+        "    assert sys.modules[ours].__spec__.name == ours, alias\n"
+        "twice = [n for n, m in sys.modules.items() if n.startswith('smsqueue')"
+        " and m.__name__ != n]\n"
+        "assert not twice, twice\n"
+        "import smsqueue\n"
+        "assert isinstance(smsqueue.Gateway, type) and isinstance(smsqueue.IProvider, type)\n"
+        "assert isinstance(smsqueue.data.OutgoingMessage, type)\n"
+        "print(smsqueue.__name__)\n"
+    )
+    assert run(code, tmp_path) == "smsqueue"
+
+
+def test_the_imports_of_the_manual_and_of_plugins(tmp_path: Path) -> None:
+    code = INSTALL + (
+        "from smsframework import Gateway, IProvider, OutgoingMessage, exc\n"
+        "from smsframework.Gateway import Gateway as same\n"
+        "from smsframework.IProvider import IProvider as also\n"
+        "from smsframework.data import *\n"
+        "from smsframework.data.OutgoingMessageOptions import OutgoingMessageOptions\n"
+        "from smsframework.exc import *\n"
+        "from smsframework.lib import digits_only\n"
+        "from smsframework.lib.events import EventHook\n"
+        "from smsframework.providers import NullProvider, LogProvider, LoopbackProvider\n"
+        "from smsframework.providers.loopback import LoopbackProvider as lo\n"
+        "import smsframework.exc, smsqueue\n"
+        "assert same is Gateway is smsqueue.Gateway and also is IProvider is smsqueue.IProvider\n"
+        "assert CreditError is exc.CreditError is smsqueue.exc.CreditError\n"
+        "assert smsframework.exc is smsqueue.exc and lo is LoopbackProvider\n"
+        "gateway = Gateway(eager=True)\n"
+        "gateway.add_provider('null', NullProvider)\n"
+        "print(gateway.send(OutgoingMessage('+1', 'x')).msgid, MessageDelivered.__module__)\n"
+    )
+    assert run(code, tmp_path) == "1 smsqueue.statuses"
+
+
+def test_installing_it_again_does_no_harm(tmp_path: Path) -> None:
+    code = "import sys\n" + INSTALL * 2 + "install(); print(len(sys.meta_path))"
+    assert run(code, tmp_path) == run("import sys; print(len(sys.meta_path) + 1)", tmp_path)
+
+
+@pytest.mark.parametrize("early", ["smsframework", "smsframework.exc", "smsframework_pswin"])
+def test_too_late(tmp_path: Path, early: str) -> None:
+    code = f"import {early}\n" + INSTALL
+    error = run(code, tmp_path, well=False, warnings="ignore").splitlines()[-1]
+    assert error.startswith("RuntimeError: smsframework was imported already, from ")
+    assert "before anything imports smsframework or its plugins" in error
+
+
+def test_a_module_that_there_is_none_of(tmp_path: Path) -> None:
+    error = run(INSTALL + "import smsframework.nothing", tmp_path, well=False).splitlines()[-1]
+    assert error == (
+        "ModuleNotFoundError: there is no 'smsframework.nothing': "
+        "smsframework stands for smsqueue here, which has no 'smsqueue.nothing'"
+    )
+
+
+def test_a_plugin_on_it_is_judged_like_one_on_smsframework(tmp_path: Path) -> None:
+    """Its errors are ours from the start; whether the message may have gone out is looked at."""
+    code = INSTALL + (
+        "import socket, threading\n"
+        "from smsframework import Gateway, OutgoingMessage, exc, IProvider\n"
+        "from smsframework_pswin import PswinProvider\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "here = '127.0.0.1:%d' % server.getsockname()[1]\n"
+        "gateway = Gateway(eager=True)\n"
+        "config = dict(user='u', password='p', hostname=here)\n"
+        "provider = gateway.add_provider('main', PswinProvider, **config)\n"
+        "assert isinstance(provider, (PswinProvider, IProvider))\n"
+        "def hang_up(): c = server.accept()[0]; c.recv(9); c.close()\n"
+        "thread = threading.Thread(target=hang_up); thread.start()\n"
+        "def send():\n"
+        "    try: gateway.send(OutgoingMessage('1', 'x'))\n"
+        "    except exc.ConnectionError as error: print(error.ambiguous)\n"
+        "send(); thread.join(); server.close(); send()\n"
+    )
+    assert run(code, tmp_path, warnings="ignore").split() == ["True", "False"]
+
+
+def test_smsframework_need_not_be_installed(tmp_path: Path) -> None:
+    """The real one is hidden, and nobody misses it."""
+    (tmp_path / "hidden.py").write_text(
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'smsframework':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+    code = (
+        "import hidden\n"
+        + INSTALL
+        + (
+            "import jwt, smsframework_gatewayapi.receiver, smsframework_clickatell.receiver\n"
+            "from smsframework_gatewayapi import GatewayAPIProvider\n"
+            "from smsframework import Gateway\n"
+            "gateway = Gateway(eager=True)\n"
+            "gateway.add_provider('main', GatewayAPIProvider, key='k', secret='s')\n"
+            "from flask import Flask\n"
+            "client = gateway.receiver_blueprints_register(Flask('app')).test_client()\n"
+            "heard = []\n"
+            "gateway.onStatus += heard.append\n"
+            "told = {'id': 1, 'time': 1, 'status': 'DELIVERED'}\n"
+            "print(client.post('/main/callback', json=told).text, heard[0].state)\n"
+        )
+    )
+    assert run(code, tmp_path, warnings="ignore") == "okay, thanks! delivered"

@@ -1,0 +1,121 @@
+"""What a plugin reports, and plugins that use the gateway themselves."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import smsframework
+from smsframework.providers import LoopbackProvider, NullProvider
+
+import smsqueue
+from smsqueue import Gateway, OutgoingMessage
+from tests.compat.plugin import Arrived, Plugin, PluginStatus, add
+from tests.ledger.bench import Bench
+
+
+def test_a_report_of_the_plugins_own_class_is_one_of_ours(eager: Gateway) -> None:
+    heard: list[Any] = []
+    eager.onStatus += heard.append
+    provider = add(eager)
+    provider.tell("D", 42)
+    provider.tell("?", 43)
+    arrived, strange = heard
+    assert isinstance(arrived, smsqueue.MessageDelivered)
+    assert isinstance(arrived, Arrived)
+    assert (arrived.state, arrived.states) == ("delivered", {"accepted", "delivered"})
+    assert (arrived.provider, arrived.msgid, arrived.status) == ("main", 42, "arrived")
+    assert isinstance(strange, smsqueue.MessageStatus)
+    assert (strange.state, strange.status, strange.id) == (None, "(unknown)", None)
+    assert isinstance(PluginStatus.of("D", msgid=1), Arrived)
+    assert pickle.loads(pickle.dumps(arrived)).state == "delivered"
+
+
+def test_a_report_reaches_the_message_and_the_hook_through_the_ledger(bench: Bench) -> None:
+    heard = bench.listen()
+
+    def does(message: Any) -> Any:
+        message.msgid = 42
+        return message
+
+    provider = add(bench.gateway, does)
+    id = bench.send(status_report=True, context={"order": 7})
+    bench.deliver(id)
+    provider.tell("D", "42")
+    bench.run_hooks()
+    assert bench.state(id) == "delivered"
+    [status] = heard
+    assert isinstance(status, smsqueue.MessageDelivered)
+    assert (status.id, status.context, status.status_code) == (id, {"order": 7}, "D")
+
+
+def test_an_incoming_message_is_one_of_ours(bench: Bench, eager: Gateway) -> None:
+    for each in (eager, bench.gateway):
+        heard: list[Any] = []
+        each.onReceive.connect(heard.append, name="heard")
+        returned = add(each).hear("YES")
+        bench.run_hooks()
+        [message] = heard
+        assert isinstance(message, smsqueue.IncomingMessage)
+        assert isinstance(returned, smsframework.IncomingMessage)
+        assert (message.provider, message.src, message.body) == ("main", "15550001", "YES")
+        assert message.msgid == 42
+
+
+def test_a_plugin_that_listens_gets_objects_of_its_own_classes(eager: Gateway) -> None:
+    class Listening(Plugin):
+        def __init__(self, gateway: Any, name: str) -> None:
+            super().__init__(gateway, name)
+            self.gateway.onReceive += self.forward
+            self.gateway.onStatus += self.forward
+
+        def forward(self, thing: Any) -> None:
+            kinds = (smsframework.IncomingMessage, smsframework.MessageStatus)
+            assert isinstance(thing, kinds)
+            self.seen.append(thing)
+
+    listener: Any = eager.add_provider("listener", Listening)
+    eager.receive_message(smsqueue.IncomingMessage("1", "x"))
+    eager.receive_status(smsqueue.MessageDelivered("m"))
+    assert [type(thing).__name__ for thing in listener.seen] == [
+        "IncomingMessage",
+        "MessageDelivered",
+    ]
+    listener.gateway.onReceive -= listener.forward
+    eager.receive_message(smsqueue.IncomingMessage("1", "x"))
+    assert len(listener.seen) == 2
+
+
+def test_a_plugin_that_sends_through_the_gateway(eager: Gateway) -> None:
+    def does(message: Any) -> Any:
+        other = smsframework.OutgoingMessage(message.dst, message.body, provider="null")
+        return server.gateway.send(other.options(senderId="Shop").params(flash=1))
+
+    server = add(eager, does)
+    eager.add_provider("null", NullProvider)
+    sent: list[Any] = []
+    eager.onSend += sent.append
+    message = eager.send(OutgoingMessage("1", "x"))
+    assert (message.msgid, sent[0].provider) == ("1", "null")
+    assert (sent[0].provider_options.senderId, sent[0].provider_params) == ("Shop", {"flash": 1})
+
+
+def test_smsframeworks_own_loopback_works_as_it_did(eager: Gateway) -> None:
+    phone: Any = eager.add_provider("lo", LoopbackProvider)
+    heard: list[Any] = []
+    eager.onReceive += lambda message: heard.append(message.body)
+    eager.onStatus += lambda status: heard.append(status.state)
+    phone.subscribe("+1", lambda message: message.reply("got it"))
+    eager.send(OutgoingMessage("+1", "obey me").options(status_report=True))
+    assert heard == ["got it", "delivered"]
+    assert [each.body for each in phone.get_traffic()] == ["obey me", "got it"]
+
+
+def test_ids_that_begin_anew_in_every_process_match_no_reports(bench: Bench) -> None:
+    bench.gateway.add_provider("null", NullProvider)
+    id = bench.send()
+    bench.deliver(id)
+    status = smsqueue.MessageDelivered("1")
+    status.provider = "null"
+    bench.gateway.receive_status(status)
+    assert bench.state(id) == "sent"

@@ -1,0 +1,293 @@
+"""Africa's Talking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from smsqueue import Gateway, Settings, exc
+from smsqueue.providers.africastalking import AfricasTalkingProvider
+from smsqueue.states import State
+from smsqueue.testing.contract import PREFIX, Check, checks, made
+from smsqueue.testing.examples import (
+    Examples,
+    Received,
+    Refusal,
+    Reported,
+    Sending,
+    Webhook,
+    message,
+)
+from smsqueue.testing.stub import Answer, Stub
+
+USER, KEY = "shop", "africastalking-key"
+PATH = "/version1/messaging"
+
+
+def answer(
+    *recipients: Any, text: str = "Sent to 1/1 Total Cost: KES 0.8000", status: int = 201
+) -> Answer:
+    return Answer(status, {"SMSMessageData": {"Message": text, "Recipients": list(recipients)}})
+
+
+def recipient(code: Any, id: Any = "ATXid_1", status: str = "Success") -> dict[str, Any]:
+    told = {"statusCode": code, "number": "+15551234567", "status": status}
+    return told | {"cost": "KES 0.8000", "messageId": id}
+
+
+GOOD = answer(recipient(101))
+
+
+def refused(
+    code: int, error: type[exc.ProviderError], id: Any = "None", *, ambiguous: bool = False
+) -> Refusal:
+    told = answer(recipient(code, id, "No"), text="Sent to 0/1 Total Cost: 0")
+    return Refusal(f"{code} {id}", told, error, code=code, ambiguous=ambiguous)
+
+
+def status(word: str, state: State | None, reason: str | None = None, **more: str) -> Webhook:
+    form = {"id": "ATXid_1", "status": word, "phoneNumber": "+15551234567"}
+    form |= {"networkCode": "63902", "retryCount": "0"} | more
+    form |= {"failureReason": reason} if reason else {}
+    reported = [Reported(state, "ATXid_1", None, reason, word)]
+    return Webhook(f"status {word} {reason}", "/status", reported, form=form)
+
+
+INCOMING = {
+    "id": "in-1",
+    "from": "+15551234567",
+    "to": "22384",
+    "text": "hi there ü€😀",
+    "date": "2026-01-02T03:04:05Z",
+    "linkId": "link-1",
+    "networkCode": "63902",
+}
+PLAIN = {"username": USER, "to": "+15551234567", "message": "hello", "bulkSMSMode": "1"}
+
+EXAMPLES = Examples(
+    provider=AfricasTalkingProvider,
+    config={"username": USER, "api_key": KEY},
+    good=GOOD,
+    secrets=[KEY],
+    secret=None,
+    sendings=[
+        Sending(
+            "a text",
+            message(),
+            GOOD,
+            "ATXid_1",
+            PATH,
+            form=PLAIN,
+            headers={"apiKey": KEY, "Accept": "application/json"},
+        ),
+        Sending(
+            "a sender id, a report",
+            message(senderId="MY-SHOP", status_report=True),
+            GOOD,
+            "ATXid_1",
+            PATH,
+            form=PLAIN | {"from": "MY-SHOP"},
+        ),
+        Sending(
+            "a short code",
+            message(src="22384"),
+            answer(recipient(100)),
+            "ATXid_1",
+            PATH,
+            form=PLAIN | {"from": "22384"},
+        ),
+        Sending(
+            "a number",
+            message(src="15550009999"),
+            answer(recipient(102)),
+            "ATXid_1",
+            PATH,
+            form=PLAIN | {"from": "+15550009999"},
+        ),
+        Sending(
+            "parameters",
+            message(params={"enqueue": 1, "bulkSMSMode": 0, "linkId": "link-1"}),
+            answer(recipient("101")),
+            "ATXid_1",
+            PATH,
+            form=PLAIN | {"enqueue": "1", "bulkSMSMode": "0", "linkId": "link-1"},
+        ),
+        Sending(
+            "a validity that may be ignored",
+            message(expires=5),
+            GOOD,
+            "ATXid_1",
+            PATH,
+            form=PLAIN,
+            config={"ignore": ["validity"]},
+        ),
+    ],
+    refusals=[
+        *[refused(code, exc.RequestError) for code in (401, 402, 403, 406, 409)],
+        *[refused(code, exc.UnsupportedError) for code in (404, 407)],
+        *[refused(code, exc.ServerError) for code in (500, 501, 502)],
+        refused(405, exc.CreditError),
+        refused(403, exc.RequestError, "ATXid_1"),
+        refused(405, exc.CreditError, ""),
+        refused(500, exc.ServerError, "ATXid_1", ambiguous=True),
+        refused(502, exc.ServerError, "ATXid_1", ambiguous=True),
+        refused(499, exc.RequestError, ambiguous=True),
+        refused(103, exc.RequestError, "ATXid_1", ambiguous=True),
+        Refusal("taken, no id", answer(recipient(101, "None")), exc.RequestError, None, True),
+        Refusal("no status code", answer({"messageId": "A"}), exc.ServerError, None, True),
+        Refusal("a word for a code", answer(recipient("yes")), exc.RequestError, None, True),
+        Refusal(
+            "refused as a whole",
+            answer(text="InvalidSenderId"),
+            exc.RequestError,
+            "InvalidSenderId",
+        ),
+        Refusal(
+            "too little credit",
+            answer(text="InsufficientBalance"),
+            exc.CreditError,
+            "InsufficientBalance",
+        ),
+        Refusal("another reason", answer(text="Whatever "), exc.RequestError, "Whatever"),
+        Refusal("nobody", answer(text="Sent to 0/1 Total Cost: 0"), exc.RequestError),
+        Refusal("who knows", answer(text="Sent to 1/1 ..."), exc.ServerError, ambiguous=True),
+        Refusal("no words", answer(text=""), exc.ServerError, ambiguous=True),
+        Refusal("many words", answer(text="It is queued"), exc.ServerError, ambiguous=True),
+        Refusal(
+            "no list",
+            Answer(201, {"SMSMessageData": {"Message": "Word", "Recipients": {}}}),
+            exc.ServerError,
+            ambiguous=True,
+        ),
+        Refusal("401", Answer(401, "The supplied authentication is invalid"), exc.AuthError),
+        Refusal("400 with a code", answer(recipient(405, "None"), status=400), exc.CreditError),
+        Refusal("400", Answer(400, "no"), exc.RequestError),
+        Refusal(
+            "500 that says taken",
+            answer(recipient(101), status=500),
+            exc.ServerError,
+            ambiguous=True,
+        ),
+    ],
+    unsupported=[message(expires=5), message(senderId="My$hop")],
+    webhooks=[
+        Webhook(
+            "incoming",
+            "/im",
+            [Received("15551234567", "hi there ü€😀", "22384", "in-1")],
+            form=INCOMING,
+        ),
+        Webhook(
+            "incoming, without a text",
+            "/im",
+            [Received("15551234567", "", "22384", "in-1")],
+            form={k: INCOMING[k] for k in ("id", "from", "to")},
+        ),
+        status("Sent", State.ACCEPTED),
+        status("Submitted", State.ACCEPTED),
+        status("Buffered", State.ACCEPTED),
+        status("Success", State.DELIVERED),
+        status("Rejected", State.UNDELIVERED, "UserInBlackList"),
+        status("Failed", State.UNDELIVERED, "DeliveryFailure"),
+        status("Expired", State.EXPIRED),
+        status("NeverHeardOf", None),
+    ],
+    refused=[
+        ("no sender", Webhook("", "/im", [], form={"id": "in-1", "to": "22384"}), 400),
+        ("no id", Webhook("", "/im", [], form={"from": "15551234567", "to": "22384"}), 400),
+        ("a report", Webhook("", "/im", [], form=status("Sent", None).form), 400),
+        ("no status", Webhook("", "/status", [], form={"id": "ATXid_1"}), 400),
+        ("JSON", Webhook("", "/status", [], json={"id": "ATXid_1", "status": "Sent"}), 400),
+        ("GET", Webhook("", "/status", [], "GET", form={"id": "A", "status": "Sent"}), 405),
+    ],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
+def test_contract(check: Check) -> None:
+    check()
+
+
+def client(settings: Settings | None = None) -> tuple[Any, list[Any]]:
+    if settings is None:
+        gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
+    else:
+        gateway, heard = Gateway(settings), []
+        gateway.add_provider("main", AfricasTalkingProvider, **EXAMPLES.config)
+    return gateway.receiver_blueprints_register(Flask("at"), PREFIX).test_client(), heard
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "currency"),
+    [
+        ("KES 1785.50", "1785.50", "KES"),
+        ("UGX 1,234,567.5", "1234567.5", "UGX"),
+        ("KES -3", "-3", "KES"),
+        ("12.5", "12.5", None),
+    ],
+)
+def test_the_balance(text: str, amount: str, currency: str | None) -> None:
+    with Stub(Answer(200, {"UserData": {"balance": text}})) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        balance = provider.balance()
+    assert (str(balance.amount), balance.currency) == (amount, currency)
+    [seen] = stub.seen
+    assert (seen.method, seen.target) == ("GET", "/version1/user?username=shop")
+    assert seen.headers["apiKey"] == KEY
+
+
+def test_a_balance_that_cannot_be_read() -> None:
+    with Stub(Answer(200, {"UserData": {"balance": "plenty"}})) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        with pytest.raises(exc.ServerError, match="balance"):
+            provider.balance()
+
+
+def test_the_sandbox_has_an_address_of_its_own() -> None:
+    for user, url in (("sandbox", "https://api.sandbox."), (USER, "https://api.")):
+        gateway = Gateway(eager=True)
+        made = gateway.add_provider("main", AfricasTalkingProvider, username=user, api_key=KEY)
+        assert made.url == url + "africastalking.com"
+    with Stub(GOOD) as stub:
+        made = gateway.add_provider(
+            "other", AfricasTalkingProvider, username="sandbox", api_key=KEY, url=stub.url
+        )
+        made.send(message())
+    assert stub.seen[0].form == PLAIN | {"username": "sandbox"}
+
+
+def test_a_reason_that_is_no_word_is_not_taken_for_a_code() -> None:
+    """It may hold a number."""
+    with Stub(answer(text="+15551234567 is no number", status=400)) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        with pytest.raises(exc.RequestError) as caught:
+            provider.send(message())
+    assert caught.value.code is None
+
+
+def test_a_secret_would_protect_nothing() -> None:
+    with pytest.raises(ValueError, match="secret"):
+        made(EXAMPLES, "http://127.0.0.1:9", secret="s")
+
+
+def test_without_redis_a_webhook_is_answered_503() -> None:
+    posts, _ = client(Settings(redis_url="redis://127.0.0.1:1/0"))
+    for view, hook in (("im", EXAMPLES.webhooks[0]), ("status", EXAMPLES.webhooks[2])):
+        assert posts.post(f"/{PREFIX}/main/{view}", data=hook.form).status_code == 503
+
+
+def test_what_a_report_and_a_message_tell_beside() -> None:
+    posts, heard = client()
+    posts.post(f"/{PREFIX}/main/im", data=INCOMING)
+    posts.post(f"/{PREFIX}/main/im", data=INCOMING | {"date": "2026-01-02 03:04:05"})
+    posts.post(f"/{PREFIX}/main/status", data=status("Failed", None, "DeliveryFailure").form)
+    assert heard[0].rtime.isoformat() == "2026-01-02T03:04:05+00:00"
+    assert heard[0].meta["linkId"] == "link-1"
+    assert heard[1].meta["date"] == "2026-01-02 03:04:05"
+    assert heard[1].rtime.tzinfo is not None
+    assert heard[1].rtime != heard[0].rtime.replace(tzinfo=heard[1].rtime.tzinfo)
+    assert heard[2].meta == {"networkCode": "63902", "retryCount": "0"}
+    for each in heard:
+        assert not {"from", "text", "phoneNumber"} & each.meta.keys()

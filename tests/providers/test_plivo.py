@@ -1,0 +1,332 @@
+"""Plivo."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from smsqueue import exc
+from smsqueue.providers.authentic import hmac_base64
+from smsqueue.providers.plivo import PlivoProvider
+from smsqueue.states import State
+from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
+from smsqueue.testing.examples import (
+    Examples,
+    Received,
+    Refusal,
+    Reported,
+    Sending,
+    Webhook,
+    message,
+)
+from smsqueue.testing.stub import Answer, Stub
+
+ID, TOKEN, NONCE = "MA" + "0" * 18, "plivo-token", "12345"
+PATH = f"/v1/Account/{ID}/Message/"
+GOOD = Answer(202, {"message": "message(s) queued", "message_uuid": ["P1"], "api_id": "A1"})
+REF = "1m842psghd5k1m5599r6.1"
+BASIC = "Basic " + b64encode(f"{ID}:{TOKEN}".encode()).decode()
+
+
+def signed(
+    method: str, url: str, headers: dict[str, str], body: bytes, token: str = TOKEN
+) -> dict[str, str]:
+    """As Plivo describes version 3."""
+    bare, _, query = url.partition("?")
+    asked, form = (
+        sorted(parse_qsl(text, keep_blank_values=True)) for text in (query, body.decode())
+    )
+    text = bare
+    if asked or form:
+        text += "?" + "&".join(f"{name}={value}" for name, value in asked)
+    if asked and form:
+        text += "."
+    text += "".join(name + value for name, value in form)
+    return headers | {
+        "X-Plivo-Signature-V3": hmac_base64(token, f"{text}.{NONCE}".encode()),
+        "X-Plivo-Signature-V3-Nonce": NONCE,
+    }
+
+
+def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
+    return signed(method, url, headers, body)
+
+
+def signed_v2(url: str, token: str = TOKEN, main: bool = False) -> dict[str, str]:
+    text = url.partition("?")[0] + NONCE
+    return {
+        f"X-Plivo-Signature-{'Ma-' if main else ''}V2": hmac_base64(token, text.encode()),
+        "X-Plivo-Signature-V2-Nonce": NONCE,
+    }
+
+
+def refused(
+    status: int, error: type[exc.ProviderError], text: Any = "no", *, ambiguous: bool = False
+) -> Refusal:
+    answer = Answer(status, {"api_id": "A1", "error": text})
+    return Refusal(f"{status} {text}", answer, error, ambiguous=ambiguous)
+
+
+def status(word: str, state: State | None, code: str = "", method: str = "POST") -> Webhook:
+    form = {"MessageUUID": "P1", "Status": word, "To": "15551234567", "ErrorCode": code}
+    return Webhook(
+        f"status {word} {code} {method}",
+        f"/status?ref={REF}",
+        [Reported(state, "P1", REF, code or None, word)],
+        method=method,
+        form=form | {"Units": "1", "ParentMessageUUID": "P1", "SomethingNew": ["b", "a"]},
+        sign=sign,
+    )
+
+
+INBOUND = {
+    "MessageUUID": "P9",
+    "From": "15551234567",
+    "To": "15550009999",
+    "Text": "hi there & more",
+    "Type": "sms",
+}
+
+EXAMPLES = Examples(
+    provider=PlivoProvider,
+    config={"auth_id": ID, "auth_token": TOKEN, "sender": "+15550009999"},
+    good=GOOD,
+    secrets=[TOKEN],
+    secret="auth_token",
+    sendings=[
+        Sending(
+            "a text",
+            message(),
+            GOOD,
+            "P1",
+            PATH,
+            json={"dst": "15551234567", "src": "15550009999", "text": "hello", "type": "sms"},
+            headers={"Authorization": BASIC},
+        ),
+        Sending(
+            "report, validity, sender id",
+            message(status_report=True, expires=5, senderId="Shop"),
+            GOOD,
+            "P1",
+            PATH,
+            json={
+                "dst": "15551234567",
+                "src": "Shop",
+                "text": "hello",
+                "type": "sms",
+                "message_expiry": 300,
+                "url": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}",
+                "method": "POST",
+            },
+        ),
+        Sending(
+            "powerpack, parameter, a long validity, an id that is no list",
+            message(expires=1000, params={"log": False}),
+            Answer(202, {"message_uuid": "P2"}),
+            "P2",
+            PATH,
+            json={
+                "dst": "15551234567",
+                "powerpack_uuid": "PP",
+                "text": "hello",
+                "type": "sms",
+                "message_expiry": 10799,
+                "log": False,
+            },
+            config={"sender": None, "powerpack": "PP"},
+        ),
+    ],
+    refusals=[
+        refused(400, exc.RequestError),
+        refused(400, exc.RequestError, {"dst": "is invalid"}),
+        refused(400, exc.CreditError, "Insufficient credit in your account"),
+        refused(402, exc.CreditError),
+        refused(403, exc.UnsupportedError, "SMS to this country is not enabled"),
+        refused(403, exc.CreditError, {"reason": "not enough credits"}),
+        refused(404, exc.RequestError),
+        refused(405, exc.RequestError),
+        refused(409, exc.RequestError),
+        refused(422, exc.RequestError),
+        refused(429, exc.LimitsError),
+        refused(500, exc.ServerError, ambiguous=True),
+        refused(503, exc.ServerError),
+        refused(504, exc.ServerError, ambiguous=True),
+        Refusal("401", Answer(401, "no"), exc.AuthError),
+        Refusal("403 of somebody else", Answer(403, "<html>"), exc.AuthError),
+        Refusal("no id", Answer(202, {"message_uuid": []}), exc.ServerError, ambiguous=True),
+        Refusal("202 with an error", Answer(202, {"error": "no"}), exc.ServerError, ambiguous=True),
+    ],
+    webhooks=[
+        Webhook(
+            "incoming",
+            "/im",
+            [Received("15551234567", "hi there & more", "15550009999", "P9")],
+            form=INBOUND,
+            sign=sign,
+            answer=b"",
+        ),
+        Webhook(
+            "incoming in the query",
+            "/im",
+            [Received("15551234567", "hi there & more", "15550009999", "P9")],
+            method="GET",
+            form=INBOUND,
+            sign=sign,
+        ),
+        status("queued", State.ACCEPTED),
+        status("sent", State.ACCEPTED, "000"),
+        status("delivered", State.DELIVERED, "000"),
+        status("delivered", State.DELIVERED, method="GET"),
+        status("read", State.DELIVERED),
+        status("undelivered", State.UNDELIVERED, "30"),
+        status("failed", State.UNDELIVERED, "900"),
+        status("rejected", State.UNDELIVERED, "200"),
+        status("undelivered", State.EXPIRED, "420"),
+        status("delivered", State.DELIVERED, "420"),
+        status("never-heard-of", None),
+    ],
+    refused=[
+        ("no From", Webhook("", "/im", [], form={"MessageUUID": "P9"}, sign=sign), 400),
+        ("no Status", Webhook("", "/status", [], form={"MessageUUID": "P1"}, sign=sign), 400),
+        ("nothing", Webhook("", "/status", [], sign=sign), 400),
+    ],
+)
+
+
+@pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
+def test_contract(check: Check) -> None:
+    check()
+
+
+def test_the_balance() -> None:
+    with Stub(Answer(200, {"cash_credits": "4.88860", "auth_id": ID})) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        balance = provider.balance()
+    assert (str(balance.amount), balance.currency) == ("4.88860", None)
+    assert (stub.seen[0].path, stub.seen[0].headers["Authorization"]) == (
+        f"/v1/Account/{ID}/",
+        BASIC,
+    )
+
+
+# --- signatures ---------------------------------------------------------------------------------
+
+FORM = {"MessageUUID": "P1", "Status": "delivered"}
+STATUS = f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}"
+
+
+def post(
+    headers: dict[str, str], form: dict[str, str] = FORM, url: str = STATUS, **config: Any
+) -> tuple[int, list[Any]]:
+    from flask import Flask
+
+    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
+    app = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX)
+    target = urlsplit(url)._replace(scheme="", netloc="").geturl()
+    return app.test_client().post(target, data=form, headers=headers).status_code, heard
+
+
+def v3(form: dict[str, str] = FORM, url: str = STATUS, token: str = TOKEN) -> dict[str, str]:
+    return signed("POST", url, {}, urlencode(form).encode(), token)
+
+
+def test_the_published_example_of_version_2() -> None:
+    """The one in the tests of Plivo's Python SDK."""
+    assert signed_v2("https://answer.url", "my_auth_token")["X-Plivo-Signature-V2"] == (
+        "ehV3IKhLysWBxC1sy8INm0qGoQYdYsHwuoKjsX7FsXc="
+    )
+
+
+def test_an_example_of_version_3() -> None:
+    """Made with Plivo's Python SDK."""
+    form = {"To": "14150000002", "From": "14150000001", "MessageUUID": "u", "Text": "hi there"}
+    headers = v3(form, "https://answer.url/x?q=1", "my_auth_token")
+    assert headers["X-Plivo-Signature-V3"] == "SHeKnpm3PdCyQ795e1ZJfcECv71pU387RDW5qPWKWh8="
+
+
+def test_version_2() -> None:
+    assert post(signed_v2(STATUS))[0] == 200
+    assert post(signed_v2(STATUS, main=True))[0] == 200
+    assert post(signed_v2(STATUS, "another")) == (403, [])
+    assert post(signed_v2(STATUS.replace("status", "im"))) == (403, [])
+    assert post(signed_v2(STATUS) | {"X-Plivo-Signature-V2-Nonce": "1"}) == (403, [])
+
+
+def test_version_2_can_be_turned_off() -> None:
+    assert post(signed_v2(STATUS), v2=False) == (403, [])
+    assert post(v3(), v2=False)[0] == 200
+
+
+def test_version_2_does_not_help_a_wrong_version_3() -> None:
+    wrong = v3(token="another")
+    assert post(signed_v2(STATUS) | wrong) == (403, [])
+
+
+def test_several_signatures_in_one_header_and_the_main_accounts() -> None:
+    good = v3()
+    value = good.pop("X-Plivo-Signature-V3")
+    other = "A" * 43 + "="
+    assert post(good | {"X-Plivo-Signature-V3": f"{other},{value}"})[0] == 200
+    assert post(good | {"X-Plivo-Signature-V3": f"{other}, {value}"})[0] == 200
+    assert post(good | {"X-Plivo-Signature-V3": other, "X-Plivo-Signature-MA-V3": value})[0] == 200
+    assert post(good | {"X-Plivo-Signature-V3": other}) == (403, [])
+    assert post(good | {"X-Plivo-Signature-V3": ","}) == (403, [])
+    assert post(good | {"X-Plivo-Signature-V3": "żółć".encode().decode("latin-1")}) == (403, [])
+
+
+def test_the_nonce_is_signed_too() -> None:
+    assert post(v3() | {"X-Plivo-Signature-V3-Nonce": "1"}) == (403, [])
+
+
+def test_the_query_is_signed_too() -> None:
+    assert post(v3(), url=STATUS.replace(REF, "1m842psghd5k1m5599r6.2")) == (403, [])
+
+
+def test_fields_in_the_query_of_a_post_are_not_the_messages() -> None:
+    url = f"{STATUS}&Status=failed"
+    answered, heard = post(v3(url=url), url=url)
+    assert (answered, [each.status for each in heard]) == (200, ["delivered"])
+
+
+def test_tokens_rotate() -> None:
+    assert post(v3(), auth_token=["new", TOKEN])[0] == 200
+    assert post(v3(token="new"), auth_token=["new", TOKEN])[0] == 200
+    assert post(v3(), auth_token=["new"]) == (403, [])
+    assert post(signed_v2(STATUS, "new"), auth_token=["new", TOKEN])[0] == 200
+    with Stub(GOOD) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url, auth_token=["new", TOKEN])
+        provider.send(message())
+    basic = "Basic " + b64encode(f"{ID}:new".encode()).decode()
+    assert stub.seen[0].headers["Authorization"] == basic
+
+
+def test_without_a_proxy_the_request_tells_its_address() -> None:
+    from flask import Flask
+
+    from smsqueue import Gateway
+    from smsqueue.settings import Settings
+
+    gateway = Gateway(Settings(receiver_prefix=(PREFIX,), eager=True))
+    gateway.add_provider("main", PlivoProvider, auth_id=ID, auth_token=TOKEN)
+    app = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX)
+    path = f"/{PREFIX}/main/status?ref={REF}"
+    for url, status in ((f"http://localhost{path}", 200), (f"https://localhost{path}", 403)):
+        answer = app.test_client().post(path, data=FORM, headers=v3(url=url))
+        assert answer.status_code == status
+
+
+def test_a_report_that_is_not_recorded_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flask import Flask
+
+    gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9")
+
+    def away(_: Any) -> None:
+        raise exc.QueueUnavailable("away")
+
+    monkeypatch.setattr(gateway, "receive_status", away)
+    client = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX).test_client()
+    answer = client.post(f"/{PREFIX}/main/status?ref={REF}", data=FORM, headers=v3())
+    assert answer.status_code == 503

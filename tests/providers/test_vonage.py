@@ -1,0 +1,641 @@
+"""Vonage SMS."""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+from flask import Flask
+
+from smsqueue import Gateway, Settings, exc
+from smsqueue.hooks import Hooks
+from smsqueue.messages import IncomingMessage
+from smsqueue.providers.vonage import VonageProvider, signature
+from smsqueue.states import State
+from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
+from smsqueue.testing.examples import (
+    Examples,
+    Received,
+    Refusal,
+    Reported,
+    Sending,
+    Webhook,
+    message,
+)
+from smsqueue.testing.stub import Answer, Seen, Stub
+
+KEY, SECRET, SIGNATURE = "abcd1234", "vonage-secret", "vonage-signature-secret"
+REF = "1m842psghd5k1m5599r6.1"
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def entry(id: str, **more: str) -> dict[str, str]:
+    return {"to": "15551234567", "message-id": id, "status": "0", "network": "12345"} | more
+
+
+def answer(*entries: Any, status: int = 200) -> Answer:
+    return Answer(status, {"message-count": str(len(entries)), "messages": list(entries)})
+
+
+GOOD = answer(entry("0A1"))
+
+
+def refused(
+    code: str, error: type[exc.ProviderError], text: str = "no", wait: float | None = None
+) -> Refusal:
+    told = answer({"status": code, "error-text": text})
+    return Refusal(f"status {code} {text}", told, error, code=code, retry_after=wait)
+
+
+def signed_fields(fields: dict[str, Any], **how: Any) -> dict[str, Any]:
+    """Fields with the timestamp and the signature that Vonage adds."""
+    told = {"timestamp": str(int(time.time())), "nonce": "n-1", **fields}
+    secret, method = how.get("secret", SIGNATURE), how.get("method", "sha256")
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in told.items()}
+    return told | {"sig": signature(texts, secret, method).upper()}
+
+
+def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> Any:
+    """Sign the form, the JSON or the query."""
+    if method == "GET":
+        base, _, query = url.partition("?")
+        fields = signed_fields(dict(parse_qsl(query, keep_blank_values=True)))
+        return method, f"{base}?{urlencode(fields)}", headers, body
+    if headers["Content-Type"] == "application/json":
+        return method, url, headers, json.dumps(signed_fields(json.loads(body))).encode()
+    fields = signed_fields(dict(parse_qsl(body.decode(), keep_blank_values=True)))
+    return method, url, headers, urlencode(fields).encode()
+
+
+INCOMING = {
+    "msisdn": "15551234567",
+    "to": "15550009999",
+    "messageId": "0B1",
+    "text": "hi & good = fine ü€😀",
+    "type": "unicode",
+    "keyword": "HI",
+    "message-timestamp": "2026-01-02 03:04:05",
+}
+RECEIVED = Received("15551234567", INCOMING["text"], "15550009999", "0B1")
+
+
+def incoming(name: str, method: str = "POST", **how: Any) -> Webhook:
+    return Webhook(f"incoming, {name}", "/im", [RECEIVED], method, sign=sign, status=204, **how)
+
+
+def status(word: str, state: State | None, code: str = "0", **more: str) -> Webhook:
+    form = {"msisdn": "15551234567", "to": "15550009999", "messageId": "0A1", "status": word}
+    form |= {"err-code": code, "scts": "2601020304", "price": "0.03", "client-ref": REF} | more
+    reported = Reported(state, "0A1", REF, code, word)
+    return Webhook(f"status {word}", "/status", [reported], form=form, sign=sign, status=204)
+
+
+def bad(name: str, code: int, path: str = "/im", **how: Any) -> tuple[str, Webhook, int]:
+    return name, Webhook("", path, [], sign=sign, **how), code
+
+
+def without(*names: str) -> dict[str, str]:
+    return {k: v for k, v in INCOMING.items() if k not in names}
+
+
+def correctly_signed(form: Seen) -> None:
+    fields = dict(form.form)
+    assert fields.pop("sig") == signature(fields, SIGNATURE, "sha256")
+    assert abs(int(fields["timestamp"]) - time.time()) < 3600
+    assert "api_secret" not in fields
+    assert "Authorization" not in form.headers
+
+
+PATH = "/sms/json"
+PLAIN = {"to": "15551234567", "from": "15550009999", "text": "hello", "client-ref": REF}
+
+EXAMPLES = Examples(
+    provider=VonageProvider,
+    config={
+        "api_key": KEY,
+        "api_secret": SECRET,
+        "signature_secret": SIGNATURE,
+        "sender": "+1 555 000 9999",
+    },
+    good=GOOD,
+    secrets=[SECRET, SIGNATURE],
+    secret="signature_secret",
+    sendings=[
+        Sending(
+            "a text",
+            message(),
+            GOOD,
+            "0A1",
+            PATH,
+            form=PLAIN,
+            headers={"Authorization": basic(KEY, SECRET)},
+        ),
+        Sending(
+            "Unicode",
+            message(body="שלום"),
+            GOOD,
+            "0A1",
+            PATH,
+            form=PLAIN | {"text": "שלום", "type": "unicode"},
+        ),
+        Sending(
+            "all of GSM-7 is no Unicode",
+            message(body="[€] Ø à"),
+            GOOD,
+            "0A1",
+            PATH,
+            form=PLAIN | {"text": "[€] Ø à"},
+        ),
+        Sending(
+            "report, validity, sender id",
+            message(status_report=True, expires=5, senderId="My Shop"),
+            GOOD,
+            "0A1",
+            PATH,
+            form=PLAIN
+            | {
+                "from": "My Shop",
+                "ttl": "300000",
+                "status-report-req": "1",
+                "callback": f"{PUBLIC_URL}/{PREFIX}/main/status",
+            },
+        ),
+        Sending(
+            "the shortest validity",
+            message(expires=0.1),
+            GOOD,
+            "0A1",
+            PATH,
+            form=PLAIN | {"ttl": "20000"},
+        ),
+        Sending(
+            "parameters",
+            message(params={"message-class": 0, "entity-id": "7", "account-ref": None}),
+            GOOD,
+            "0A1",
+            PATH,
+            form=PLAIN | {"message-class": "0", "entity-id": "7"},
+        ),
+        Sending(
+            "several parts",
+            message(body="x" * 300),
+            answer(entry("0A1"), entry("0A2")),
+            ["0A1", "0A2"],
+            PATH,
+            form=PLAIN | {"text": "x" * 300},
+        ),
+        Sending(
+            "signed",
+            message(body="a&b=c"),
+            GOOD,
+            "0A1",
+            PATH,
+            form=PLAIN
+            | {"text": "a&b=c", "api_key": KEY}
+            | {"timestamp": str.isdigit, "sig": lambda sig: len(sig) == 64},
+            config={"sign": True},
+            check=correctly_signed,
+        ),
+    ],
+    refusals=[
+        refused(
+            "1", exc.LimitsError, "Throughput Rate Exceeded - please wait [ 250 ] and retry", 0.25
+        ),
+        refused("1", exc.LimitsError, "[99999999999]"),
+        refused("10", exc.LimitsError),
+        *[refused(str(c), exc.RequestError) for c in [2, 3, 6, 7, 12, 15, 22, 23, 29, 33]],
+        *[refused(str(c), exc.AuthError) for c in [4, 8, 11, 14, 32]],
+        refused("5", exc.ServerError),
+        refused("9", exc.CreditError),
+        refused("77", exc.RequestError),
+        Refusal(
+            "an unknown status with an id",
+            answer({"status": "77", "message-id": "0A1"}),
+            exc.RequestError,
+            code="77",
+            ambiguous=True,
+        ),
+        Refusal(
+            "an internal error with an id",
+            answer({"status": "5", "message-id": "0A1"}),
+            exc.ServerError,
+            ambiguous=True,
+        ),
+        Refusal(
+            "the second part refused",
+            answer(entry("0A1"), {"status": "9", "error-text": "no"}),
+            exc.CreditError,
+            code="9",
+            ambiguous=True,
+        ),
+        Refusal(
+            "the first part refused, the second not",
+            answer({"status": "1", "error-text": "no"}, entry("0A2")),
+            exc.LimitsError,
+            ambiguous=True,
+        ),
+        Refusal("accepted without an id", answer({"status": "0"}), exc.ServerError, ambiguous=True),
+        Refusal(
+            "a second entry of nothing",
+            answer(entry("0A1"), None),
+            exc.RequestError,
+            ambiguous=True,
+        ),
+        Refusal("no entries", answer(), exc.ServerError, ambiguous=True),
+        Refusal("401", Answer(401, ""), exc.AuthError),
+        Refusal("401 with a code", answer({"status": "9"}, status=401), exc.CreditError, code="9"),
+        Refusal("420", Answer(420, ""), exc.RequestError),
+        Refusal("500 of its own", answer({"status": "5"}, status=500), exc.ServerError, code="5"),
+    ],
+    unsupported=[message(senderId="My_Shop")],
+    webhooks=[
+        incoming("form", form=INCOMING),
+        incoming("GET", "GET", form=INCOMING),
+        incoming("JSON", json=INCOMING),
+        Webhook(
+            "incoming, a part, without a ledger",
+            "/im",
+            [RECEIVED],
+            form=INCOMING
+            | {"concat": "true", "concat-ref": "7", "concat-total": "2", "concat-part": "1"},
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
+            "incoming, binary, more than texts",
+            "/im",
+            [Received("15551234567", "", "15550009999", "0B1")],
+            json=without("text") | {"data": "00ff", "udh": "06", "n": [1], "none": None},
+            sign=lambda m, u, h, b: (m, u, h, json.dumps(json_signed(json.loads(b))).encode()),
+            status=204,
+        ),
+        status("accepted", State.ACCEPTED),
+        status("buffered", State.ACCEPTED),
+        status("delivered", State.DELIVERED),
+        status("expired", State.EXPIRED),
+        status("failed", State.UNDELIVERED, "4"),
+        status("rejected", State.UNDELIVERED, "6"),
+        status("unknown", None),
+        status("never-heard-of", None),
+    ],
+    refused=[
+        bad("no sender", 400, form=without("msisdn")),
+        bad("an empty id", 400, form=INCOMING | {"messageId": ""}),
+        bad("a report", 400, form=INCOMING | {"status": "delivered"}),
+        bad("no status", 400, "/status", form={"messageId": "0A1"}),
+        ("JSON that is a list", Webhook("", "/im", [], json=[1]), 400),
+        (
+            "rubbish",
+            Webhook("", "/im", [], body=b"{", headers={"Content-Type": "application/json"}),
+            400,
+        ),
+        ("nothing", Webhook("", "/im", []), 403),
+        bad("too old", 403, form=INCOMING | {"timestamp": str(int(time.time()) - 26 * 3600)}),
+        bad(
+            "from the future", 403, form=INCOMING | {"timestamp": str(int(time.time()) + 26 * 3600)}
+        ),
+        bad("no time", 403, form=INCOMING | {"timestamp": ""}),
+        bad("rubbish for a time", 403, form=INCOMING | {"timestamp": "nan"}),
+    ],
+)
+
+
+def json_signed(fields: dict[str, Any]) -> dict[str, Any]:
+    """As signed_fields, for JSON whose nulls are not signed."""
+    told = {k: v for k, v in fields.items() if v is not None}
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in told.items()}
+    stamp = str(int(time.time()))
+    return fields | {
+        "timestamp": stamp,
+        "sig": signature(texts | {"timestamp": stamp}, SIGNATURE, "sha256"),
+    }
+
+
+@pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
+def test_contract(check: Check) -> None:
+    check()
+
+
+# --- Signatures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("md5hash", "6af838ef94998832dbfc29020b564830"),
+        ("md5", "c15c21ced558c93a226c305f58f902f2"),
+        ("sha1", "3e19a4e6880fdc2c1426bfd0587c98b9532f0210"),
+        ("sha256", "a321e824b9b816be7c3f28859a31749a098713d39f613c80d455bbaffae1cd24"),
+        (
+            "sha512",
+            "812a18f76680fa0fe1b8bd9ee1625466ceb1bd96242e4d050d2cfd9a7b40166c"
+            "63ed26ec9702168781b6edcf1633db8ff95af9341701004eec3fcf9550572ee8",
+        ),
+    ],
+)
+def test_the_published_examples_of_signatures(method: str, wanted: str) -> None:
+    """Those of the tests of Vonage's Python SDK."""
+    assert signature({"timestamp": "1461605396", "b": "2", "a": "1"}, "secret", method) == wanted
+
+
+def test_ampersands_and_equals_signs_are_signed_as_underscores() -> None:
+    """As Vonage's Python SDK signs them."""
+    fields = {"a": "1", "b": "2 & 3=4", "timestamp": "1461605396"}
+    found = signature(fields, "my_secret", "sha1")
+    assert found == "101ce39f3b8cca180ed0f29192821675ae5e9ad5"
+
+
+def client(**config: Any) -> tuple[Any, list[Any]]:
+    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
+    return gateway.receiver_blueprints_register(Flask("vonage"), PREFIX).test_client(), heard
+
+
+@pytest.mark.parametrize("method", ["md5hash", "md5", "sha1", "sha256", "sha512"])
+def test_webhooks_are_taken_as_the_account_signs_them_and_in_no_other_way(method: str) -> None:
+    posts, heard = client(signature_method=method)
+    for each in ("md5hash", "md5", "sha1", "sha256", "sha512"):
+        answered = posts.post(f"/{PREFIX}/main/im", data=signed_fields(INCOMING, method=each))
+        assert answered.status_code == (204 if each == method else 403)
+    assert len(heard) == 1
+
+
+def test_while_a_secret_rotates_both_verify_and_the_first_signs() -> None:
+    config = {"signature_secret": ["new", "old"], "sign": True}
+    posts, heard = client(**config)
+    for secret, code in (("new", 204), ("old", 204), ("older", 403)):
+        data = signed_fields(INCOMING, secret=secret)
+        assert posts.post(f"/{PREFIX}/main/im", data=data).status_code == code
+    assert len(heard) == 2
+    with Stub(GOOD) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url, **config)
+        provider.send(message())
+    fields = dict(stub.seen[0].form)
+    assert fields.pop("sig") == signature(fields, "new", "sha256")
+
+
+def test_the_time_may_be_written_as_a_date() -> None:
+    posts, heard = client()
+    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    for stamp, code in ((now, 204), ("2020-01-02 03:04:05", 403)):
+        data = signed_fields(INCOMING | {"timestamp": stamp})
+        assert posts.post(f"/{PREFIX}/main/im", data=data).status_code == code
+    assert len(heard) == 1
+
+
+def test_a_webhook_is_never_taken_when_the_ledger_has_forgotten_the_first_one() -> None:
+    settings = Settings(receiver_prefix=(PREFIX,), report_wait=60.0)
+    gateway = Gateway(settings, eager=True)
+    gateway.add_provider("main", VonageProvider, **EXAMPLES.config)
+    posts = gateway.receiver_blueprints_register(Flask("v"), PREFIX).test_client()
+    data = signed_fields(INCOMING | {"timestamp": str(int(time.time()) - 3600)})
+    assert posts.post(f"/{PREFIX}/main/im", data=data).status_code == 403
+
+
+def test_half_a_character_in_json_is_signed_as_a_question_mark() -> None:
+    posts, heard = client()
+    fields = INCOMING | {"timestamp": str(int(time.time()))}
+    sig = signature(fields | {"text": "half ?"}, SIGNATURE, "sha256")
+    sent = posts.post(f"/{PREFIX}/main/im", json=fields | {"text": "half \ud83d", "sig": sig})
+    assert sent.status_code == 204
+    assert heard[0].body == "half \ud83d"
+
+
+def test_an_address_answers_when_vonage_asks_if_it_is_there() -> None:
+    posts, heard = client()
+    for view in ("im", "status"):
+        assert posts.get(f"/{PREFIX}/main/{view}").status_code == 200
+    assert heard == []
+
+
+# --- The account -----------------------------------------------------------------------------
+
+
+def test_the_balance() -> None:
+    with Stub(Answer(200, {"value": 10.17127500, "autoReload": False})) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        balance = provider.balance()
+    assert (str(balance.amount), balance.currency) == ("10.171275", None)
+    [seen] = stub.seen
+    assert (seen.method, seen.path) == ("GET", "/account/get-balance")
+    assert seen.headers["Authorization"] == basic(KEY, SECRET)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"api_secret": None},
+        {"sign": True, "signature_secret": None},
+        {"signature_method": "sha3"},
+        {"signature_secret": ""},
+    ],
+)
+def test_what_cannot_work_is_refused_when_the_provider_is_added(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"secret|signature_method"):
+        made(EXAMPLES, "http://127.0.0.1:9", **config)
+
+
+def test_a_message_without_a_sender_goes_elsewhere() -> None:
+    with Stub(GOOD) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url, sender=None)
+        with pytest.raises(exc.UnsupportedError, match="sender"):
+            provider.send(message())
+    assert stub.seen == []
+
+
+def test_a_callback_that_is_too_long_is_left_to_the_account() -> None:
+    settings = Settings(public_url="https://sms.example.org", receiver_prefix=("p" * 80,))
+    with Stub(GOOD) as stub:
+        gateway = Gateway(settings, eager=True)
+        provider = gateway.add_provider("main", VonageProvider, **EXAMPLES.config, url=stub.url)
+        provider.send(message(status_report=True))
+    assert stub.seen[0].form == PLAIN | {"status-report-req": "1"}
+
+
+def test_what_a_report_and_a_message_tell_beside() -> None:
+    posts, heard = client()
+    for view, hook in (("status", status("delivered", State.DELIVERED)), ("im", None)):
+        form = INCOMING if hook is None else hook.form
+        assert form is not None
+        posts.post(f"/{PREFIX}/main/{view}", data=signed_fields(dict(form)))
+    assert heard[0].meta["scts"] == "2601020304"
+    assert heard[1].meta["keyword"] == "HI"
+    assert heard[1].rtime.isoformat() == "2026-01-02T03:04:05+00:00"
+    for each in heard:
+        assert not {"msisdn", "to", "text", "sig"} & each.meta.keys()
+
+
+# --- Long incoming messages ------------------------------------------------------------------
+
+
+class Parts:
+    """Receivers of a gateway with a ledger, and what its hooks are told."""
+
+    def __init__(self, settings: Settings, **config: Any) -> None:
+        self.gateway = Gateway(settings)
+        self.gateway.add_provider("main", VonageProvider, **{**EXAMPLES.config, **config})
+        self.heard: list[IncomingMessage] = []
+        self.gateway.onReceive += self.heard.append
+        app = self.gateway.receiver_blueprints_register(Flask("parts"), PREFIX)
+        self.client = app.test_client()
+
+    def post(self, number: int, text: str, total: int = 3, ref: str = "7", **more: Any) -> int:
+        fields = INCOMING | {"messageId": f"0C{number}", "text": text, "concat": "true"}
+        fields |= {"concat-ref": ref, "concat-total": str(total), "concat-part": str(number)}
+        data = signed_fields(fields | more)
+        code: int = self.client.post(f"/{PREFIX}/main/im", json=data).status_code
+        return code
+
+    def wait(self, seconds: float = 700.0) -> None:
+        """What has to happen within these seconds is due now."""
+        redis: Any = self.gateway.ledger.redis
+        space = self.gateway.settings.namespace
+        for event, at in redis.zrange(f"{space}:due:hook", 0, -1, withscores=True):
+            then = int(at - seconds * 1000)
+            redis.zadd(f"{space}:due:hook", {event: then})
+            redis.hset(f"{space}:event:{event}", "not_before", str(then))
+
+    def run(self) -> list[tuple[str, Any]]:
+        """Run what is due; bodies and what is missing of what was told since the start."""
+        hooks = Hooks(self.gateway, self.gateway.ledger)
+        for event, _ in self.gateway.ledger.take("hook", 100):
+            hooks.run(event)
+        return [(each.body, each.meta.get("missing")) for each in self.heard]
+
+    def run_published(self) -> list[tuple[str, Any]]:
+        """The same for events whose trigger was published, as if the triggers were lost."""
+        ledger = self.gateway.ledger
+        hooks = Hooks(self.gateway, ledger)
+        for event in ledger.redis.zrange(f"{self.gateway.settings.namespace}:due:hook", 0, -1):
+            hooks.run(str(event))
+        return [(each.body, each.meta.get("missing")) for each in self.heard]
+
+
+@pytest.fixture
+def parts(settings: Settings) -> Iterator[Parts]:
+    made = Parts(settings)
+    with made.gateway:
+        yield made
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parts_are_joined_in_whatever_order_they_come(settings: Settings, seed: int) -> None:
+    texts = {1: 'one "quoted" \\ \n', 2: "два 😀 ", 3: "drei\x00 &=%c%1"}
+    order = Random(seed).sample([1, 2, 3, 1, 2, 3], 6)
+    for number in order:  # each time another process
+        receiver = Parts(settings)
+        with receiver.gateway:
+            assert receiver.post(number, texts[number]) == 204
+    parts = Parts(settings)
+    with parts.gateway:
+        assert parts.run_published() == [("".join(texts.values()), None)]
+        [heard] = parts.heard
+        assert (heard.src, heard.dst, heard.msgid) == ("15551234567", "15550009999", "0C1")
+        assert heard.meta["parts"] == 3
+        assert heard.meta["keyword"] == "HI"
+        assert heard.provider == "main"
+
+
+def test_a_character_that_was_cut_in_two_is_whole_again(parts: Parts) -> None:
+    stamp = str(int(time.time()))
+    for number, text in ((1, "smile \ud83d"), (2, "\ude00!")):
+        fields = INCOMING | {"messageId": f"0C{number}", "concat": "true", "timestamp": stamp}
+        fields |= {"concat-ref": "7", "concat-total": "2", "concat-part": str(number)}
+        seen = text.encode(errors="replace").decode()
+        sig = signature(fields | {"text": seen}, SIGNATURE, "sha256")
+        sent = parts.client.post(f"/{PREFIX}/main/im", json=fields | {"text": text, "sig": sig})
+        assert sent.status_code == 204
+    assert parts.run_published() == [("smile 😀!", None)]
+
+
+def test_an_incomplete_message_is_told_of_when_its_time_is_over(parts: Parts) -> None:
+    parts.post(3, "three")
+    parts.post(1, "one ")
+    assert parts.run_published() == []
+    parts.wait()
+    assert parts.run() == [("one three", [2])]
+    # The rest is not lost either.
+    parts.post(2, "two")
+    parts.wait()
+    assert parts.run() == [("one three", [2]), ("two", [1, 3])]
+    # And what was repeated is not told again.
+    for number, text in ((1, "one "), (2, "two"), (3, "three")):
+        assert parts.post(number, text) == 204
+    parts.wait()
+    assert len(parts.run()) == 2
+
+
+@pytest.mark.parametrize("wait", [50.0, 700.0])
+def test_how_long_parts_wait_is_the_providers_argument(settings: Settings, wait: float) -> None:
+    parts = Parts(settings, parts_wait=wait)
+    with parts.gateway:
+        parts.post(1, "one")
+        parts.wait(100.0)
+        assert bool(parts.run()) == (wait < 100)
+
+
+def test_before_its_time_is_over_nothing_is_told(parts: Parts) -> None:
+    parts.post(1, "one", total=2)
+    assert parts.run() == []
+    assert parts.run_published() == []
+
+
+def test_messages_of_others_with_the_same_reference_are_not_mixed_up(parts: Parts) -> None:
+    parts.post(1, "a", total=2)
+    parts.post(1, "b", total=2, messageId="0D1", msisdn="15551234568")
+    parts.post(1, "c", total=2, messageId="0E1", to="15550008888")
+    parts.post(1, "d", total=2, messageId="0F1", ref="8")
+    assert parts.run_published() == []
+    parts.post(2, "B", total=2, messageId="0D2", msisdn="15551234568")
+    assert parts.run_published() == [("bB", None)]
+    parts.post(2, "A", total=2)
+    assert parts.run_published() == [("bB", None), ("aA", None)]
+
+
+def test_a_reference_that_is_used_again_begins_another_message(parts: Parts) -> None:
+    parts.post(1, "old 1 ")
+    parts.post(2, "old 2")
+    parts.post(1, "new 1 ", messageId="0D1")
+    assert parts.run() == [("old 1 old 2", [3])]
+    parts.post(2, "new 2 ", messageId="0D2")
+    parts.post(3, "new 3", messageId="0D3")
+    assert parts.run_published()[1:] == [("new 1 new 2 new 3", None)]
+
+
+def test_the_same_reference_again_after_a_complete_message(parts: Parts) -> None:
+    for id in ("0D", "0E"):
+        for number in (1, 2):
+            parts.post(number, f"{id}{number} ", total=2, messageId=f"{id}{number}")
+    assert sorted(parts.run_published()) == [("0D1 0D2 ", None), ("0E1 0E2 ", None)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"concat-part": "0"},
+        {"concat-part": "4"},
+        {"concat-total": "many"},
+        {"concat-total": "100000", "concat-part": "1"},
+        {"concat-part": ""},
+        {"concat": "false"},
+        {"concat-total": "1"},
+    ],
+)
+def test_a_part_that_makes_no_sense_is_told_of_by_itself(
+    parts: Parts, fields: dict[str, str]
+) -> None:
+    assert parts.post(1, "alone", **fields) == 204
+    assert parts.run_published() == [("alone", None)]
+
+
+def test_without_redis_a_part_is_answered_503() -> None:
+    parts = Parts(Settings(redis_url="redis://127.0.0.1:1/0"))
+    assert parts.post(1, "one") == 503
