@@ -203,8 +203,8 @@ class Delivery:
             age=attempt.age,
             wrote=transport.written() if provider.through_http_layer else None,
         )
-        if attempt.pin and decision.verdict == "failed" and not decision.well:
-            # Its tries are over, but the provider may have it from an earlier one.
+        if attempt.pin and decision.verdict == "failed":
+            # The repetition was refused, but the provider may have it from an earlier attempt.
             decision = replace(decision, verdict="unknown", elsewhere=False, hold=True)
         outcome = judged(decision, error, name)
         if decision.verdict == "unknown":

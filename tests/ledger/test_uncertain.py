@@ -110,13 +110,13 @@ def test_a_definite_refusal_before_begins_with_another_key(bench: Bench) -> None
     assert provider.keys == [(f"{id}.1", False), (f"{id}.2", False), (f"{id}.2", True)]
 
 
-def test_a_refusal_of_the_repetition_is_one(bench: Bench) -> None:
+def test_a_refusal_of_the_repetition_says_nothing_of_the_first_attempt(bench: Bench) -> None:
     once(bench, LOST, exc.RequestError("no"))
     id = bench.send()
     bench.deliver(id)
     bench.ripe(id)
     bench.deliver(id)
-    assert bench.state(id) == "failed"
+    assert bench.state(id) == "unknown"
 
 
 def test_when_its_tries_are_over_it_is_unknown_not_failed(

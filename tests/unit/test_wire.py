@@ -232,7 +232,7 @@ def test_send_refuses_before_it_connects_and_leaves_the_message_as_it_was() -> N
         gateway.send(message)
     with pytest.raises(exc.RequestError):
         gateway.send_many([OutgoingMessage("1", "good"), message])
-    with pytest.raises(TypeError, match="OutgoingMessage, not str"):
+    with pytest.raises(TypeError, match=r"OutgoingMessage, not builtins\.str"):
         gateway.send("+1")  # type: ignore[arg-type]  # the manual's slip
     assert (message.id, message.unconfirmed_id) == (None, None)
     assert "ledger" not in vars(gateway)

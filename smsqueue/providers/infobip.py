@@ -1,0 +1,259 @@
+"""Infobip, SMS API v3.
+
+Source: Infobip's OpenAPI description of SMS (3.210.0), account management and subscriptions, its
+tables of status codes, and its documentation of webhooks. It says that a message id that was used
+before is refused, not for how long; how webhooks are signed with HMAC is not published.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers import authentic
+from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.authentic import Secrets, basic_matches, secrets_of
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender, sender_kind
+from smsqueue.settings import SettingsError
+from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
+from smsqueue.statuses import MessageStatus as Report
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["InfobipProvider"]
+
+#: Status "duplicate message id": says that the id was used, not what became of that message.
+_DUPLICATE = "23"
+#: For how long Infobip shows a message in its log, in seconds.
+_LOGGED = 48 * 3600
+#: What a status means by its group. DELIVERED may be to the operator only.
+_GROUPS: dict[str, type[Report]] = table(
+    (MessageAccepted, ["ACCEPTED", "PENDING"]),
+    (MessageExpired, ["EXPIRED"]),
+    (MessageError, ["UNDELIVERABLE", "REJECTED"]),
+)
+
+
+class InfobipProvider(AccountProvider):
+    """Sends and receives through Infobip.
+
+    Args:
+        api_key: Sends the messages.
+        secret: ``user:password`` that webhooks show (HTTP Basic); several while it changes.
+        hmac_key: What webhooks are signed with instead; needs ``hmac_header``.
+        hmac_header: The header that has the HMAC-SHA256 of the body, hexadecimal or Base64.
+        dedup_window: Seconds for which Infobip is trusted to send once what has the same message
+            id, 172800 at most; 0: not at all.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it; ``url`` is the
+            account's own address, ``https://xxxxx.api.infobip.com``.
+    """
+
+    base_url = "https://api.infobip.com"
+    capabilities = frozenset(Can)
+    url_arguments = ("api_key", "secret")
+    #: By the id of the status in a 200. Flooding (20) is about one recipient, so it is not a limit
+    #: of ours that would pause the provider for all.
+    codes: ClassVar = table(
+        (exc.CreditError, [12, 17]),
+        (exc.ServerError, [21, 100]),
+        (exc.UnsupportedError, [6, 19]),
+        # The recipient, the sender, the content
+        (exc.RequestError, [8, 10, 14, 18, 20, 51, 52, 87, 99, 11, 13, 23, 24, 25]),
+    )
+    #: Those that their group alone does not tell.
+    statuses: ClassVar = table(
+        (MessageAccepted, ["DELIVERED_TO_OPERATOR"]),
+        (MessageDelivered, ["DELIVERED_TO_HANDSET"]),
+        (MessageError, ["SIGNALS_BLOCKED"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        api_key: str,
+        secret: Secrets = None,
+        hmac_key: Secrets = None,
+        hmac_header: str | None = None,
+        dedup_window: float = 3600.0,
+        **config: Any,
+    ) -> None:
+        super().__init__(gateway, name, secret=secret, **config)
+        if not all(":" in each for each in self._secrets):
+            raise SettingsError("the secret of Infobip's webhooks must be like user:password")
+        if hmac_key and not hmac_header:
+            raise SettingsError("hmac_key needs hmac_header: which header has the signature?")
+        if not 0 <= dedup_window <= _LOGGED:
+            raise SettingsError(f"Infobip's dedup_window must be 0 to {_LOGGED}")
+        self._headers = {"Authorization": f"App {api_key}"}
+        self._hmac = (hmac_header or "", secrets_of(hmac_key))
+        self.dedup_window = float(dedup_window)
+        if not dedup_window:
+            self.capabilities = self.capabilities - {Can.DEDUPLICATION}
+
+    def submit(self, message: OutgoingMessage) -> None:
+        key = message.dedup_key or message.reference
+        reference = {"callbackData": message.reference} if message.reference else {}
+        webhooks: dict[str, Any] = {"contentType": "application/json"} | reference
+        if message.provider_options.status_report:
+            url = self.callback_url("status")
+            webhooks["delivery"] = {"notify": True} | ({"url": url} if url else {})
+        entry: dict[str, Any] = {"content": {"text": message.body}, "webhooks": webhooks}
+        source = self.sender_of(message)
+        if source:
+            number = sender_kind(source) != "alphanumeric"
+            entry["sender"] = sender(source, plus=False) if number else source
+        validity = self.validity_of(message, 1, _LOGGED)
+        if validity is not None:
+            entry["options"] = {"validityPeriod": {"amount": validity, "timeUnit": "SECONDS"}}
+        to = {"to": message.dst} | ({"messageId": key} if key else {})
+        body = {"messages": [_merged(entry, message.provider_params) | {"destinations": [to]}]}
+        answer = self.call("POST", "/sms/3/messages", headers=self._headers, json=body)
+        # That the id was used by us, for this very sending, only the caller can know.
+        duplicate = str(answer.get("messages", 0, "status", "id")) == _DUPLICATE
+        if not (duplicate and key and message.repeated):
+            self._check(answer, duplicate)
+        message.msgid = answer.get("messages", 0, "messageId") or key or answer.require("bulkId")
+        message.meta = {"parts": answer.get("messages", 0, "details", "messageCount")}
+
+    def _check(self, answer: Answer, duplicate: bool) -> None:
+        """Raise an error unless a 200 says that the message was taken."""
+        group = _group(answer.require("messages", 0, "status"))
+        if group in ("ACCEPTED", "PENDING", "DELIVERED") and not duplicate:
+            return
+        # UNDELIVERABLE and EXPIRED are said of what was sent, and a duplicate may have been.
+        refused = group == "REJECTED" and not duplicate
+        code = answer.get("messages", 0, "status", "id")
+        known = self.codes.get(code) if isinstance(code, int) else None
+        raise (known or (exc.RequestError if refused else exc.ServerError))(
+            "the provider did not say that it took the message",
+            code=code,
+            provider=self.name,
+            http_status=answer.status,
+            ambiguous=not refused,
+        )
+
+    def error_code(self, answer: Answer) -> str | None:
+        old = answer.get("requestError", "serviceException", "messageId")
+        code = answer.get("errorCode") or old
+        return code if isinstance(code, str) else None
+
+    def look_up(self, message: OutgoingMessage, since: datetime) -> Report | None:
+        key = message.dedup_key or message.reference
+        # Not /sms/3/reports: what is read there is not given again.
+        answer = self.call(
+            "GET", "/sms/3/logs", safe=True, headers=self._headers, params={"messageId": key}
+        )
+        try:
+            entries = answer.json["results"]
+            reports = [self._report(each) for each in entries if each["messageId"] == key]
+        except (KeyError, TypeError, AttributeError):
+            raise exc.ServerError("the provider's log cannot be read", provider=self.name) from None
+        # Repetitions have the same id. Is there one that was not refused, it is the message.
+        reports = [each for each in reports if str(each.status_code) != _DUPLICATE]
+        for each in reports:
+            each.reference = message.reference
+        return min(reports, key=lambda each: (each.error, not each.delivered), default=None)
+
+    def balance(self) -> Balance:
+        answer = self.call("GET", "/account/1/balance", safe=True, headers=self._headers)
+        return Balance(Decimal(str(answer.require("balance"))), answer.get("currency"))
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint
+
+        self.need_secret(*self._hmac[1])
+        views = Blueprint("infobip", __name__)
+
+        @views.post("/im")
+        def im() -> ResponseReturnValue:
+            return self._take(_incoming, self._receive_message)
+
+        @views.post("/status")
+        def status() -> ResponseReturnValue:
+            return self._take(self._report, self._receive_status)
+
+        return views
+
+    def _take(self, make: Callable[[Any], Any], record: Callable[[Any], Any]) -> tuple[str, int]:
+        """Record all of a webhook that can be understood; ValueError if that was not all."""
+        from flask import request
+
+        self._authenticate()
+        try:
+            results, events = list(json.loads(request.get_data())["results"]), []
+        except (KeyError, TypeError, RecursionError):
+            raise ValueError("malformed") from None
+        for told in results:
+            with suppress(KeyError, TypeError, AttributeError, ValueError):
+                events.append(make(told))
+        for event in events:
+            record(event)
+        if len(events) < len(results):
+            raise ValueError("some of it is malformed")
+        return "", 200
+
+    def _report(self, told: dict[str, Any]) -> Report:
+        status = told["status"]
+        name, code = str(status["name"]), status.get("id")
+        kind = self.statuses.get(name) or _GROUPS.get(_group(status))
+        # The refusal of a repetition: what it repeated is not refused.
+        kind = Report if str(code) == _DUPLICATE else kind
+        report = self.report(name, told["messageId"], code=code, kind=kind)
+        report.reference = str(told.get("callbackData") or "") or None
+        report.rtime = _time(told.get("doneAt")) or report.rtime
+        report.meta = {n: told.get(n) for n in ("error", "messageCount", "price", "mccMnc")}
+        return report
+
+    def _authenticate(self) -> None:
+        """PermissionError unless the running request shows one of the secrets."""
+        from flask import request
+
+        users = [(each.partition(":")[0], each.partition(":")[2]) for each in self._secrets]
+        header, keys = self._hmac
+        body, signs = request.get_data(), (authentic.hmac_hex, authentic.hmac_base64)
+        signed = [sign(key, body) for key in keys for sign in signs]
+        known = basic_matches(request.headers.get("Authorization"), users)
+        known = authentic.any_equal(request.headers.get(header), signed) or known
+        if not (known or self.insecure):
+            raise PermissionError("the webhook shows no secret of Infobip's")
+
+
+def _incoming(told: dict[str, Any]) -> IncomingMessage:
+    text = told.get("text") or ""
+    message = IncomingMessage(told["from"], text, told["messageId"], told.get("to"))
+    message.rtime = _time(told.get("receivedAt")) or message.rtime
+    message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "text", "cleanText")}
+    return message
+
+
+def _group(status: Any) -> str:
+    """Name of the group that a status belongs to; empty if it tells none."""
+    name = status.get("groupName") if isinstance(status, dict) else None
+    return name.upper() if isinstance(name, str) else ""
+
+
+def _merged(ours: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters over what we have, down to the innermost."""
+    both = [n for n in ours if isinstance(ours[n], dict) and isinstance(given.get(n), dict)]
+    return ours | dict(given) | {n: _merged(ours[n], given[n]) for n in both}
+
+
+def _time(value: Any) -> datetime | None:
+    """A time with an offset; None if there is none."""
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo else None

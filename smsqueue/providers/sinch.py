@@ -1,0 +1,244 @@
+"""Sinch SMS, REST API (XMS) v1, with a service plan's token.
+
+Source: Sinch's documentation (batches, delivery reports, callbacks, status codes) and its SDKs for
+Python, Java, Node and .NET (fields, signature). Callbacks are authenticated as the account manager
+arranges: HTTP Basic, or the signature that the SDKs verify.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from smsqueue import exc
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, table
+from smsqueue.providers.authentic import (
+    Secrets,
+    basic_matches,
+    fresh,
+    hmac_base64,
+    secrets_of,
+    signed,
+)
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender, sender_kind
+from smsqueue.settings import SettingsError
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["SinchProvider"]
+
+_SIGNATURE = "X-Sinch-Webhook-Signature"
+#: Validity over while the message was in Sinch's own queue.
+_EXPIRED = 406
+_DAY = 86400
+
+
+class SinchProvider(AccountProvider):
+    """Sends and receives through Sinch. Each message is a batch of its own.
+
+    Args:
+        service_plan_id: Of the plan in Sinch's dashboard.
+        api_token: The plan's token, which sends.
+        region: ``us``, ``eu``, ``au``, ``br`` or ``ca``: where the plan is.
+        secret: ``user:password`` that callbacks show (HTTP Basic); several while it changes.
+        hmac_key: What callbacks are signed with; several while it changes.
+        replay_window: Seconds by which a signature's time may differ from ours. Sinch repeats a
+            callback for 23 hours, and may not sign it anew; the ledger knows a repetition.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    capabilities = frozenset(Can) - {Can.BALANCE, Can.DEDUPLICATION}
+    url_arguments = ("service_plan_id", "api_token")
+    codes: ClassVar = table(
+        (exc.RequestError, ["syntax_invalid_json", "syntax_invalid_parameter_format"]),
+        (exc.RequestError, ["syntax_constraint_violation"]),
+        # These come with a 403, which is about the account otherwise.
+        (exc.RequestError, ["unknown_group", "unknown_campaign", "missing_callback_url"]),
+    )
+    #: In small letters: documentation and SDKs do not agree on them.
+    statuses: ClassVar = table(
+        (MessageAccepted, ["queued", "dispatched"]),
+        # Nobody will ever know more: what was accepted stays so.
+        (MessageAccepted, ["unknown"]),
+        (MessageDelivered, ["delivered"]),
+        (MessageExpired, ["expired"]),
+        (MessageError, ["aborted", "cancelled", "rejected", "deleted", "failed"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        service_plan_id: str,
+        api_token: str,
+        region: str = "us",
+        url: str | None = None,
+        secret: Secrets = None,
+        hmac_key: Secrets = None,
+        replay_window: float = _DAY,
+        **config: Any,
+    ) -> None:
+        if not region.isalnum():
+            raise SettingsError("the region of Sinch must be like us, eu, au, br or ca")
+        host = url or f"https://{region}.sms.api.sinch.com"
+        super().__init__(gateway, name, url=host, secret=secret, **config)
+        if not all(":" in each for each in self._secrets):
+            raise SettingsError("the secret of Sinch's callbacks must be like user:password")
+        self._batches = f"/xms/v1/{quote(service_plan_id, safe='')}/batches"
+        self._headers = {"Authorization": f"Bearer {api_token}"}
+        self._keys = secrets_of(hmac_key)
+        self._replay_window = replay_window
+
+    def submit(self, message: OutgoingMessage) -> None:
+        body: dict[str, Any] = {"body": message.body, "type": "mt_text"}
+        source = self.sender_of(message)
+        if source:
+            number = sender_kind(source) != "alphanumeric"
+            body["from"] = sender(source, plus=True) if number else source
+        if message.provider_options.status_report:
+            url = self.callback_url("status")
+            body["delivery_report"] = "per_recipient"
+            body |= {"callback_url": url} if url else {}
+        # Clocks differ: an end that has passed would be refused.
+        validity = self.validity_of(message, 60, 3 * _DAY - 60)
+        if validity is not None:
+            body["expire_at"] = _iso(datetime.now(UTC) + timedelta(seconds=validity))
+        ours: dict[str, Any] = {"to": [f"+{message.dst}"]}
+        if message.reference:
+            ours["client_reference"] = message.reference
+        answer = self.call(
+            "POST",
+            self._batches,
+            headers=self._headers,
+            json=body | message.provider_params | ours,
+        )
+        message.msgid = answer.require("id")
+
+    def error_code(self, answer: Answer) -> str | None:
+        code = answer.get("code")
+        return code if isinstance(code, str) else None
+
+    def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
+        ours = message.reference
+        asked = {"client_reference": ours, "start_date": _iso(since - timedelta(hours=1))}
+        answer = self.call("GET", self._batches, safe=True, headers=self._headers, params=asked)
+        try:
+            # Sinch may have more, if it does not look at what was asked for.
+            found = [each for each in answer.json["batches"] if each["client_reference"] == ours]
+            msgid = found[0]["id"] if ours and found else None
+        except (KeyError, TypeError):
+            raise exc.ServerError(
+                "the provider's list cannot be read", provider=self.name
+            ) from None
+        if not msgid:
+            return None
+        report = self.report("listed", msgid, kind=MessageAccepted)
+        report.reference = ours
+        return report
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint, request
+
+        self.need_secret(*self._keys)
+        views = Blueprint("sinch", __name__)
+
+        # A service plan has one address for everything, so both take both.
+        @views.post("/im", endpoint="im")
+        @views.post("/status", endpoint="status")
+        def event() -> ResponseReturnValue:
+            self._authenticate()
+            try:
+                events = self._events(json.loads(request.get_data()))
+            except (KeyError, TypeError, AttributeError, RecursionError):
+                raise ValueError("malformed") from None
+            for each in events:
+                if isinstance(each, IncomingMessage):
+                    self._receive_message(each)
+                else:
+                    self._receive_status(each)
+            return "", 204
+
+        return views
+
+    def _events(self, told: dict[str, Any]) -> list[IncomingMessage] | list[MessageStatus]:
+        kind = told["type"]
+        if kind.startswith("mo_"):
+            return [_incoming(told)]
+        if kind.startswith("recipient_delivery_report_"):
+            return [self._report(told, told)]
+        if kind.startswith("delivery_report_"):
+            return [self._report(told, each) for each in told["statuses"]]
+        raise ValueError("neither a message nor a report")
+
+    def _report(self, told: dict[str, Any], status: dict[str, Any]) -> MessageStatus:
+        """The report of a recipient, or what that of a batch says of some of them."""
+        word, code = status["status"], status.get("code")
+        kind = self.statuses.get(word.lower())
+        late = code == _EXPIRED and kind is MessageError
+        report = self.report(
+            word, told["batch_id"], code=code, kind=MessageExpired if late else kind
+        )
+        report.reference = str(told.get("client_reference") or "") or None
+        report.rtime = _time(told.get("at")) or report.rtime
+        names = ("operator_status_at", "operator", "number_of_message_parts", "encoding")
+        report.meta = {name: told[name] for name in names if name in told}
+        return report
+
+    def _authenticate(self) -> None:
+        """PermissionError unless the running request shows a secret or is signed with one."""
+        from flask import request
+
+        users = [(each.partition(":")[0], each.partition(":")[2]) for each in self._secrets]
+        if self.insecure or basic_matches(request.headers.get("Authorization"), users):
+            return
+        given = request.headers.get(_SIGNATURE)
+        nonce = request.headers.get(f"{_SIGNATURE}-Nonce", "")
+        time = request.headers.get(f"{_SIGNATURE}-Timestamp", "")
+        text = request.get_data() + f".{nonce}.{time}".encode()
+        if not signed(given, self._keys, lambda key: hmac_base64(key, text)):
+            raise PermissionError("neither a user of Sinch's nor its signature")
+        if not fresh(time, self._replay_window):
+            raise PermissionError("the signature is too old, or from the future")
+
+
+def _incoming(told: dict[str, Any]) -> IncomingMessage:
+    """Text; of what is binary (Base64) or media, only what text it has: the rest is in meta."""
+    body = told["body"]
+    binary = told["type"] != "mo_text"
+    text = (body.get("message") or "" if isinstance(body, dict) else "") if binary else body
+    if not isinstance(text, str):
+        raise ValueError("the body is no text")
+    message = IncomingMessage(told["from"], text, told["id"], told.get("to"))
+    message.rtime = _time(told.get("received_at")) or message.rtime
+    hidden = ("from", "to") if binary else ("from", "to", "body")
+    message.meta = {k: v for k, v in told.items() if k not in hidden}
+    return message
+
+
+def _iso(time: datetime) -> str:
+    utc = time.astimezone(UTC)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _time(value: Any) -> datetime | None:
+    """A time with an offset; None if there is none."""
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo else None

@@ -1,0 +1,249 @@
+"""Vianett, HTTP API V3 CPA.
+
+Source: Vianett's documentation of its HTTP API (fields, the acknowledgement, code 100, incoming
+messages and reports, in its current and its older version) and what public clients of it send and
+take. A list of all its error codes is not published: see ``codes``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import parse_qsl, urlencode
+from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
+
+from smsqueue import exc
+from smsqueue.ids import new_id
+from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.account import AccountProvider, table
+from smsqueue.providers.authentic import any_equal
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.senders import sender, sender_kind
+from smsqueue.settings import SettingsError
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
+
+if TYPE_CHECKING:
+    from flask import Blueprint
+    from flask.typing import ResponseReturnValue
+
+__all__ = ["VianettProvider"]
+
+_OK = "200"
+#: Longest acknowledgement that is parsed, in bytes.
+_LONGEST = 4096
+_SENDER_TYPES = {"number": "1", "short code": "2", "alphanumeric": "5"}
+
+
+class VianettProvider(AccountProvider):
+    """Sends and receives through Vianett.
+
+    Vianett does not sign its webhooks: the secret prefix of their address is what tells them from
+    others. It can add a user and a password, which ``secret`` asks for.
+
+    Args:
+        user: The account's name.
+        password: Its password.
+        secret: ``user:password`` that webhooks must show; without it they show nothing.
+        charset: Of the request. What cannot be written in it is not sent. Vianett documents
+            ISO-8859-1.
+        numeric_ids: Make the message id a number, as Vianett wants it: then a report is found by
+            that number. False: it is our reference, and a report is found even if the answer to
+            the request was lost.
+        use_prefix: Vianett cuts the first word off an incoming text. True leaves it in
+            ``meta["prefix"]`` only; by default the text is put together again.
+        reply_minutes: For how long a reply is taken, if the message allows replies; 0: leave it
+            to the account.
+        codes: Error codes that you know more of, as ``{"123": smsqueue.exc.CreditError}``.
+        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+    """
+
+    base_url = "https://smsc.vianett.no"
+    capabilities = frozenset({Can.ALPHANUMERIC, Can.SCHEDULING, Can.REPORTS, Can.INBOUND})
+    url_arguments = ("user", "password")
+    authenticates = False
+    codes: ClassVar = table((exc.AuthError, ["100"]))
+    #: Of reports from the phone: the words of SMPP.
+    statuses: ClassVar = table(
+        (MessageStatus, ["UNKNOWN"]),
+        (MessageAccepted, ["ACCEPTD", "BUFFERD", "ENROUTE"]),
+        (MessageDelivered, ["DELIVRD"]),
+        (MessageExpired, ["EXPIRED"]),
+        (MessageError, ["UNDELIV", "REJECTD", "DELETED"]),
+    )
+
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        *,
+        user: str,
+        password: str,
+        charset: str = "iso-8859-1",
+        numeric_ids: bool = True,
+        use_prefix: bool = False,
+        reply_minutes: int = 1440,
+        codes: Mapping[str, type[exc.ProviderError]] | None = None,
+        **config: Any,
+    ) -> None:
+        super().__init__(gateway, name, **config)
+        if not all(":" in each for each in self._secrets):
+            raise SettingsError("the secret of Vianett's webhooks must be like user:password")
+        try:
+            codecs.lookup(charset)
+        except LookupError:
+            raise SettingsError("Vianett's charset must be like iso-8859-1 or utf-8") from None
+        self._account = {"username": user, "password": password}
+        self._charset, self._numeric_ids = charset, numeric_ids
+        self._use_prefix, self._reply_minutes = use_prefix, reply_minutes
+        self.codes = {**self.codes, **(codes or {})}  # type: ignore[misc]
+
+    def submit(self, message: OutgoingMessage) -> None:
+        options, form = message.provider_options, {"msg": message.body}
+        source = self.sender_of(message)
+        kind = sender_kind(source)
+        if source:
+            form["SenderAddress"] = source if kind == "alphanumeric" else sender(source, plus=False)
+            form["SenderAddressType"] = _SENDER_TYPES[kind or "number"]
+        form |= {"Priority": "1"} if options.escalate else {}
+        form |= {"nrq": "1"} if options.status_report else {}
+        if options.allow_reply and self._reply_minutes:
+            form["ReplyPathValue"] = str(self._reply_minutes)
+        reference = message.reference or new_id()
+        msgid = _number(reference) if self._numeric_ids else reference
+        # Several recipients would be separated by semicolons: parameters do not change these.
+        form |= message.provider_params | self._account | {"msgid": msgid, "Tel": message.dst}
+        try:
+            body = urlencode(form, encoding=self._charset)
+        except UnicodeEncodeError:  # its text is the message's
+            raise exc.UnsupportedError(
+                f"the text has characters that {self._charset} does not have",
+                provider=self.name,
+            ) from None
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = self.call("POST", "/V3/CPA/MT/MT.ashx", data=body, headers=headers)
+        code = self.error_code(answer)
+        # 0 is success in older versions of the API, and nothing in this one.
+        if code in (None, "0"):
+            raise exc.ServerError(
+                "the provider's acknowledgement cannot be read",
+                provider=self.name,
+                http_status=answer.status,
+                ambiguous=True,
+            )
+        if code != _OK:
+            raise self.error(answer)
+        message.msgid = _ack(answer).get("refno") or msgid
+
+    def error_code(self, answer: Answer) -> str | None:
+        return _ack(answer).get("errorcode", "").strip() or None
+
+    def make_receiver_blueprint(self) -> Blueprint:
+        from flask import Blueprint
+
+        views = Blueprint("vianett", __name__)
+
+        @views.route("/im", methods=["GET", "POST"])
+        def im() -> ResponseReturnValue:
+            told = self._told()
+            words = [told["message"]] if self._use_prefix else [told.get("prefix"), told["message"]]
+            message = IncomingMessage(
+                told["sourceaddr"],
+                " ".join(word for word in words if word),
+                told["refno"],
+                told.get("destinationaddr"),
+            )
+            names = ("prefix", "operator", "replypathid", "retrycount")
+            message.meta = {name: told[name] for name in names if name in told}
+            self._receive_message(message)
+            return _taken(told["refno"])
+
+        @views.route("/status", methods=["GET", "POST"])
+        def status() -> ResponseReturnValue:
+            told = self._told()
+            report = self._report(told)
+            report.reference = told["refno"] if "." in told["refno"] else None
+            self._receive_status(report)
+            return _taken(told["refno"])
+
+        return views
+
+    def _report(self, told: Mapping[str, str]) -> MessageStatus:
+        if told["requesttype"] == "notificationstatus":
+            report = self.report(told["Status"], told["refno"], code=told.get("StatusCode"))
+            report.meta = {"description": told.get("StatusDescription")}
+            return report
+        if told["requesttype"] != "mtstatus":
+            raise ValueError("neither kind of report")
+        # From the operator, who has two dialects. That it took the message is all that it says.
+        wide = "ErrorCode" in told
+        code = told["ErrorCode"] if wide else told["errorcode"]
+        pending = told.get("msgok", "true").lower() in ("true", "1", "-1")
+        kind = MessageAccepted if pending else MessageStatus
+        if code != (_OK if wide else "0"):
+            kind = MessageError
+        report = self.report("mtstatus", told["refno"], code=code, kind=kind)
+        report.meta = {"description": told.get("ErrorDescription"), "status": told.get("Status")}
+        return report
+
+    def _told(self) -> Mapping[str, str]:
+        """Fields of the running request; PermissionError if a secret is asked for and not shown."""
+        from flask import request
+
+        raw = (
+            request.query_string + b"&" + (request.get_data() if request.method == "POST" else b"")
+        )
+        told = _Fields(_parsed(raw.decode("latin-1")))
+        if self._secrets and not self.insecure:
+            shown = f"{told.get('username', '')}:{told.get('password', '')}"
+            if not any_equal(shown, self._secrets):
+                raise PermissionError("the webhook shows no secret of Vianett's")
+        return told
+
+
+class _Fields(dict[str, str]):
+    """What a webhook lacks makes it malformed."""
+
+    def __missing__(self, name: str) -> str:
+        raise ValueError(f"{name} is missing")
+
+
+def _parsed(text: str) -> list[tuple[str, str]]:
+    """Fields in UTF-8, else in the character set that Vianett documents."""
+    try:
+        return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        return parse_qsl(text, keep_blank_values=True, encoding="latin-1")
+
+
+def _ack(answer: Answer) -> Mapping[str, str]:
+    """Attributes of the answer's ``ack``; none if it is nothing of that kind."""
+    # As text: whatever the encoding, a DOCTYPE is seen here, and entities never get in.
+    text = answer.body.decode("utf-8", "replace")
+    if len(answer.body) > _LONGEST or "<!" in text:
+        return {}
+    try:
+        root = ElementTree.fromstring(text)  # noqa: S314  short, and without a DOCTYPE
+    except (ElementTree.ParseError, ValueError):
+        return {}
+    return root.attrib if root.tag == "ack" else {}
+
+
+def _number(reference: str) -> str:
+    """A number of 15 digits that stands for a reference."""
+    found = int.from_bytes(hashlib.sha256(reference.encode()).digest()[:16])
+    return str(10**14 + found % (9 * 10**14))
+
+
+def _taken(refno: str) -> ResponseReturnValue:
+    xml = f'<?xml version="1.0"?><ack refno={quoteattr(refno)} errorcode="0"/>'
+    return xml, 200, {"Content-Type": "text/xml"}

@@ -1,0 +1,488 @@
+"""Sinch."""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from smsqueue import exc
+from smsqueue.providers.authentic import hmac_base64
+from smsqueue.providers.sinch import SinchProvider
+from smsqueue.settings import Settings, SettingsError
+from smsqueue.states import State
+from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
+from smsqueue.testing.examples import (
+    Examples,
+    Received,
+    Refusal,
+    Reported,
+    Sending,
+    Webhook,
+    message,
+)
+from smsqueue.testing.stub import Answer, Stub
+
+PLAN, TOKEN, KEY = "plan1", "sinch-api-token", "sinch-hmac-key"
+PATH = f"/xms/v1/{PLAN}/batches"
+REF = "1m842psghd5k1m5599r6.1"
+GOOD = Answer(201, {"id": "01FC", "to": ["+15551234567"], "canceled": False, "type": "mt_text"})
+
+
+def signed(
+    body: bytes, *, key: str = KEY, nonce: str = "n1", at: float | str = ""
+) -> dict[str, str]:
+    stamp = str(at or int(time.time()))
+    return {
+        "X-Sinch-Webhook-Signature": hmac_base64(key, body + f".{nonce}.{stamp}".encode()),
+        "X-Sinch-Webhook-Signature-Nonce": nonce,
+        "X-Sinch-Webhook-Signature-Timestamp": stamp,
+        "X-Sinch-Webhook-Signature-Algorithm": "HmacSHA256",
+    }
+
+
+def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
+    return headers | signed(body)
+
+
+def ends_in(seconds: float) -> Any:
+    """Judges a time: that long from now, as it is when it is judged."""
+
+    def judge(text: str) -> bool:
+        left = datetime.fromisoformat(text) - datetime.now(UTC)
+        return text.endswith("Z") and timedelta(0) < timedelta(seconds=seconds) - left < timedelta(
+            hours=1
+        )
+
+    return judge
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {
+        "from": "+15550009999",
+        "to": ["+15551234567"],
+        "body": "hello",
+        "type": "mt_text",
+        "client_reference": REF,
+    } | more
+
+
+def refused(status: int, code: str, error: type[exc.ProviderError]) -> Refusal:
+    return Refusal(f"{status} {code}", Answer(status, {"code": code, "text": "no"}), error, code)
+
+
+def told(status: str, code: int, **more: Any) -> dict[str, Any]:
+    return {
+        "type": "recipient_delivery_report_sms",
+        "batch_id": "01FC",
+        "recipient": "15551234567",
+        "code": code,
+        "status": status,
+        "at": "2022-08-30T08:16:08.930Z",
+        "client_reference": REF,
+    } | more
+
+
+def reported(state: State | None, status: str, code: int) -> Webhook:
+    return Webhook(
+        f"{status} {code}",
+        "/status",
+        [Reported(state, "01FC", REF, code, status)],
+        json=told(status, code),
+        sign=sign,
+        status=204,
+    )
+
+
+INCOMING = {
+    "type": "mo_text",
+    "id": "01XX",
+    "from": "15551234567",
+    "to": "15550009999",
+    "body": "hi there",
+    "received_at": "2022-08-24T14:15:22.000Z",
+}
+
+EXAMPLES = Examples(
+    provider=SinchProvider,
+    config={
+        "service_plan_id": PLAN,
+        "api_token": TOKEN,
+        "hmac_key": KEY,
+        "sender": "15550009999",
+    },
+    good=GOOD,
+    secrets=[TOKEN, KEY],
+    secret="hmac_key",
+    sendings=[
+        Sending(
+            "a text",
+            message(),
+            GOOD,
+            "01FC",
+            PATH,
+            json=body(),
+            headers={"Authorization": f"Bearer {TOKEN}"},
+        ),
+        Sending(
+            "report, validity, sender id",
+            message(status_report=True, expires=120, senderId="My Shop"),
+            GOOD,
+            "01FC",
+            PATH,
+            json=body(
+                **{"from": "My Shop"},
+                delivery_report="per_recipient",
+                callback_url=f"{PUBLIC_URL}/{PREFIX}/main/status",
+                expire_at=ends_in(7200),
+            ),
+        ),
+        Sending(
+            "short code, longest validity",
+            message(src="12345", expires=100_000),
+            GOOD,
+            "01FC",
+            PATH,
+            json=body(**{"from": "12345"}, expire_at=ends_in(3 * 86400)),
+        ),
+        Sending(
+            "no sender; no parameter replaces recipient and reference",
+            message(params={"flash_message": True, "to": ["1", "2"], "client_reference": "x"}),
+            GOOD,
+            "01FC",
+            PATH,
+            json={k: v for k, v in body(flash_message=True).items() if k != "from"},
+            config={"sender": None},
+        ),
+    ],
+    refusals=[
+        refused(400, "syntax_invalid_json", exc.RequestError),
+        refused(400, "syntax_invalid_parameter_format", exc.RequestError),
+        refused(400, "syntax_constraint_violation", exc.RequestError),
+        refused(400, "something_new", exc.RequestError),
+        refused(401, "unauthorized", exc.AuthError),
+        refused(402, "payment_required", exc.CreditError),
+        refused(403, "unknown_group", exc.RequestError),
+        refused(403, "unknown_campaign", exc.RequestError),
+        refused(403, "missing_callback_url", exc.RequestError),
+        refused(403, "forbidden", exc.AuthError),
+        refused(404, "not_found", exc.RequestError),
+        refused(429, "too_many", exc.LimitsError),
+        refused(500, "internal_error", exc.ServerError),
+        Refusal("403 without a code", Answer(403, ""), exc.AuthError),
+        Refusal("201 without an id", Answer(201, {"to": []}), exc.ServerError, ambiguous=True),
+        Refusal("201 with a list", Answer(201, []), exc.ServerError, ambiguous=True),
+    ],
+    webhooks=[
+        Webhook(
+            "incoming",
+            "/im",
+            [Received("15551234567", "hi there", "15550009999", "01XX")],
+            json=INCOMING,
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
+            "incoming, at the address of reports",
+            "/status",
+            [Received("15551234567", "hi there", "15550009999", "01XX")],
+            json=INCOMING,
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
+            "incoming, binary",
+            "/im",
+            [Received("15551234567", "", "15550009999", "01XX")],
+            json=INCOMING | {"type": "mo_binary", "body": "AAEC", "udh": "00"},
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
+            "incoming, media",
+            "/im",
+            [Received("15551234567", "look", "15550009999", "01XX")],
+            json=INCOMING | {"type": "mo_media", "body": {"message": "look", "media": []}},
+            sign=sign,
+            status=204,
+        ),
+        reported(State.ACCEPTED, "Queued", 400),
+        reported(State.ACCEPTED, "DISPATCHED", 401),
+        reported(State.DELIVERED, "Delivered", 0),
+        reported(State.DELIVERED, "DELIVERED", 0),
+        reported(State.EXPIRED, "Expired", 406),
+        reported(State.EXPIRED, "Failed", 406),
+        reported(State.UNDELIVERED, "Aborted", 407),
+        reported(State.UNDELIVERED, "Cancelled", 407),
+        reported(State.UNDELIVERED, "Rejected", 402),
+        reported(State.UNDELIVERED, "Deleted", 408),
+        reported(State.UNDELIVERED, "Failed", 413),
+        reported(State.ACCEPTED, "Unknown", 0),
+        reported(None, "Teleported", 499),
+        Webhook(
+            "the report of a batch",
+            "/status",
+            [Reported(State.DELIVERED, "01FC", REF, 0), Reported(State.UNDELIVERED, "01FC", REF)],
+            json={
+                "type": "delivery_report_sms",
+                "batch_id": "01FC",
+                "client_reference": REF,
+                "total_message_count": 2,
+                "statuses": [
+                    {"code": 0, "status": "Delivered", "count": 1},
+                    {"code": 402, "status": "Rejected", "count": 1},
+                ],
+            },
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
+            "a report without our reference",
+            "/im",
+            [Reported(State.DELIVERED, "01FC", None)],
+            json=told("Delivered", 0, client_reference=None),
+            sign=sign,
+            status=204,
+        ),
+    ],
+    refused=[
+        ("no type", Webhook("", "/im", [], json={"id": "1"}, sign=sign), 400),
+        ("no text", Webhook("", "/im", [], json=INCOMING | {"body": 1}, sign=sign), 400),
+        ("another type", Webhook("", "/im", [], json={"type": "voice"}, sign=sign), 400),
+        ("a list", Webhook("", "/im", [], json=[1], sign=sign), 400),
+        ("no JSON", Webhook("", "/im", [], body=b"x=y", sign=sign), 400),
+        ("nested too deeply", Webhook("", "/im", [], body=b"[" * 100_000, sign=sign), 400),
+        ("no from", Webhook("", "/im", [], json={"type": "mo_text", "body": ""}, sign=sign), 400),
+        (
+            "no statuses",
+            Webhook("", "/status", [], json={"type": "delivery_report_sms"}, sign=sign),
+            400,
+        ),
+    ],
+)
+
+
+@pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
+def test_contract(check: Check) -> None:
+    check()
+
+
+# --- where it is ---------------------------------------------------------------------------------
+
+
+def test_the_region_is_in_the_address() -> None:
+    provider = SinchProvider(None, "main", service_plan_id="p", api_token="t")
+    assert provider.url == "https://us.sms.api.sinch.com"
+    provider = SinchProvider(None, "main", service_plan_id="p", api_token="t", region="eu")
+    assert provider.url == "https://eu.sms.api.sinch.com"
+
+
+@pytest.mark.parametrize("region", ["", "evil.example.org/", "eu.x"])
+def test_a_region_that_is_none_is_refused(region: str) -> None:
+    with pytest.raises(SettingsError, match="region"):
+        SinchProvider(None, "main", service_plan_id="p", api_token="t", region=region)
+
+
+# --- looking up ----------------------------------------------------------------------------------
+
+SINCE = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+def looked_up(*batches: Any) -> Any:
+    with Stub(Answer(200, {"count": 1, "page": 0, "batches": list(batches)})) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        report = provider.look_up(message(), SINCE)
+    [seen] = stub.seen
+    assert (seen.method, seen.path) == ("GET", PATH)
+    assert seen.query == {"client_reference": REF, "start_date": "2026-01-02T02:04:05.678Z"}
+    return report
+
+
+def test_a_batch_with_our_reference_is_found() -> None:
+    report = looked_up({"id": "01FC", "client_reference": REF, "canceled": False})
+    assert (report.state, report.msgid, report.reference) == (State.ACCEPTED, "01FC", REF)
+
+
+def test_what_is_not_listed_is_not_known() -> None:
+    assert looked_up() is None
+
+
+def test_a_batch_of_another_message_is_not_taken_for_it() -> None:
+    assert looked_up({"id": "01FD", "client_reference": REF[:-1] + "2"}) is None
+    report = looked_up({"id": "x", "client_reference": "x"}, {"id": "y", "client_reference": REF})
+    assert report.msgid == "y"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"batches": null}', '{"batches": [{}]}', "<html>"])
+def test_a_list_that_cannot_be_read_is_an_error(text: str) -> None:
+    with Stub(Answer(200, text)) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        with pytest.raises(exc.ServerError) as raised:
+            provider.look_up(message(), SINCE)
+    assert raised.value.ambiguous is False
+
+
+def test_an_error_while_looking_up_is_never_uncertain() -> None:
+    for answer in (Answer(500, "<html>"), Answer(cut=True)):
+        with Stub(answer) as stub:
+            _, provider, _ = made(EXAMPLES, stub.url)
+            with pytest.raises(exc.ProviderError) as raised:
+                provider.look_up(message(), SINCE)
+        assert raised.value.ambiguous is False
+
+
+def test_there_is_no_balance() -> None:
+    _, provider, _ = made(EXAMPLES, "http://127.0.0.1:9")
+    with pytest.raises(exc.UnsupportedError):
+        provider.balance()
+
+
+# --- callbacks -----------------------------------------------------------------------------------
+
+ONE = json.dumps(told("Delivered", 0)).encode()
+
+
+def post(data: bytes, headers: dict[str, str], **config: Any) -> tuple[int, Any]:
+    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
+    client = gateway.receiver_blueprints_register(Flask("sinch"), PREFIX).test_client()
+    return client.post(f"/{PREFIX}/main/im", data=data, headers=headers).status_code, heard
+
+
+def basic(user: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + b64encode(user.encode()).decode()}
+
+
+#: Sinch's own, of its SDKs' tests.
+PUBLISHED = (
+    '{"app_id":"","accepted_time":"2021-10-18T17:49:13.813615Z",'
+    '"project_id":"e2df3a34-a71b-4448-9db5-a8d2baad28e4","contact_create_notification":{"contact":'
+    '{"id":"01FJA8B466Y0R2GNXD78MD9SM1","channel_identities":[{"channel":"SMS",'
+    '"identity":"48123456789","app_id":""}],"display_name":"New Test Contact",'
+    '"email":"new.contact@email.com","external_id":"","metadata":"","language":"EN_US"}},'
+    '"message_metadata":""}'
+)
+
+
+def test_the_published_example_of_a_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {
+        "x-sinch-webhook-signature-nonce": "01FJA8B4A7BM43YGWSG9GBV067",
+        "x-sinch-webhook-signature-timestamp": "1634579353",
+        "x-sinch-webhook-signature": "6bpJoRmFoXVjfJIVglMoJzYXxnoxRujzR4k2GOXewOE=",
+    }
+    config = {"hmac_key": "foo_secret1234"}
+    monkeypatch.setattr(time, "time", lambda: 1634579400.0)
+    # It is genuine, but no SMS: not understood.
+    assert post(PUBLISHED.encode(), headers, **config) == (400, [])
+    assert post(PUBLISHED.encode() + b" ", headers, **config) == (403, [])
+    monkeypatch.setattr(time, "time", lambda: 1634579353 + 86400 + 60.0)
+    assert post(PUBLISHED.encode(), headers, **config) == (403, [])
+
+
+@pytest.mark.parametrize("key", ["new", "old"])
+def test_a_signature_of_all_keys_is_taken_while_they_change(key: str) -> None:
+    code, heard = post(ONE, signed(ONE, key=key), hmac_key=["new", "old"])
+    assert (code, len(heard)) == (204, 1)
+
+
+@pytest.mark.parametrize("header", ["", "-Nonce", "-Timestamp"])
+@pytest.mark.parametrize("value", [None, "1"])
+def test_a_signature_with_a_part_changed_is_refused(header: str, value: str | None) -> None:
+    headers = signed(ONE)
+    del headers[f"X-Sinch-Webhook-Signature{header}"]
+    if value:
+        headers[f"X-Sinch-Webhook-Signature{header}"] = value
+    assert post(ONE, headers) == (403, [])
+
+
+@pytest.mark.parametrize("at", [-90_000, 90_000])
+def test_a_signature_of_another_day_is_refused(at: int) -> None:
+    assert post(ONE, signed(ONE, at=time.time() + at)) == (403, [])
+    code, heard = post(ONE, signed(ONE, at=time.time() + at), replay_window=100_000)
+    assert (code, len(heard)) == (204, 1)
+
+
+def test_a_signature_without_a_time_is_refused() -> None:
+    assert post(ONE, signed(ONE, at="tomorrow")) == (403, [])
+    assert post(ONE, signed(ONE, at="nan")) == (403, [])
+
+
+BASIC: dict[str, Any] = {"hmac_key": None, "secret": ["new:pass:word", "old:one"]}
+
+
+@pytest.mark.parametrize("user", ["new:pass:word", "old:one"])
+def test_basic_is_taken_from_all_users_while_they_change(user: str) -> None:
+    code, heard = post(ONE, basic(user), **BASIC)
+    assert (code, len(heard)) == (204, 1)
+
+
+@pytest.mark.parametrize("user", ["new:pass", "old:two", ":", ""])
+def test_basic_with_another_password_is_refused(user: str) -> None:
+    assert post(ONE, basic(user), **BASIC) == (403, [])
+
+
+def test_without_a_key_no_signature_counts() -> None:
+    assert post(ONE, signed(ONE, key=""), **BASIC) == (403, [])
+    assert post(ONE, {}, **BASIC) == (403, [])
+
+
+@pytest.mark.parametrize("config", [{"secret": "no-colon"}, {"hmac_key": None, "secret": None}])
+def test_settings_that_could_not_authenticate_are_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        post(ONE, {}, **config)
+
+
+def test_if_one_is_not_recorded_the_whole_is_to_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded: list[Any] = []
+
+    def fail(self: Any, status: Any) -> None:
+        if recorded:
+            raise exc.QueueUnavailable("away")
+        recorded.append(status)
+
+    monkeypatch.setattr("smsqueue.gateway.Gateway.receive_status", fail)
+    one = {"code": 0, "status": "Delivered"}
+    batch = {"type": "delivery_report_sms", "batch_id": "01FC", "statuses": [one, one]}
+    data = json.dumps(batch).encode()
+    assert post(data, signed(data))[0] == 503
+    assert len(recorded) == 1
+
+
+def test_times_and_details_are_kept() -> None:
+    _, [report] = post(ONE, signed(ONE))
+    assert report.rtime == datetime(2022, 8, 30, 8, 16, 8, 930000, tzinfo=UTC)
+    data = json.dumps(INCOMING | {"operator_id": "35000", "type": "mo_binary"}).encode()
+    _, [received] = post(data, signed(data))
+    assert received.rtime == datetime(2022, 8, 24, 14, 15, 22, tzinfo=UTC)
+    assert (received.meta["operator_id"], received.meta["body"]) == ("35000", "hi there")
+
+
+@pytest.mark.parametrize("at", ["yesterday", 5, None, "2022-08-30T08:16:08"])
+def test_a_time_that_cannot_be_read_is_now(at: Any) -> None:
+    before = datetime.now(UTC)
+    data = json.dumps(told("Delivered", 0, at=at)).encode()
+    _, [report] = post(data, signed(data))
+    assert before <= report.rtime <= datetime.now(UTC)
+
+
+def test_a_status_never_heard_of_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    one = {"code": 499, "status": "Teleported"}
+    batch = {"type": "delivery_report_sms", "batch_id": "01FC", "statuses": [one, one]}
+    data = json.dumps(batch).encode()
+    code, heard = post(data, signed(data))
+    assert (code, [each.status for each in heard]) == (204, ["Teleported"] * 2)
+    assert caplog.text.count("Teleported") == 1
+
+
+def test_without_an_address_of_ours_the_plan_s_own_counts() -> None:
+    with Stub(GOOD) as stub:
+        gateway, provider, _ = made(EXAMPLES, stub.url)
+        gateway.settings = Settings(eager=True)
+        provider.send(message(status_report=True))
+    assert stub.seen[0].json == body(delivery_report="per_recipient")
