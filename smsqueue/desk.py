@@ -108,7 +108,9 @@ class Desk:
 
     def replay(self, event: str) -> bool:
         """Give an incoming message or report to the hooks again; False if it is not over yet."""
-        before = self._known(event, self.ledger.replay(event, everything=True))
+        before = self.ledger.replay(event, everything=True)
+        if before == "gone":
+            raise LookupError(f"no event has the id {event!r}")
         if before not in ("dead", "unheard", "done"):
             return False
         self.queue.hook([event])

@@ -67,9 +67,15 @@ class Pulse:
             return
         if self.file is not None:
             try:
+                if self.file.is_dir():
+                    raise IsADirectoryError("it is a folder")
                 self.file.touch()
             except OSError as error:
-                log.error("SMSQUEUE_HEARTBEAT_FILE cannot be written: %s", error)
+                log.error(
+                    "SMSQUEUE_HEARTBEAT_FILE cannot be written (%s): name a file in a folder that "
+                    "is there and may be written to",
+                    error.strerror or error,
+                )
         if redis:
             with suppress(exc.QueueUnavailable):
                 self.ledger.beat(self.name, self.told)
@@ -77,7 +83,8 @@ class Pulse:
     def end(self) -> None:
         """The process ends in order."""
         if self.file is not None:
-            self.file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.file.unlink(missing_ok=True)
         with suppress(exc.QueueUnavailable):
             self.ledger.beat(self.name, None)
 

@@ -54,8 +54,10 @@ def _moving(health: Health, max_oldest: float) -> Iterator[Problem]:
         stuck = any(health.waiting[queue] for queue in idle)
         what, _, do = start_worker(*idle).partition(": ")
         yield Problem(Level.CRITICAL if stuck else Level.WARNING, what, do)
+    live = {queue for worker in health.workers if worker.alive for queue in worker.queues}
     for worker in health.workers:
-        if not worker.alive:
+        # One that others stand in for is shown among the workers: it is no problem any more.
+        if not worker.alive and not live.issuperset(worker.queues):
             what = f"worker {clean(worker.name)} was not heard of for {span(worker.ago)}"
             yield Problem(Level.WARNING, what, "was it killed? Restart it, and look into its log")
     send, watch, hook = (health.backlog[lane] for lane in ("send", "watch", "hook"))

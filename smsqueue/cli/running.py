@@ -93,7 +93,7 @@ def simulator(host: str, port: int, webhooks: tuple[str, ...], as_json: bool) ->
 
 def _webhook(text: str) -> tuple[str, str]:
     account, _, url = ("main", "", text) if text.startswith("http") else text.partition("=")
-    if not account or not url.startswith(("http://", "https://")):
+    if not account or not url.startswith(("http://", "https://")) or "," in url:
         raise click.BadParameter(
             "write it as ACCOUNT=http://host:port/PREFIX/PROVIDER", param_hint="--webhook"
         )

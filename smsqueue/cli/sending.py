@@ -126,6 +126,10 @@ def _problem(
         queue = gateway.settings.send_queue
         if not _consumed(gateway):
             return f"still queued after {timeout:g} s: {start_worker(queue)}"
+        paused = [pause.provider for pause in gateway.ledger.pauses()]
+        if paused:
+            names = ", ".join(map(clean, paused))
+            return f"still queued after {timeout:g} s, {names} is paused: smsqueue status"
         waiting = gateway.ledger.queued_triggers()[queue]
         return f"still queued after {timeout:g} s, {waiting} triggers wait: the workers are busy"
     return f"it is {state} after {timeout:g} s, and goes on by itself: {look}"

@@ -49,7 +49,12 @@ if o.well or o.pause then
     end
   end
   local ends = redis.call('HGET', pause, 'until')
-  if ends and o.delay then o.delay = math.max(o.delay, ends - NOW) end
+  if ends and o.delay then
+    local left = math.max(0, ends - NOW)
+    -- Who has just failed comes after those who wait: else it would be the next to probe, and
+    -- the next, while the provider may refuse nobody but it.
+    o.delay = math.max(o.delay, left + (o.pause and 200 + 0.2 * left or 0))
+  end
 elseif pause and redis.call('HGET', pause, 'probe') == token then
   redis.call('HDEL', pause, 'probe', 'probe_until') -- it told nothing: let another one probe
 end
@@ -135,6 +140,10 @@ elseif o.verdict == 'wait' then
   local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay or 0)
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
+  -- It is queued since it came, not since it was looked at.
+  if back == 'queued' then
+    redis.call('ZADD', key('state', back), m.since or accepted_at(id), id)
+  end
 elseif o.verdict == 'failed' then
   line('failed', nil)
   enter(id, state, 'failed', nil, o.error)

@@ -118,10 +118,11 @@ def test_a_retry_past_its_validity_expires(bench: Bench) -> None:
 def test_throttling_says_when_to_come_back(bench: Bench) -> None:
     provider = bench.add("a", exc.LimitsError(retry_after=120))
     id, other = bench.send(), bench.send()
-    assert bench.deliver(id).wait == pytest.approx(120, abs=2)
+    # It comes back after those who only wait for the pause to end.
+    assert bench.deliver(id).wait == pytest.approx(120 * 1.2, abs=2)
     look = bench.look("send", id)
     assert look is not None
-    assert look == pytest.approx(bench.now() + 120_000, abs=2000)
+    assert look == pytest.approx(bench.now() + 120_000 * 1.2, abs=2000)
     # nobody else calls it meanwhile, and nobody is charged for that
     assert bench.deliver(other).wait == pytest.approx(120, abs=2)
     assert provider.calls == [f"{id}.1"]
@@ -386,3 +387,30 @@ def test_on_send_is_called_once_with_what_the_provider_told(bench: Bench) -> Non
     assert sent[0].meta == {"price": 1}
     assert sent[0].provider == "a"
     assert sent[0].provider_options.context == {"order": 1}
+
+
+def test_who_has_just_failed_is_not_the_next_to_probe(bench: Bench) -> None:
+    """Else a message that is refused each time would keep its provider paused for all."""
+    refuse = exc.CreditError("not for this number")
+    bench.add("a", refuse, None, refuse)
+    bad, good = bench.send("bad"), bench.send("good")
+    bench.deliver(bad)
+    bench.deliver(good)
+    first, second = bench.look("send", good), bench.look("send", bad)
+    assert first is not None
+    assert second is not None
+    assert first < second
+    bench.unpause("a")
+    bench.ripe(good)
+    bench.deliver(good)
+    assert bench.state(good) == "sent"
+
+
+def test_a_message_is_queued_since_it_came_not_since_it_was_looked_at(bench: Bench) -> None:
+    bench.add("a", exc.LimitsError(retry_after=120))
+    bench.deliver(bench.send())
+    id = bench.send()
+    since = bench.redis.zscore(bench.key("state", "queued"), id)
+    bench.deliver(id)
+    assert bench.state(id) == "queued"
+    assert bench.redis.zscore(bench.key("state", "queued"), id) == pytest.approx(since, abs=5)
