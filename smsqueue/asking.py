@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from smsqueue.ledger import Ledger
 from smsqueue.masking import place_of
 from smsqueue.outcomes import FIRST_ASK, Outcome
 from smsqueue.retry import error_label
+from smsqueue.slots import Slots
 from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 
@@ -24,7 +26,24 @@ log = logging.getLogger("smsqueue.delivery")
 _LONGEST = 6 * 3600.0
 
 
-def ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcome:
+def ask(gateway: Gateway, ledger: Ledger, slots: Slots, id: str, answer: list[Any]) -> Outcome:
+    """Ask in one of the provider's slots: it may be the one that does not answer.
+
+    As :func:`_ask`, which it calls if there is a slot.
+    """
+    name = answer[1]
+    busy = slots.enter(name)
+    if busy:
+        ledger.asked(id, max(busy, 1.0))
+        return Outcome(State.UNKNOWN, wait=busy, error="ProviderBusy")
+    began = time.monotonic()
+    try:
+        return _ask(gateway, ledger, id, answer)
+    finally:
+        slots.leave(name, time.monotonic() - began, well=True)
+
+
+def _ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcome:
     """Ask once. What the provider says counts as a delivery report; if it says nothing, it is
     asked again later. Nothing is ever sent again because of it.
 
@@ -62,4 +81,6 @@ def ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcome
         return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
     status.provider, status.reference = name, message.reference
     gateway.receive_status(status)
+    # If that did not tell (a status of no known meaning, a repetition), it is asked again later.
+    ledger.asked(id, again)
     return Outcome(State.UNKNOWN, wait=0.0, error="Found")

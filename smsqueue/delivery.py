@@ -9,11 +9,11 @@ import logging
 import secrets
 import socket
 import time
-from dataclasses import replace
 from typing import Any
 
 from smsqueue.asking import ask
 from smsqueue.calling import call
+from smsqueue.claiming import Claims
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Transition
@@ -24,6 +24,7 @@ from smsqueue.outcomes import (
     Claim,
     Outcome,
     judged,
+    of_repetition,
     outcome_of,
     remedies,
     seconds_until,
@@ -64,6 +65,7 @@ class Delivery:
         self.queue = queue
         self.slots = slots
         self.worker = worker or socket.gethostname()
+        self.claims = Claims(ledger, slots, self.worker)
 
     def deliver(self, id: str) -> Outcome:
         """Do what is due for a message; harmless for any id, at any time, any number of times.
@@ -72,12 +74,14 @@ class Delivery:
             QueueUnavailable: Redis did not confirm the claim; nothing was sent.
         """
         token, began = secrets.token_hex(8), time.monotonic()
-        answer = self._claim(id, token)
+        usual = self.gateway.default_provider
+        at = (usual, self._lease(usual)) if usual is not None else None
+        answer = self.claims.claim(id, token, lease=_ROUTING + _MARGIN, usual=at)
         match answer[0]:
             case "claimed":
                 return self._claimed(Claim(id, token, began, *answer[1:]))
             case "ask":
-                return ask(self.gateway, self.ledger, id, answer[1:])
+                return ask(self.gateway, self.ledger, self.slots, id, answer[1:])
             case "early":
                 return Outcome(State.RETRYING, wait=seconds_until(int(answer[1])))
             case "expired":
@@ -91,24 +95,14 @@ class Delivery:
             case _:
                 return Outcome("gone")
 
-    def _claim(self, id: str, token: str) -> list[Any]:
-        """Most messages need no router: their attempt begins at once, if there is a slot."""
-        usual, lease = self.gateway.default_provider, _ROUTING + _MARGIN
-        if usual is None or not self.slots.take(usual):
-            return self.ledger.claim(id, token, lease=lease, worker=self.worker)
-        begun = False
-        try:
-            at = (usual, self._lease(usual))
-            answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=at)
-            begun = answer[0] == "claimed" and answer[6] == "go"
-        finally:
-            if not begun:
-                self.slots.give_back(usual)
-        return answer
-
     def _claimed(self, claim: Claim) -> Outcome:
-        attempt = claim.attempt()
         usual = self.gateway.default_provider or ""
+        try:
+            attempt = claim.attempt()
+        except BaseException:
+            if claim.begun == "go":
+                self.slots.give_back(usual)
+            raise
         if claim.begun == "go":
             return self._call_in_turn(attempt, [usual])
         if claim.begun == "paused":
@@ -127,7 +121,9 @@ class Delivery:
             decision = self.gateway.retry.decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
-            return self._settle(attempt, None, judged(decision, error, "the router"))
+            return self._settle(
+                attempt, None, judged(of_repetition(attempt, decision), error, "the router")
+            )
         return self._walk(attempt, names)
 
     def _names(self, attempt: Attempt) -> list[str]:
@@ -152,11 +148,15 @@ class Delivery:
                 # The provider is well and will soon have room: no reason to go elsewhere.
                 waits.append((busy, None))
                 break
-            verdict, number = self._begin(attempt, name)
+            verdict = ""
+            try:
+                verdict, number = self._begin(attempt, name)
+            finally:
+                if verdict != "go":
+                    self.slots.give_back(name)
             if verdict == "go":
                 attempt.made = number
                 return self._call_in_turn(attempt, names[i:])
-            self.slots.give_back(name)
             if verdict == "lost":
                 return Outcome(State.SENDING)
             waits.append((seconds_until(number), "paused"))
@@ -203,9 +203,7 @@ class Delivery:
             age=attempt.age,
             wrote=transport.written() if provider.through_http_layer else None,
         )
-        if attempt.pin and decision.verdict == "failed":
-            # The repetition was refused, but the provider may have it from an earlier attempt.
-            decision = replace(decision, verdict="unknown", elsewhere=False, hold=True)
+        decision = of_repetition(attempt, decision)
         outcome = judged(decision, error, name)
         if decision.verdict == "unknown":
             outcome |= remedies(provider)
@@ -217,11 +215,16 @@ class Delivery:
             return self._settle(attempt, name, self._not_yet(attempt, outcome, busy))
         attempt.since = time.monotonic()
         following = {"provider": rest[0], "lease": int(self._lease(rest[0]) * 1000)}
-        moved = self._settled(attempt, name, outcome | {"verdict": "retry", "next": following})
-        if moved.attempt is not None:
-            attempt.made = moved.attempt
+        begun = None
+        try:
+            moved = self._settled(attempt, name, outcome | {"verdict": "retry", "next": following})
+            begun = moved.attempt
+        finally:
+            if begun is None:
+                self.slots.give_back(rest[0])
+        if begun is not None:
+            attempt.made = begun
             return self._call_in_turn(attempt, rest)
-        self.slots.give_back(rest[0])
         if moved.state != State.SENDING:
             return outcome_of(moved, error_label(error))
         # The next one is paused. What this attempt told has been noted already.

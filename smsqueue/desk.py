@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Desk"]
 
 log = logging.getLogger(__name__)
+
+#: What can be sent again.
+_AGAIN = (State.FAILED, State.EXPIRED, State.UNDELIVERED, State.UNKNOWN)
 
 
 class Desk:
@@ -69,15 +73,23 @@ class Desk:
         self.queue.hook([event])
         return True
 
-    def requeue(self, id: str, expires: float | None = None, *, bulk: bool = False) -> bool:
+    def requeue(
+        self,
+        id: str,
+        expires: float | None = None,
+        *,
+        bulk: bool = False,
+        states: Collection[str] = _AGAIN,
+    ) -> bool:
         """Send a failed, expired, undelivered or unknown message again; False for others.
 
         Args:
             expires: New validity in minutes from now.
             bulk: It is one of many: single messages overtake it, as they do in ``send_many``.
+            states: Only if it is in one of these: it may have changed since it was looked at.
         """
-        before, publish = self.ledger.requeue(id, expires, bulk=bulk)
-        if self._known(id, before) not in ("failed", "expired", "undelivered", "unknown"):
+        before, publish = self.ledger.requeue(id, expires, bulk=bulk, states=states)
+        if self._known(id, before) not in states:
             return False
         transition(log, id, State.QUEUED, why="by an operator")
         if publish:

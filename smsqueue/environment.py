@@ -7,7 +7,9 @@ a plus.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -70,7 +72,8 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
             gateway.add_provider(name, kind, **config)
         except TypeError:
             # Without its text, which may quote the value.
-            known = ", ".join(sorted(config))
+            # Of a value that is not escaped, a part may have become a name.
+            known = ", ".join(sorted(set(config) & _parameters(kind))) or "none that it knows"
             raise SettingsError(
                 f"{variable}: {kind.__name__} does not take these arguments, or lacks one "
                 f"(given: {known})"
@@ -91,6 +94,12 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
             f"{' and '.join(found.values())}: which one is the default? Set {_DEFAULT} to "
             f"{' or '.join(found)}"
         )
+
+
+def _parameters(kind: type[Any]) -> set[str]:
+    found = (vars(each).get("__init__") for each in kind.__mro__)
+    made = (signature(each).parameters for each in found if inspect.isfunction(each))
+    return {name for names in made for name in names}
 
 
 def _read(variable: str, url: str) -> tuple[type[Any], dict[str, Any]]:

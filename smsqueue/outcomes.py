@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from smsqueue import exc, wire
@@ -22,6 +22,7 @@ __all__ = [
     "Claim",
     "Outcome",
     "judged",
+    "of_repetition",
     "outcome_of",
     "remedies",
     "seconds_until",
@@ -145,6 +146,13 @@ def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any
                 extra={"provider": name, "error_class": label},
             )
     return outcome
+
+
+def of_repetition(attempt: Attempt, decision: Decision) -> Decision:
+    """The repetition of an attempt failed, but the provider may have the message from that one."""
+    if attempt.pin and decision.verdict == "failed":
+        return replace(decision, verdict="unknown", elsewhere=False, hold=True)
+    return decision
 
 
 #: Seconds until a provider is first asked about a message that it may have.

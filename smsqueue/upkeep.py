@@ -108,4 +108,7 @@ class Upkeep:
             else:
                 pause = min(interval, _BUSY_PAUSE) if more else interval
             if self.pulse is not None:
-                self.pulse.beat(redis=well)
+                try:
+                    self.pulse.beat(redis=well)
+                except Exception as error:
+                    log.error("the heartbeat failed: %s", type(error).__name__)

@@ -50,6 +50,8 @@ class Group(click.Group):
             if type(error) is not LookupError:  # a KeyError is a mistake of ours
                 raise
             raise click.ClickException(str(error)) from None
+        except UnicodeError:  # of arguments, on their way to Redis, or of standard input
+            raise click.ClickException("an argument, or standard input, is not UTF-8") from None
         except ModuleNotFoundError as error:
             if error.name not in _OPTIONAL:
                 raise

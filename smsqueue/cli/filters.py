@@ -76,7 +76,7 @@ def filters(
         ),
         click.option(
             "--limit",
-            type=click.IntRange(min=1),
+            type=click.IntRange(min=1, max=1_000_000_000),
             default=limit,
             show_default=limit is not None,
             help="At most so many, the newest in their state.",

@@ -90,7 +90,7 @@ def requeue(
         )
 
     def again(gateway: Gateway, id: str, bulk: bool) -> bool:
-        return gateway.requeue(id, expires, bulk=bulk)
+        return gateway.requeue(id, expires, bulk=bulk, states=asked.states or _AGAIN)
 
     allowed = "only what is failed, expired, undelivered or unknown can be sent again"
     what = Act("Send again", "queued again", State.QUEUED, _AGAIN, allowed, again)

@@ -18,9 +18,9 @@ def past(context: click.Context, option: click.Parameter, text: str | None) -> d
         return None
     now = datetime.now(UTC)
     length = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
-    if length:
-        return now - timedelta(seconds=int(length[1]) * _UNITS[length[2]])
     try:
+        if length:
+            return now - timedelta(seconds=int(length[1]) * _UNITS[length[2]])
         at = datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise click.BadParameter(

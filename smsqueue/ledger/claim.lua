@@ -34,6 +34,12 @@ if not (m.state == 'sending' and m.token == token) then
     return { 'state', m.state, look or '', m.reported and 1 or '' }
   end
   local outdated = m.expires and tonumber(m.expires) <= NOW
+  if m.pin and RANK[m.reported] and (outdated or tonumber(m.pin_until) <= NOW) then
+    -- What the network said counts, now that it is not sent again.
+    redis.call('HDEL', hash, 'pin', 'pin_until')
+    enter(id, m.state, m.reported, nil)
+    return { 'state', m.reported, '', '1' }
+  end
   if m.pin and (outdated or tonumber(m.pin_until) <= NOW) then
     -- Its provider may have it from an earlier attempt: so it is not known to have expired.
     note(id, { state = 'unknown', provider = m.pin,
@@ -63,4 +69,4 @@ if ARGV[6] ~= '' and not f.pin then
   end
 end
 return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or '', begun[1], begun[2],
-         f.pin or '', f.pin_ref or '', left }
+         f.pin or '', f.pin and f.pin_ref or '', left }

@@ -6,6 +6,9 @@ local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
+-- To the microsecond, for what may happen within the same millisecond.
+local MOMENT = string.format('%.3f', clock[1] * 1000 + clock[2] / 1000)
+
 local TIMELINE_MAX = 60
 local RANK = { sent = 1, accepted = 2, expired = 3, undelivered = 4, delivered = 5 }
 local CLAIMABLE = { queued = true, scheduled = true, retrying = true }
@@ -240,7 +243,7 @@ local function begin(id, token, provider, lease)
   if ends then return { 'paused', ends } end
   local hash = key('msg', id)
   local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
-  redis.call('HSET', hash, 'provider', provider, 'calling', NOW)
+  redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT)
   redis.call('ZADD', due_key('watch'), NOW + lease, id)
   count('attempts', provider)
   note(id, { state = 'sending', provider = provider, attempt = attempt })

@@ -143,7 +143,7 @@ class Ledger(Watching):
         answer = self._scripts.run("settle", id, token, attempt, _for_lua(given))
         state, look, go, number, *events = answer
         return Transition(
-            state, int(look) if look else None, int(number) if go == "go" else None, events
+            state, int(float(look)) if look else None, int(number) if go == "go" else None, events
         )
 
     def asked(self, id: str, again: float | None) -> None:
@@ -156,10 +156,12 @@ class Ledger(Watching):
         before, event, close = self._scripts.run("cancel", id, new_id())
         return before, event, bool(close)
 
-    def requeue(self, id: str, expires: float | None, *, bulk: bool = False) -> tuple[str, bool]:
+    def requeue(
+        self, id: str, expires: float | None, *, bulk: bool = False, states: Iterable[str] = ()
+    ) -> tuple[str, bool]:
         """Send again; (state before, is it to be published). ``expires`` in minutes."""
         validity = int(expires * 60_000) if expires else ""
-        before, publish = self._scripts.run("requeue", id, validity, 1 if bulk else "")
+        before, publish = self._scripts.run("requeue", id, validity, 1 if bulk else "", *states)
         return before, bool(publish)
 
     def decide(self, id: str, state: State) -> tuple[str, bool]:
@@ -187,7 +189,7 @@ class Ledger(Watching):
             wire.clean(why),
             wire.to_json(list(done)),
         )
-        return state, int(look) if look else None
+        return state, int(float(look)) if look else None
 
     def hook_later(self, event: str, seconds: float) -> None:
         """Have a waiting event looked at in ``seconds``."""

@@ -13,8 +13,11 @@ if ARGV[8] ~= '' then
   end
 end
 
-local made = attempt and redis.call('HGET', key('msg', id), 'attempt')
-local by_reference = made and attempt >= 1 and attempt <= tonumber(made)
+local named = attempt and read(key('msg', id), 'attempt', 'provider') or {}
+local made = named.attempt and tonumber(named.attempt)
+-- The last attempt was at one provider: no other one can tell of it.
+local by_reference = made and attempt >= 1 and
+    (attempt < made or (attempt == made and named.provider == provider))
 if not by_reference then
   id, attempt = nil, nil
   for _, pid in ipairs(pids) do

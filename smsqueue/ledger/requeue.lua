@@ -1,10 +1,14 @@
 -- Sends again what an operator wants sent again: a new generation.
--- ARGV: id, validity (ms, or ''), bulk (1 or '')
+-- ARGV: id, validity (ms, or ''), bulk (1 or ''), states in which it may be (none: all of these)...
 -- Returns: state before it, or 'gone'; publish (1 or 0)
 local id = ARGV[1]
 local hash = key('msg', id)
 local m = read(hash, 'state', 'attempt')
 local again = { failed = true, expired = true, undelivered = true, unknown = true }
+if #ARGV > 3 then
+  again = {}
+  for i = 4, #ARGV do again[ARGV[i]] = true end
+end
 if not m.state then return { 'gone', 0 } end
 if not again[m.state] then return { m.state, 0 } end
 local expires = ARGV[2] ~= '' and NOW + tonumber(ARGV[2]) or nil

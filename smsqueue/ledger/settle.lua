@@ -34,14 +34,14 @@ end
 local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
 if o.well or o.pause then
   local p = read(pause, 'since', 'times')
-  if calling >= tonumber(p.since or 0) then
+  if calling > tonumber(p.since or 0) then
     if o.well then
       redis.call('DEL', pause)
       redis.call('SREM', key('pauses'), o.provider)
     else
       local times = tonumber(p.times or 0)
       local ends = NOW + math.min(o.pause * 2 ^ times, math.max(o.pause, o.pause_max))
-      redis.call('HSET', pause, 'until', ends, 'since', NOW, 'times', times + 1, 'error', o.error)
+      redis.call('HSET', pause, 'until', ends, 'since', MOMENT, 'times', times + 1, 'error', o.error)
       redis.call('HDEL', pause, 'probe', 'probe_until')
       redis.call('EXPIRE', pause, 86400)
       redis.call('SADD', key('pauses'), o.provider)
@@ -53,7 +53,7 @@ if o.well or o.pause then
     local left = math.max(0, ends - NOW)
     -- Who has just failed comes after those who wait: else it would be the next to probe, and
     -- the next, while the provider may refuse nobody but it.
-    o.delay = math.max(o.delay, left + (o.pause and 200 + 0.2 * left or 0))
+    o.delay = math.max(o.delay, left + (o.pause and math.floor(200 + 0.2 * left) or 0))
   end
 elseif pause and redis.call('HGET', pause, 'probe') == token then
   redis.call('HDEL', pause, 'probe', 'probe_until') -- it told nothing: let another one probe
@@ -69,7 +69,11 @@ if o.verdict == 'sent' then
 end
 
 local ours = m.token == token and made == attempt
-if not ours or (m.state ~= 'sending' and m.state ~= 'unknown' and o.verdict ~= 'sent') then
+-- What a repetition was told, once nobody is bound to its provider any more, says nothing of the
+-- attempt that it repeated.
+local repeated = m.state == 'unknown' and m.pin_ref and tonumber(m.pin_ref) < attempt
+if not ours or (o.verdict ~= 'sent' and
+    (repeated or (m.state ~= 'sending' and m.state ~= 'unknown'))) then
   note(id, { state = m.state, why = 'late outcome: ' .. o.verdict, provider = o.provider,
              attempt = attempt, error = o.error, code = o.code })
   return { m.state, '', '', '', unpack(events) }
@@ -81,7 +85,7 @@ if o.error and string.sub(m.settled or '', 1, #same) ~= same then
 end
 redis.call('HSET', hash, 'settled', mark)
 redis.call('HDEL', hash, 'calling')
-if calling > 0 then redis.call('HSET', hash, 'called', calling) end
+if calling > 0 then redis.call('HSET', hash, 'called', math.floor(calling)) end
 local reported = redis.call('HGET', hash, 'reported') or nil
 local state = redis.call('HGET', hash, 'state')
 
@@ -117,6 +121,10 @@ elseif RANK[reported] and o.verdict ~= 'wait' and not
   enter(id, state, reported, report_look(reported, m.report))
 elseif o.verdict == 'retry' and o.next then
   tries()
+  if state == 'unknown' then
+    enter(id, state, 'sending', NOW + o.next.lease)
+    redis.call('HDEL', hash, 'pin_ref')
+  end
   note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
              error = o.error, code = o.code })
   local go = begin(id, token, o.next.provider, o.next.lease)
@@ -154,7 +162,7 @@ else
   line('unknown', nil)
   uncertain(id, state, o.error, o.ask)
 end
-if o.verdict == 'sent' or o.verdict == 'failed' then
+if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.verdict == 'retry') then
   redis.call('HDEL', hash, 'pin', 'pin_until', 'pin_ref')
 end
 local now = redis.call('HGET', hash, 'state')

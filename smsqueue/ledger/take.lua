@@ -4,7 +4,9 @@
 -- Returns: id, attempts so far, id, attempts, ...
 local lane, quota = ARGV[1], tonumber(ARGV[2])
 local queued = redis.call('LLEN', lane == 'hook' and HOOK_QUEUE or SEND_QUEUE)
-local free = math.min(quota, (lane == 'hook' and WATERMARK or BULK_WATERMARK) - queued)
+-- Questions leave room for what is to be sent: they may be many, and their provider slow.
+local most = { hook = WATERMARK, ask = math.ceil(BULK_WATERMARK / 2) }
+local free = math.min(quota, (most[lane] or BULK_WATERMARK) - queued)
 if free <= 0 then return {} end
 local passed = tonumber(redis.call('GET', key('passed')) or 0)
 local due, taken = due_key(lane), {}

@@ -67,7 +67,7 @@ class PlivoProvider(AccountProvider):
         auth_id: str,
         auth_token: Secrets,
         powerpack: str | None = None,
-        v2: bool = True,
+        v2: bool = False,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=auth_token, **config)

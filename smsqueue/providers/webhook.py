@@ -67,6 +67,7 @@ def wrap(provider: IProvider, max_bytes: int) -> Blueprint:
     parent.register_error_handler(QueueUnavailable, around.not_recorded)
     parent.register_error_handler(PermissionError, around.refused)
     parent.register_error_handler(ValueError, around.refused)
+    parent.register_error_handler(RecursionError, around.refused)  # JSON nested too deeply
     parent.register_error_handler(Exception, around.failed)
     parent.register_blueprint(views)
     return parent

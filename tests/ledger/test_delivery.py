@@ -262,7 +262,7 @@ def test_a_probe_that_fails_lengthens_the_pause(bench: Bench) -> None:
     for _ in range(4):
         bench.deliver(bench.send())
         until = int(bench.redis.hget(bench.key("pause", "a"), "until") or 0)
-        since = int(bench.redis.hget(bench.key("pause", "a"), "since") or 0)
+        since = float(bench.redis.hget(bench.key("pause", "a"), "since") or 0)
         waits.append(until - since)
         bench.unpause("a")
     assert waits == [1000, 2000, 4000, 8000]

@@ -248,21 +248,23 @@ def test_an_example_of_version_3() -> None:
 
 
 def test_version_2() -> None:
-    assert post(signed_v2(STATUS))[0] == 200
-    assert post(signed_v2(STATUS, main=True))[0] == 200
-    assert post(signed_v2(STATUS, "another")) == (403, [])
-    assert post(signed_v2(STATUS.replace("status", "im"))) == (403, [])
+    assert post(signed_v2(STATUS), v2=True)[0] == 200
+    assert post(signed_v2(STATUS, main=True), v2=True)[0] == 200
+    assert post(signed_v2(STATUS, "another"), v2=True) == (403, [])
+    assert post(signed_v2(STATUS.replace("status", "im")), v2=True) == (403, [])
     assert post(signed_v2(STATUS) | {"X-Plivo-Signature-V2-Nonce": "1"}) == (403, [])
 
 
-def test_version_2_can_be_turned_off() -> None:
-    assert post(signed_v2(STATUS), v2=False) == (403, [])
-    assert post(v3(), v2=False)[0] == 200
+def test_version_2_has_to_be_asked_for() -> None:
+    """It signs no fields: who has seen one webhook could write any other."""
+    assert post(signed_v2(STATUS)) == (403, [])
+    assert post(signed_v2(STATUS), FORM | {"Status": "failed"}) == (403, [])
+    assert post(v3())[0] == 200
 
 
 def test_version_2_does_not_help_a_wrong_version_3() -> None:
     wrong = v3(token="another")
-    assert post(signed_v2(STATUS) | wrong) == (403, [])
+    assert post(signed_v2(STATUS) | wrong, v2=True) == (403, [])
 
 
 def test_several_signatures_in_one_header_and_the_main_accounts() -> None:
@@ -295,7 +297,7 @@ def test_tokens_rotate() -> None:
     assert post(v3(), auth_token=["new", TOKEN])[0] == 200
     assert post(v3(token="new"), auth_token=["new", TOKEN])[0] == 200
     assert post(v3(), auth_token=["new"]) == (403, [])
-    assert post(signed_v2(STATUS, "new"), auth_token=["new", TOKEN])[0] == 200
+    assert post(signed_v2(STATUS, "new"), auth_token=["new", TOKEN], v2=True)[0] == 200
     with Stub(GOOD) as stub:
         _, provider, _ = made(EXAMPLES, stub.url, auth_token=["new", TOKEN])
         provider.send(message())

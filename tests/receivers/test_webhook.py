@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask, abort
+from flask import Blueprint, Flask, abort, request
 from flask.testing import FlaskClient
 
 from smsqueue import exc
 from smsqueue.gateway import Gateway
 from smsqueue.messages import IncomingMessage
+from smsqueue.providers.base import IProvider
 from smsqueue.providers.webhook import wrap
 from tests.receivers.plugin import HELLO, NUMBER, TEXT, Heard
 
@@ -216,3 +217,17 @@ def test_an_incoming_message_keeps_what_the_provider_told(
     gateway.onReceive += got.append
     client.post("/s3cret/main/im", json=HELLO)
     assert (got[0].src, got[0].body, got[0].provider) == ("15551234567", "hunter2", "main")
+
+
+def test_a_document_that_is_nested_too_deeply_is_the_senders_fault() -> None:
+    gateway = Gateway(eager=True)
+    gateway.add_provider("main", _Deep)
+    client = gateway.receiver_blueprints_register(Flask("app")).test_client()
+    assert client.post("/main/im", data=b"[" * 100_000).status_code == 400
+
+
+class _Deep(IProvider):
+    def make_receiver_blueprint(self) -> Blueprint:
+        views = Blueprint("deep", __name__)
+        views.post("/im")(lambda: str(request.get_json(force=True)))
+        return views

@@ -70,6 +70,7 @@ def test_the_default_may_be_one_of_the_modules() -> None:
         (f"twilio://{SID}:secret-word@default?read_timeout=soon", "read_timeout cannot be read"),
         ("log://user:secret-word@default", "takes no user and password"),
         ("twilio://a:secret-word@[::1", "cannot be read"),
+        (f"twilio://{SID}:tok@default?from=1&secret-word", "does not take these arguments"),
         (f"twilio://{SID}:secret-word@default?ignore=colour", "ValueError: 'colour'"),
     ],
 )

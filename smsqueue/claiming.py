@@ -1,0 +1,64 @@
+"""Claiming messages, and giving back what was claimed without our hearing of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smsqueue import exc
+from smsqueue.ledger import Ledger
+from smsqueue.slots import Slots
+from smsqueue.states import State
+
+__all__ = ["Claims"]
+
+
+class Claims:
+    """The claims of one worker process."""
+
+    def __init__(self, ledger: Ledger, slots: Slots, worker: str) -> None:
+        self.ledger = ledger
+        self.slots = slots
+        self.worker = worker
+        #: Tokens by id of claims whose answer was lost.
+        self._unsure: dict[str, str] = {}
+
+    def claim(
+        self, id: str, token: str, *, lease: float, usual: tuple[str, float] | None
+    ) -> list[Any]:
+        """Claim a message; see claim.lua for the answers. With "go" the slot at ``usual`` is held.
+
+        Args:
+            usual: Provider of the messages that need no router, most of them: their attempt begins
+                in the same step, if there is a slot. And the lease of a call there.
+        """
+        self.release()
+        if usual is None or not self.slots.take(usual[0]):
+            return self.ledger.claim(id, token, lease=lease, worker=self.worker)
+        begun = False
+        try:
+            answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=usual)
+            begun = answer[0] == "claimed" and answer[6] == "go"
+        except exc.LedgerError:
+            raise
+        except exc.QueueUnavailable:
+            # An attempt may have begun all the same, which nobody makes.
+            self._unsure[id] = token
+            self.release()
+            raise
+        finally:
+            if not begun:
+                self.slots.give_back(usual[0])
+        return answer
+
+    def release(self) -> None:
+        """Give back what was begun by claims whose answer was lost: nobody was called for it."""
+        for id, token in list(self._unsure.items()):
+            try:
+                record = self.ledger.read(id)
+                if record is not None and record.state in (State.SENDING, State.UNKNOWN):
+                    why = {"verdict": "retry", "delay": 0, "why": "its claim was not confirmed"}
+                    # Has effect only if the claim is this one.
+                    self.ledger.settle(id, token, record.attempts, why)
+            except exc.QueueUnavailable:
+                return
+            self._unsure.pop(id, None)
