@@ -263,9 +263,9 @@ def test_a_probe_that_fails_lengthens_the_pause(bench: Bench) -> None:
         bench.deliver(bench.send())
         until = int(bench.redis.hget(bench.key("pause", "a"), "until") or 0)
         since = float(bench.redis.hget(bench.key("pause", "a"), "since") or 0)
-        waits.append(until - since)
+        waits.append(round((until - since) / 1000))
         bench.unpause("a")
-    assert waits == [1000, 2000, 4000, 8000]
+    assert waits == [1, 2, 4, 8]
     assert len(provider.calls) == 4
 
 
