@@ -106,7 +106,7 @@ class Delivery:
         if claim.begun == "go":
             return self._call_in_turn(attempt, [usual])
         if claim.begun == "paused":
-            return self._wait(attempt, usual, seconds_until(int(claim.number)), "paused")
+            return self._wait(attempt, usual, int(claim.number) / 1000, "paused")
         try:
             names = self._names(attempt)
         except Exception as error:  # the router is the application's: whatever it raises
@@ -159,7 +159,7 @@ class Delivery:
                 return self._call_in_turn(attempt, names[i:])
             if verdict == "lost":
                 return Outcome(State.SENDING)
-            waits.append((seconds_until(number), "paused"))
+            waits.append((number / 1000, "paused"))
         wait, why = min(waits, key=lambda each: each[0])
         if otherwise is not None:
             outcome = self._not_yet(attempt, otherwise, wait)

@@ -63,7 +63,7 @@ class Claim(NamedTuple):
     since: Any
     #: Of an attempt at the usual provider: "go", "paused" or "".
     begun: str
-    #: Its number, or until when the provider is paused.
+    #: Its number, or for how many ms the provider is paused.
     number: Any
     #: The one provider that it may go to, as that may have it already; "": any.
     pin: str

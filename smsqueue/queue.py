@@ -58,6 +58,8 @@ def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
         | {"global_keyprefix": settings.broker_prefix},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        # A Redis that is full or read-only for a while ends no worker.
+        "broker_channel_error_retry": True,
         "broker_pool_limit": 32,
         "broker_pool_acquire_timeout": 1.0,
         "task_default_queue": settings.send_queue,

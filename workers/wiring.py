@@ -22,6 +22,7 @@ from smsqueue.queue import Queue, celery_config
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.slots import Slots
 from smsqueue.upkeep import Upkeep
+from workers.channel import survive_lost_connections
 from workers.tasks import register
 
 __all__ = ["create_worker"]
@@ -42,6 +43,7 @@ def create_worker(settings: Settings | None = None) -> Celery:
         settings = settings or Settings()
     except SettingsError as error:
         sys.exit(f"smsqueue: {error}")
+    survive_lost_connections()
     app: Any = Celery("smsqueue", set_as_current=False)
     app.config_from_object(celery_config(settings, worker=True))
     names = (settings.send_queue, settings.hook_queue)

@@ -1,6 +1,6 @@
 -- Begins an attempt at a provider under a claim. Repeating it returns the first answer.
 -- ARGV: id, token, provider, lease (ms), attempt (the number that it would be)
--- Returns: 'go', attempt | 'paused', until | 'lost' (the claim is no longer ours)
+-- Returns: 'go', attempt | 'paused', ms that are left of it | 'lost' (the claim is no longer ours)
 local id, token, provider, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local m = read(key('msg', id), 'state', 'token', 'attempt', 'provider', 'calling')
 if m.state ~= 'sending' or m.token ~= token then return { 'lost' } end

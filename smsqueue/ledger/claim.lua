@@ -3,7 +3,7 @@
 -- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out),
 --       provider of messages that need no router ('': do not begin), lease at that provider (ms)
 -- Returns: 'claimed', data, attempts, tries, now, since (or ''), 'go' | 'paused' | '' (not begun),
---          attempt or until, provider that it is bound to (or ''), the attempt that it repeats (or ''),
+--          attempt or ms that the pause lasts, provider that it is bound to (or ''), the attempt that it repeats (or ''),
 --          ms that are left of its validity (or '') |
 --          'ask', data, provider, attempt, when it was made, how often it was asked | 'early', not_before | 'expired', event or '' |
 --          'state', state, next look or '', whether a report made it so (1 or '') | 'gone'
@@ -68,5 +68,5 @@ if ARGV[6] ~= '' and not f.pin then
     begun = f.calling and { 'go', f.attempt } or begin(id, token, ARGV[6], tonumber(ARGV[7]))
   end
 end
-return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or '', begun[1], begun[2],
+return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or accepted_at(id), begun[1], begun[2],
          f.pin or '', f.pin and f.pin_ref or '', left }

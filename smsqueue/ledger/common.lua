@@ -240,7 +240,7 @@ end
 -- when the provider may have the message, until the attempt is settled.
 local function begin(id, token, provider, lease)
   local ends = paused_until(provider, token, lease)
-  if ends then return { 'paused', ends } end
+  if ends then return { 'paused', math.max(0, ends - NOW) } end
   local hash = key('msg', id)
   local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
   redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT)

@@ -133,7 +133,7 @@ class Ledger(Watching):
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
     ) -> tuple[str, int]:
-        """Begin an attempt: ('go', attempt) | ('paused', until in ms) | ('lost', 0)."""
+        """Begin an attempt: ('go', attempt) | ('paused', ms that are left) | ('lost', 0)."""
         answer = self._scripts.run("begin", id, token, provider, int(lease * 1000), attempt)
         return answer[0], int(answer[1]) if len(answer) > 1 else 0
 

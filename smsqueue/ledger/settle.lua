@@ -13,7 +13,7 @@
 --   well      the provider works: end its pause
 --   event     id for the event that this makes; sent  its data, if onSend is to run
 --   next      {provider, lease}                    call this one under the same claim
--- Returns: state, next look, 'go' | 'paused' | '' , attempt or until, events to publish...
+-- Returns: state, next look, 'go' | 'paused' | '' , attempt or ms that the pause lasts, events to publish...
 local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local o = cjson.decode(ARGV[4])
 local hash = key('msg', id)
@@ -26,7 +26,7 @@ local mark = token .. '.' .. attempt .. '.' .. o.verdict .. (o.next and '.next' 
 if m.settled == mark then
   if not o.next or m.state ~= 'sending' then return { m.state, '', '', '' } end
   if made > attempt then return { m.state, '', 'go', made } end
-  return { m.state, '', 'paused', NOW }
+  return { m.state, '', 'paused', 0 }
 end
 
 -- The provider's health is news whoever owns the message by now; but calls that began before
@@ -114,8 +114,8 @@ if o.verdict == 'sent' then
     enter(id, state, best, report_look(best, m.report))
     if best == 'delivered' then observe('delivered', o.provider, 0) end
   end
-elseif RANK[reported] and o.verdict ~= 'wait' and not
-    (o.verdict == 'retry' and (reported == 'expired' or reported == 'undelivered')) then
+elseif RANK[reported] and not ((o.verdict == 'retry' or o.verdict == 'wait') and
+    (reported == 'expired' or reported == 'undelivered')) then
   -- The network has it, whatever we heard of the attempt.
   line(reported, nil)
   enter(id, state, reported, report_look(reported, m.report))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -259,3 +260,16 @@ def test_no_heartbeat_ends_upkeep(bench: Bench) -> None:
     alive = bench.upkeep._thread.is_alive()
     bench.upkeep.stop()
     assert alive
+
+
+def test_a_sender_whose_clock_is_two_days_behind(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of a message is counted by Redis's clock."""
+    bench.add("a", exc.ServerError("busy"))
+    now = time.time_ns()
+    with monkeypatch.context() as patched:
+        patched.setattr("smsqueue.ids.time.time_ns", lambda: now - 2 * 86400 * 10**9)
+        id = bench.send()
+    bench.deliver(id)
+    assert bench.state(id) == "retrying"

@@ -1,0 +1,1 @@
+"""What one would write without smsqueue, put through the same faults as smsqueue."""

@@ -1,0 +1,69 @@
+"""What a test can do to a rig's processes and connections."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from smsqueue import Gateway
+from smsqueue.stack import Process, RedisServer
+from tests.chaos.proxy import Proxy, Rule
+
+__all__ = ["Faults"]
+
+
+class Faults:
+    """The part of the rig that breaks things."""
+
+    redis: RedisServer
+    proxy: Proxy
+    gateway: Gateway
+    points: Path
+    hit: int
+
+    def kill(self, process: Process) -> None:
+        self.hit += 1
+        process.stop(signal.SIGKILL)
+
+    def kill_redis(self, away: float = 0.5) -> None:
+        """Kill Redis, and start it again on its AOF."""
+        self.redis.process.stop(signal.SIGKILL)
+        time.sleep(away)
+        self.redis.start()
+
+    @contextlib.contextmanager
+    def frozen(self, process: Process) -> Any:
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            if process.alive:
+                os.kill(process.pid, signal.SIGCONT)
+
+    def arm(self, moment: str, signum: int = signal.SIGKILL) -> None:
+        """The next worker that comes to this moment gets the signal."""
+        self.hit += 1
+        for done in self.points.glob(f"{moment}.*.done"):
+            done.unlink()
+        draft = self.points / f".{moment}"
+        draft.write_text(str(int(signum)))
+        draft.rename(self.points / moment)
+
+    def reached(self, moment: str) -> int:
+        """Process id of the worker that came to an armed moment last; 0: none did yet."""
+        if (self.points / moment).exists():
+            return 0
+        done = sorted(self.points.glob(f"{moment}.*.done"), key=lambda p: p.stat().st_mtime_ns)
+        return int(done[-1].name.split(".")[-2]) if done else 0
+
+    def script(self, name: str) -> bytes:
+        """How a command that runs this script is known on the wire."""
+        sha: str = self.gateway.ledger._scripts._script(name).sha
+        return sha.encode()
+
+    def cut(self, script: str, **options: Any) -> Rule:
+        return self.proxy.cut(self.script(script), **options)

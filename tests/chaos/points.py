@@ -1,0 +1,86 @@
+"""Named moments at which a worker can be told to kill (or stop) itself, once.
+
+A moment is armed by a file of its name in the folder; it holds the signal's number. Whichever
+process comes there first removes the file and gets the signal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smsqueue.ledger import Ledger
+from tests.chaos.provider import ChaosProvider
+
+__all__ = ["MOMENTS", "here", "install"]
+
+#: What a worker does between taking a trigger and acknowledging it, in order.
+MOMENTS = {
+    "claim": ("claim-before", "claim-after", "begin-before", "begin-after"),
+    "call": ("call-before", "call", "settle-before", "settle-after"),
+    "route": ("next-before", "next-after"),
+    "upkeep": ("sweep-after", "take-before", "take-after"),
+    "hook": ("hook-claim-after", "hook", "hook-settle-before", "hook-settle-after"),
+}
+
+_folder = Path(os.environ.get("CHAOS_POINTS", "/nonexistent"))
+
+
+def here(moment: str) -> None:
+    """Die here if that was ordered."""
+    path = _folder / moment
+    try:
+        number = int(path.read_text())
+        path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    (_folder / f"{moment}.{os.getpid()}.done").touch()
+    os.kill(os.getpid(), number)
+    if number == signal.SIGKILL:
+        time.sleep(60)
+
+
+def _around(owner: type, name: str, moment: Callable[..., str]) -> None:
+    inner = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        called = moment(*args)
+        here(f"{called}-before")
+        answer = inner(*args, **options)
+        here(f"{called}-after")
+        return answer
+
+    setattr(owner, name, wrapped)
+
+
+def _settle(ledger: Any, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> str:
+    return "next" if outcome.get("next") else "settle"
+
+
+def _during_the_call() -> None:
+    inner = ChaosProvider.send
+
+    def wrapped(self: Any, message: Any) -> Any:
+        here("call-before")
+        if message.body.startswith("slow"):
+            timer = threading.Timer(0.1, here, ("call",))  # the stub holds it for longer
+            timer.daemon = True
+            timer.start()
+        return inner(self, message)
+
+    ChaosProvider.send = wrapped  # type: ignore[method-assign]
+
+
+def install() -> None:
+    """Put the moments into this process."""
+    _during_the_call()
+    _around(Ledger, "settle", _settle)
+    for name in ("claim", "begin", "sweep", "take"):
+        _around(Ledger, name, lambda *args, n=name: n)
+    _around(Ledger, "hook_claim", lambda *args: "hook-claim")
+    _around(Ledger, "hook_settle", lambda *args: "hook-settle")

@@ -1,0 +1,231 @@
+"""Everything that a gateway needs, as real processes that a test may kill, freeze and cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from smsqueue import Gateway, Settings
+from smsqueue.stack import Process, RedisServer, free_port
+from tests.chaos.faults import Faults
+from tests.chaos.load import Book
+from tests.chaos.proxy import Proxy
+from tests.chaos.records import Record, read_lines, records
+
+__all__ = ["ROOT", "SLOTS", "Rig", "until"]
+
+ROOT = Path(__file__).parents[2]
+SLOTS = 8
+#: Seconds after which something counts as stuck.
+PATIENCE = 900.0 if os.environ.get("CHAOS_ROUNDS") else 120.0
+
+_TIMES = {
+    "SMSQUEUE_GRACE": "1.5",
+    "SMSQUEUE_UPKEEP_INTERVAL": "0.1",
+    "SMSQUEUE_PARK_WAIT": "1",
+    "SMSQUEUE_HOOK_LEASE": "3",
+    "SMSQUEUE_CONCURRENCY": str(SLOTS),
+}
+
+
+def until(condition: Callable[[], object], seconds: float = PATIENCE, what: str = "it") -> None:
+    """Wait until a condition holds; the bound is one that no healthy run comes near."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds:.0f} s"
+        time.sleep(0.03)
+
+
+class Rig(Faults):
+    """Redis behind a proxy, a provider, worker processes. A context manager.
+
+    Args:
+        seed: Of everything that is random in a test; printed when an invariant is broken.
+        redis_options: More options of redis-server.
+        environment: More variables for workers, receivers and the gateway of the test.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int = 0,
+        workers: int = 2,
+        redis_options: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.folder, self.wanted = folder, workers
+        self.reseed(seed)
+        self.redis = RedisServer(folder, "--appendfsync", "always", *redis_options)
+        self.proxy = Proxy(self.redis.port)
+        stub = free_port()
+        self.stub_url, self.stub_file = f"http://127.0.0.1:{stub}", folder / "stub.jsonl"
+        self.heard_file, self.points = folder / "heard.jsonl", folder / "points"
+        self.points.mkdir()
+        self._stub = self._python(
+            "stub", "-m", "tests.chaos.stub", str(stub), str(self.stub_file), PYTHONPATH=str(ROOT)
+        )
+        self.given = environment or {}
+        self.workers: list[Process] = []
+        self.receivers: Process | None = None
+        self.book = Book()
+        #: Attempts in flight at a fault may end unknown: how many processes were hit so far.
+        self.hit = 0
+        #: The last check of the invariants found them all kept.
+        self.clean = False
+        self._started = 0
+
+    def reseed(self, seed: int) -> None:
+        self.seed, self.dice = seed, random.Random(seed)
+
+    def __enter__(self) -> Rig:
+        try:
+            self.proxy.start()
+            self.redis.start()
+            self._stub.start(lambda: self.stub_file.exists())
+            self.environment = _TIMES | {
+                "PYTHONPATH": str(ROOT),
+                "PYTHONUNBUFFERED": "1",
+                "SMSQUEUE_REDIS_URL": f"redis://127.0.0.1:{self.proxy.port}/0",
+                "SMSQUEUE_NAMESPACE": "chaos",
+                "SMSQUEUE_GATEWAY": "tests.chaos.app:gateway",
+                "SMSQUEUE_RECEIVER_PREFIX": "hidden",
+                "SMSQUEUE_EAGER": "0",
+                "CHAOS_PROVIDERS": "a,b",
+                "CHAOS_STUB": self.stub_url,
+                "CHAOS_POINTS": str(self.points),
+                "CHAOS_HEARD": str(self.heard_file),
+                **self.given,
+            }
+            self.settings = Settings.from_mapping(self.environment)
+            #: Sends through the proxy; ``direct`` looks, and is hit by no fault but Redis's own.
+            self.gateway = Gateway(self.settings)
+            self.direct = redis.Redis.from_url(self.redis.url, decode_responses=True)
+            self.heal()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self.gateway.close()
+            self.direct.close()
+        for process in (*self.workers, self.receivers, self._stub, self.redis.process):
+            if process is not None:
+                process.stop(signal.SIGKILL)
+        self.proxy.stop()
+
+    # --- processes -----------------------------------------------------------------------------
+
+    def _python(self, name: str, *arguments: str, **environment: str) -> Process:
+        log = self.folder / f"{name}.log"
+        return Process(
+            name,
+            [sys.executable, *arguments],
+            log,
+            environment=environment,
+            folder=self.folder,
+        )
+
+    def start_workers(self, count: int, **environment: str) -> list[Process]:
+        """Start some together, and wait until they work."""
+        made = []
+        for _ in range(count):
+            self._started += 1
+            name = f"worker{self._started}"
+            command = ["-m", "celery", "-A", "workers", "worker", "-l", "INFO", "-n", f"{name}@c"]
+            command += ["--without-gossip", "--without-mingle"]
+            made.append(self._python(name, *command, **(self.environment | environment)))
+            made[-1].start(lambda: True)
+        self.workers += made
+        for worker in made:
+            until(lambda w=worker: not w.alive or " ready." in w.tail(10_000), what=worker.name)
+            assert worker.alive, worker.tail()
+        return made
+
+    def start_receivers(self) -> str:
+        """Start the receivers; their address, with the prefix."""
+        port = free_port()
+        bind = ["-k", "gthread", "--threads", "8", "-b", f"127.0.0.1:{port}"]
+        command = ["-m", "gunicorn", *bind, "receivers:create_app()"]
+        environment = self.environment | {"HOME": str(self.folder)}
+        self.receivers = self._python("receivers", *command, **environment)
+        self.receivers.start(lambda: "Listening at" in (self.receivers or self._stub).tail(1000))
+        return f"http://127.0.0.1:{port}/hidden"
+
+    def celery(self, *arguments: str) -> str:
+        """What a celery command says."""
+        command = [sys.executable, "-m", "celery", "-A", "workers", *arguments]
+        done = subprocess.run(
+            command,
+            env=os.environ | self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout
+
+    def heal(self) -> None:
+        """Have as many workers as wanted; those that died stay dead."""
+        self.workers = [worker for worker in self.workers if worker.alive]
+        self.start_workers(self.wanted - len(self.workers))
+
+    def survived(self) -> bool:
+        """All workers live that nobody killed: trouble with Redis ends none."""
+        dead = [worker for worker in self.workers if not worker.alive]
+        assert not dead, "\n".join(worker.tail(40) for worker in dead)
+        return True
+
+    # --- looking -------------------------------------------------------------------------------
+
+    def asked(self) -> list[dict[str, Any]]:
+        """Every request that the provider got, in order."""
+        return read_lines(self.stub_file)
+
+    def heard(self) -> list[dict[str, Any]]:
+        """Every call of a handler, in order."""
+        return read_lines(self.heard_file)
+
+    def records(self) -> dict[str, Record]:
+        return records(self.direct, self.settings.namespace)
+
+    def key(self, *parts: str) -> str:
+        return ":".join((self.settings.namespace, *parts))
+
+    def open(self) -> int:
+        """Messages and events that somebody must still do something about."""
+        states = ("queued", "scheduled", "retrying", "sending", "waiting", "parked", "running")
+        return sum(int(self.direct.zcard(self.key("state", s))) for s in states)
+
+    def _quiet(self) -> bool:
+        """Nothing is under way, and for a second nobody has come back with a late outcome."""
+        before = self.direct.hgetall(self.key("counts"))
+        if self.open():
+            return False
+        time.sleep(1)
+        return not self.open() and before == self.direct.hgetall(self.key("counts"))
+
+    def settle(self, seconds: float = PATIENCE) -> None:
+        """Wait until nothing is under way any more."""
+        try:
+            until(self._quiet, seconds, "the end of all messages")
+        except AssertionError as error:
+            counts = {k: v for k, v in self.gateway.ledger.counts().items() if v}
+            logs = "\n".join(worker.tail(8) for worker in self.workers)
+            raise AssertionError(f"{error}: {counts} (seed {self.seed})\n{logs}") from None

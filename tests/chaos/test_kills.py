@@ -1,0 +1,36 @@
+"""kill -9 of workers: at every moment between a trigger and its acknowledgement, and at random."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.chaos.invariants import check
+from tests.chaos.load import CALM, Load, reach
+from tests.chaos.points import MOMENTS
+from tests.chaos.rig import Rig, until
+
+#: So that each moment comes.
+_TEXTS = {"call": {"slow": 1}, "route": {"busy accept": 1}}
+
+
+@pytest.mark.parametrize("moments", MOMENTS)
+def test_a_worker_is_killed_at_a_moment(rig: Rig, moments: str) -> None:
+    for moment in MOMENTS[moments]:
+        before = {worker.pid for worker in rig.workers}
+        assert reach(rig, moment, texts=_TEXTS.get(moments, CALM)) in before
+        until(lambda m=moment: not all(w.alive for w in rig.workers), what=f"death at {moment}")
+        rig.heal()
+    rig.settle()
+    check(rig)
+
+
+def test_workers_are_killed_at_random(rig: Rig, seed: int, size: int) -> None:
+    with Load(rig, size, texts=CALM, seconds=size / 60) as load:
+        while load.running:
+            time.sleep(rig.dice.uniform(0.2, 1.5))
+            rig.kill(rig.dice.choice(rig.workers))
+            rig.heal()
+    rig.settle()
+    check(rig)
