@@ -13,14 +13,22 @@ from smsqueue.cli.webhooks import receives
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
 from smsqueue.providers.base import IProvider
+from smsqueue.providers.known import names
 
 __all__ = ["class_of", "providers"]
 
 
 @click.command()
+@click.option("--installed", is_flag=True, help="The names of all that could be added instead.")
 @json_option
-def providers(as_json: bool) -> None:
+def providers(installed: bool, as_json: bool) -> None:
     """Show the providers of the gateway that SMSQUEUE_GATEWAY names, and how they fare."""
+    if installed:
+        if as_json:
+            show_json({"installed": names()})
+        else:
+            click.echo("\n".join(names()))
+        return
     with opened() as desk:
         gateway = loaded(desk.settings)
         pauses = {pause.provider: pause for pause in desk.ledger.pauses()}

@@ -227,3 +227,9 @@ def test_providers(run, run_json, app, make) -> None:
     assert one["paused"]["do"] == "top up the account"
     assert two["paused"] is None
     assert "SMSQUEUE_GATEWAY is not set" in run("providers", code=1).stderr
+
+
+def test_the_providers_that_are_installed(run, run_json) -> None:
+    told = run_json("providers", "--installed")["installed"]
+    assert {"twilio", "vonage", "forward-client", "log"} <= set(told)
+    assert run("providers", "--installed").stdout.split() == told
