@@ -113,13 +113,17 @@ def test_a_unit_starts_what_compose_starts(name: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"  # a folder without blanks, wherever the environment is
+    programs.symlink_to(Path(sys.executable).parent)
+    units = tmp_path / "units"
+    units.mkdir()
     for each in UNITS.iterdir():
         # A template needs an instance, and a program has to be there.
         instance = "send" if "alive" in each.name else "8000"
         text = each.read_text("utf-8")
-        text = text.replace("/opt/smsqueue/bin", str(Path(sys.executable).parent))
-        (tmp_path / each.name.replace("@", f"@{instance}")).write_text(text)
-    files = sorted(map(str, tmp_path.iterdir()))
+        text = text.replace("/opt/smsqueue/bin", str(programs))
+        (units / each.name.replace("@", f"@{instance}")).write_text(text)
+    files = sorted(map(str, units.iterdir()))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *files], capture_output=True, text=True
     )
