@@ -54,7 +54,7 @@ def _ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcom
         QueueUnavailable: what the provider said was not recorded; it is asked again.
     """
     data, name, attempt, called, asked = answer
-    again: float | None = min(FIRST_ASK * 4 ** (int(asked) - 1), _LONGEST)
+    again = min(FIRST_ASK * 4 ** (int(asked) - 1), _LONGEST)
     message = wire.load_outgoing(id, json.loads(data))
     message.provider = name
     message.reference = message.dedup_key = f"{id}.{attempt}"

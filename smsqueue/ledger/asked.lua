@@ -1,7 +1,7 @@
 -- A provider that was asked about an uncertain message does not know it (yet).
--- ARGV: id, ms until it is asked again ('': it is not)
+-- ARGV: id, ms until it is asked again
 local id = ARGV[1]
-if redis.call('HGET', key('msg', id), 'state') == 'unknown' and ARGV[2] ~= '' then
+if redis.call('HGET', key('msg', id), 'state') == 'unknown' then
   redis.call('ZADD', due_key('ask'), NOW + tonumber(ARGV[2]), id)
 else
   redis.call('ZREM', due_key('ask'), id)

@@ -146,9 +146,9 @@ class Ledger(Watching):
             state, int(float(look)) if look else None, int(number) if go == "go" else None, events
         )
 
-    def asked(self, id: str, again: float | None) -> None:
+    def asked(self, id: str, again: float) -> None:
         """The provider does not know a message (yet); seconds until it is asked again."""
-        self._scripts.run("asked", id, "" if again is None else int(again * 1000))
+        self._scripts.run("asked", id, int(again * 1000))
 
     def cancel(self, id: str) -> tuple[str, str, bool]:
         """(state before, event or "", is the message to be published); only what waits is
