@@ -7,7 +7,6 @@ from typing import Any
 from smsqueue import exc
 from smsqueue.ledger import Ledger
 from smsqueue.slots import Slots
-from smsqueue.states import State
 
 __all__ = ["Claims"]
 
@@ -32,33 +31,31 @@ class Claims:
                 in the same step, if there is a slot. And the lease of a call there.
         """
         self.release()
-        if usual is None or not self.slots.take(usual[0]):
-            return self.ledger.claim(id, token, lease=lease, worker=self.worker)
+        at = usual if usual is not None and self.slots.take(usual[0]) else None
         begun = False
         try:
-            answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=usual)
+            answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=at)
             begun = answer[0] == "claimed" and answer[6] == "go"
         except exc.LedgerError:
             raise
         except exc.QueueUnavailable:
-            # An attempt may have begun all the same, which nobody makes.
             self._unsure[id] = token
             self.release()
             raise
         finally:
-            if not begun:
-                self.slots.give_back(usual[0])
+            if at is not None and not begun:
+                self.slots.give_back(at[0])
         return answer
 
     def release(self) -> None:
-        """Give back what was begun by claims whose answer was lost: nobody was called for it."""
+        """Give back what was claimed, and perhaps begun, by claims whose answer was lost: nobody
+        was called for it."""
         for id, token in list(self._unsure.items()):
             try:
-                record = self.ledger.read(id)
-                if record is not None and record.state in (State.SENDING, State.UNKNOWN):
+                attempts = self.ledger.unclaim(id, token)
+                if attempts is not None:
                     why = {"verdict": "retry", "delay": 0, "why": "its claim was not confirmed"}
-                    # Has effect only if the claim is this one.
-                    self.ledger.settle(id, token, record.attempts, why)
+                    self.ledger.settle(id, token, attempts, why)
             except exc.QueueUnavailable:
                 return
             self._unsure.pop(id, None)

@@ -130,6 +130,12 @@ class Ledger(Watching):
         )
         return answer
 
+    def unclaim(self, id: str, token: str) -> int | None:
+        """Take back a claim whose answer was lost. If it had an effect already: how many attempts
+        there were, for :meth:`settle`."""
+        effect, attempts = self._scripts.run("unclaim", id, token)
+        return int(attempts) if effect else None
+
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
     ) -> tuple[str, int]:

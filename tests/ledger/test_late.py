@@ -103,6 +103,31 @@ def test_a_lost_claim_answer_sends_nothing_and_loses_nothing(
     assert len(a.calls) == 1
 
 
+def test_a_claim_that_redis_reads_when_its_worker_has_given_it_up_has_no_effect(
+    bench: Bench, monkeypatch: Any
+) -> None:
+    a = bench.add("a")
+    id = bench.send()
+    claim = bench.ledger.claim
+    held: list[tuple[Any, Any]] = []
+
+    def frozen(*args: Any, **options: Any) -> Any:
+        if held:
+            return claim(*args, **options)
+        held.append((args, options))
+        raise exc.QueueUnavailable("no answer")
+
+    monkeypatch.setattr(bench.ledger, "claim", frozen)
+    with pytest.raises(exc.QueueUnavailable):
+        bench.deliver(id)
+    [(args, options)] = held
+    claim(*args, **options)  # from a buffer, after the worker has looked
+    assert bench.state(id) == "queued"
+    bench.ripe(id)
+    bench.deliver(id)
+    assert (bench.state(id), a.calls) == ("sent", [f"{id}.1"])
+
+
 def test_a_late_refusal_goes_elsewhere_even_if_that_is_paused(bench: Bench) -> None:
     def slow(message: OutgoingMessage) -> None:
         bench.lapse(id)
