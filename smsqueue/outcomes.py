@@ -118,6 +118,7 @@ def sent(gateway: Gateway, message: OutgoingMessage) -> dict[str, Any]:
         "msgid": wire.to_json(msgid),
         "meta": wire.to_json(message.meta) if message.meta is not None else None,
         "sent": wire.to_json(told) if gateway.onSend else None,
+        "silent": not provider.reports or None,
         "well": True,
     }
 

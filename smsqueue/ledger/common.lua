@@ -246,6 +246,7 @@ local function begin(id, token, provider, lease)
   redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT)
   redis.call('ZADD', due_key('watch'), NOW + lease, id)
   count('attempts', provider)
-  note(id, { state = 'sending', provider = provider, attempt = attempt })
+  note(id, { state = 'sending', provider = provider, attempt = attempt,
+             worker = redis.call('HGET', hash, 'worker') })
   return { 'go', attempt }
 end

@@ -5,6 +5,7 @@
 --   verdict   'sent' | 'retry' | 'failed' | 'unknown' | 'wait'
 --   provider, error, code, why                     for the timeline
 --   msgids    the provider's ids; msgid, meta      of a sent message, JSON texts
+--   silent    its provider never reports: nobody waits for that
 --   delay     ms until the next attempt; counted   it used up a try
 --   pin       ms for which the provider, which de-duplicates, sends an unknown message once; ask:
 --             ms after which it can be asked about it
@@ -111,7 +112,7 @@ if o.verdict == 'sent' then
   if (RANK[reported] or 0) > 1 then best = reported end
   -- A report may have moved the message on already; it never goes back.
   if RANK[best] > rank_of(state, reported) or not RANK[state] then
-    enter(id, state, best, report_look(best, m.report))
+    enter(id, state, best, report_look(best, m.report and not o.silent))
     if best == 'delivered' then observe('delivered', o.provider, 0) end
   end
 elseif RANK[reported] and not ((o.verdict == 'retry' or o.verdict == 'wait') and

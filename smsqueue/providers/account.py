@@ -85,6 +85,10 @@ class AccountProvider(HttpProvider):
         settings: Settings = self.gateway.settings  # type: ignore[attr-defined]
         return settings
 
+    @property
+    def reports(self) -> bool:
+        return Can.REPORTS in self.capabilities
+
     # --- sending -------------------------------------------------------------------------------
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:

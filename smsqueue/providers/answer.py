@@ -64,15 +64,26 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait, by the Retry-After header (seconds or a date), between 0 and a day."""
+        """Seconds to wait, by the Retry-After header (seconds or a date), between 0 and a day.
+
+        A date is compared with the answer's own: no clock of ours needs to be right.
+        """
         text = self.headers.get("Retry-After", "").strip()
         try:
             seconds = float(text)
         except ValueError:
-            try:
-                date = parsedate_to_datetime(text)
-            except ValueError:
+            date = _date(text)
+            if date is None:
                 return None
-            aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-            seconds = (aware - datetime.now(UTC)).total_seconds()
+            now = _date(self.headers.get("Date", "")) or datetime.now(UTC)
+            seconds = (date - now).total_seconds()
         return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _date(text: str) -> datetime | None:
+    """A header's date; None if it is none."""
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

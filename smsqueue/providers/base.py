@@ -47,6 +47,11 @@ class IProvider:
         self.gateway: _Gateway = gateway
         self.name = name
 
+    @property
+    def reports(self) -> bool:
+        """Does it ever tell what became of a message? If not, nobody waits for that."""
+        return True
+
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         """Hand a message to the provider, and set its ``msgid`` and ``meta``.
 

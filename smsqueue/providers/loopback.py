@@ -21,6 +21,8 @@ class LoopbackProvider(NullProvider):
     and the status reports. Subscribe in the gateway module, so that every worker has it.
     """
 
+    reports = True
+
     def __init__(self, gateway: Any, name: str) -> None:
         super().__init__(gateway, name)
         self._subscribers: dict[str, Callable[[OutgoingMessage], object]] = {}

@@ -15,6 +15,7 @@ class NullProvider(IProvider):
     """Ignores what it is given; ``msgid`` counts '1', '2', ... in each process."""
 
     unique_msgids = False
+    reports = False
 
     def __init__(self, gateway: Any, name: str) -> None:
         super().__init__(gateway, name)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from smsqueue import OutgoingMessage, exc
+from smsqueue.providers import NullProvider
 from smsqueue.statuses import MessageError
 from tests.ledger.bench import Bench
 
@@ -297,3 +298,25 @@ def test_whatever_a_provider_tells_is_settled(bench: Bench) -> None:
         assert bench.state(id) == state
     bench.run_hooks()
     assert bench.events() == []
+
+
+def test_nobody_waits_for_the_report_of_a_provider_that_has_none(bench: Bench) -> None:
+    bench.gateway.add_provider("null", NullProvider)
+    bench.add("a")
+    silent, telling = (bench.send_by(name, status_report=True) for name in ("null", "a"))
+    for id in (silent, telling):
+        bench.deliver(id)
+        assert bench.state(id) == "sent"
+    assert bench.look("watch", silent) is None
+    assert bench.look("watch", telling) is not None
+
+
+def test_the_timeline_tells_which_worker_made_an_attempt(bench: Bench) -> None:
+    bench.add("a", exc.ServerError("busy"))
+    id = bench.send()
+    bench.deliver(id)
+    bench.ripe(id)
+    bench.delivery.claims.worker = "another"
+    bench.deliver(id)
+    calls = [line for line in bench.record(id).timeline if line["state"] == "sending"]
+    assert [line["worker"] for line in calls] == ["bench", "another"]

@@ -412,6 +412,14 @@ def test_retry_after() -> None:
     assert seconds("Wed, 21 Oct 2015 07:28:00 -0000") == 0
 
 
+def test_a_date_to_retry_after_is_read_by_the_clock_of_the_provider() -> None:
+    dates = {
+        "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
+    }
+    assert Answer("example", 429, dates, b"").retry_after == 30
+
+
 def test_retry_after_is_told(serve: Callable[[Handle], RawServer]) -> None:
     with pytest.raises(exc.LimitsError) as caught:
         post(example(serve(answering(429, Retry_After="3"))))
