@@ -11,9 +11,13 @@ from typing import Any
 
 from smsqueue import Gateway
 from smsqueue.stack import Process, RedisServer
+from tests.chaos.hits import Hits
 from tests.chaos.proxy import Proxy, Rule
 
 __all__ = ["Faults"]
+
+#: Seconds that a command of a worker may take.
+WORKER_TIMEOUT = 10.0
 
 
 class Faults:
@@ -23,30 +27,47 @@ class Faults:
     proxy: Proxy
     gateway: Gateway
     points: Path
-    hit: int
+    hits: Hits
 
     def kill(self, process: Process) -> None:
-        self.hit += 1
-        process.stop(signal.SIGKILL)
+        with self.hits.during(self.hits.names.get(process.pid, "?")):
+            process.stop(signal.SIGKILL)
 
     def kill_redis(self, away: float = 0.5) -> None:
         """Kill Redis, and start it again on its AOF."""
-        self.redis.process.stop(signal.SIGKILL)
-        time.sleep(away)
-        self.redis.start()
+        with self.hits.during():
+            self.redis.process.stop(signal.SIGKILL)
+            time.sleep(away)
+            self.redis.start()
 
     @contextlib.contextmanager
     def frozen(self, process: Process) -> Any:
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            if process.alive:
-                os.kill(process.pid, signal.SIGCONT)
+        with self.hits.during(self.hits.names.get(process.pid, "")):
+            os.kill(process.pid, signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                if process.alive:
+                    os.kill(process.pid, signal.SIGCONT)
+
+    def cut_all(self) -> None:
+        """Cut every connection to Redis."""
+        with self.hits.during():
+            self.proxy.cut_all()
+
+    @contextlib.contextmanager
+    def blackhole(self) -> Any:
+        """Swallow what is said to Redis. A worker notices a half open connection by its timeout."""
+        with self.hits.during(after=WORKER_TIMEOUT + 2):
+            self.proxy.blackhole(True)
+            try:
+                yield
+            finally:
+                self.proxy.blackhole(False)
 
     def arm(self, moment: str, signum: int = signal.SIGKILL) -> None:
         """The next worker that comes to this moment gets the signal."""
-        self.hit += 1
+        self.hits.gather()
         for done in self.points.glob(f"{moment}.*.done"):
             done.unlink()
         draft = self.points / f".{moment}"

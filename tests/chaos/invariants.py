@@ -34,6 +34,10 @@ class Figures(NamedTuple):
     lost: int
     twice: int
     unknown: int
+    #: Of the unknown: those that asked the provider to lose its answer.
+    meant: int
+    #: Of the unknown: those that never went out.
+    unsent: int
     errors: int
 
 
@@ -99,9 +103,10 @@ def check(rig: Rig) -> Figures:
         if answers[id] > 1 or (wanted and not answers[id]):
             found.add("sent by a handler", id, f"{answers[id]} times")
     _indexes(rig, known, found)
-    surprised = [r for r in known.values() if r.state == "unknown" and not _loses(rig, r, asked)]
-    if len(surprised) > rig.hit * SLOTS_OF_A_PROCESS:
-        for record in surprised:
+    unknown = [record for record in known.values() if record.state == "unknown"]
+    meant = {record.id for record in unknown if _loses(record, asked)}
+    for record in unknown:
+        if record.id not in meant and not rig.hits.explain(record):
             found.add("unknown without a fault", record.id)
     accepted = int(rig.direct.hget(rig.key("counts"), "accepted") or 0)
     if accepted != len(known):
@@ -113,15 +118,16 @@ def check(rig: Rig) -> Figures:
         found.add("counters", text=f"attempts is {sends}, in the records it is not")
     found.report(known, asked)
     rig.clean = True
-    unknown = sum(record.state == "unknown" for record in known.values())
-    requests = sum(map(len, asked.values()))
     return Figures(
-        len(known), requests, found.kinds["lost"], found.kinds["twice"], unknown,
-        len(rig.book.errors),
-    )  # fmt: skip
-
-
-SLOTS_OF_A_PROCESS = 8
+        messages=len(known),
+        requests=sum(map(len, asked.values())),
+        lost=found.kinds["lost"],
+        twice=found.kinds["twice"],
+        unknown=len(unknown),
+        meant=len(meant),
+        unsent=sum(not any(r["took"] for r in asked[record.id]) for record in unknown),
+        errors=len(rig.book.errors),
+    )
 
 
 def _repeated(rig: Rig, requests: list[dict[str, Any]], record: Record | None) -> Iterator[str]:
@@ -136,7 +142,7 @@ def _repeated(rig: Rig, requests: list[dict[str, Any]], record: Record | None) -
             yield f"attempt {after['attempt']} although {before['attempt']} was {before['word']}"
 
 
-def _loses(rig: Rig, record: Record, asked: dict[str, list[dict[str, Any]]]) -> bool:
+def _loses(record: Record, asked: dict[str, list[dict[str, Any]]]) -> bool:
     return any(request["word"].startswith(LOSES) for request in asked[record.id])
 
 

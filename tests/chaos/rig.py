@@ -18,6 +18,7 @@ import redis
 from smsqueue import Gateway, Settings
 from smsqueue.stack import Process, RedisServer, free_port
 from tests.chaos.faults import Faults
+from tests.chaos.hits import Hits
 from tests.chaos.load import Book
 from tests.chaos.proxy import Proxy
 from tests.chaos.records import Record, read_lines, records
@@ -79,8 +80,8 @@ class Rig(Faults):
         self.workers: list[Process] = []
         self.receivers: Process | None = None
         self.book = Book()
-        #: Attempts in flight at a fault may end unknown: how many processes were hit so far.
-        self.hit = 0
+        #: Attempts in flight at a fault may end unknown.
+        self.hits = Hits(self.points)
         #: The last check of the invariants found them all kept.
         self.clean = False
         self._started = 0
@@ -151,6 +152,7 @@ class Rig(Faults):
             command += ["--without-gossip", "--without-mingle"]
             made.append(self._python(name, *command, **(self.environment | environment)))
             made[-1].start(lambda: True)
+            self.hits.names[made[-1].pid] = f"{name}@c"
         self.workers += made
         for worker in made:
             until(lambda w=worker: not w.alive or " ready." in w.tail(10_000), what=worker.name)

@@ -44,23 +44,20 @@ def test_triggers_are_cut_on_their_way_to_a_worker(rig: Rig) -> None:
 
 
 def test_every_connection_is_cut_again_and_again(rig: Rig) -> None:
-    rig.hit += 2
     with Load(rig, 120, texts=CALM, seconds=3) as load:
         while load.running:
             time.sleep(rig.dice.uniform(0.1, 0.4))
-            rig.proxy.cut_all()
+            rig.cut_all()
     rig.settle()
     check(rig)
     assert rig.survived()
 
 
 def test_connections_are_half_open(rig: Rig) -> None:
-    rig.hit += 2
     with Load(rig, 60, texts=CALM, seconds=2):
         time.sleep(0.5)
-        rig.proxy.blackhole(True)
-        time.sleep(1)
-        rig.proxy.blackhole(False)
+        with rig.blackhole():
+            time.sleep(1)
     # Those of the workers are noticed by their own timeouts.
     began = time.monotonic()
     send(rig, OutgoingMessage("15550001", "accept"))

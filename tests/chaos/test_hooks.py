@@ -148,13 +148,13 @@ def _deploy(rig: Rig, version: str) -> None:
 def test_handlers_raise_and_kill_their_worker(rig: Rig) -> None:
     names = ["fine", "raise", "die", "reply", "reply-raise", "reply-die"]
     events = {n: _come(rig, n, n.replace("-", " ")) for n in [*names, *names]}  # each comes twice
-    rig.hit += 2
-    while not all(_heard(rig, name)["ended"] for name in names):
-        until(
-            lambda: not rig.open() or not all(worker.alive for worker in rig.workers),
-            what="the death of a worker, or the end",
-        )
-        rig.heal()
+    with rig.hits.during():
+        while not all(_heard(rig, name)["ended"] for name in names):
+            until(
+                lambda: not rig.open() or not all(worker.alive for worker in rig.workers),
+                what="the death of a worker, or the end",
+            )
+            rig.heal()
     rig.settle()
     assert {name: _is(rig, event) for name, event in events.items()} == dict.fromkeys(names, "done")
     for name in names:

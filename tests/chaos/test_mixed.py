@@ -31,18 +31,15 @@ def _restart(rig: Rig) -> None:
 
 
 def _sleep(rig: Rig) -> None:
-    rig.hit += 1
     with rig.frozen(rig.dice.choice(rig.workers)):
         time.sleep(rig.dice.choice([0.5, 5.0]))
 
 
 def _redis_killed(rig: Rig) -> None:
-    rig.hit += 2
     rig.kill_redis(away=rig.dice.uniform(0, 1))
 
 
 def _redis_frozen(rig: Rig) -> None:
-    rig.hit += 2
     with rig.frozen(rig.redis.process):
         time.sleep(rig.dice.choice([0.5, 3.0]))
 
@@ -62,8 +59,7 @@ def _cut_trigger(rig: Rig) -> None:
 
 
 def _cut_all(rig: Rig) -> None:
-    rig.hit += 2
-    rig.proxy.cut_all()
+    rig.cut_all()
 
 
 def _triggers(rig: Rig) -> None:

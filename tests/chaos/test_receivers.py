@@ -155,10 +155,9 @@ def test_receivers_are_killed_and_replaced_while_webhooks_come(carrier: Carrier)
 
 def test_redis_is_away(carrier: Carrier) -> None:
     rig, names = carrier.rig, [f"away-{n}" for n in range(10)]
-    rig.hit += 2
-    rig.redis.stop()
-    assert [carrier.post(*_im(name)) for name in names] == [503] * 10
-    with ThreadPoolExecutor(10) as pool:
+    with rig.hits.during(), ThreadPoolExecutor(10) as pool:
+        rig.redis.stop()
+        assert [carrier.post(*_im(name)) for name in names] == [503] * 10
         told = [pool.submit(carrier.tell, *_im(name)) for name in names]
         rig.redis.start()
         for each in told:

@@ -12,7 +12,6 @@ from tests.chaos.rig import Rig, until
 
 
 def test_redis_is_killed_and_started_again(rig: Rig, seed: int, size: int) -> None:
-    rig.hit += 2  # a lease may end while an outcome waits for Redis; it is settled late
     with Load(rig, size, texts=CALM, seconds=size / 50) as load:
         while load.running:
             time.sleep(rig.dice.uniform(0.3, 1.5))
@@ -33,7 +32,6 @@ def test_scripts_are_forgotten_under_load(rig: Rig) -> None:
 
 
 def test_redis_is_frozen_for_longer_than_anybody_waits(rig: Rig) -> None:
-    rig.hit += 2
     with Load(rig, 60, texts=CALM, seconds=1, impatient=0.2):
         time.sleep(0.5)
         with rig.frozen(rig.redis.process):

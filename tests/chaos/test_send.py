@@ -39,11 +39,8 @@ def _frozen(rig: Rig) -> Iterator[None]:
 
 @contextmanager
 def _blackholed(rig: Rig) -> Iterator[None]:
-    rig.proxy.blackhole(True)
-    try:
+    with rig.blackhole():
         yield
-    finally:
-        rig.proxy.blackhole(False)
 
 
 def _together(work: Callable[[int], None]) -> None:
