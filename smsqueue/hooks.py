@@ -9,14 +9,14 @@ import socket
 from typing import Any
 
 from smsqueue import wire
+from smsqueue.delivery import Outcome
+from smsqueue.delivery.persist import persist
 from smsqueue.events import EventHook, hook_scope
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
-from smsqueue.outcomes import Outcome
-from smsqueue.persist import persist
 from smsqueue.retry import RetryPolicy
 from smsqueue.states import EventState
 

@@ -11,7 +11,7 @@ from typing import Any
 from celery.exceptions import Ignore, Retry
 
 from smsqueue import exc
-from smsqueue.outcomes import Outcome
+from smsqueue.delivery import Outcome
 from smsqueue.queue import DELIVER, HOOK
 from smsqueue.states import ENDED_WELL, WAITING, EventState, State
 

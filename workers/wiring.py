@@ -11,16 +11,15 @@ from kombu import Exchange
 from kombu import Queue as Broker
 
 from smsqueue import exc
-from smsqueue.delivery import Delivery
+from smsqueue.delivery import Delivery, Slots
+from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
 from smsqueue.hooks import Hooks
 from smsqueue.ledger import Ledger
 from smsqueue.loader import LoaderError, load_gateway
-from smsqueue.outcomes import remedies
 from smsqueue.pulse import Pulse
 from smsqueue.queue import Queue, celery_config
 from smsqueue.settings import Settings, SettingsError
-from smsqueue.slots import Slots
 from smsqueue.upkeep import Upkeep
 from workers.channel import survive_lost_connections
 from workers.tasks import register

@@ -7,12 +7,13 @@ import os
 import time
 from typing import Any
 
-from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, RetryPolicy, delivery
+from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, RetryPolicy
+from smsqueue.delivery import delivering
 from tests.chaos import points
 from tests.chaos.provider import ChaosProvider
 
 #: A lease is the provider's deadline and this; a claim's until it is routed is the sum of both.
-delivery._MARGIN, delivery._ROUTING = 2.0, 1.0
+delivering._MARGIN, delivering._ROUTING = 2.0, 1.0
 
 RETRY = RetryPolicy(
     base=0.1, cap=0.5, pause=0.1, pause_max=0.5, slow_pause=0.2, slow_pause_max=0.5

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from smsqueue import Gateway, IProvider, OutgoingMessage, RetryPolicy, Settings, statuses
-from smsqueue.delivery import Delivery
+from smsqueue.delivery import Delivery, Outcome, Slots
 from smsqueue.hooks import Hooks
 from smsqueue.ledger import Ledger, Record
-from smsqueue.outcomes import Outcome
-from smsqueue.slots import Slots
 from smsqueue.statuses import MessageStatus
 from smsqueue.upkeep import Upkeep
 

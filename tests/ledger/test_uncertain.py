@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from smsqueue import OutgoingMessage, RetryPolicy, exc, statuses
-from smsqueue.outcomes import remedies
+from smsqueue.delivery.outcomes import remedies
 from smsqueue.statuses import MessageStatus
 from tests.ledger.bench import Bench, Told
 

@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from smsqueue import slots
-from smsqueue.slots import Slots
+from smsqueue.delivery import Slots, slots
 
 
 class Clock:

@@ -198,7 +198,8 @@ def test_all_that_is_kept_in_redis_has_the_namespace(
 
 
 ASKED = """
-from smsqueue import Gateway, IProvider, exc, outcomes, statuses
+from smsqueue import Gateway, IProvider, exc, statuses
+from smsqueue.delivery import outcomes
 
 outcomes.FIRST_ASK = 0.1
 

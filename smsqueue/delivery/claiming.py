@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from smsqueue import exc
+from smsqueue.delivery.slots import Slots
 from smsqueue.ledger import Ledger
-from smsqueue.slots import Slots
 
 __all__ = ["Claims"]
 

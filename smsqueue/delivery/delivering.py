@@ -11,15 +11,10 @@ import socket
 import time
 from typing import Any
 
-from smsqueue.asking import ask
-from smsqueue.calling import call
-from smsqueue.claiming import Claims
-from smsqueue.gateway import Gateway
-from smsqueue.ids import new_id
-from smsqueue.ledger import Ledger, Transition
-from smsqueue.logs import transition
-from smsqueue.masking import place_of
-from smsqueue.outcomes import (
+from smsqueue.delivery.asking import ask
+from smsqueue.delivery.calling import call
+from smsqueue.delivery.claiming import Claims
+from smsqueue.delivery.outcomes import (
     Attempt,
     Claim,
     Outcome,
@@ -30,12 +25,17 @@ from smsqueue.outcomes import (
     seconds_until,
     sent,
 )
-from smsqueue.persist import persist
+from smsqueue.delivery.persist import persist
+from smsqueue.delivery.slots import Slots
+from smsqueue.gateway import Gateway
+from smsqueue.ids import new_id
+from smsqueue.ledger import Ledger, Transition
+from smsqueue.logs import transition
+from smsqueue.masking import place_of
 from smsqueue.providers import transport
 from smsqueue.queue import Queue
 from smsqueue.retry import error_label
 from smsqueue.router import RoutingError
-from smsqueue.slots import Slots
 from smsqueue.states import State
 
 __all__ = ["Delivery"]

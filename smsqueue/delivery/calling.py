@@ -6,12 +6,12 @@ import logging
 import time
 
 from smsqueue import exc
+from smsqueue.delivery.outcomes import Attempt
+from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.masking import place_of
-from smsqueue.outcomes import Attempt
 from smsqueue.providers import transport
 from smsqueue.retry import error_label
-from smsqueue.slots import Slots
 
 __all__ = ["call"]
 

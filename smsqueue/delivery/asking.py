@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from smsqueue import exc, wire
+from smsqueue.delivery.outcomes import FIRST_ASK, Outcome
+from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.masking import place_of
-from smsqueue.outcomes import FIRST_ASK, Outcome
 from smsqueue.retry import error_label
-from smsqueue.slots import Slots
 from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 
