@@ -32,6 +32,8 @@ class MessageStatus:
     id: str | None = None
     #: ``id.attempt`` as the provider gave it back, if it did.
     reference: str | None = None
+    #: The provider's id of this report, if it has one: repetitions of it have the same.
+    event_id: str | None = None
     #: The ``context`` option of the message.
     context: dict[str, Any] = {}  # noqa: RUF012  never changed in place
     #: Name of the provider that reported it.

@@ -93,6 +93,8 @@ class Ledger(Watching):
         id, _, attempt = (status.reference or "").rpartition(".")
         data = wire.dump_status(status)
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
+        if status.event_id:
+            same = {"provider": status.provider, "event": status.event_id}
         _, event, close, message, moved = self._scripts.run(
             "report",
             new_id(),

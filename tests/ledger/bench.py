@@ -112,9 +112,11 @@ class Bench:
         reference: str | None = None,
         provider: str = "a",
         code: Any = None,
+        event_id: str | None = None,
     ) -> MessageStatus:
         status = STATUSES[state](msgid)
         status.provider, status.reference, status.status_code = provider, reference, code
+        status.event_id = event_id
         self.gateway.receive_status(status)
         return status
 

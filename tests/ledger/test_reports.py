@@ -154,6 +154,25 @@ def test_a_repeated_webhook_has_one_effect_and_one_event(bench: Bench, provider:
     assert [line.get("times") for line in lines] == [None]
 
 
+def test_a_repetition_is_known_by_the_providers_own_id_if_there_is_one(
+    bench: Bench, provider: Told
+) -> None:
+    bench.add("b")
+    heard = bench.listen()
+    id = bench.send(status_report=True)
+    bench.deliver(id)
+    msgid = _msgid(bench, id)
+    bench.report("accepted", msgid=msgid, reference=f"{id}.1", event_id="E1")
+    bench.report("accepted", msgid=msgid, event_id="E1")  # another way to us, the same report
+    bench.report("accepted", msgid=msgid, code="1", event_id="E1")
+    assert len(bench.events("status")) == 1
+    bench.report("accepted", msgid=msgid, reference=f"{id}.1", event_id="E2")
+    bench.report("accepted", msgid=msgid, event_id="E2", provider="b")  # its ids are its own
+    assert len(bench.events("status")) == 3
+    bench.run_hooks()
+    assert [each.provider for each in heard] == ["a", "a"]  # nobody knows what the third is of
+
+
 def test_reports_that_differ_are_each_heard(bench: Bench, provider: Told) -> None:
     heard = bench.listen()
     id = bench.send(status_report=True)
