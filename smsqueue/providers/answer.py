@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -62,6 +63,29 @@ class Answer:
             )
         return value
 
+    def objects(self, *path: str | int) -> list[dict[str, Any]]:
+        """The JSON objects in the list at a path, of an answer that confirms nothing.
+
+        Raises:
+            ServerError: there is no such list, or something else is in it.
+        """
+        value = self.get(*path) if path else self.json
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            raise exc.ServerError(
+                f"the provider answered {self.status} with a list that cannot be read",
+                provider=self.provider,
+                http_status=self.status,
+            )
+        return value
+
+    def seconds(self, header: str, per_second: int = 1) -> float | None:
+        """The wait that a header asks for; None if there is none, or if it is longer than a day."""
+        text = self.headers.get(header, "").strip()
+        if not re.fullmatch("[0-9]{1,9}", text):
+            return None
+        wait = int(text) / per_second
+        return wait if wait <= MAX_RETRY_AFTER else None
+
     @property
     def retry_after(self) -> float | None:
         """Seconds to wait, by the Retry-After header (seconds or a date), between 0 and a day.
@@ -84,6 +108,6 @@ def _date(text: str) -> datetime | None:
     """A header's date; None if it is none."""
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)

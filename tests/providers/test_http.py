@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 import requests
@@ -418,6 +419,37 @@ def test_a_date_to_retry_after_is_read_by_the_clock_of_the_provider() -> None:
         "Retry-After": "Wed, 21 Oct 2015 07:28:30 GMT",
     }
     assert Answer("example", 429, dates, b"").retry_after == 30
+
+
+@pytest.mark.parametrize(
+    "date", ["Wed, 21 Oct 99999999999 07:28:00 GMT", "32 Foo 2015", "9" * 5000]
+)
+def test_a_retry_after_that_cannot_be_read(date: str) -> None:
+    answer = Answer("example", 429, {"Retry-After": date, "Date": date}, b"")
+    assert answer.retry_after in (None, 86400)
+
+
+def test_waits_in_other_headers() -> None:
+    def seconds(text: str, per_second: int = 1) -> float | None:
+        return Answer("example", 429, {"x-reset": text}, b"").seconds("x-reset", per_second)
+
+    assert (seconds("12"), seconds("1500", 1000), seconds("0")) == (12, 1.5, 0)
+    assert seconds("86400") == 86400
+    # A time of day, seconds since 1970, rubbish
+    for text in ("86401", "1450000000", "-1", "1.5", "soon", "", "\u0663", "9" * 5000):
+        assert seconds(text) is None
+
+
+def test_lists_of_objects() -> None:
+    def objects(body: bytes, *path: str) -> list[dict[str, Any]]:
+        return Answer("example", 200, {}, body).objects(*path)
+
+    assert objects(b'{"data": [{"a": 1}, {}]}', "data") == [{"a": 1}, {}]
+    assert objects(b"[]") == []
+    for body in (b"", b"[]", b'{"data": null}', b'{"data": {}}', b'{"data": [1]}', b"[" * 99999):
+        with pytest.raises(exc.ServerError) as caught:
+            objects(body, "data")
+        assert not caught.value.ambiguous
 
 
 def test_retry_after_is_told(serve: Callable[[Handle], RawServer]) -> None:
