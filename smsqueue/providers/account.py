@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from smsqueue import exc
 from smsqueue.messages import OutgoingMessage
-from smsqueue.providers.authentic import Secrets, secrets_of
+from smsqueue.providers.authentic import Secrets, seal, secrets_of, unseal
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import HttpProvider
 from smsqueue.senders import sender_kind
@@ -78,6 +78,9 @@ class AccountProvider(HttpProvider):
         self.ignore = frozenset(map(Can, ignore))
         self._secrets = secrets_of(secret)
         self._surprises: set[str] = set()
+        #: What only we and the provider know, if its signature does not cover the addresses of
+        #: webhooks: seals the references in them. Several while it rotates: the first one seals.
+        self._seals: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Settings:
@@ -126,16 +129,19 @@ class AccountProvider(HttpProvider):
     def callback_url(self, path: str, message: OutgoingMessage | None = None) -> str | None:
         """The public address of a webhook of ours, with the message's reference in its query.
 
-        None if SMSQUEUE_PUBLIC_URL or SMSQUEUE_RECEIVER_PREFIX is not set: then the address that
-        is set in the provider's own console counts.
+        It is the same in all repetitions with one ``dedup_key``. None if SMSQUEUE_PUBLIC_URL or
+        SMSQUEUE_RECEIVER_PREFIX is not set: then the address in the provider's own console counts.
         """
         s = self.settings
         if not (s.public_url and s.receiver_prefix):
             return None
         prefix = s.receiver_prefix[0].strip("/")
         url = f"{s.public_url.rstrip('/')}/{prefix}/{self.name}/{path}"
-        reference = message.reference if message is not None else None
-        return f"{url}?ref={quote(reference)}" if reference else url
+        reference = (message.dedup_key or message.reference) if message is not None else None
+        if not reference:
+            return url
+        sealed = seal(reference, self._seals[0], self.name) if self._seals else reference
+        return f"{url}?ref={quote(sealed)}"
 
     def balance(self) -> Balance:
         """What is left on the account.
@@ -175,6 +181,17 @@ class AccountProvider(HttpProvider):
             return f"{request.base_url}{'?' if query else ''}{query}"
         path = quote(request.path, safe="/~!$&'()*+,;=:@%")
         return f"{self.settings.public_url.rstrip('/')}{path}{'?' if query else ''}{query}"
+
+    def seen_reference(self) -> str | None:
+        """The reference in the running request's address, if :meth:`callback_url` put it there.
+
+        Else None: what is reported is genuine all the same, and counts by the provider's own id.
+        So it is with messages that were sent before the key of the seals changed.
+        """
+        from flask import request
+
+        given = request.args.get("ref")
+        return unseal(given, self._seals, self.name) if given and self._seals else given
 
     def report(
         self, status: str, msgid: Any, *, code: Any = None, kind: type[MessageStatus] | None = None

@@ -5,10 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Secrets", "basic_matches", "equal", "fresh", "hmac_base64", "hmac_hex", "secrets_of"]
+__all__ = [
+    "Secrets",
+    "basic_matches",
+    "equal",
+    "fresh",
+    "hmac_base64",
+    "hmac_hex",
+    "seal",
+    "secrets_of",
+    "unseal",
+]
 
 #: What is taken for secrets: one, or several while they rotate.
 Secrets = str | Sequence[str] | None
@@ -51,6 +62,22 @@ def hmac_base64(secret: str | bytes, text: bytes, digest: str = "sha256") -> str
 def signed(given: str | None, secrets: Iterable[str], sign: Callable[[str], str]) -> bool:
     """Is a signature what ``sign(secret)`` gives for one of the secrets?"""
     return any_equal(given, [sign(secret) for secret in secrets])
+
+
+def seal(text: str, secret: str, purpose: str) -> str:
+    """A text with a signature behind it, for where it may come back changed.
+
+    Args:
+        purpose: What it is for: a seal for another purpose does not hold.
+    """
+    signature = hmac_hex(secret, json.dumps(["smsqueue", purpose, text]).encode())
+    return f"{text}.{signature[:32]}"
+
+
+def unseal(sealed: str, secrets: Iterable[str], purpose: str) -> str | None:
+    """The text that :func:`seal` was given; None if its signature is not by one of the secrets."""
+    text = sealed.rpartition(".")[0]
+    return text if signed(sealed, secrets, lambda each: seal(text, each, purpose)) else None
 
 
 def fresh(seconds: str | float | None, window: float = 300.0) -> bool:
