@@ -7,20 +7,21 @@ whose reference declares it; the one that sends a message does not: see ``dedup_
 
 from __future__ import annotations
 
-import base64
 import json
 import re
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Secrets, fresh, sha256_hex
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.ed25519 import load_keys, verifies
 from smsqueue.providers.http import Answer
-from smsqueue.settings import SettingsError
+from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
+from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -32,7 +33,6 @@ from smsqueue.statuses import (
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from flask import Blueprint
-    from flask.typing import ResponseReturnValue
 
 __all__ = ["TelnyxProvider"]
 
@@ -40,6 +40,9 @@ __all__ = ["TelnyxProvider"]
 _KEY = re.compile(r"[A-Za-z0-9_:-]{1,255}")
 #: Validity over; expired in the queue.
 _EXPIRED = frozenset({"40005", "40014"})
+#: What a detail record's final status means, where it says more than that Telnyx has the message.
+_RECORDED = table((MessageDelivered, ["delivered"]), (MessageError, ["failed", "gw_reject"]))
+_DAY = 86400
 
 
 class TelnyxProvider(AccountProvider):
@@ -54,20 +57,23 @@ class TelnyxProvider(AccountProvider):
             key, 86400 at most. 0 by default: the key goes with each message, but Telnyx does not
             promise that this endpoint looks at it.
         replay_window: Seconds by which a webhook's time may differ from ours.
+        failover: Where Telnyx reaches other receivers (as SMSQUEUE_PUBLIC_URL) if ours do not
+            answer three times.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
     base_url = "https://api.telnyx.com/v2"
     capabilities = frozenset(
-        {Can.ALPHANUMERIC, Can.SCHEDULING, Can.CALLBACK, Can.REPORTS, Can.INBOUND, Can.BALANCE}
+        {Can.ALPHANUMERIC, Can.SCHEDULING, Can.CALLBACK, Can.REPORTS, Can.INBOUND}
+        | {Can.BALANCE, Can.LOOKUP}
     )
     url_arguments = ("api_key", "public_key")
     codes: ClassVar = table(
         (exc.AuthError, ["10009", "10010", "20002", "20006", *map(str, range(20012, 20018))]),
-        (exc.AuthError, ["40311", "40312", "40313", "40314"]),
+        (exc.AuthError, map(str, range(40311, 40315))),
         (exc.CreditError, ["20100", "40333"]),
-        (exc.LimitsError, ["10011", "40318", "40320"]),
-        (exc.ServerError, ["10007", "10008"]),
+        (exc.LimitsError, ["10011", "40011", "40318", "40320"]),
+        (exc.ServerError, ["10007", "10008", "40006", "40008"]),
         (exc.UnsupportedError, ["40301", "40308", "40309", "40331"]),
         (exc.RequestError, [*map(str, range(10001, 10007)), "10015", "10016", "40300", "40302"]),
         (exc.RequestError, ["40304", "40305", "40306", "40307", "40310", "40316", "40317"]),
@@ -92,38 +98,40 @@ class TelnyxProvider(AccountProvider):
         profile: str | None = None,
         dedup_window: float = 0.0,
         replay_window: float = 300.0,
+        failover: str | None = None,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=public_key, **config)
-        if not 0 <= dedup_window <= 86400:
+        if not 0 <= dedup_window <= _DAY:
             raise ValueError("Telnyx keeps keys for a day: dedup_window must be 0 to 86400")
         self._headers = {"Authorization": f"Bearer {api_key}"}
         self._profile = profile
         self._replay_window = replay_window
+        self._failover = failover.rstrip("/") if failover else None
+        self._seals = (api_key,)  # the addresses of webhooks are not signed
         if dedup_window:
             self.dedup_window = dedup_window
             self.capabilities = self.capabilities | {Can.DEDUPLICATION}
 
     def submit(self, message: OutgoingMessage) -> None:
         body = {"to": f"+{message.dst}", "text": message.body, "type": "SMS"}
-        sender = self.sender_of(message)
-        if sender:
-            body["from"] = f"+{sender}" if sender.isdigit() and len(sender) > 6 else sender
+        source = self.sender_of(message)
+        if source:
+            body["from"] = sender(source, plus=True, also=" ")
         if self._profile:
             body["messaging_profile_id"] = self._profile
-        # A repetition must be the same byte for byte: so the address has the key, not the attempt.
-        key = message.dedup_key or message.reference
-        callback = self.callback_url("status")
+        callback = self.callback_url("status", message)
         if callback and message.provider_options.status_report:
-            body["webhook_url"] = f"{callback}?ref={quote(key)}" if key else callback
+            body["webhook_url"] = callback
+            if self._failover:
+                ours = str(self.settings.public_url).rstrip("/")
+                body["webhook_failover_url"] = self._failover + callback.removeprefix(ours)
         body |= message.provider_params
         if re.search("[A-Za-z]", str(body.get("from"))) and "messaging_profile_id" not in body:
-            raise exc.UnsupportedError(
-                "Telnyx takes a sender id of letters only with a messaging profile: give the "
-                "provider profile=...",
-                provider=self.name,
-            )
+            reason = "Telnyx takes a sender id of letters only with a messaging profile: profile=..."
+            raise exc.UnsupportedError(reason, provider=self.name)
         headers = self._headers | {"Content-Type": "application/json"}
+        key = message.dedup_key or message.reference
         if key:
             headers["Idempotency-Key"] = _as_key(key)
         try:
@@ -139,17 +147,15 @@ class TelnyxProvider(AccountProvider):
         message.meta = {name: answer.get("data", name) for name in ("parts", "encoding", "cost")}
 
     def error_code(self, answer: Answer) -> str | None:
-        errors = answer.get("errors")
-        found = [each.get("code") for each in errors or () if isinstance(each, dict)]
-        codes = [str(code) for code in found if isinstance(code, str | int)]
+        codes = _codes(answer.get("errors"))
         return next((code for code in codes if code in self.codes), codes[0] if codes else None)
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
-        if isinstance(error, exc.LimitsError) and error.retry_after is None:
-            reset = answer.headers.get("x-ratelimit-reset", "")
-            if reset.isdecimal() and int(reset) <= 86400:
-                error.retry_after = float(reset)
+        if error.retry_after is None:
+            error.retry_after = answer.seconds("retry-after-ms", 1000)
+        if error.retry_after is None and isinstance(error, exc.LimitsError):
+            error.retry_after = answer.seconds("x-ratelimit-reset")
         return error
 
     def balance(self) -> Balance:
@@ -157,91 +163,96 @@ class TelnyxProvider(AccountProvider):
         left = answer.require("data", "available_credit")
         return Balance(Decimal(str(left)), answer.get("data", "currency"))
 
+    def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
+        # Telnyx keeps no reference of ours, but the address that it reports to, which has it.
+        url = self.callback_url("status", message)
+        if not url or not message.provider_options.status_report:
+            raise NotImplementedError("Telnyx finds a message by the address of its reports only")
+        asked = {
+            "filter[record_type]": "messaging",
+            "filter[direction]": "outbound",
+            "filter[created_at][gte]": (since - timedelta(days=1)).date().isoformat(),
+            "filter[cld][ends_with]": message.dst,
+        }
+        answer = self.call("GET", "/detail_records", safe=True, headers=self._headers, params=asked)
+        for record in answer.objects("data"):
+            if record.get("delivery_status_webhook_url") == url:
+                word = str(record.get("status") or "recorded")
+                kind = _RECORDED.get(word, MessageAccepted)
+                return self._report(word, record.get("uuid"), _codes(record.get("errors")), kind)
+        return None
+
+    def _report(
+        self, word: str, msgid: Any, codes: list[str], kind: type[MessageStatus] | None
+    ) -> MessageStatus:
+        """A report; its first code tells whether the validity was over."""
+        code = codes[0] if codes else None
+        late = code in _EXPIRED and kind is MessageError
+        return self.report(word, msgid, code=code, kind=MessageExpired if late else kind)
+
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
-
         self.need_secret(name="public_key")
-        keys = [] if self.insecure else [_load(each, self.name) for each in self._secrets]
-        views = Blueprint("telnyx", __name__)
+        keys = [] if self.insecure else load_keys(self._secrets, self.name)
 
-        # A messaging profile has one address for everything, so both take both.
-        @views.post("/im", endpoint="im")
-        @views.post("/status", endpoint="status")
-        def event() -> ResponseReturnValue:
+        def read() -> list[IncomingMessage | MessageStatus]:
+            from flask import request
+
             if not self.insecure:
                 self._authenticate(keys)
-            try:
-                event = self._event(json.loads(request.get_data())["data"])
-            except (KeyError, IndexError, TypeError, AttributeError):
-                raise ValueError("malformed") from None
-            if isinstance(event, IncomingMessage):
-                self._receive_message(event)
-            elif event is not None:
-                event.reference = request.args.get("ref")
-                self._receive_status(event)
-            return "", 204
+            return self._events(json_object(request.get_data())["data"])
 
-        return views
+        return event_views(self, read)
 
-    def _event(self, data: dict[str, Any]) -> IncomingMessage | MessageStatus | None:
-        """What an event tells; None: nothing that we want to know."""
+    def _events(self, data: dict[str, Any]) -> list[IncomingMessage | MessageStatus]:
+        """What an event tells, if it is anything that we want to know."""
         kind = data["event_type"]
-        if kind not in ("message.received", "message.sent", "message.finalized", "message.read"):
-            return None
-        told = data["payload"]
-        to = told["to"][0] if isinstance(told["to"], list) else told["to"]
         if kind == "message.received":
-            number = to["phone_number"] if isinstance(to, dict) else to
-            made = IncomingMessage(
-                told["from"]["phone_number"], told.get("text") or "", told["id"], number
-            )
-            made.meta = {k: v for k, v in told.items() if k not in ("from", "to", "cc", "text")}
-            return made
-        status = to["status"]
-        code = next((str(each.get("code")) for each in told.get("errors") or ()), None)
-        late = code in _EXPIRED and self.statuses.get(status) is MessageError
-        report = self.report(status, told["id"], code=code, kind=MessageExpired if late else None)
+            return [_incoming(data["payload"])]
+        if kind not in ("message.sent", "message.finalized", "message.read"):
+            return []
+        told = data["payload"]
+        word, codes = text_of(told["to"][0], "status"), _codes(told.get("errors"))
+        if word == "webhook_delivered":  # said of incoming messages
+            return []
+        report = self._report(word, id_of(told), codes, self.statuses.get(word))
+        report.reference = self.seen_reference()
+        report.event_id = text_of(data, "id") if data.get("id") else None
+        report.rtime = time_of(data.get("occurred_at")) or report.rtime
         report.meta = {name: told.get(name) for name in ("parts", "cost", "encoding")}
-        return report
+        return [report]
 
     def _authenticate(self, keys: list[Ed25519PublicKey]) -> None:
         """PermissionError unless Telnyx signed the running request, a moment ago."""
-        from cryptography.exceptions import InvalidSignature
         from flask import request
 
         time = request.headers.get("telnyx-timestamp", "")
         if not fresh(time, self._replay_window):
             raise PermissionError("the webhook is too old, or from the future")
-        signed = time.encode() + b"|" + request.get_data()
-        for key in keys:
-            try:
-                key.verify(
-                    base64.b64decode(request.headers.get("telnyx-signature-ed25519", "")), signed
-                )
-            except (InvalidSignature, ValueError):
-                continue
-            return
-        raise PermissionError("the signature is not Telnyx's")
+        text = time.encode() + b"|" + request.get_data()
+        if not verifies(keys, request.headers.get("telnyx-signature-ed25519", ""), text):
+            raise PermissionError("the signature is not Telnyx's")
+
+
+def _incoming(told: dict[str, Any]) -> IncomingMessage:
+    message = IncomingMessage(
+        text_of(told["from"], "phone_number"),
+        "" if told.get("text") is None else text_of(told, "text"),
+        id_of(told),
+        text_of(told["to"][0], "phone_number"),
+        rtime=time_of(told.get("received_at")),
+    )
+    message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "cc", "text")}
+    return message
+
+
+def _codes(errors: Any) -> list[str]:
+    """The codes of errors: an answer's and an event's are objects, a record's are codes."""
+    listed = errors if isinstance(errors, list) else []
+    found = [each.get("code") if isinstance(each, dict) else each for each in listed]
+    return [code for code in map(str, found) if re.fullmatch("[0-9]{1,9}", code)]
 
 
 def _as_key(text: str) -> str:
     """A text as a key: our references have a dot, which keys may not have."""
     key = text.replace(".", ":")
     return key if _KEY.fullmatch(key) else sha256_hex(text.encode())
-
-
-def _load(text: str, name: str) -> Ed25519PublicKey:
-    try:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    except ModuleNotFoundError:
-        raise SettingsError(
-            f"the provider {name!r} needs the package cryptography to verify webhooks: "
-            "pip install 'smsqueue-gateway[signatures]'"
-        ) from None
-    try:
-        return Ed25519PublicKey.from_public_bytes(base64.b64decode(text))
-    except ValueError:
-        raise SettingsError(
-            f"a public_key of the provider {name!r} is not one: Telnyx's portal shows it under "
-            "Keys & Credentials, 44 characters of Base64"
-        ) from None

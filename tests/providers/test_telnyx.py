@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from base64 import b64decode, b64encode
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from smsqueue import exc
 from smsqueue.messages import OutgoingMessage
+from smsqueue.providers.authentic import seal
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.telnyx import TelnyxProvider
-from smsqueue.settings import SettingsError
+from smsqueue.settings import Settings, SettingsError
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
@@ -36,6 +38,8 @@ PUBLIC, OTHER_PUBLIC = (
     b64encode(each.public_key().public_bytes_raw()).decode() for each in (PRIVATE, OTHER)
 )
 REF = "1m842psghd5k1m5599r6.1"
+#: As it stands in addresses.
+SEALED = seal(REF, API_KEY, "main")
 PARTS = {"parts": 1, "encoding": "GSM-7", "cost": None}
 GOOD = Answer(200, {"data": {"id": "T1", "to": [{"status": "queued"}], "errors": []} | PARTS})
 
@@ -83,7 +87,7 @@ def status(
 ) -> Webhook:
     return Webhook(
         f"status {word} {code or ''}",
-        f"/status?ref={REF}",
+        f"/status?ref={SEALED}",
         [Reported(state, "T1", REF, code, word)],
         json=event(kind, outbound(word, code)),
         sign=sign,
@@ -129,9 +133,35 @@ EXAMPLES = Examples(
                 "text": "żółć",
                 "type": "SMS",
                 "messaging_profile_id": "P1",
-                "webhook_url": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}",
+                "webhook_url": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={SEALED}",
             },
             config={"profile": "P1"},
+        ),
+        Sending(
+            "other receivers, a sender with a blank",
+            message(status_report=True, senderId="My Shop"),
+            GOOD,
+            "T1",
+            "/messages",
+            json={
+                "to": "+15551234567",
+                "from": "My Shop",
+                "text": "hello",
+                "type": "SMS",
+                "messaging_profile_id": "P1",
+                "webhook_url": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={SEALED}",
+                "webhook_failover_url": f"https://b.example.org/{PREFIX}/main/status?ref={SEALED}",
+            },
+            config={"profile": "P1", "failover": "https://b.example.org/"},
+        ),
+        Sending(
+            "a number as people write it, other receivers, no report",
+            message(src="+1 (555) 000-9999"),
+            GOOD,
+            "T1",
+            "/messages",
+            json={"to": "+15551234567", "from": "+15550009999", "text": "hello", "type": "SMS"},
+            config={"failover": "https://b.example.org"},
         ),
         Sending(
             "number pool, short code, parameter",
@@ -162,6 +192,9 @@ EXAMPLES = Examples(
         refused("40300", 400, exc.RequestError),
         refused("40331", 400, exc.UnsupportedError),
         refused("10007", 500, exc.ServerError),
+        refused("40011", 400, exc.LimitsError),
+        refused("40006", 400, exc.ServerError),
+        refused("40008", 400, exc.ServerError),
         refused("99999", 400, exc.RequestError),
         refused("99999", 422, exc.RequestError),
         refused("99999", 504, exc.ServerError, ambiguous=True),
@@ -180,6 +213,24 @@ EXAMPLES = Examples(
             "10011",
             retry_after=12.0,
         ),
+        Refusal(
+            "the limit's end in milliseconds",
+            Answer(429, {}, {"retry-after-ms": "1500", "x-ratelimit-reset": "12"}),
+            exc.LimitsError,
+            retry_after=1.5,
+        ),
+        Refusal(
+            "a limit that ends in 1970",
+            Answer(429, {}, {"x-ratelimit-reset": "1450000000"}),
+            exc.LimitsError,
+        ),
+        Refusal("errors that are none", Answer(400, {"errors": 5}), exc.RequestError),
+        Refusal(
+            "an error that is a text",
+            Answer(500, {"errors": ["+1555"]}),
+            exc.ServerError,
+            ambiguous=True,
+        ),
         Refusal("200 without an id", Answer(200, {"data": {}}), exc.ServerError, ambiguous=True),
         Refusal(
             "200 with errors only",
@@ -188,7 +239,7 @@ EXAMPLES = Examples(
             ambiguous=True,
         ),
     ],
-    unsupported=[message(expires=5), message(senderId="Shop")],
+    unsupported=[message(expires=5), message(senderId="Shop"), message(senderId="A_B")],
     webhooks=[
         Webhook(
             "incoming",
@@ -220,6 +271,32 @@ EXAMPLES = Examples(
         status("delivery_unconfirmed", State.ACCEPTED),
         status("never-heard-of", None),
         Webhook(
+            "of an incoming message",
+            "/status",
+            [],
+            json=event("message.finalized", outbound("webhook_delivered")),
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
+            "an error without a code",
+            "/status",
+            [Reported(State.UNDELIVERED, "T1", None, None, "delivery_failed")],
+            json=event(
+                "message.finalized", outbound("delivery_failed") | {"errors": [{"title": "x"}]}
+            ),
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
+            "a reference that is not sealed",
+            f"/status?ref={REF}",
+            [Reported(State.DELIVERED, "T1", None)],
+            json=event("message.finalized", outbound("delivered")),
+            sign=sign,
+            status=204,
+        ),
+        Webhook(
             "a report at the profile's address",
             "/im",
             [Reported(State.DELIVERED, "T1", None)],
@@ -245,6 +322,41 @@ EXAMPLES = Examples(
             Webhook("", "/im", [], json=event("message.sent", {"id": "1", "to": []}), sign=sign),
             400,
         ),
+        (
+            "no text of a text",
+            Webhook(
+                "", "/im", [], json=event("message.received", INBOUND | {"text": 5}), sign=sign
+            ),
+            400,
+        ),
+        (
+            "an id that is none",
+            Webhook("", "/im", [], json=event("message.received", INBOUND | {"id": {}}), sign=sign),
+            400,
+        ),
+        (
+            "a number that is none",
+            Webhook(
+                "",
+                "/im",
+                [],
+                json=event("message.received", INBOUND | {"from": {"phone_number": 1}}),
+                sign=sign,
+            ),
+            400,
+        ),
+        (
+            "a status that is a list",
+            Webhook(
+                "",
+                "/status",
+                [],
+                json=event("message.sent", {"id": "1", "to": [{"status": []}]}),
+                sign=sign,
+            ),
+            400,
+        ),
+        ("nested too deeply", Webhook("", "/im", [], body=b"[" * 100_000, sign=sign), 400),
     ],
 )
 
@@ -324,6 +436,86 @@ def test_telnyx_is_trusted_with_repetitions_only_if_that_is_said() -> None:
         made(EXAMPLES, "http://127.0.0.1:9", dedup_window=86401)
 
 
+# --- looking up ---------------------------------------------------------------------------------
+
+SINCE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+URL = f"{PUBLIC_URL}/{PREFIX}/main/status?ref={SEALED}"
+
+
+def record(**more: Any) -> dict[str, Any]:
+    return {
+        "record_type": "message_detail_record",
+        "uuid": "T1",
+        "cld": "+15551234567",
+        "direction": "outbound",
+        "delivery_status_webhook_url": URL,
+        "status": "delivered",
+    } | more
+
+
+def looked_up(*records: Any) -> Any:
+    with Stub(Answer(200, {"data": list(records), "meta": {}})) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        report = provider.look_up(message(status_report=True), SINCE)
+    [seen] = stub.seen
+    assert (seen.method, seen.path) == ("GET", "/detail_records")
+    assert seen.headers["Authorization"] == f"Bearer {API_KEY}"
+    assert seen.query == {
+        "filter[record_type]": "messaging",
+        "filter[direction]": "outbound",
+        "filter[created_at][gte]": "2026-01-01",
+        "filter[cld][ends_with]": "15551234567",
+    }
+    return report
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "code"),
+    [
+        ({}, State.DELIVERED, None),
+        ({"status": "failed", "errors": ["40001"]}, State.UNDELIVERED, "40001"),
+        ({"status": "gw_reject"}, State.UNDELIVERED, None),
+        ({"status": "failed", "errors": ["40005"]}, State.EXPIRED, "40005"),
+        ({"status": "dlr_unconfirmed"}, State.ACCEPTED, None),
+        ({"status": "gw_timeout", "errors": "x"}, State.ACCEPTED, None),
+        ({"status": None, "errors": [None]}, State.ACCEPTED, None),
+    ],
+)
+def test_a_message_is_found_by_the_address_of_its_reports(
+    told: dict[str, Any], state: State, code: str | None
+) -> None:
+    other = record(uuid="T0", delivery_status_webhook_url=URL.replace(".1.", ".2."))
+    report = looked_up(other, record(**told))
+    assert (report.state, report.msgid, report.status_code) == (state, "T1", code)
+
+
+def test_what_has_another_address_is_another_message() -> None:
+    others = [None, "", URL[:-1], URL.replace(SEALED, REF), 5]
+    assert looked_up(*(record(delivery_status_webhook_url=url) for url in others)) is None
+    assert looked_up({}) is None
+    assert looked_up() is None
+
+
+@pytest.mark.parametrize("body", ["", "[]", {"data": None}, {"data": [1]}, "<html>"])
+def test_records_that_cannot_be_read_are_an_error(body: Any) -> None:
+    with Stub(Answer(200, body)) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        with pytest.raises(exc.ServerError) as raised:
+            provider.look_up(message(status_report=True), SINCE)
+    assert not raised.value.ambiguous
+
+
+def test_without_an_address_there_is_nothing_to_look_for() -> None:
+    with Stub() as stub:
+        gateway, provider, _ = made(EXAMPLES, stub.url)
+        with pytest.raises(NotImplementedError):
+            provider.look_up(message(), SINCE)
+        gateway.settings = Settings(eager=True)
+        with pytest.raises(NotImplementedError):
+            provider.look_up(message(status_report=True), SINCE)
+    assert stub.seen == []
+
+
 # --- signatures ---------------------------------------------------------------------------------
 
 BODY = json.dumps(event("message.finalized", outbound("delivered"))).encode()
@@ -382,6 +574,17 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
     with pytest.raises(SettingsError, match=r"smsqueue-gateway\[signatures\]"):
         post({})
+
+
+def test_times_and_the_events_id_are_kept() -> None:
+    told = event("message.finalized", outbound("delivered"))
+    told["data"]["occurred_at"] = "2019-12-09T21:32:14.148+00:00"
+    body = json.dumps(told).encode()
+    _, [report] = post(signed({}, body), body)
+    assert (report.rtime.isoformat(), report.event_id) == ("2019-12-09T21:32:14.148000+00:00", "E1")
+    body = json.dumps(event("message.received", INBOUND | {"received_at": "2019-12-09T21:32:14Z"}))
+    _, [received] = post(signed({}, body.encode()), body.encode())
+    assert received.rtime.isoformat() == "2019-12-09T21:32:14+00:00"
 
 
 def test_a_new_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
