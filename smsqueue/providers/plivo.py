@@ -18,6 +18,7 @@ from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Secrets, any_equal, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
@@ -40,8 +41,8 @@ class PlivoProvider(AccountProvider):
         auth_token: Its token. Webhooks are signed with it; several while it rotates, or to also
             take what a main account signed.
         powerpack: The UUID of a powerpack that picks the sender.
-        v2: Take webhooks that have a signature of version 2 only. It signs neither fields nor
-            query: False is better once Plivo sends version 3.
+        v2: Take webhooks that have a signature of version 2 only, as Plivo documents for messages.
+            It signs neither fields nor query: say False once yours have version 3.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -67,7 +68,7 @@ class PlivoProvider(AccountProvider):
         auth_id: str,
         auth_token: Secrets,
         powerpack: str | None = None,
-        v2: bool = False,
+        v2: bool = True,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=auth_token, **config)
@@ -77,12 +78,14 @@ class PlivoProvider(AccountProvider):
         self._auth = (auth_id, self._secrets[0])
         self._powerpack = powerpack
         self._v2 = v2
+        self._seals = self._secrets  # version 2 does not sign the query
 
     def submit(self, message: OutgoingMessage) -> None:
         body: dict[str, Any] = {"dst": message.dst, "text": message.body, "type": "sms"}
-        sender = self.sender_of(message)
-        if sender:
-            body["src"] = sender.removeprefix("+")
+        source = self.sender_of(message)
+        if source:
+            letters = sender_kind(source) == "alphanumeric"  # Plivo strips what it does not take
+            body["src"] = source if letters else sender(source, plus=False)
         elif self._powerpack:
             body["powerpack_uuid"] = self._powerpack
         callback = self.callback_url("status", message)
@@ -115,7 +118,7 @@ class PlivoProvider(AccountProvider):
         return Balance(Decimal(str(answer.require("cash_credits"))))
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
+        from flask import Blueprint
 
         self.need_secret(name="auth_token")
         views = Blueprint("plivo", __name__)
@@ -138,8 +141,9 @@ class PlivoProvider(AccountProvider):
             report = self.report(
                 word, fields["MessageUUID"], code=code, kind=MessageExpired if late else None
             )
-            report.meta = {name: fields.get(name) for name in ("Units", "TotalAmount", "Sequence")}
-            report.reference = request.args.get("ref")
+            told = ("From", "To", "Status", "ErrorCode", "MessageUUID", "ref")
+            report.meta = {k: v for k, v in fields.items() if k not in told}
+            report.reference = self.seen_reference()
             self._receive_status(report)
             return "", 200
 

@@ -128,7 +128,9 @@ class TelnyxProvider(AccountProvider):
                 body["webhook_failover_url"] = self._failover + callback.removeprefix(ours)
         body |= message.provider_params
         if re.search("[A-Za-z]", str(body.get("from"))) and "messaging_profile_id" not in body:
-            reason = "Telnyx takes a sender id of letters only with a messaging profile: profile=..."
+            reason = (
+                "Telnyx takes a sender id of letters only with a messaging profile: profile=..."
+            )
             raise exc.UnsupportedError(reason, provider=self.name)
         headers = self._headers | {"Content-Type": "application/json"}
         key = message.dedup_key or message.reference

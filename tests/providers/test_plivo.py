@@ -7,10 +7,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
+from flask import Flask
 
-from smsqueue import exc
-from smsqueue.providers.authentic import hmac_base64
+from smsqueue import Gateway, exc
+from smsqueue.providers.authentic import hmac_base64, seal
 from smsqueue.providers.plivo import PlivoProvider
+from smsqueue.settings import Settings
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
@@ -28,6 +30,8 @@ ID, TOKEN, NONCE = "MA" + "0" * 18, "plivo-token", "12345"
 PATH = f"/v1/Account/{ID}/Message/"
 GOOD = Answer(202, {"message": "message(s) queued", "message_uuid": ["P1"], "api_id": "A1"})
 REF = "1m842psghd5k1m5599r6.1"
+#: As it stands in addresses.
+SEALED = seal(REF, TOKEN, "main")
 BASIC = "Basic " + b64encode(f"{ID}:{TOKEN}".encode()).decode()
 
 
@@ -74,7 +78,7 @@ def status(word: str, state: State | None, code: str = "", method: str = "POST")
     form = {"MessageUUID": "P1", "Status": word, "To": "15551234567", "ErrorCode": code}
     return Webhook(
         f"status {word} {code} {method}",
-        f"/status?ref={REF}",
+        f"/status?ref={SEALED}",
         [Reported(state, "P1", REF, code or None, word)],
         method=method,
         form=form | {"Units": "1", "ParentMessageUUID": "P1", "SomethingNew": ["b", "a"]},
@@ -118,9 +122,31 @@ EXAMPLES = Examples(
                 "text": "hello",
                 "type": "sms",
                 "message_expiry": 300,
-                "url": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}",
+                "url": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={SEALED}",
                 "method": "POST",
             },
+        ),
+        Sending(
+            "a number as people write it, a validity of a moment",
+            message(src="+1 (555) 000-9999", expires=0.01),
+            GOOD,
+            "P1",
+            PATH,
+            json={
+                "dst": "15551234567",
+                "src": "15550009999",
+                "text": "hello",
+                "type": "sms",
+                "message_expiry": 5,
+            },
+        ),
+        Sending(
+            "a short code",
+            message(src="12345"),
+            GOOD,
+            "P1",
+            PATH,
+            json={"dst": "15551234567", "src": "12345", "text": "hello", "type": "sms"},
         ),
         Sending(
             "powerpack, parameter, a long validity, an id that is no list",
@@ -215,14 +241,12 @@ def test_the_balance() -> None:
 # --- signatures ---------------------------------------------------------------------------------
 
 FORM = {"MessageUUID": "P1", "Status": "delivered"}
-STATUS = f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}"
+STATUS = f"{PUBLIC_URL}/{PREFIX}/main/status?ref={SEALED}"
 
 
 def post(
     headers: dict[str, str], form: dict[str, str] = FORM, url: str = STATUS, **config: Any
 ) -> tuple[int, list[Any]]:
-    from flask import Flask
-
     gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
     app = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX)
     target = urlsplit(url)._replace(scheme="", netloc="").geturl()
@@ -240,31 +264,141 @@ def test_the_published_example_of_version_2() -> None:
     )
 
 
-def test_an_example_of_version_3() -> None:
-    """Made with Plivo's Python SDK."""
-    form = {"To": "14150000002", "From": "14150000001", "MessageUUID": "u", "Text": "hi there"}
-    headers = v3(form, "https://answer.url/x?q=1", "my_auth_token")
-    assert headers["X-Plivo-Signature-V3"] == "SHeKnpm3PdCyQ795e1ZJfcECv71pU387RDW5qPWKWh8="
+#: Made with Plivo's Python SDK: method, address, form, signature.
+MADE = [
+    (
+        "POST",
+        "https://answer.url/x?q=1",
+        {"To": "14150000002", "From": "14150000001", "MessageUUID": "u", "Text": "hi there"},
+        "SHeKnpm3PdCyQ795e1ZJfcECv71pU387RDW5qPWKWh8=",
+    ),
+    (
+        "POST",
+        "https://answer.url/x",
+        {"To": "14150000002", "From": "14150000001", "Text": "grüße & co"},
+        "oCk5+1YUous6C/LioXLx7q/NYjHMdpxQUxQyPNniU5Q=",
+    ),
+    (
+        "POST",
+        "https://answer.url/x?b=2&a=1&a=0",
+        {"Z": ["b", "a"], "A": ""},
+        "1SzUQ+rSp0lzd0bOABZGYqPLL4tlNCtcDNxSwpmNkH4=",
+    ),
+    (
+        "GET",
+        "https://answer.url/x?To=2&From=1&Text=a%20b%26c",
+        {},
+        "Wszlm66d9GwPIkkUaU4A2IsxJTceQoyB0WuzoBHCN0g=",
+    ),
+    ("POST", "https://answer.url/x", {}, "l/m/aAl42odhVVQZwJ971QVpS7siLElyi8TkDS7bbyU="),
+    ("POST", "https://answer.url/x?q=1", {}, "wQyixDvCeBKgwh/9CjJcAKJ/G6sSKfUmmRfBOuuZgXk="),
+]
+
+
+@pytest.mark.parametrize(("method", "url", "form", "signature"), MADE)
+def test_examples_of_version_3(method: str, url: str, form: dict[str, Any], signature: str) -> None:
+    body = urlencode(form, doseq=True).encode()
+    headers = signed(method, url, {}, body, "my_auth_token")
+    assert headers["X-Plivo-Signature-V3"] == signature
+
+
+#: The same for addresses of ours.
+OURS = [
+    (
+        "POST",
+        "/im",
+        {
+            "To": "15550009999",
+            "From": "15551234567",
+            "MessageUUID": "P9",
+            "Text": "grüße & co?=+ \N{GRINNING FACE}",
+            "Type": "sms",
+        },
+        "/7N92NZ+SxxwAo36aqxiqs+mjfZZnQuuhEK18NDytJA=",
+    ),
+    (
+        "POST",
+        "/status?b=2&a=1&a=0",
+        {"MessageUUID": "P1", "Status": "delivered", "X": ["b", "a"], "ErrorCode": ""},
+        "epnPd5LtvnJJXjYJKduhrIW8LYzcJWVOfrWDvKA7v1Q=",
+    ),
+    (
+        "GET",
+        "/im?To=15550009999&From=15551234567&MessageUUID=P9&Text=a%20b%26c%2B",
+        {},
+        "hgENUTUvUe/2B4IQVK/bNKjQXD5OAxIYtlmk+hvoqdM=",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "form", "signature"), OURS)
+def test_what_plivos_sdk_signs_is_taken(
+    method: str, path: str, form: dict[str, Any], signature: str
+) -> None:
+    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
+    client = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX).test_client()
+    headers = {"X-Plivo-Signature-V3": signature, "X-Plivo-Signature-V3-Nonce": NONCE}
+    fields = {"data": form} if form else {}
+
+    def status(headers: dict[str, str]) -> int:
+        url = f"/{PREFIX}/main{path}"
+        return client.open(url, method=method, headers=headers, **fields).status_code
+
+    assert status(headers) == 200
+    assert status(headers | {"X-Plivo-Signature-V3-Nonce": "1"}) == 403
+    assert len(heard) == 1
+    if "Text" in form:
+        assert heard[0].body == form["Text"]
 
 
 def test_version_2() -> None:
-    assert post(signed_v2(STATUS), v2=True)[0] == 200
-    assert post(signed_v2(STATUS, main=True), v2=True)[0] == 200
-    assert post(signed_v2(STATUS, "another"), v2=True) == (403, [])
-    assert post(signed_v2(STATUS.replace("status", "im")), v2=True) == (403, [])
+    assert post(signed_v2(STATUS))[0] == 200
+    assert post(signed_v2(STATUS, main=True))[0] == 200
+    assert post(signed_v2(STATUS, "another")) == (403, [])
+    assert post(signed_v2(STATUS.replace("status", "im"))) == (403, [])
     assert post(signed_v2(STATUS) | {"X-Plivo-Signature-V2-Nonce": "1"}) == (403, [])
+    several = signed_v2(STATUS)["X-Plivo-Signature-V2"]
+    headers = signed_v2(STATUS) | {"X-Plivo-Signature-V2": f"{'A' * 43}=, {several}"}
+    assert post(headers)[0] == 200
 
 
-def test_version_2_has_to_be_asked_for() -> None:
+def test_there_must_be_a_signature() -> None:
+    nonce = {"X-Plivo-Signature-V2-Nonce": NONCE, "X-Plivo-Signature-V3-Nonce": NONCE}
+    for headers in ({}, nonce, nonce | {"X-Plivo-Signature-V2": ""}):
+        assert post(headers) == (403, [])
+    assert post({"X-Plivo-Signature": signed_v2(STATUS)["X-Plivo-Signature-V2"]} | nonce)[0] == 403
+
+
+def test_version_2_can_be_refused() -> None:
     """It signs no fields: who has seen one webhook could write any other."""
-    assert post(signed_v2(STATUS)) == (403, [])
-    assert post(signed_v2(STATUS), FORM | {"Status": "failed"}) == (403, [])
-    assert post(v3())[0] == 200
+    assert post(signed_v2(STATUS), v2=False) == (403, [])
+    assert post(v3(), v2=False)[0] == 200
 
 
 def test_version_2_does_not_help_a_wrong_version_3() -> None:
     wrong = v3(token="another")
-    assert post(signed_v2(STATUS) | wrong, v2=True) == (403, [])
+    assert post(signed_v2(STATUS) | wrong) == (403, [])
+    tampered = FORM | {"Status": "failed"}
+    assert post(signed_v2(STATUS) | v3(), tampered) == (403, [])
+
+
+def test_version_2_does_not_move_a_report_to_another_message() -> None:
+    """It does not sign the query."""
+    moved = "1m842psghd5k1m5599r6.2"
+    for ref, counts in (
+        (moved, None),
+        (f"{moved}&ref={SEALED}", None),
+        (f"{SEALED}&ref={moved}", REF),
+    ):
+        answered, heard = post(signed_v2(STATUS), url=STATUS.replace(SEALED, ref))
+        assert answered == 200
+        assert [(each.msgid, each.reference) for each in heard] == [("P1", counts)]
+
+
+def test_details_are_kept_without_numbers() -> None:
+    form = FORM | {"PartInfo": "1 of 2", "TotalAmount": "0.1", "MCC": "310", "To": "15551234567"}
+    _, [report] = post(v3(form), form)
+    assert report.meta == {"PartInfo": "1 of 2", "TotalAmount": "0.1", "MCC": "310"}
 
 
 def test_several_signatures_in_one_header_and_the_main_accounts() -> None:
@@ -284,7 +418,7 @@ def test_the_nonce_is_signed_too() -> None:
 
 
 def test_the_query_is_signed_too() -> None:
-    assert post(v3(), url=STATUS.replace(REF, "1m842psghd5k1m5599r6.2")) == (403, [])
+    assert post(v3(), url=STATUS.replace(SEALED, "1m842psghd5k1m5599r6.2")) == (403, [])
 
 
 def test_fields_in_the_query_of_a_post_are_not_the_messages() -> None:
@@ -297,7 +431,7 @@ def test_tokens_rotate() -> None:
     assert post(v3(), auth_token=["new", TOKEN])[0] == 200
     assert post(v3(token="new"), auth_token=["new", TOKEN])[0] == 200
     assert post(v3(), auth_token=["new"]) == (403, [])
-    assert post(signed_v2(STATUS, "new"), auth_token=["new", TOKEN], v2=True)[0] == 200
+    assert post(signed_v2(STATUS, "new"), auth_token=["new", TOKEN])[0] == 200
     with Stub(GOOD) as stub:
         _, provider, _ = made(EXAMPLES, stub.url, auth_token=["new", TOKEN])
         provider.send(message())
@@ -306,23 +440,16 @@ def test_tokens_rotate() -> None:
 
 
 def test_without_a_proxy_the_request_tells_its_address() -> None:
-    from flask import Flask
-
-    from smsqueue import Gateway
-    from smsqueue.settings import Settings
-
     gateway = Gateway(Settings(receiver_prefix=(PREFIX,), eager=True))
     gateway.add_provider("main", PlivoProvider, auth_id=ID, auth_token=TOKEN)
     app = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX)
-    path = f"/{PREFIX}/main/status?ref={REF}"
+    path = f"/{PREFIX}/main/status?ref={SEALED}"
     for url, status in ((f"http://localhost{path}", 200), (f"https://localhost{path}", 403)):
         answer = app.test_client().post(path, data=FORM, headers=v3(url=url))
         assert answer.status_code == status
 
 
 def test_a_report_that_is_not_recorded_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flask import Flask
-
     gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9")
 
     def away(_: Any) -> None:
@@ -330,5 +457,5 @@ def test_a_report_that_is_not_recorded_is_asked_for_again(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(gateway, "receive_status", away)
     client = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX).test_client()
-    answer = client.post(f"/{PREFIX}/main/status?ref={REF}", data=FORM, headers=v3())
+    answer = client.post(f"/{PREFIX}/main/status?ref={SEALED}", data=FORM, headers=v3())
     assert answer.status_code == 503
