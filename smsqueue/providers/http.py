@@ -93,6 +93,7 @@ class HttpProvider(IProvider):
         *,
         safe: bool = False,
         auth: tuple[str, str] | None = None,
+        within: float | None = None,
         **request: Any,
     ) -> Answer:
         """Make one HTTP request; the answer, if its status is 2xx.
@@ -100,13 +101,14 @@ class HttpProvider(IProvider):
         Args:
             safe: The request sends no message, so its errors are never ambiguous.
             auth: User and password of HTTP Basic.
+            within: Seconds until it is over, if ``deadline`` is that of several calls.
             request: ``json``, ``data``, ``params``, ``headers`` as requests takes them.
 
         Raises:
             ConnectionError: no answer; ambiguous if the request had begun to be written.
             MessageSendError: the provider answered with an error, see :meth:`error`.
         """
-        with bounded(self.deadline, safe=safe) as wrote:
+        with bounded(within or self.deadline, safe=safe) as wrote:
             try:
                 answer = self._exchange(method, f"{self.url}{path}", auth=auth, **request)
             except (ValueError, TypeError, requests.exceptions.InvalidJSONError) as error:

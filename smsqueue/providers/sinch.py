@@ -1,4 +1,4 @@
-"""Sinch SMS, REST API (XMS) v1, with a service plan's token.
+"""Sinch SMS, REST API (XMS) v1, with a service plan's token or a project's key.
 
 Source: Sinch's documentation (batches, delivery reports, callbacks, status codes) and its SDKs for
 Python, Java, Node and .NET (fields, signature). Callbacks are authenticated as the account manager
@@ -7,7 +7,6 @@ arranges: HTTP Basic, or the signature that the SDKs verify.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -25,6 +24,8 @@ from smsqueue.providers.authentic import (
 )
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.oauth import Tokens
+from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import (
@@ -37,7 +38,6 @@ from smsqueue.statuses import (
 
 if TYPE_CHECKING:
     from flask import Blueprint
-    from flask.typing import ResponseReturnValue
 
 __all__ = ["SinchProvider"]
 
@@ -45,6 +45,8 @@ _SIGNATURE = "X-Sinch-Webhook-Signature"
 #: Validity over while the message was in Sinch's own queue.
 _EXPIRED = 406
 _DAY = 86400
+#: Longest call of the API, in seconds. It may have to wait for a token before.
+_CALL = 30.0
 
 
 class SinchProvider(AccountProvider):
@@ -53,7 +55,11 @@ class SinchProvider(AccountProvider):
     Args:
         service_plan_id: Of the plan in Sinch's dashboard.
         api_token: The plan's token, which sends.
-        region: ``us``, ``eu``, ``au``, ``br`` or ``ca``: where the plan is.
+        project_id: In place of a plan: the project, whose key sends (OAuth 2).
+        key_id: Of an access key of the project.
+        key_secret: Its secret.
+        region: ``us``, ``eu``, ``au``, ``br`` or ``ca``: where the plan or project is.
+        auth_url: Where the tokens of OAuth 2 come from.
         secret: ``user:password`` that callbacks show (HTTP Basic); several while it changes.
         hmac_key: What callbacks are signed with; several while it changes.
         replay_window: Seconds by which a signature's time may differ from ours. Sinch repeats a
@@ -61,6 +67,7 @@ class SinchProvider(AccountProvider):
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
+    deadline = _CALL + 2 * Tokens.deadline
     capabilities = frozenset(Can) - {Can.BALANCE, Can.DEDUPLICATION}
     url_arguments = ("service_plan_id", "api_token")
     codes: ClassVar = table(
@@ -84,10 +91,14 @@ class SinchProvider(AccountProvider):
         gateway: Any,
         name: str,
         *,
-        service_plan_id: str,
-        api_token: str,
+        service_plan_id: str | None = None,
+        api_token: str | None = None,
+        project_id: str | None = None,
+        key_id: str | None = None,
+        key_secret: str | None = None,
         region: str = "us",
         url: str | None = None,
+        auth_url: str = "https://auth.sinch.com/oauth2/token",
         secret: Secrets = None,
         hmac_key: Secrets = None,
         replay_window: float = _DAY,
@@ -95,14 +106,34 @@ class SinchProvider(AccountProvider):
     ) -> None:
         if not region.isalnum():
             raise SettingsError("the region of Sinch must be like us, eu, au, br or ca")
-        host = url or f"https://{region}.sms.api.sinch.com"
+        host = url or f"https://{'zt.' if project_id else ''}{region}.sms.api.sinch.com"
         super().__init__(gateway, name, url=host, secret=secret, **config)
         if not all(":" in each for each in self._secrets):
             raise SettingsError("the secret of Sinch's callbacks must be like user:password")
-        self._batches = f"/xms/v1/{quote(service_plan_id, safe='')}/batches"
-        self._headers = {"Authorization": f"Bearer {api_token}"}
+        self._token, self._tokens = api_token, None
+        if service_plan_id and api_token and not (project_id or key_id or key_secret):
+            account = service_plan_id
+        elif project_id and key_id and key_secret and not (service_plan_id or api_token):
+            account = project_id
+            self._tokens = Tokens(name, url=auth_url, user=key_id, password=key_secret)
+        else:
+            raise SettingsError(
+                f"the provider {name!r} (Sinch) needs service_plan_id and api_token, or in their "
+                "place project_id, key_id and key_secret"
+            )
+        self._batches = f"/xms/v1/{quote(account, safe='')}/batches"
         self._keys = secrets_of(hmac_key)
         self._replay_window = replay_window
+
+    def _call(self, method: str, **request: Any) -> Answer:
+        token = self._tokens.token() if self._tokens else self._token
+        headers = {"Authorization": f"Bearer {token}"}
+        try:
+            return self.call(method, self._batches, headers=headers, within=_CALL, **request)
+        except exc.AuthError:
+            if self._tokens:
+                self._tokens.forget(str(token))
+            raise
 
     def submit(self, message: OutgoingMessage) -> None:
         body: dict[str, Any] = {"body": message.body, "type": "mt_text"}
@@ -121,12 +152,7 @@ class SinchProvider(AccountProvider):
         ours: dict[str, Any] = {"to": [f"+{message.dst}"]}
         if message.reference:
             ours["client_reference"] = message.reference
-        answer = self.call(
-            "POST",
-            self._batches,
-            headers=self._headers,
-            json=body | message.provider_params | ours,
-        )
+        answer = self._call("POST", json=body | message.provider_params | ours)
         message.msgid = answer.require("id")
 
     def error_code(self, answer: Answer) -> str | None:
@@ -136,44 +162,24 @@ class SinchProvider(AccountProvider):
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
         ours = message.reference
         asked = {"client_reference": ours, "start_date": _iso(since - timedelta(hours=1))}
-        answer = self.call("GET", self._batches, safe=True, headers=self._headers, params=asked)
-        try:
-            # Sinch may have more, if it does not look at what was asked for.
-            found = [each for each in answer.json["batches"] if each["client_reference"] == ours]
-            msgid = found[0]["id"] if ours and found else None
-        except (KeyError, TypeError):
-            raise exc.ServerError(
-                "the provider's list cannot be read", provider=self.name
-            ) from None
-        if not msgid:
-            return None
-        report = self.report("listed", msgid, kind=MessageAccepted)
-        report.reference = ours
-        return report
+        for batch in self._call("GET", safe=True, params=asked).objects("batches"):
+            # Sinch may list more, if it does not look at what was asked for.
+            if ours and batch.get("client_reference") == ours and batch.get("id"):
+                report = self.report("listed", batch["id"], kind=MessageAccepted)
+                report.reference = ours
+                return report
+        return None
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
-
         self.need_secret(*self._keys)
-        views = Blueprint("sinch", __name__)
 
-        # A service plan has one address for everything, so both take both.
-        @views.post("/im", endpoint="im")
-        @views.post("/status", endpoint="status")
-        def event() -> ResponseReturnValue:
+        def read() -> list[IncomingMessage] | list[MessageStatus]:
+            from flask import request
+
             self._authenticate()
-            try:
-                events = self._events(json.loads(request.get_data()))
-            except (KeyError, TypeError, AttributeError, RecursionError):
-                raise ValueError("malformed") from None
-            for each in events:
-                if isinstance(each, IncomingMessage):
-                    self._receive_message(each)
-                else:
-                    self._receive_status(each)
-            return "", 204
+            return self._events(json_object(request.get_data()))
 
-        return views
+        return event_views(self, read)
 
     def _events(self, told: dict[str, Any]) -> list[IncomingMessage] | list[MessageStatus]:
         kind = told["type"]
@@ -187,16 +193,16 @@ class SinchProvider(AccountProvider):
 
     def _report(self, told: dict[str, Any], status: dict[str, Any]) -> MessageStatus:
         """The report of a recipient, or what that of a batch says of some of them."""
-        word, code = status["status"], status.get("code")
+        word, code = text_of(status, "status"), status.get("code")
         kind = self.statuses.get(word.lower())
         late = code == _EXPIRED and kind is MessageError
-        report = self.report(
-            word, told["batch_id"], code=code, kind=MessageExpired if late else kind
-        )
-        report.reference = str(told.get("client_reference") or "") or None
-        report.rtime = _time(told.get("at")) or report.rtime
-        names = ("operator_status_at", "operator", "number_of_message_parts", "encoding")
-        report.meta = {name: told[name] for name in names if name in told}
+        kind = MessageExpired if late else kind
+        report = self.report(word, id_of(told, "batch_id"), code=code, kind=kind)
+        reference = told.get("client_reference")
+        report.reference = reference if reference and isinstance(reference, str) else None
+        report.rtime = time_of(told.get("at")) or report.rtime
+        hidden = ("type", "batch_id", "recipient", "client_reference", "statuses", "code", "status")
+        report.meta = {k: v for k, v in told.items() if k not in hidden}
         return report
 
     def _authenticate(self) -> None:
@@ -223,8 +229,8 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
     text = (body.get("message") or "" if isinstance(body, dict) else "") if binary else body
     if not isinstance(text, str):
         raise ValueError("the body is no text")
-    message = IncomingMessage(told["from"], text, told["id"], told.get("to"))
-    message.rtime = _time(told.get("received_at")) or message.rtime
+    message = IncomingMessage(text_of(told, "from"), text, id_of(told), told.get("to"))
+    message.rtime = time_of(told.get("received_at")) or message.rtime
     hidden = ("from", "to") if binary else ("from", "to", "body")
     message.meta = {k: v for k, v in told.items() if k not in hidden}
     return message
@@ -233,12 +239,3 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
 def _iso(time: datetime) -> str:
     utc = time.astimezone(UTC)
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _time(value: Any) -> datetime | None:
-    """A time with an offset; None if there is none."""
-    try:
-        time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return time if time.tzinfo else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -288,6 +289,129 @@ def test_a_region_that_is_none_is_refused(region: str) -> None:
         SinchProvider(None, "main", service_plan_id="p", api_token="t", region=region)
 
 
+# --- a project's key ------------------------------------------------------------------------------
+
+PROJECT: dict[str, Any] = {
+    "service_plan_id": None,
+    "api_token": None,
+    "project_id": "pr/1",
+    "key_id": "key-id",
+    "key_secret": "key-secret",
+}
+TOKENS = "/oauth2/token"
+
+
+def token(text: Any = "tok1", seconds: Any = 3600) -> Answer:
+    return Answer(200, {"access_token": text, "expires_in": seconds, "token_type": "bearer"})
+
+
+def project(stub: Stub, **config: Any) -> Any:
+    return made(EXAMPLES, stub.url, **PROJECT | {"auth_url": f"{stub.url}{TOKENS}"} | config)[1]
+
+
+def paths(stub: Stub) -> list[str]:
+    return [each.path.rpartition("/")[2] for each in stub.seen]
+
+
+def test_a_project_sends_with_a_token() -> None:
+    with Stub(token(), GOOD) as stub:
+        provider = project(stub)
+        sent = provider.send(message())
+        provider.send(message())
+    asked, first, second = stub.seen
+    assert sent.msgid == "01FC"
+    assert (asked.method, asked.path) == ("POST", TOKENS)
+    assert asked.form == {"grant_type": "client_credentials"}
+    assert asked.headers["Authorization"] == basic("key-id:key-secret")["Authorization"]
+    assert (first.path, first.json) == ("/xms/v1/pr%2F1/batches", body())
+    assert [each.headers["Authorization"] for each in (first, second)] == ["Bearer tok1"] * 2
+
+
+def test_where_a_project_is() -> None:
+    provider = SinchProvider(None, "main", region="eu", **PROJECT)
+    assert provider.url == "https://zt.eu.sms.api.sinch.com"
+
+
+def test_a_token_is_renewed_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with Stub(token(), GOOD, GOOD, token("tok2"), GOOD) as stub:
+        provider = project(stub)
+        for later in (0, 3500, 3590):
+            monkeypatch.setattr(time, "monotonic", lambda at=now + later: at)
+            provider.send(message())
+    assert paths(stub) == ["token", "batches", "batches", "token", "batches"]
+    assert stub.seen[-1].headers["Authorization"] == "Bearer tok2"
+
+
+def test_a_token_that_was_refused_is_not_used_again() -> None:
+    with Stub(token(), Answer(401, ""), token("tok2"), GOOD) as stub:
+        provider = project(stub)
+        with pytest.raises(exc.AuthError):
+            provider.send(message())
+        provider.send(message())
+    assert paths(stub) == ["token", "batches", "token", "batches"]
+    assert stub.seen[-1].headers["Authorization"] == "Bearer tok2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(401, {"error": "invalid_client"}), exc.AuthError),
+        (Answer(400, {"error": "invalid_client"}), exc.AuthError),
+        (Answer(302, "", {"Location": "https://example.org"}), exc.AuthError),
+        (Answer(429, "", {"Retry-After": "7"}), exc.LimitsError),
+        (Answer(500, "<html>"), exc.ServerError),
+        (Answer(502, ""), exc.ServerError),
+        (Answer(cut=True), exc.ConnectionError),
+        (Answer(200, "<html>"), exc.ServerError),
+        (token(None), exc.ServerError),
+        (token(""), exc.ServerError),
+        (token("two\r\nlines"), exc.ServerError),
+        (token("żółć"), exc.ServerError),
+    ],
+)
+def test_without_a_token_nothing_is_sent(answer: Answer, error: type[exc.ProviderError]) -> None:
+    with Stub(answer) as stub, pytest.raises(error) as raised:
+        project(stub).send(message())
+    assert type(raised.value) is error
+    assert (raised.value.ambiguous, raised.value.provider) == (False, "main")
+    assert paths(stub) == ["token"]
+    assert "key-secret" not in f"{raised.value!r}"
+
+
+@pytest.mark.parametrize("seconds", [None, "3600", float("nan"), -5, 1e300, True])
+def test_a_token_whose_end_is_not_told_is_used_for_a_moment(seconds: Any) -> None:
+    with Stub(token(seconds=seconds), GOOD) as stub:
+        project(stub).send(message())
+    assert paths(stub) == ["token", "batches"]
+
+
+def test_threads_share_a_token() -> None:
+    with Stub(token(), GOOD) as stub:
+        provider = project(stub)
+        with ThreadPoolExecutor(8) as threads:
+            sent = list(threads.map(lambda n: provider.send(message()).msgid, range(8)))
+    assert sent == ["01FC"] * 8
+    assert paths(stub).count("token") == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"project_id": None},
+        {"key_secret": None},
+        {"key_id": ""},
+        {"service_plan_id": PLAN},
+        {"service_plan_id": PLAN, "api_token": TOKEN},
+        dict.fromkeys(PROJECT),
+    ],
+)
+def test_it_is_either_a_plan_or_a_project(changed: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="project_id, key_id and key_secret"):
+        made(EXAMPLES, "http://127.0.0.1:9", **PROJECT | changed)
+
+
 # --- looking up ----------------------------------------------------------------------------------
 
 SINCE = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -316,9 +440,10 @@ def test_a_batch_of_another_message_is_not_taken_for_it() -> None:
     assert looked_up({"id": "01FD", "client_reference": REF[:-1] + "2"}) is None
     report = looked_up({"id": "x", "client_reference": "x"}, {"id": "y", "client_reference": REF})
     assert report.msgid == "y"
+    assert looked_up({}, {"client_reference": REF}, {"id": "x", "client_reference": None}) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"batches": null}', '{"batches": [{}]}', "<html>"])
+@pytest.mark.parametrize("text", ["", "[]", '{"batches": null}', '{"batches": [1]}', "<html>"])
 def test_a_list_that_cannot_be_read_is_an_error(text: str) -> None:
     with Stub(Answer(200, text)) as stub:
         _, provider, _ = made(EXAMPLES, stub.url)
@@ -455,7 +580,10 @@ def test_if_one_is_not_recorded_the_whole_is_to_be_repeated(
 
 
 def test_times_and_details_are_kept() -> None:
-    _, [report] = post(ONE, signed(ONE))
+    details = {"operator": "35000", "applied_originator": "15550009999", "encoding": "GSM"}
+    one = json.dumps(told("Delivered", 0, **details)).encode()
+    _, [report] = post(one, signed(one))
+    assert report.meta == details | {"at": "2022-08-30T08:16:08.930Z"}
     assert report.rtime == datetime(2022, 8, 30, 8, 16, 8, 930000, tzinfo=UTC)
     data = json.dumps(INCOMING | {"operator_id": "35000", "type": "mo_binary"}).encode()
     _, [received] = post(data, signed(data))
@@ -463,7 +591,7 @@ def test_times_and_details_are_kept() -> None:
     assert (received.meta["operator_id"], received.meta["body"]) == ("35000", "hi there")
 
 
-@pytest.mark.parametrize("at", ["yesterday", 5, None, "2022-08-30T08:16:08"])
+@pytest.mark.parametrize("at", ["yesterday", [], None, "2022-08-30T08:16:08"])
 def test_a_time_that_cannot_be_read_is_now(at: Any) -> None:
     before = datetime.now(UTC)
     data = json.dumps(told("Delivered", 0, at=at)).encode()
