@@ -7,8 +7,6 @@ older REST API, which are taken as well. How callbacks are repeated is not docum
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_plus, unquote_to_bytes
@@ -19,6 +17,7 @@ from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import basic_matches
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import event_views, json_object, text_of, time_of
 from smsqueue.senders import sender, sender_kind
 from smsqueue.statuses import (
     MessageAccepted,
@@ -30,7 +29,6 @@ from smsqueue.statuses import (
 
 if TYPE_CHECKING:
     from flask import Blueprint
-    from flask.typing import ResponseReturnValue
 
 __all__ = ["ClickatellProvider"]
 
@@ -72,7 +70,8 @@ class ClickatellProvider(AccountProvider):
         (exc.CreditError, [20]),
         (exc.LimitsError, [43]),
         (exc.UnsupportedError, [27, 28, 30, 38, 39, 101, 110, 111]),
-        # The request, the recipient (26: opted out), the content, the sender (44, 45)
+        # The request, the recipient (26: opted out), the content, the sender (44, 45: it is this
+        # message's that is wrong, not our key, so the others need not wait)
         (exc.RequestError, [*range(21, 27), 31, 32, 33, 40, 41, 42, 44, 45, 100]),
     )
     statuses: ClassVar = table(
@@ -146,25 +145,16 @@ class ClickatellProvider(AccountProvider):
         return Balance(Decimal(str(answer.require("balance"))), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
+        users = [(user, word) for user, _, word in (s.partition(":") for s in self._secrets)]
 
-        views = Blueprint("clickatell", __name__)
+        def read() -> list[IncomingMessage | MessageStatus]:
+            from flask import request
 
-        # One integration may have one address for both.
-        @views.post("/im", endpoint="im")
-        @views.post("/status", endpoint="status")
-        def callback() -> ResponseReturnValue:
-            users = [(user, word) for user, _, word in (s.partition(":") for s in self._secrets)]
             if users and not basic_matches(request.headers.get("Authorization"), users):
                 raise PermissionError("the callback does not show the secret")
-            for each in self._events(_object(request.get_data())):
-                if isinstance(each, IncomingMessage):
-                    self._receive_message(each)
-                else:
-                    self._receive_status(each)
-            return "", 200
+            return self._events(json_object(request.get_data()))
 
-        return views
+        return event_views(self, read, status=200)
 
     def _events(self, fields: dict[str, Any]) -> list[IncomingMessage | MessageStatus]:
         """All that a callback tells; ValueError if it tells nothing that can be understood."""
@@ -185,10 +175,10 @@ class ClickatellProvider(AccountProvider):
             raise ValueError("no status")
         name = name if isinstance(name, str) else str(code)
         kind = None if name in self.statuses else (numbers or {}).get(code)
-        made = self.report(name, _text(fields, "messageId"), code=code, kind=kind)
+        made = self.report(name, text_of(fields, "messageId"), code=code, kind=kind)
         reference = fields.get("clientMessageId")
         made.reference = reference if isinstance(reference, str) else None
-        made.rtime = _time(fields) or made.rtime
+        made.rtime = time_of(fields.get("timestamp"), 1000) or made.rtime
         made.meta = {k: v for k, v in fields.items() if k not in ("to", "from", "apiKey")}
         return made
 
@@ -203,15 +193,15 @@ def _refused(answer: Answer) -> bool:
 
 def _incoming(fields: dict[str, Any]) -> IncomingMessage:
     """An incoming message, as the One API or the older REST API tell it."""
-    source = _text(fields, "from", "fromNumber")
-    text = _decoded(_text(fields, "content", "text"), fields.get("charset"))
+    source = text_of(fields, "from", "fromNumber")
+    text = _decoded(text_of(fields, "content", "text"), fields.get("charset"))
     target = fields.get("to", fields.get("toNumber"))
     made = IncomingMessage(
         source,
         text,
-        _text(fields, "messageId"),
+        text_of(fields, "messageId"),
         target if isinstance(target, str) else None,
-        rtime=_time(fields),
+        rtime=time_of(fields.get("timestamp"), 1000),
     )
     known = ("from", "fromNumber", "to", "toNumber", "content", "text", "apiKey")
     made.meta = {k: v for k, v in fields.items() if k not in known}
@@ -225,32 +215,7 @@ def _decoded(text: str, charset: Any) -> str:
     return unquote_plus(text, "latin-1") if charset == "ISO-8859-1" else text
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return _objects([value])[0]
-
-
 def _objects(values: Any) -> list[dict[str, Any]]:
     if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
         raise ValueError("not JSON objects")
     return values
-
-
-def _text(fields: dict[str, Any], *names: str) -> str:
-    for name in names:
-        value = fields.get(name)
-        if isinstance(value, str):
-            return value
-    raise ValueError(f"{names[0]} is not a text")
-
-
-def _time(fields: dict[str, Any]) -> datetime | None:
-    """``timestamp``, in milliseconds since 1970."""
-    given = fields.get("timestamp")
-    try:
-        return datetime.fromtimestamp(given / 1000, UTC) if isinstance(given, int) else None
-    except (OverflowError, OSError, ValueError):
-        return None

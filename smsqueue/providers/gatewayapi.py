@@ -6,8 +6,6 @@ Messaging API speaks otherwise and is not this one.
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,13 +14,19 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
 from smsqueue.senders import sender
 from smsqueue.settings import SettingsError
-from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
 
 if TYPE_CHECKING:
     from flask import Blueprint
-    from flask.typing import ResponseReturnValue
 
 __all__ = ["GatewayApiProvider"]
 
@@ -108,7 +112,8 @@ class GatewayApiProvider(AccountProvider):
             "POST", "/rest/mtsms", auth=self._auth, json=body | message.provider_params
         )
         message.msgid = answer.require("ids", 0)
-        message.meta = {"usage": answer.get("usage")}
+        # There may be more ids than one: their reports are found by our reference.
+        message.meta = {"usage": answer.get("usage"), "ids": answer.get("ids")}
 
     def error_code(self, answer: Answer) -> str | None:
         code = answer.get("code")
@@ -129,51 +134,42 @@ class GatewayApiProvider(AccountProvider):
         return Balance(Decimal(str(answer.require("credit"))), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
-
         self.need_secret()
         if not self.insecure:
             _jwt()  # if it is missing, say so before the first webhook
-        views = Blueprint("gatewayapi", __name__)
 
-        # One webhook of the account may be for both.
-        @views.post("/im", endpoint="im")
-        @views.post("/status", endpoint="status")
-        def callback() -> ResponseReturnValue:
-            event = self._event(request.headers.get("X-Gwapi-Signature", ""), request.get_data())
-            if "status" in event:
-                self._receive_report(event)
-            else:
-                self._receive_message(_incoming(event))
-            return "", 204
+        def read() -> list[IncomingMessage | MessageStatus]:
+            from flask import request
 
-        return views
+            token, body = request.headers.get("X-Gwapi-Signature", ""), request.get_data()
+            event = self._event(token, body)
+            return [self._report(event) if "status" in event else _incoming(event)]
+
+        return event_views(self, read)
 
     def _event(self, token: str, body: bytes) -> dict[str, Any]:
         """What a webhook's token says; PermissionError unless GatewayAPI made it for this body."""
         if self.insecure:
-            return _object(body)
+            return json_object(body)
         jwt = _jwt()
         for secret in self._secrets:
             try:
                 event: dict[str, Any] = jwt.decode(token, secret, algorithms=["HS256"])
             except (jwt.PyJWTError, RecursionError):
                 continue
-            if any(event.get(name, value) != value for name, value in _object(body).items()):
+            if any(event.get(name, value) != value for name, value in json_object(body).items()):
                 raise PermissionError("the body is not what the token says")
             return event
         raise PermissionError("the token is not GatewayAPI's")
 
-    def _receive_report(self, event: dict[str, Any]) -> None:
+    def _report(self, event: dict[str, Any]) -> MessageStatus:
         # The reference is not taken from the address, which is not signed.
-        word, reference = event["status"], event.get("userref")
-        if not isinstance(word, str):
-            raise ValueError("status is not a text")
-        report = self.report(word, _id(event), code=event.get("code"))
+        reference = event.get("userref")
+        report = self.report(text_of(event, "status"), id_of(event), code=event.get("code"))
         report.reference = reference if isinstance(reference, str) else None
-        report.rtime = _time(event.get("time")) or report.rtime
+        report.rtime = time_of(event.get("time")) or report.rtime
         report.meta = {k: v for k, v in event.items() if k not in ("msisdn", "callback_url")}
-        self._receive_status(report)
+        return report
 
 
 def _jwt() -> Any:
@@ -187,42 +183,15 @@ def _jwt() -> Any:
 
 
 def _incoming(event: dict[str, Any]) -> IncomingMessage:
-    source, text, target = event.get("msisdn"), event.get("message"), event.get("receiver")
-    if not isinstance(source, int | str):
-        raise ValueError("msisdn is not a number")
-    if not isinstance(text, str) and "payload" not in event:  # that is of a binary message
-        raise ValueError("message is not a text")
+    binary = "payload" in event and event.get("message") is None
+    target = event.get("receiver")
     message = IncomingMessage(
-        str(source),
-        text if isinstance(text, str) else "",
-        _id(event),
-        None if target is None else str(target),
-        rtime=_time(event.get("senttime")),
+        str(id_of(event, "msisdn")),
+        "" if binary else text_of(event, "message"),
+        id_of(event),
+        None if target is None else str(id_of(event, "receiver")),
+        rtime=time_of(event.get("senttime")),
     )
     known = ("msisdn", "message", "receiver")
     message.meta = {k: v for k, v in event.items() if k not in known}
     return message
-
-
-def _id(event: dict[str, Any]) -> int | str:
-    value = event.get("id")
-    if isinstance(value, int | str):
-        return value
-    raise ValueError("there is no id")
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
-def _time(seconds: Any) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC) if isinstance(seconds, int | float) else None
-    except (OverflowError, OSError, ValueError):
-        return None

@@ -208,6 +208,9 @@ EXAMPLES = Examples(
         ("a status that is no text", malformed("/status", {"id": 1, "status": 5}), 400),
         ("no text", malformed("/im", {"id": 1, "msisdn": 15551234567}), 400),
         ("no sender", malformed("/im", {"id": 1, "message": "hi"}), 400),
+        ("a sender that is none", malformed("/im", MO | {"msisdn": True}), 400),
+        ("a receiver that is none", malformed("/im", MO | {"receiver": [1]}), 400),
+        ("an id that is none", malformed("/status", DELIVERED | {"id": None}), 400),
     ],
 )
 
@@ -270,6 +273,18 @@ def test_the_published_example_of_a_token() -> None:
     assert report.rtime.isoformat() == "2018-04-03T14:01:02+00:00"
     assert "4542609045" not in str(report.meta)
     assert post(body, {"X-Gwapi-Signature": PUBLISHED[:-1] + "Z"}) == 403
+
+
+def test_a_text_of_several_ids_is_reported_by_our_reference() -> None:
+    with Stub(Answer(200, {"ids": [1, 2], "usage": USAGE})) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        sent = provider.send(message())
+    assert (sent.msgid, sent.meta) == (1, {"usage": USAGE, "ids": [1, 2]})
+    post, heard = receiving()
+    for each in (1, 2):
+        event = DELIVERED | {"id": each}
+        assert post(event, signed(event)) == 204
+    assert [(each.msgid, each.reference) for each in heard] == [(1, REF), (2, REF)]
 
 
 def test_secrets_rotate() -> None:
