@@ -30,16 +30,13 @@ def _secrets(text: str) -> str | list[str]:
     return text.split(",") if "," in text else text
 
 
-#: Arguments that are no texts.
+#: How arguments are read that are no texts, by their annotation.
 _KINDS: dict[str, Any] = {
-    "connect_timeout": float,
-    "read_timeout": float,
-    "pool_size": int,
-    "insecure": _bool,
-    "sign": _bool,
-    "ignore": lambda text: text.split(","),
-    "secret": _secrets,
-    "signature_secret": _secrets,
+    "bool": _bool,
+    "float": float,
+    "int": int,
+    "Secrets": _secrets,
+    "Collection[str]": lambda text: text.split(","),
 }
 
 
@@ -73,7 +70,7 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
         except TypeError:
             # Without its text, which may quote the value.
             # Of a value that is not escaped, a part may have become a name.
-            known = ", ".join(sorted(set(config) & _parameters(kind))) or "none that it knows"
+            known = ", ".join(sorted(set(config) & set(_parameters(kind)))) or "none that it knows"
             raise SettingsError(
                 f"{variable}: {kind.__name__} does not take these arguments, or lacks one "
                 f"(given: {known})"
@@ -96,10 +93,15 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
         )
 
 
-def _parameters(kind: type[Any]) -> set[str]:
-    found = (vars(each).get("__init__") for each in kind.__mro__)
+def _parameters(kind: type[Any]) -> dict[str, str]:
+    """The arguments of a provider and its bases, each with its annotation."""
+    found = (vars(each).get("__init__") for each in reversed(kind.__mro__))
     made = (signature(each).parameters for each in found if inspect.isfunction(each))
-    return {name for names in made for name in names}
+    return {
+        name: getattr(parameter.annotation, "__name__", str(parameter.annotation))
+        for parameters in made
+        for name, parameter in parameters.items()
+    }
 
 
 def _read(variable: str, url: str) -> tuple[type[Any], dict[str, Any]]:
@@ -137,11 +139,12 @@ def _arguments(
         scheme = getattr(kind, "url_scheme", "https")
         place = f"{host}:{port}" if port else host
         config["url"] = f"{scheme}://{place}{parts.path}"
+    annotations = _parameters(kind)
     for pair in filter(None, parts.query.split("&")):
         name, _, text = pair.partition("=")
         name = {"from": "sender"}.get(name, name)
         try:
-            config[name] = _KINDS.get(name, str)(unquote(text))
+            config[name] = _KINDS.get(annotations.get(name, ""), str)(unquote(text))
         except (ValueError, KeyError):
             raise SettingsError(f"{variable}: {name} cannot be read") from None
     return config

@@ -43,6 +43,23 @@ def test_another_host_and_arguments_that_are_no_texts() -> None:
     assert gateway.get_provider("sim").url == "http://127.0.0.1:8800"  # type: ignore[attr-defined]
 
 
+def test_arguments_are_read_as_what_they_are() -> None:
+    assert url_of("gatewayapi://token:secret@default?eu=0") == "https://gatewayapi.com"
+    assert url_of("gatewayapi://token:secret@default?eu=true") == "https://gatewayapi.eu"
+    gateway = made(SMSQUEUE_PROVIDER_MAIN="telnyx://KEY:key@default?dedup_window=86400")
+    assert gateway.get_provider("main").dedup_window == 86400
+    gateway = made(SMSQUEUE_PROVIDER_MAIN="plivo://MA1@default?auth_token=new,old&v2=false")
+    with Stub(Answer(202, {"message_uuid": ["P1"]})) as stub:
+        gateway.get_provider("main").url = stub.url  # type: ignore[attr-defined]
+        gateway.send(OutgoingMessage("+15551234567", "hello", "15550009999"))
+    assert stub.seen[0].headers["Authorization"] == "Basic TUExOm5ldw=="  # MA1:new
+
+
+def url_of(variable: str) -> str:
+    url: str = made(SMSQUEUE_PROVIDER_MAIN=variable).get_provider("main").url  # type: ignore[attr-defined]
+    return url
+
+
 def test_several_need_a_default() -> None:
     two = {"SMSQUEUE_PROVIDER_A": "log://default", "SMSQUEUE_PROVIDER_B": "null://default"}
     with pytest.raises(SettingsError, match=r"which one is the default\? Set SMSQUEUE_DEFAULT"):
@@ -72,6 +89,8 @@ def test_the_default_may_be_one_of_the_modules() -> None:
         ("twilio://a:secret-word@[::1", "cannot be read"),
         (f"twilio://{SID}:tok@default?from=1&secret-word", "does not take these arguments"),
         (f"twilio://{SID}:secret-word@default?ignore=colour", "ValueError: 'colour'"),
+        ("gatewayapi://secret-word@default?eu=perhaps", "eu cannot be read"),
+        ("sinch://plan:secret-word@default?replay_window=day", "replay_window cannot be read"),
     ],
 )
 def test_a_mistake_is_said_without_the_value(url: str, said: str) -> None:
