@@ -19,7 +19,7 @@ from smsqueue.testing.examples import (
     made,
 )
 
-__all__ = ["webhook_checks"]
+__all__ = ["posted", "webhook_checks"]
 
 _Named = tuple[str, Callable[[], None]]
 
@@ -51,7 +51,8 @@ def _client(examples: Examples, **config: Any) -> tuple[Any, list[Any]]:
     return app.test_client(), heard
 
 
-def _post(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Any:
+def posted(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Any:
+    """The answer to a webhook: signed as it says, or not, or changed after it was signed."""
     method, headers = hook.method, dict(hook.headers)
     path = f"/{PREFIX}/main{hook.path}"
     if hook.form is not None and method == "GET":
@@ -82,7 +83,7 @@ def _post(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = F
 
 def _taken(examples: Examples, hook: Webhook) -> None:
     client, heard = _client(examples)
-    response = _post(client, hook)
+    response = posted(client, hook)
     assert response.status_code == hook.status, (response.status_code, response.data)
     if hook.answer is not None:
         assert response.data == hook.answer, response.data
@@ -109,19 +110,19 @@ def _matches(found: Any, wanted: Received | Reported) -> None:
 
 def _unsigned(examples: Examples, hook: Webhook) -> None:
     client, heard = _client(examples)
-    assert _post(client, hook, signed=False).status_code in (401, 403)
+    assert posted(client, hook, signed=False).status_code in (401, 403)
     assert heard == []
 
 
 def _tampered(examples: Examples, hook: Webhook) -> None:
     client, heard = _client(examples)
-    assert _post(client, hook, tampered=True).status_code in (401, 403)
+    assert posted(client, hook, tampered=True).status_code in (401, 403)
     assert heard == []
 
 
 def _answered(examples: Examples, hook: Webhook, status: int) -> None:
     client, heard = _client(examples)
-    response = _post(client, hook)
+    response = posted(client, hook)
     assert response.status_code == status, (response.status_code, response.data)
     assert heard == []
 
@@ -138,5 +139,5 @@ def _closed(examples: Examples) -> None:
 def _open(examples: Examples) -> None:
     client, heard = _client(examples, insecure=True)
     hook = examples.webhooks[0]
-    assert _post(client, hook, signed=False).status_code == hook.status
+    assert posted(client, hook, signed=False).status_code == hook.status
     assert len(heard) == len(hook.events)

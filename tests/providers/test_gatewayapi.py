@@ -53,7 +53,11 @@ def signed(event: Any, secret: str = SECRET, algorithm: str = "HS256") -> dict[s
 
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-    return headers | signed(json.loads(body))
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        event = None
+    return headers | signed(event if isinstance(event, dict) else {})
 
 
 def refused(code: str, status: int, error: type[exc.ProviderError]) -> Refusal:

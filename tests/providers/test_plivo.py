@@ -40,9 +40,8 @@ def signed(
 ) -> dict[str, str]:
     """As Plivo describes version 3."""
     bare, _, query = url.partition("?")
-    asked, form = (
-        sorted(parse_qsl(text, keep_blank_values=True)) for text in (query, body.decode())
-    )
+    told = body.decode() if body.isascii() else ""  # others are escaped, or no form at all
+    asked, form = (sorted(parse_qsl(text, keep_blank_values=True)) for text in (query, told))
     text = bare
     if asked or form:
         text += "?" + "&".join(f"{name}={value}" for name, value in asked)

@@ -1,0 +1,98 @@
+"""Webhooks with one thing wrong, against ledger and hooks: refused or recorded, never an error."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from smsqueue import Settings
+from smsqueue.testing.examples import PREFIX, PUBLIC_URL, Examples, Webhook
+from smsqueue.testing.hooked import posted
+from smsqueue.testing.hostile import bodies, hostile
+from tests.ledger.bench import Bench
+from tests.providers import test_clickatell as clickatell
+from tests.providers import test_gatewayapi as gatewayapi
+from tests.providers import test_plivo as plivo
+from tests.providers import test_sinch as sinch
+from tests.providers import test_telnyx as telnyx
+
+ALL = {
+    "telnyx": telnyx.EXAMPLES,
+    "plivo": plivo.EXAMPLES,
+    "sinch": sinch.EXAMPLES,
+    "clickatell": clickatell.EXAMPLES,
+    "gatewayapi": gatewayapi.EXAMPLES,
+}
+
+
+@pytest.fixture
+def bench(settings: Settings) -> Iterator[Bench]:
+    made = Bench(replace(settings, public_url=PUBLIC_URL, receiver_prefix=(PREFIX,)))
+    yield made
+    made.close()
+
+
+def client_of(bench: Bench, examples: Examples, **config: Any) -> Any:
+    config = dict(examples.config) | {"url": "http://127.0.0.1:9"} | config
+    bench.gateway.add_provider("main", examples.provider, **config)
+    return bench.gateway.receiver_blueprints_register(Flask("hostile"), PREFIX).test_client()
+
+
+def some(examples: Examples) -> list[Webhook]:
+    """One webhook of each kind and address."""
+    kinds = {(h.path.partition("?")[0], h.method, str(h.events)[:8]): h for h in examples.webhooks}
+    return list(kinds.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_whatever_is_signed_is_answered(
+    bench: Bench, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = ALL[name]
+    client = client_of(bench, examples)
+    heard: list[Any] = []
+    bench.gateway.onStatus.connect(heard.append, name="status")
+    bench.gateway.onReceive.connect(heard.append, name="receive")
+    answers: Counter[int] = Counter()
+    with caplog.at_level(logging.DEBUG):
+        for hook in some(examples):
+            for each in hostile(hook):
+                answers[posted(client, each).status_code] += 1
+        bench.run_hooks()
+    assert answers.keys() <= {200, 204, 400, 403, 413}, answers
+    assert answers[200] + answers[204] > 20, "nothing came as far as the ledger"
+    assert answers[400] > 20
+    assert heard
+    for record in caplog.records:
+        if record.name.startswith(("smsqueue", "receivers")):
+            text = record.getMessage()
+            assert not any(secret in text for secret in ("5551234567", "hi there", "hi +"))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if ALL[name].provider.authenticates])
+def test_what_is_not_signed_is_refused(bench: Bench, name: str) -> None:
+    examples = ALL[name]
+    client = client_of(bench, examples)
+    for hook in some(examples):
+        for each in [*hostile(hook), hook]:
+            assert posted(client, each, signed=False).status_code in (403, 413)
+    assert bench.events("status") == bench.events("receive") == []
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
+def test_other_methods(bench: Bench, name: str, method: str) -> None:
+    examples = ALL[name]
+    client = client_of(bench, examples)
+    for path in ("im", "status"):
+        for body in bodies():
+            answer = client.open(f"/{PREFIX}/main/{path}", method=method, data=body)
+            assert answer.status_code in (200, 400, 403, 405, 413), (method, body[:20])
+            assert answer.status_code != 200 or method == "OPTIONS"
+    assert bench.events("status") == bench.events("receive") == []
