@@ -6,6 +6,7 @@ Messaging API speaks otherwise and is not this one.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,8 +40,8 @@ class GatewayApiProvider(AccountProvider):
     """Sends and receives through GatewayAPI.
 
     A webhook shows a token (a JWT, HS256) whose claims are the event itself: what is reported is
-    what the token says. It has no time of its own, as a webhook is repeated for half a day: the
-    ledger recognises what was recorded before.
+    what the token says. It has no time of its own, but the event has. A replay within
+    ``replay_window`` is recognised by the ledger, and a later one is too old.
 
     Args:
         token: An API token.
@@ -48,6 +49,8 @@ class GatewayApiProvider(AccountProvider):
         eu: The account is one of gatewayapi.eu.
         callbacks: Give the address for reports with each message. It is not documented that what
             goes there is signed; without, reports go to the account's default webhook.
+        replay_window: Seconds by which an event may be older than its webhook. GatewayAPI repeats
+            webhooks for half a day, and a phone's message may have waited in its network.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -80,12 +83,14 @@ class GatewayApiProvider(AccountProvider):
         token: str,
         eu: bool = False,
         callbacks: bool = False,
+        replay_window: float = 3 * 86400,
         url: str | None = None,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, url=url or (_EU if eu else None), **config)
         self._auth = (token, "")
         self._callbacks = callbacks
+        self._replay_window = replay_window
 
     def submit(self, message: OutgoingMessage) -> None:
         # As an integer, a number that begins with a zero would be another one.
@@ -159,6 +164,9 @@ class GatewayApiProvider(AccountProvider):
                 continue
             if any(event.get(name, value) != value for name, value in json_object(body).items()):
                 raise PermissionError("the body is not what the token says")
+            at = time_of(event.get("time", event.get("senttime")))
+            if at and (datetime.now(UTC) - at).total_seconds() > self._replay_window:
+                raise PermissionError("the event is too old")
             return event
         raise PermissionError("the token is not GatewayAPI's")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ from smsqueue.testing.stub import Answer, Stub
 TOKEN, SECRET = "gateway-api-token", "the authentication token of the webhook"
 OLD = "the authentication token of before, also long"
 REF = "1m842psghd5k1m5599r6.1"
+NOW = int(time.time())
 USAGE = {"countries": {"US": 1}, "currency": "DKK", "total_cost": 0.12}
 GOOD = Answer(200, {"ids": [421332671], "usage": USAGE})
 SENT = {
@@ -66,7 +68,7 @@ def refused(code: str, status: int, error: type[exc.ProviderError]) -> Refusal:
 
 
 def status(word: str, state: State | None, code: str | None = None) -> Webhook:
-    event = {"id": 421332671, "msisdn": 15551234567, "time": 1450000000, "status": word}
+    event = {"id": 421332671, "msisdn": 15551234567, "time": NOW, "status": word}
     event |= {"userref": REF} | ({"error": "why", "code": code} if code else {})
     reported = Reported(state, 421332671, REF, code, word)
     return Webhook(f"status {word}", "/status", [reported], json=event, sign=sign, status=204)
@@ -81,7 +83,7 @@ MO = {
     "msisdn": 15551234567,
     "receiver": 451204,
     "message": "foo Hello",
-    "senttime": 1450000000,
+    "senttime": NOW,
     "webhook_label": "test",
 }
 DELIVERED = {"id": 421332671, "msisdn": 15551234567, "status": "DELIVERED", "userref": REF}
@@ -269,7 +271,7 @@ def receiving(**config: Any) -> tuple[Post, list[Any]]:
 
 @pytest.mark.filterwarnings("ignore:The HMAC key")  # "secret" is short
 def test_the_published_example_of_a_token() -> None:
-    post, heard = receiving(secret="secret")
+    post, heard = receiving(secret="secret", replay_window=100 * 365 * 86400.0)
     body = {"id": 2381703, "msisdn": 4542609045, "time": 1522764062, "status": "DELIVERED"}
     assert post(body, {"X-Gwapi-Signature": PUBLISHED}) == 204
     [report] = heard
@@ -309,6 +311,32 @@ def test_what_the_token_says_is_what_counts() -> None:
     assert post([DELIVERED], token) == 400
     assert post(b"[" * 100_000, token) == 400
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize(
+    ("days", "taken"),
+    [(0, True), (-1, True), (-2.9, True), (-3.1, False), (-3000, False), (2, True)],
+)
+def test_an_event_of_long_ago_is_a_replay(days: float, taken: bool) -> None:
+    post, heard = receiving()
+    at = NOW + days * 86400
+    for event in (DELIVERED | {"time": at}, MO | {"senttime": at}):
+        assert post(event, signed(event)) == (204 if taken else 403)
+    assert len(heard) == (2 if taken else 0)
+    late, _ = receiving(replay_window=4 * 86400.0)
+    event = DELIVERED | {"time": NOW - 3.5 * 86400}
+    assert late(event, signed(event)) == 204
+
+
+def test_an_event_without_a_time_is_taken() -> None:
+    post, heard = receiving()
+    for event in (
+        DELIVERED,
+        DELIVERED | {"time": None, "id": 5},
+        DELIVERED | {"time": "x", "id": 6},
+    ):
+        assert post(event, signed(event)) == 204
+    assert len(heard) == 3
 
 
 @pytest.mark.parametrize("algorithm", ["HS512", "none"])
