@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import Secrets, fresh, sha256_hex
+from smsqueue.providers.authentic import Secrets, fresh, secrets_of, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.ed25519 import load_keys, verifies
 from smsqueue.providers.http import Answer
@@ -63,10 +63,7 @@ class TelnyxProvider(AccountProvider):
     """
 
     base_url = "https://api.telnyx.com/v2"
-    capabilities = frozenset(
-        {Can.ALPHANUMERIC, Can.SCHEDULING, Can.CALLBACK, Can.REPORTS, Can.INBOUND}
-        | {Can.BALANCE, Can.LOOKUP}
-    )
+    capabilities = frozenset(Can) - {Can.VALIDITY, Can.DEDUPLICATION}
     url_arguments = ("api_key", "public_key")
     codes: ClassVar = table(
         (exc.AuthError, ["10009", "10010", "20002", "20006", *map(str, range(20012, 20018))]),
@@ -108,7 +105,7 @@ class TelnyxProvider(AccountProvider):
         self._profile = profile
         self._replay_window = replay_window
         self._failover = failover.rstrip("/") if failover else None
-        self._seals = (api_key,)  # the addresses of webhooks are not signed
+        self._seals = secrets_of(api_key)  # the addresses of webhooks are not signed
         if dedup_window:
             self.dedup_window = dedup_window
             self.capabilities = self.capabilities | {Can.DEDUPLICATION}
@@ -142,7 +139,7 @@ class TelnyxProvider(AccountProvider):
             )
         except exc.MessageSendError as error:
             # The key is known, with another body or still at work: then the message may be, too.
-            if key != message.reference and error.http_status in (409, 422):
+            if message.repeated and error.http_status in (409, 422):
                 error.ambiguous = True
             raise
         message.msgid = answer.require("data", "id")

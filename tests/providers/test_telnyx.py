@@ -378,9 +378,9 @@ def test_the_balance() -> None:
 # --- sending once -------------------------------------------------------------------------------
 
 
-def again(reference: str) -> OutgoingMessage:
+def again(reference: str, *, repeated: bool = False) -> OutgoingMessage:
     asked = message(reference=reference, status_report=True, idempotency_key="mine")
-    asked.dedup_key = REF
+    asked.dedup_key, asked.repeated = REF, repeated
     return asked
 
 
@@ -412,11 +412,15 @@ def test_keys_are_what_telnyx_takes(key: str) -> None:
 def test_a_known_key_with_another_body_leaves_it_open_what_became_of_the_first(status: int) -> None:
     with Stub(Answer(status, {"errors": [{"code": "10015"}]})) as stub:
         _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.RequestError) as first:
-            provider.send(again("1m842psghd5k1m5599r6.1"))
-        with pytest.raises(exc.RequestError) as second:
-            provider.send(again("1m842psghd5k1m5599r6.2"))
-    assert (first.value.ambiguous, second.value.ambiguous) == (False, True)
+        for repeated in (False, True):
+            with pytest.raises(exc.RequestError) as raised:
+                provider.send(again(REF, repeated=repeated))
+            assert raised.value.ambiguous is repeated
+
+
+def test_a_key_that_is_empty_would_seal_nothing() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        made(EXAMPLES, "http://127.0.0.1:9", api_key="")
 
 
 def test_a_message_without_a_reference_goes_without_a_key() -> None:
