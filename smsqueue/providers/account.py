@@ -7,6 +7,7 @@ tables at class level say what the provider's codes and statuses mean.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,17 +15,20 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Secrets, seal, secrets_of, unseal
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import Malformed, checked
 from smsqueue.providers.http import HttpProvider
 from smsqueue.senders import sender_kind
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["AccountProvider", "Balance"]
+__all__ = ["AccountProvider", "Balance", "form_value", "merged", "table"]
 
 _log = logging.getLogger(__name__)
+#: A status may be logged if it is a word like "NO_ROUTE": no text, no number.
+_WORD = re.compile(r"(?!.*\d{5})[A-Za-z0-9_.-]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,21 @@ class AccountProvider(HttpProvider):
         """The number or sender id that a message comes from."""
         return message.provider_options.senderId or message.src or self.sender
 
+    def need_sender(self, message: OutgoingMessage) -> str:
+        """The number or sender id that a message comes from.
+
+        Raises:
+            UnsupportedError: there is none, and this provider needs one.
+        """
+        found = self.sender_of(message)
+        if not found:
+            raise exc.UnsupportedError(
+                f"{type(self).__name__} needs a sender: give the message one, or the provider "
+                "sender=...",
+                provider=self.name,
+            )
+        return found
+
     def validity_of(self, message: OutgoingMessage, least: float, most: float) -> int | None:
         """A message's validity in whole seconds, within what the provider takes."""
         minutes = message.provider_options.expires
@@ -201,14 +220,34 @@ class AccountProvider(HttpProvider):
         Args:
             kind: What it means, if the table alone does not tell.
         """
+        if not isinstance(status, str):
+            raise Malformed(f"status is a {type(status).__name__}")
         found = kind or self.statuses.get(status)
-        if found is None and status not in self._surprises and len(self._surprises) < 100:
-            self._surprises.add(status)
-            _log.warning("%s reports a status that is not known: %.40r", self.name, status)
+        shown = status if _WORD.fullmatch(status) else "(not a word)"
+        if found is None and shown not in self._surprises and len(self._surprises) < 100:
+            self._surprises.add(shown)
+            _log.warning("%s reports a status that is not known: %s", self.name, shown)
         made = (found or MessageStatus)(msgid)
         made.status = status
         made.status_code = code
         return made
+
+    def _receive_message(self, message: IncomingMessage) -> IncomingMessage:
+        return super()._receive_message(checked(message))
+
+    def _receive_status(self, status: MessageStatus) -> MessageStatus:
+        return super()._receive_status(checked(status))
+
+
+def form_value(value: Any) -> str:
+    """A parameter as a form has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def merged(ours: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters over what we have, down to the innermost."""
+    both = [n for n in ours if isinstance(ours[n], dict) and isinstance(given.get(n), dict)]
+    return ours | dict(given) | {n: merged(ours[n], given[n]) for n in both}
 
 
 def table(*rows: tuple[type[Any], Iterable[Any]]) -> dict[Any, type[Any]]:

@@ -84,7 +84,7 @@ def fresh(seconds: str | float | None, window: float = 300.0) -> bool:
     """Is a time (seconds since 1970) within ``window`` seconds of now? A replay is not."""
     try:
         return seconds is not None and abs(time.time() - float(seconds)) <= window
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
 
 

@@ -24,6 +24,7 @@ from werkzeug.exceptions import (
 
 from smsqueue.exc import QueueUnavailable
 from smsqueue.providers.base import IProvider
+from smsqueue.providers.checked import Malformed
 
 __all__ = ["Blueprints", "answer", "log_access", "plain", "reason", "wrap"]
 
@@ -111,7 +112,7 @@ class _Around:
 
     def refused(self, error: Exception) -> Response:
         """The webhook is to blame: malformed, or not the provider's."""
-        if _reporting(error):
+        if _reporting(error) and not isinstance(error, Malformed):
             return self.failed(error)
         _log.warning("webhook of %s refused: %s", self.provider.name, reason(error))
         if isinstance(error, PermissionError):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+from smsqueue import wire
 from smsqueue.messages import IncomingMessage
+from smsqueue.providers.checked import checked
 from smsqueue.settings import SettingsError
 from smsqueue.testing.examples import (
     PREFIX,
@@ -18,6 +22,7 @@ from smsqueue.testing.examples import (
     Webhook,
     made,
 )
+from smsqueue.testing.hostile import NUMBER, hostile
 
 __all__ = ["posted", "webhook_checks"]
 
@@ -40,6 +45,9 @@ def webhook_checks(examples: Examples) -> Iterator[_Named]:
         if examples.provider.authenticates:
             yield "no secret, no receiver", lambda: _closed(examples)
         yield "insecure=True takes unsigned ones", lambda: _open(examples)
+    kinds = {(h.path.partition("?")[0], h.method, h.json is None): h for h in examples.webhooks}
+    for hook in kinds.values():
+        yield f"distorted: {hook.name}", lambda h=hook: _distorted(examples, h)  # type: ignore[misc]
 
 
 def _client(examples: Examples, **config: Any) -> tuple[Any, list[Any]]:
@@ -118,6 +126,36 @@ def _tampered(examples: Examples, hook: Webhook) -> None:
     client, heard = _client(examples)
     assert posted(client, hook, tampered=True).status_code in (401, 403)
     assert heard == []
+
+
+def _distorted(examples: Examples, hook: Webhook) -> None:
+    """One thing wrong at a time, from somebody who may send webhooks: never our fault."""
+    posts, heard = _client(examples, insecure=True)
+    with _logged() as lines:
+        for each in hostile(hook):
+            heard.clear()
+            answer = posted(posts, each, signed=False)
+            assert answer.status_code < 500, (each.form or each.body, answer.status_code)
+            for event in heard:
+                incoming = isinstance(checked(event), IncomingMessage)
+                wire.to_json((wire.dump_incoming if incoming else wire.dump_status)(event))
+    assert not [line for line in lines if NUMBER in line], "a number is in the log"
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """All that is logged in the block, formatted."""
+    lines: list[str] = []
+    handler, root = logging.Handler(logging.DEBUG), logging.getLogger()
+    handler.emit = lambda record: lines.append(logging.Formatter().format(record))  # type: ignore[method-assign]
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield lines
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 def _answered(examples: Examples, hook: Webhook, status: int) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from smsqueue.testing.examples import Webhook
 
-__all__ = ["bodies", "hostile"]
+__all__ = ["NUMBER", "bodies", "hostile"]
 
+#: Whoever writes it where a word or an id should be wants it in a log.
+NUMBER = "15551234567"
 #: What may stand where something else should.
 _VALUES: tuple[Any, ...] = (
     None,
@@ -30,8 +32,12 @@ _VALUES: tuple[Any, ...] = (
     [[]],
     {},
     {"a": {"b": []}},
+    json.loads("[" * 300 + "]" * 300),
+    NUMBER,
+    f"call {NUMBER}",
 )
 _TEXTS = ("", "\x00", "\N{GRINNING FACE}", "9" * 5000, "%", "+", "a=b&c=d", "../..", "<script>")
+_TEXTS += (NUMBER,)
 
 
 def hostile(hook: Webhook) -> Iterator[Webhook]:

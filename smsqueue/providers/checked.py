@@ -1,0 +1,55 @@
+"""What a webhook tells is looked at once more before it is reported, for all providers."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from smsqueue.messages import IncomingMessage
+from smsqueue.statuses import MessageStatus
+
+__all__ = ["Malformed", "checked"]
+
+_Event = TypeVar("_Event", IncomingMessage, MessageStatus)
+
+#: Levels of lists and objects in what a provider tells beside.
+_DEPTH = 24
+_KINDS: dict[type[Any], dict[str, Any]] = {
+    IncomingMessage: {"src": str, "body": str, "dst": str | None, "msgid": str | int | None},
+    MessageStatus: {
+        "msgid": str | int | None,
+        "status": str | int | None,
+        "status_code": str | int | float | None,
+        "reference": str | None,
+    },
+}
+
+
+class Malformed(ValueError):
+    """What a webhook tells cannot be recorded: its sender is to blame, whoever finds out."""
+
+
+def checked(event: _Event) -> _Event:
+    """The event, if the ledger and handlers can take it.
+
+    Its texts are texts, its ids texts or whole numbers; its ``meta`` is nested so little that it
+    can be written and read anywhere.
+
+    Raises:
+        Malformed: they are not.
+    """
+    kind = IncomingMessage if isinstance(event, IncomingMessage) else MessageStatus
+    for name, allowed in _KINDS[kind].items():
+        value = getattr(event, name)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise Malformed(f"{name} is a {type(value).__name__}")
+    level: list[Any] = [event.meta]
+    for _ in range(_DEPTH):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise Malformed("nested too deeply")
+    return event
