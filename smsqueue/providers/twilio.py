@@ -6,13 +6,22 @@ Twilio says that its error codes may change: the table refines what the HTTP sta
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import Secrets, any_equal, equal, hmac_base64, sha256_hex
+from smsqueue.providers.account import AccountProvider, Balance, form_value, table
+from smsqueue.providers.authentic import (
+    Secrets,
+    any_equal,
+    equal,
+    hmac_base64,
+    secrets_of,
+    sha256_hex,
+)
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.senders import sender
@@ -21,12 +30,17 @@ from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, M
 if TYPE_CHECKING:
     from flask import Blueprint
     from flask.typing import ResponseReturnValue
+    from werkzeug.datastructures import MultiDict
 
-__all__ = ["TwilioProvider"]
+__all__ = ["TwilioProvider", "signature"]
 
-#: Ask for three repetitions whatever went wrong; by default Twilio repeats hardly anything.
-_REPEAT = "#rc=3&rp=all"
+#: The message's time in Twilio's queue was over.
 _EXPIRED = "30036"
+#: How a webhook that names its algorithm is signed.
+_DIGESTS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
+_PORTS = {"https": ":443", "http": ":80"}
+#: Fields of webhooks that stand elsewhere.
+_NOT_META = {"From", "To", "Body", "MessageSid", "MessageStatus", "ErrorCode"}
 
 
 class TwilioProvider(AccountProvider):
@@ -35,8 +49,12 @@ class TwilioProvider(AccountProvider):
     Args:
         account_sid: ``AC...``.
         auth_token: The account's token. Webhooks are signed with it; several while it rotates.
+        shared_key: The key that a webhook rule of the account signs with instead; several while
+            it rotates.
         api_key: ``(SK..., its secret)`` to send with in place of the token.
         service: ``MG...``, a messaging service that picks the sender.
+        repeat: How often and when Twilio is to repeat a report that we did not take: what stands
+            behind the ``#`` of its address. Empty: as Twilio does by itself, which is hardly.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -45,10 +63,10 @@ class TwilioProvider(AccountProvider):
     url_arguments = ("account_sid", "auth_token")
     codes: ClassVar = table(
         (exc.AuthError, [20003, 20006, 20008, 20403, *range(20101, 20108), 10002]),
-        (exc.CreditError, [20005]),
+        (exc.CreditError, [10001, 20005]),
         (exc.LimitsError, [20429, 14107, 21611, 63018, 63038, 35125]),
         (exc.ServerError, [20500, 20501, 20503, 20504]),
-        (exc.UnsupportedError, [21407, 21408, 21612, 21621, 21622, 21703, 21704]),
+        (exc.UnsupportedError, [21407, 21408, 21612, 21621, 21622, 21703, 21704, 30011]),
         # The recipient
         (exc.RequestError, [21211, 21214, 21217, 21219, 21265, 21266, 21604, 21608, 21610]),
         (exc.RequestError, [21614, 21635]),
@@ -72,8 +90,10 @@ class TwilioProvider(AccountProvider):
         *,
         account_sid: str,
         auth_token: Secrets = None,
+        shared_key: Secrets = None,
         api_key: tuple[str, str] | None = None,
         service: str | None = None,
+        repeat: str = "rc=3&rp=all",
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=auth_token, **config)
@@ -81,27 +101,29 @@ class TwilioProvider(AccountProvider):
         if not (api_key or self._secrets):
             raise ValueError("Twilio needs an auth_token, or an api_key with its secret, to send")
         self._auth = api_key or (account_sid, self._secrets[0])
+        self._shared = secrets_of(shared_key)
         self._service = service
+        self._repeat = f"#{repeat}" if repeat else ""
 
     def submit(self, message: OutgoingMessage) -> None:
-        form = {"To": f"+{message.dst}", "Body": message.body}
+        form: dict[str, Any] = {"To": f"+{message.dst}", "Body": message.body}
         src = self.sender_of(message)
         if src:
             form["From"] = sender(src, plus=True, also=" +-_&")
         elif self._service:
             form["MessagingServiceSid"] = self._service
+        elif not {"From", "MessagingServiceSid"} & message.provider_params.keys():
+            self.need_sender(message)
         callback = self.callback_url("status", message)
         if callback and message.provider_options.status_report:
-            form["StatusCallback"] = callback + _REPEAT
+            form["StatusCallback"] = callback + self._repeat
         validity = self.validity_of(message, 1, 36000)
         if validity is not None:
             form["ValidityPeriod"] = str(validity)
-        answer = self.call(
-            "POST",
-            f"{self._account}/Messages.json",
-            auth=self._auth,
-            data=form | message.provider_params,
-        )
+        for name, value in message.provider_params.items():
+            many = value if isinstance(value, list) else [value]
+            form[name] = [form_value(each) for each in many if each is not None]
+        answer = self.call("POST", f"{self._account}/Messages.json", auth=self._auth, data=form)
         message.msgid = answer.require("sid")
         message.meta = {
             name: answer.get(name) for name in ("status", "num_segments", "price", "price_unit")
@@ -116,38 +138,48 @@ class TwilioProvider(AccountProvider):
         return Balance(Decimal(str(answer.require("balance"))), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
+        from flask import Blueprint
 
-        self.need_secret(name="auth_token")
+        self.need_secret(*self._shared, name="auth_token")
         views = Blueprint("twilio", __name__)
 
         @views.route("/im", methods=["GET", "POST"])
         def im() -> ResponseReturnValue:
-            self._authenticate()
-            fields = request.values
-            message = IncomingMessage(
-                fields["From"], fields.get("Body", ""), fields["MessageSid"], fields["To"]
-            )
-            message.meta = {k: v for k, v in fields.items() if k not in ("From", "Body", "To")}
-            self._receive_message(message)
+            fields = self._authentic("From", "To", "MessageSid")
+            if fields.get("MessageStatus", "received") not in ("received", "receiving"):
+                raise ValueError("a report at the address of incoming messages")
+            told = (fields["From"], fields.get("Body", ""), fields["MessageSid"], fields["To"])
+            self._receive_message(IncomingMessage(*told, meta=_rest(fields)))
             return "<Response/>", 200, {"Content-Type": "text/xml"}
 
         @views.post("/status")
         def status() -> ResponseReturnValue:
-            self._authenticate()
-            fields = request.form
-            code = fields.get("ErrorCode")
-            report = self.report(
-                fields["MessageStatus"],
-                fields["MessageSid"],
-                code=code,
-                kind=MessageExpired if code == _EXPIRED else None,
-            )
-            report.reference = request.args.get("ref")
+            fields = self._authentic("MessageSid", "MessageStatus")
+            word, code = fields["MessageStatus"], fields.get("ErrorCode")
+            if word in ("receiving", "received"):
+                return "", 204  # of a message that came in; that one has an address of its own
+            late = code == _EXPIRED and self.statuses.get(word) is MessageError
+            kind = MessageExpired if late else None
+            report = self.report(word, fields["MessageSid"], code=code, kind=kind)
+            report.reference = self.seen_reference()
+            report.meta = _rest(fields)
             self._receive_status(report)
             return "", 204
 
         return views
+
+    def _authentic(self, *needed: str) -> MultiDict[str, str]:
+        """The running request's fields; PermissionError unless Twilio signed it."""
+        from flask import request
+
+        self._authenticate()
+        fields = request.args if request.method in ("GET", "HEAD") else request.form
+        # The order of values of one name is not signed: anybody could exchange them.
+        if any(len(fields.getlist(name)) > 1 for name in _NOT_META):
+            raise ValueError("a field is there more than once")
+        if not all(fields.get(name) for name in needed):
+            raise ValueError(f"a webhook has {', '.join(needed)}")
+        return fields
 
     def _authenticate(self) -> None:
         """PermissionError unless Twilio signed the running request."""
@@ -155,27 +187,50 @@ class TwilioProvider(AccountProvider):
 
         if self.insecure:
             return
-        url, given = self.seen_url(), request.headers.get("X-Twilio-Signature")
+        secrets, digest = self._signing(request.headers.get("X-Twilio-Webhooks-Signature-Settings"))
         body_hash = request.args.get("bodySHA256")
         if body_hash is not None and not equal(body_hash, sha256_hex(request.get_data())):
             raise PermissionError("the body is not what bodySHA256 says")
         form = request.form.to_dict(flat=False) if body_hash is None else {}
-        pairs = [name + value for name in sorted(form) for value in sorted(set(form[name]))]
-        wanted = [
-            hmac_base64(secret, (each + "".join(pairs)).encode(), "sha1")
-            for secret in self._secrets
-            for each in _with_and_without_port(url)
-        ]
-        if not any_equal(given, wanted):
+        addresses = _addresses(self.seen_url())
+        wanted = [signature(each, form, key, digest) for key in secrets for each in addresses]
+        if not any_equal(request.headers.get("X-Twilio-Signature"), wanted):
             raise PermissionError("the signature is not Twilio's")
 
+    def _signing(self, settings: str | None) -> tuple[tuple[str, ...], str]:
+        """What a webhook is signed with, and how; it says so if that is not the token.
 
-def _with_and_without_port(url: str) -> list[str]:
-    """Twilio signs some addresses with the scheme's own port in them."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    port = {"https": "443", "http": "80"}.get(scheme, "")
-    bare = host.removesuffix(f":{port}")
-    if ":" in bare.rpartition("]")[2]:  # a port that is not the scheme's own
+        Args:
+            settings: Like ``key=...,algorithm=HMAC_SHA256``.
+        """
+        if not settings:
+            return self._secrets, "sha1"
+        named = dict(part.strip().partition("=")[::2] for part in settings.split(","))
+        digest = _DIGESTS.get(named.get("algorithm", "HMAC_SHA1").upper())
+        if digest is None:
+            raise PermissionError("the webhook is signed in a way that is not known")
+        return self._shared, digest
+
+
+def signature(url: str, form: Mapping[str, Iterable[str]], key: str, digest: str = "sha1") -> str:
+    """What Twilio writes into X-Twilio-Signature.
+
+    Args:
+        url: With its query, as it was called.
+        form: The values of each field of the body; none of a body that is no form.
+    """
+    pairs = [name + value for name in sorted(form) for value in sorted(set(form[name]))]
+    return hmac_base64(key, (url + "".join(pairs)).encode(), digest)
+
+
+def _addresses(url: str) -> list[str]:
+    """Twilio signs an address with its port or without it, also the scheme's own."""
+    found = re.fullmatch(r"(https?)://([^/?#]*?)(:\d+)?([/?#].*)?", url)
+    if found is None:
         return [url]
-    return [f"{scheme}://{each}{slash}{path}" for each in (bare, f"{bare}:{port}")]
+    scheme, host, port, rest = found.groups("")
+    return [f"{scheme}://{host}{each}{rest}" for each in ("", port or _PORTS[scheme])]
+
+
+def _rest(fields: MultiDict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in fields.items() if name not in _NOT_META}

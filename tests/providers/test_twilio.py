@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from base64 import b64encode
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
+from flask import Flask
 
-from smsqueue import exc
-from smsqueue.providers.authentic import hmac_base64
-from smsqueue.providers.twilio import TwilioProvider
+from smsqueue import Gateway, Settings, exc
+from smsqueue.providers.twilio import TwilioProvider, signature
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
@@ -35,14 +38,24 @@ def basic(user: str, password: str) -> str:
 
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
-    pairs = sorted(set(parse_qsl(body.decode(), keep_blank_values=True)))
+    return headers | {"X-Twilio-Signature": signed(url, body)}
+
+
+def signed(url: str, body: bytes, key: str = TOKEN, digest: str = "sha1") -> str:
+    """As Twilio describes it, with nothing but HMAC."""
+    told = body.decode() if body.isascii() else ""  # others are escaped, or no form at all
+    pairs = sorted(set(parse_qsl(told, keep_blank_values=True)))
     text = url + "".join(name + value for name, value in pairs)
-    return headers | {"X-Twilio-Signature": hmac_base64(TOKEN, text.encode(), "sha1")}
+    return b64encode(hmac.new(key.encode(), text.encode(), digest).digest()).decode()
 
 
 def refused(code: int, status: int, error: type[exc.ProviderError]) -> Refusal:
     answer = Answer(status, {"code": code, "message": "no", "status": status})
-    return Refusal(f"{code}", answer, error, code=code)
+    return Refusal(f"{code}, {status}", answer, error, code=code)
+
+
+def same(found: Any, wanted: Any) -> None:
+    assert found == wanted
 
 
 def status(word: str, state: State | None, **more: Any) -> Webhook:
@@ -57,6 +70,19 @@ def status(word: str, state: State | None, **more: Any) -> Webhook:
         status=204,
     )
 
+
+RECIPIENT = [21211, 21214, 21217, 21219, 21608, 21265, 21266, 21604, 21614, 21635, 21610]
+SENDER = [21212, 21603, 21606, 21616, 21659, 21660, 21701, 21705, 21709]
+CONTENT = [20001, 20422, 21601, 21602, 21605, 21609, 21617, 21618, 21619, 21620, 21623, 21624]
+CONTENT += [21656, 35111, 35114, 35118, 20404]
+
+
+def bad(name: str, form: dict[str, Any], path: str = "/im") -> tuple[str, Webhook, int]:
+    return name, Webhook("", path, [], form=form, sign=sign), 400
+
+
+INCOMING = {"MessageSid": "SM9", "From": "+15551234567", "To": "+15550009999", "Body": "hi there"}
+REPORT = {"MessageSid": "SM1", "MessageStatus": "delivered", "To": "+15551234567"}
 
 EXAMPLES = Examples(
     provider=TwilioProvider,
@@ -103,16 +129,64 @@ EXAMPLES = Examples(
             },
             config={"sender": None, "service": "MG1"},
         ),
+        Sending(
+            "parameters as Twilio writes them",
+            message(
+                senderId="My Shop",
+                params={"SmartEncoded": True, "ProvideFeedback": False, "SendAt": None}
+                | {"MediaUrl": ["https://a.example/1", "https://a.example/2"], "Attempt": 2},
+            ),
+            GOOD,
+            "SM1",
+            PATH,
+            check=lambda seen: same(
+                parse_qsl(seen.body.decode()),
+                [
+                    ("To", "+15551234567"),
+                    ("Body", "hello"),
+                    ("From", "My Shop"),
+                    ("SmartEncoded", "true"),
+                    ("ProvideFeedback", "false"),
+                    ("MediaUrl", "https://a.example/1"),
+                    ("MediaUrl", "https://a.example/2"),
+                    ("Attempt", "2"),
+                ],
+            ),
+        ),
+        Sending(
+            "a service in the parameters, the longest validity",
+            message(expires=100_000, params={"MessagingServiceSid": "MG2"}),
+            GOOD,
+            "SM1",
+            PATH,
+            form={"To": "+15551234567", "Body": "hello", "MessagingServiceSid": "MG2"}
+            | {"ValidityPeriod": "36000"},
+            config={"sender": None},
+        ),
+        Sending(
+            "how reports are repeated can be set",
+            message(status_report=True),
+            GOOD,
+            "SM1",
+            PATH,
+            form={"To": "+15551234567", "Body": "hello", "From": "+15550009999"}
+            | {"StatusCallback": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}"},
+            config={"repeat": ""},
+        ),
     ],
     refusals=[
-        refused(20003, 401, exc.AuthError),
-        refused(20005, 403, exc.CreditError),
-        refused(20429, 429, exc.LimitsError),
-        refused(21211, 400, exc.RequestError),
-        refused(21610, 400, exc.RequestError),
-        refused(21408, 403, exc.UnsupportedError),
-        refused(20500, 500, exc.ServerError),
+        *(refused(code, 403, exc.AuthError) for code in (20003, 20006, 20008, 20403, 10002)),
+        *(refused(code, 403, exc.AuthError) for code in range(20101, 20108)),
+        *(refused(code, 403, exc.CreditError) for code in (10001, 20005)),
+        *(refused(code, 429, exc.LimitsError) for code in (20429, 14107, 21611)),
+        *(refused(code, 400, exc.LimitsError) for code in (63018, 63038, 35125)),
+        *(refused(code, 500, exc.ServerError) for code in (20500, 20501, 20503, 20504)),
+        *(refused(code, 403, exc.UnsupportedError) for code in (21407, 21408, 21612, 21621)),
+        *(refused(code, 400, exc.UnsupportedError) for code in (21622, 21703, 21704, 30011)),
+        *(refused(code, 400, exc.RequestError) for code in RECIPIENT + SENDER + CONTENT),
         refused(99999, 400, exc.RequestError),
+        refused(99999, 429, exc.LimitsError),
+        refused(99999, 503, exc.ServerError),
         Refusal("401 without a code", Answer(401, ""), exc.AuthError),
         Refusal("201 without a sid", Answer(201, {}), exc.ServerError, ambiguous=True),
     ],
@@ -121,26 +195,46 @@ EXAMPLES = Examples(
             "incoming",
             "/im",
             [Received("15551234567", "hi there", "15550009999", "SM9")],
-            form={
-                "MessageSid": "SM9",
-                "From": "+15551234567",
-                "To": "+15550009999",
-                "Body": "hi there",
-                "NumMedia": "0",
-                "SomethingNew": ["b", "a", "a"],
-            },
+            form=INCOMING | {"NumMedia": "0", "SomethingNew": ["b", "a", "a"]},
             sign=sign,
             answer=b"<Response/>",
         ),
-        status("sent", State.ACCEPTED),
-        status("delivered", State.DELIVERED),
+        Webhook(
+            "incoming, GET, a picture",
+            "/im",
+            [Received("15551234567", "", "15550009999", "SM9")],
+            "GET",
+            form=INCOMING | {"Body": "", "MediaUrl0": "https://a.example/1"},
+            sign=sign,
+            answer=b"<Response/>",
+        ),
+        *(status(word, State.ACCEPTED) for word in ("queued", "sending", "sent", "accepted")),
+        *(status(word, State.ACCEPTED) for word in ("scheduled", "partially_delivered")),
+        *(status(word, State.DELIVERED) for word in ("delivered", "read")),
+        status("delivered", State.DELIVERED, ErrorCode="30036"),
+        status("undelivered", State.EXPIRED, ErrorCode="30036"),
+        Webhook(
+            "status of one that came in",
+            "/status",
+            [],
+            form=REPORT | {"MessageStatus": "received"},
+            sign=sign,
+            status=204,
+        ),
         status("undelivered", State.UNDELIVERED, ErrorCode="30003"),
         status("failed", State.EXPIRED, ErrorCode="30036"),
         status("canceled", State.UNDELIVERED),
         status("never-heard-of", None),
     ],
     refused=[
-        ("no From", Webhook("", "/im", [], form={"MessageSid": "SM9"}, sign=sign), 400),
+        bad("no From", INCOMING | {"From": ""}),
+        bad("no id", INCOMING | {"MessageSid": ""}),
+        bad("a report at the address of messages", INCOMING | REPORT),
+        bad("two senders", INCOMING | {"From": ["+15551234567", "+15551234568"]}),
+        bad("two texts", INCOMING | {"Body": ["a", "b"]}),
+        bad("no status", {"MessageSid": "SM1"}, "/status"),
+        bad("two states", REPORT | {"MessageStatus": ["delivered", "failed"]}, "/status"),
+        bad("a message at the address of reports", INCOMING, "/status"),
     ],
 )
 
@@ -157,10 +251,160 @@ def test_the_balance() -> None:
     assert (str(balance.amount), balance.currency) == ("12.50", "USD")
 
 
+def test_a_message_that_nothing_gives_a_sender_goes_elsewhere() -> None:
+    with Stub(GOOD) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url, sender=None)
+        with pytest.raises(exc.UnsupportedError, match="sender"):
+            provider.send(message())
+    assert stub.seen == []
+
+
+# --- Signatures ------------------------------------------------------------------------------
+
+
 def test_the_published_example_of_a_signature() -> None:
     """Twilio's own: a call's webhook with five parameters."""
-    form = {"CallSid": "CA1234567890ABCDE", "Caller": "+14158675309", "Digits": "1234"}
-    form |= {"From": "+14158675309", "To": "+18005551212"}
+    form = {"CallSid": ["CA1234567890ABCDE"], "Caller": ["+14158675309"], "Digits": ["1234"]}
+    form |= {"From": ["+14158675309"], "To": ["+18005551212"]}
     url = "https://mycompany.com/myapp.php?foo=1&bar=2"
-    text = url + "".join(name + form[name] for name in sorted(form))
-    assert hmac_base64("12345", text.encode(), "sha1") == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+    assert signature(url, form, "12345") == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+
+
+def post(
+    url: str = f"{PUBLIC_URL}/{PREFIX}/main/im",
+    headers: dict[str, str] | None = None,
+    body: bytes = urlencode(INCOMING).encode(),
+    public_url: str = PUBLIC_URL,
+    kind: str = "application/x-www-form-urlencoded",
+    **config: Any,
+) -> tuple[int, int]:
+    """The answer to a webhook that is signed for ``url``, and the number of its events."""
+    gateway = Gateway(Settings(public_url=public_url, receiver_prefix=(PREFIX,)), eager=True)
+    gateway.add_provider("main", TwilioProvider, **dict(EXAMPLES.config) | config)
+    heard: list[Any] = []
+    gateway.onReceive += heard.append
+    client = gateway.receiver_blueprints_register(Flask("twilio"), PREFIX).test_client()
+    given = {"Content-Type": kind, "X-Twilio-Signature": signed(url, body)} | (headers or {})
+    path = f"/{PREFIX}/main/im" + ("?" + url.partition("?")[2] if "?" in url else "")
+    answer = client.post(path, data=body, headers=given)
+    return answer.status_code, len(heard)
+
+
+@pytest.mark.parametrize(
+    ("public", "signs", "taken"),
+    [
+        ("https://a.example", "https://a.example", True),
+        ("https://a.example", "https://a.example:443", True),
+        ("https://a.example:443", "https://a.example", True),
+        ("http://a.example", "http://a.example:80", True),
+        ("https://a.example:8443", "https://a.example:8443", True),
+        ("https://a.example:8443", "https://a.example", True),
+        ("https://a.example:8443", "https://a.example:443", False),
+        ("https://a.example", "https://a.example:80", False),
+        ("https://a.example", "http://a.example", False),
+        ("https://a.example", "https://b.example", False),
+        ("https://[::1]:8443", "https://[::1]", True),
+    ],
+)
+def test_the_address_is_signed_with_its_port_or_without(
+    public: str, signs: str, taken: bool
+) -> None:
+    url = f"{signs}/{PREFIX}/main/im"
+    assert post(url, public_url=public) == ((200, 1) if taken else (403, 0))
+
+
+SETTINGS = "X-Twilio-Webhooks-Signature-Settings"
+URL = f"{PUBLIC_URL}/{PREFIX}/main/im"
+BODY = urlencode(INCOMING).encode()
+
+
+@pytest.mark.parametrize(
+    ("named", "digest", "key", "taken"),
+    [
+        ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", "sha256", "shared", True),
+        ("key=webhooks_sharedkey_0, algorithm=HMAC_SHA256", "sha256", "older", True),
+        ("algorithm=hmac_sha1,key=webhooks_sharedkey_1", "sha1", "shared", True),
+        ("key=webhooks_sharedkey_1", "sha1", "shared", True),
+        # The header itself is not signed. It cannot make another key or algorithm do.
+        ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", "sha1", "shared", False),
+        ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA1", "sha1", TOKEN, False),
+        ("key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", "sha256", TOKEN, False),
+        ("key=webhooks_sharedkey_1,algorithm=HMAC_MD5", "md5", "shared", False),
+        ("algorithm=", "sha1", "shared", False),
+        ("", "sha256", "shared", False),
+        ("", "sha1", "shared", False),
+        ("", "sha1", TOKEN, True),
+        ("rubbish", "sha1", "other", False),
+    ],
+)
+def test_a_webhook_that_a_shared_key_signs(named: str, digest: str, key: str, taken: bool) -> None:
+    headers = {SETTINGS: named, "X-Twilio-Signature": signed(URL, BODY, key, digest)}
+    found = post(headers=headers, shared_key=["shared", "older"])
+    assert found == ((200, 1) if taken else (403, 0))
+
+
+def test_without_the_shared_key_what_it_signs_is_refused() -> None:
+    for key in (TOKEN, ""):
+        headers = {SETTINGS: "key=k,algorithm=HMAC_SHA256"}
+        headers["X-Twilio-Signature"] = signed(URL, BODY, key, "sha256")
+        assert post(headers=headers) == (403, 0)
+
+
+def test_a_shared_key_does_without_the_token() -> None:
+    config: dict[str, Any] = {
+        "auth_token": None,
+        "api_key": ("SK1", "its-secret"),
+        "shared_key": "shared",
+    }
+    headers = {SETTINGS: "key=k,algorithm=HMAC_SHA256"}
+    headers["X-Twilio-Signature"] = signed(URL, BODY, "shared", "sha256")
+    assert post(headers=headers, **config) == (200, 1)
+    assert post(headers={"X-Twilio-Signature": signed(URL, BODY, "")}, **config) == (403, 0)
+
+
+def test_while_the_token_rotates_both_verify() -> None:
+    for key, taken in (("new", True), ("old", True), ("older", False)):
+        headers = {"X-Twilio-Signature": signed(URL, BODY, key)}
+        found = post(headers=headers, auth_token=["new", "old"])
+        assert found == ((200, 1) if taken else (403, 0))
+
+
+def test_a_body_that_is_no_form_is_signed_by_its_hash() -> None:
+    body = json.dumps(INCOMING).encode()
+    for told, status in ((hashlib.sha256(body).hexdigest(), 400), ("0" * 64, 403), ("", 403)):
+        url = f"{URL}?bodySHA256={told}"
+        headers = {"X-Twilio-Signature": signed(url, b"")}
+        # It is genuine; but Twilio's messages are forms.
+        assert post(url, headers, body, kind="application/json") == (status, 0)
+
+
+def test_a_hash_that_somebody_adds_to_a_form_is_of_no_use() -> None:
+    other = BODY.replace(b"hi", b"ho")
+    url = f"{URL}?bodySHA256={hashlib.sha256(other).hexdigest()}"
+    for given in (signed(URL, BODY), signed(url, BODY), signed(URL, b"")):
+        assert post(url, {"X-Twilio-Signature": given}, other) == (403, 0)
+
+
+def test_what_a_report_and_a_message_tell_beside() -> None:
+    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", insecure=True)
+    client = gateway.receiver_blueprints_register(Flask("twilio"), PREFIX).test_client()
+    client.post(f"/{PREFIX}/main/im", data=INCOMING | {"OptOutType": "STOP"})
+    client.post(f"/{PREFIX}/main/status", data=REPORT | {"RawDlrDoneDate": "2601020304"})
+    assert heard[0].meta == {"OptOutType": "STOP"}
+    assert heard[1].meta == {"RawDlrDoneDate": "2601020304"}
+
+
+def test_a_webhook_that_is_sent_again_counts_once(settings: Settings) -> None:
+    """Also if somebody writes its fields in another order, which is signed the same."""
+    with Gateway(settings) as gateway:
+        gateway.add_provider("main", TwilioProvider, **EXAMPLES.config)
+        client = gateway.receiver_blueprints_register(Flask("twilio"), PREFIX).test_client()
+        url = f"http://localhost/{PREFIX}/main"
+        for path, form in (("im", INCOMING), (f"status?ref={REF}", REPORT)):
+            for pairs in (list(form.items()), list(form.items()), list(form.items())[::-1]):
+                body = urlencode(pairs).encode()
+                headers = {"X-Twilio-Signature": signed(f"{url}/{path}", body)}
+                found = client.post(f"/{PREFIX}/main/{path}", data=dict(pairs), headers=headers)
+                assert found.status_code < 300
+        events = gateway.ledger.redis.zcard(f"{settings.namespace}:due:hook")
+        assert events == 2
