@@ -6,7 +6,6 @@ inbound and signed messages, and its Python SDK for what is signed.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage, Part
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, form_value, table
 from smsqueue.providers.answer import MAX_RETRY_AFTER
-from smsqueue.providers.authentic import Secrets, fresh, hmac_hex, signed
+from smsqueue.providers.authentic import Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.vonage_signing import METHODS, WINDOW, signature, verify
 from smsqueue.senders import sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 from smsqueue.wire import to_json
@@ -30,12 +30,8 @@ if TYPE_CHECKING:
     from flask import Blueprint
     from flask.typing import ResponseReturnValue
 
-__all__ = ["VonageProvider", "signature"]
+__all__ = ["VonageProvider"]
 
-#: Ways to sign, under the names that Vonage's own libraries give them.
-_METHODS = ("md5hash", "md5", "sha1", "sha256", "sha512")
-#: Vonage repeats a webhook for a day, and may repeat it as it was signed first.
-_WINDOW = 25 * 3600.0
 _LONGEST_CALLBACK = 100
 _TOLD = ("message-price", "network", "remaining-balance")
 #: "Throughput Rate Exceeded - please wait [ 250 ] and retry": milliseconds.
@@ -91,25 +87,22 @@ class VonageProvider(AccountProvider):
         signature_secret: Secrets = None,
         signature_method: str = "sha256",
         sign: bool = False,
-        window: float = _WINDOW,
+        window: float = WINDOW,
         parts_wait: float = 600.0,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=signature_secret, **config)
         self._account = (api_key, api_secret or "")
-        if signature_method not in _METHODS:
-            raise ValueError(f"signature_method must be one of {', '.join(_METHODS)}")
+        if signature_method not in METHODS:
+            raise ValueError(f"signature_method must be one of {', '.join(METHODS)}")
         if not (self._secrets if sign else self._account[1]):
             raise ValueError("Vonage needs an api_secret, or a signature_secret and sign=True")
         self._method, self._sign = signature_method, sign
         self._window, self._parts_wait = float(window), float(parts_wait)
 
     def submit(self, message: OutgoingMessage) -> None:
-        src = self.sender_of(message)
-        if not src:
-            reason = "Vonage needs a sender: give the message one, or the provider sender=..."
-            raise exc.UnsupportedError(reason, provider=self.name)
-        form = {"to": message.dst, "from": sender(src, plus=False, also=" "), "text": message.body}
+        src = sender(self.need_sender(message), plus=False, also=" ")
+        form = {"to": message.dst, "from": src, "text": message.body}
         if message.segments().encoding == "ucs2":
             form["type"] = "unicode"  # else Vonage replaces what GSM-7 does not have
         if message.reference:
@@ -122,7 +115,8 @@ class VonageProvider(AccountProvider):
         validity = self.validity_of(message, 20, 604_800)
         if validity is not None:
             form["ttl"] = str(validity * 1000)
-        form |= {k: str(v) for k, v in message.provider_params.items() if v is not None}
+        params = message.provider_params.items()
+        form |= {name: form_value(value) for name, value in params if value is not None}
         if self._sign:
             form |= {"api_key": self._account[0], "timestamp": str(int(time.time()))}
             form["sig"] = signature(form, self._secrets[0], self._method)
@@ -189,6 +183,7 @@ class VonageProvider(AccountProvider):
             fields = self._authentic("messageId", "status")
             report = self.report(fields["status"], fields["messageId"], code=fields.get("err-code"))
             report.reference = fields.get("client-ref")
+            report.rtime = _time(fields.get("message-timestamp")) or report.rtime
             report.meta = _rest(fields)
             self._receive_status(report)
             return "", 204
@@ -206,10 +201,9 @@ class VonageProvider(AccountProvider):
             raise ValueError("no fields")
         told = {name: value for name, value in given.items() if value is not None}
         fields = {k: v if isinstance(v, str) else to_json(v) for k, v in told.items()}
-        sig = fields.pop("sig", "").lower()
+        sig = fields.pop("sig", "")
         if not self.insecure:
-            if not signed(sig, self._secrets, lambda each: signature(fields, each, self._method)):
-                raise PermissionError("the signature is not Vonage's")
+            verify(fields, sig, self._secrets, self._method)
             date = _time(fields.get("timestamp"))
             at = date.timestamp() if date else fields.get("timestamp")
             if not fresh(at, min(self._window, self.settings.report_wait)):
@@ -219,16 +213,6 @@ class VonageProvider(AccountProvider):
         return fields
 
 
-def signature(fields: Mapping[str, str], secret: str, method: str) -> str:
-    """The ``sig`` of some fields."""
-    text = "".join(f"&{name}={value.translate(_MASK)}" for name, value in sorted(fields.items()))
-    data = text.encode(errors="replace")
-    if method == "md5hash":
-        return hashlib.md5(data + secret.encode(), usedforsecurity=False).hexdigest()
-    return hmac_hex(secret, data, method)
-
-
-_MASK = str.maketrans("&=", "__")
 #: Fields of webhooks that stand elsewhere, or tell nothing of the message.
 _NOT_META = {"msisdn", "to", "text", "messageId", "status", "err-code", "client-ref", "api-key"}
 

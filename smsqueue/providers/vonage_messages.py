@@ -10,19 +10,18 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
-from smsqueue.providers.authentic import Secrets, equal, fresh, sha256_hex
+from smsqueue.providers.authentic import Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import id_of, json_object, text_of, time_of
+from smsqueue.providers.vonage_signing import WINDOW, claims_of, jwt_library, rsa_key
 from smsqueue.senders import sender
-from smsqueue.settings import SettingsError
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
@@ -31,15 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["VonageMessagesProvider"]
 
-#: Vonage repeats a webhook for a day, and may repeat it as it was signed first.
-_WINDOW = 25 * 3600.0
-#: Seconds for which a token of ours is good, and by which clocks may differ.
-_LIFE, _LEEWAY = 900, 300
+#: Seconds for which a token of ours is good.
+_LIFE = 900
 #: An error is named by the end of a link.
 _NAME = re.compile(r"[#/]([A-Za-z0-9-]+)/?$")
 #: The time to live was over.
 _EXPIRED = "1360"
-_INSTALL = "pip install 'smsqueue-gateway[signatures]'"
+#: Fields of webhooks that stand elsewhere.
+_NOT_META = {"from", "to", "text", "message_uuid", "client_ref", "status"}
 
 
 class VonageMessagesProvider(AccountProvider):
@@ -84,7 +82,7 @@ class VonageMessagesProvider(AccountProvider):
         api_key: str | None = None,
         api_secret: str | None = None,
         signature_secret: Secrets = None,
-        window: float = _WINDOW,
+        window: float = WINDOW,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=signature_secret, **config)
@@ -95,17 +93,14 @@ class VonageMessagesProvider(AccountProvider):
                 "Vonage needs application_id and private_key, or api_key and api_secret"
             )
         self._application = application_id
-        self._key = _rsa_key(private_key) if private_key else None
+        self._key = rsa_key(private_key) if private_key else None
         self._account = (api_key or "", api_secret or "")
         self._window = float(window)
 
     def submit(self, message: OutgoingMessage) -> None:
-        src = self.sender_of(message)
-        if not src:
-            reason = "Vonage needs a sender: give the message one, or the provider sender=..."
-            raise exc.UnsupportedError(reason, provider=self.name)
+        src = sender(self.need_sender(message), plus=False, also=" ")
         body: dict[str, Any] = {"message_type": "text", "channel": "sms", "to": message.dst}
-        body |= {"from": sender(src, plus=False, also=" "), "text": message.body}
+        body |= {"from": src, "text": message.body}
         if message.reference:
             body["client_ref"] = message.reference
         callback = self.callback_url("status")
@@ -125,7 +120,8 @@ class VonageMessagesProvider(AccountProvider):
         """A token that says that it is the application which calls."""
         now = int(time.time())
         claims = {"application_id": self._application, "iat": now, "exp": now + _LIFE}
-        return str(_jwt().encode(claims | {"jti": str(uuid4())}, self._key, algorithm="RS256"))
+        claims["jti"] = str(uuid4())
+        return str(jwt_library().encode(claims, self._key, algorithm="RS256"))
 
     def error_code(self, answer: Answer) -> str | None:
         return _name(answer.get("type"))
@@ -135,20 +131,20 @@ class VonageMessagesProvider(AccountProvider):
 
         self.need_secret(name="signature_secret")
         if not self.insecure:
-            _jwt()  # now, not when the first webhook comes
+            jwt_library()  # now, not when the first webhook comes
         views = Blueprint("vonage_messages", __name__)
 
         @views.post("/im")
         def im() -> ResponseReturnValue:
-            told = self._authentic("message_uuid", "from")
+            told = self._authentic()
             if "status" in told:
                 raise ValueError("a report at the address of incoming messages")
             message = IncomingMessage(
-                _number(told["from"]),
-                str(told.get("text") or ""),
-                told["message_uuid"],
-                _number(told.get("to")) or None,
-                _time(told.get("timestamp")),
+                _number(told, "from"),
+                text_of(told, "text") if told.get("text") else "",
+                id_of(told, "message_uuid"),
+                _number(told, "to") if told.get("to") else None,
+                time_of(told.get("timestamp")),
                 _rest(told),
             )
             self._receive_message(message)
@@ -156,79 +152,30 @@ class VonageMessagesProvider(AccountProvider):
 
         @views.post("/status")
         def status() -> ResponseReturnValue:
-            told = self._authentic("message_uuid", "status")
-            error = told.get("error")
+            told = self._authentic()
+            state, error = text_of(told, "status"), told.get("error")
             code = _error(error) if isinstance(error, dict) else None
-            late = told["status"] == "rejected" and code == _EXPIRED
+            late = state == "rejected" and code == _EXPIRED
             kind = MessageExpired if late else None
-            word, msgid = str(told["status"]), told["message_uuid"]
-            report = self.report(word, msgid, code=code, kind=kind)
-            report.reference = str(told["client_ref"]) if told.get("client_ref") else None
+            report = self.report(state, id_of(told, "message_uuid"), code=code, kind=kind)
+            report.reference = told.get("client_ref") or None
+            report.rtime = time_of(told.get("timestamp")) or report.rtime
             report.meta = _rest(told)
             self._receive_status(report)
             return "", 200
 
         return views
 
-    def _authentic(self, *needed: str) -> dict[str, Any]:
+    def _authentic(self) -> dict[str, Any]:
         """The running request's JSON; PermissionError unless Vonage signed it."""
         from flask import request
 
+        body = request.get_data()
         if not self.insecure:
-            claims = self._claims(request.headers.get("Authorization", ""))
-            # The token alone proves nothing: it must be this body's.
-            wanted = str(claims.get("payload_hash", "")).lower()
-            if not equal(sha256_hex(request.get_data()), wanted):
-                raise PermissionError("the body is not what the token says")
+            claims = claims_of(request.headers.get("Authorization", ""), body, self._secrets)
             if not fresh(claims["iat"], min(self._window, self.settings.report_wait)):
                 raise PermissionError("the webhook is too old")
-        told: Any = request.get_json()
-        if not isinstance(told, dict) or not all(told.get(name) for name in needed):
-            raise ValueError(f"a webhook has {', '.join(needed)}")
-        return told
-
-    def _claims(self, header: str) -> dict[str, Any]:
-        jwt, (scheme, _, token) = _jwt(), header.partition(" ")
-        for secret in self._secrets if scheme.lower() == "bearer" else ():
-            try:
-                claims: dict[str, Any] = jwt.decode(
-                    token.strip(),
-                    secret,
-                    algorithms=["HS256"],
-                    leeway=_LEEWAY,
-                    options={"require": ["iat", "payload_hash"], "verify_aud": False},
-                )
-            except jwt.PyJWTError:
-                continue
-            return claims
-        raise PermissionError("the token is not Vonage's")
-
-
-def _jwt() -> Any:
-    try:
-        import jwt
-    except ModuleNotFoundError:
-        raise SettingsError(f"Vonage's tokens need PyJWT: {_INSTALL}") from None
-    return jwt
-
-
-def _rsa_key(given: str | os.PathLike[str]) -> Any:
-    try:
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    except ModuleNotFoundError:
-        raise SettingsError(f"Vonage's private_key needs cryptography: {_INSTALL}") from None
-    _jwt()
-    try:
-        pem = given if isinstance(given, str) and "-----BEGIN" in given else None
-        key = load_pem_private_key((pem or Path(given).read_text()).encode(), None)
-    except (OSError, ValueError, TypeError) as error:
-        # ``from None``: the error may show what was taken for a path.
-        reason = f"the private_key is neither PEM nor a file of it ({type(error).__name__})"
-        raise SettingsError(reason) from None
-    if not isinstance(key, RSAPrivateKey):
-        raise SettingsError("the private_key is not an RSA key")
-    return key
+        return json_object(body)
 
 
 def _name(link: Any) -> str | None:
@@ -242,19 +189,11 @@ def _error(error: Mapping[str, Any]) -> str | None:
     return None if code is None else str(code)
 
 
-def _number(party: Any) -> str:
+def _number(told: dict[str, Any], name: str) -> str:
     """A number; older webhooks have it in an object."""
-    return str(party.get("number", "") if isinstance(party, dict) else party or "")
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return at if at.tzinfo else None
+    party = told.get(name)
+    return str(id_of(party, "number") if isinstance(party, dict) else id_of(told, name))
 
 
 def _rest(told: Mapping[str, Any]) -> dict[str, Any]:
-    ours = ("from", "to", "text", "message_uuid", "client_ref", "status")
-    return {name: value for name, value in told.items() if name not in ours}
+    return {name: value for name, value in told.items() if name not in _NOT_META}

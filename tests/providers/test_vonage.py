@@ -16,7 +16,8 @@ from flask import Flask
 from smsqueue import Gateway, Settings, exc
 from smsqueue.hooks import Hooks
 from smsqueue.messages import IncomingMessage
-from smsqueue.providers.vonage import VonageProvider, signature
+from smsqueue.providers.vonage import VonageProvider
+from smsqueue.providers.vonage_signing import signature
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
@@ -30,6 +31,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
 
+FORM = "application/x-www-form-urlencoded"
 KEY, SECRET, SIGNATURE = "abcd1234", "vonage-secret", "vonage-signature-secret"
 REF = "1m842psghd5k1m5599r6.1"
 
@@ -70,9 +72,12 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> Any:
         base, _, query = url.partition("?")
         fields = signed_fields(dict(parse_qsl(query, keep_blank_values=True)))
         return method, f"{base}?{urlencode(fields)}", headers, body
-    if headers["Content-Type"] == "application/json":
-        return method, url, headers, json.dumps(signed_fields(json.loads(body))).encode()
-    fields = signed_fields(dict(parse_qsl(body.decode(), keep_blank_values=True)))
+    try:
+        if headers["Content-Type"] == "application/json":
+            return method, url, headers, json.dumps(json_signed(json.loads(body))).encode()
+        fields = signed_fields(dict(parse_qsl(body.decode(), keep_blank_values=True)))
+    except (ValueError, AttributeError, RecursionError):
+        return headers  # it is nothing that could be signed
     return method, url, headers, urlencode(fields).encode()
 
 
@@ -179,11 +184,14 @@ EXAMPLES = Examples(
         ),
         Sending(
             "parameters",
-            message(params={"message-class": 0, "entity-id": "7", "account-ref": None}),
+            message(
+                params={"message-class": 0, "entity-id": "7", "account-ref": None}
+                | {"trusted-number": True}
+            ),
             GOOD,
             "0A1",
             PATH,
-            form=PLAIN | {"message-class": "0", "entity-id": "7"},
+            form=PLAIN | {"message-class": "0", "entity-id": "7", "trusted-number": "true"},
         ),
         Sending(
             "several parts",
@@ -275,7 +283,7 @@ EXAMPLES = Examples(
             "/im",
             [Received("15551234567", "", "15550009999", "0B1")],
             json=without("text") | {"data": "00ff", "udh": "06", "n": [1], "none": None},
-            sign=lambda m, u, h, b: (m, u, h, json.dumps(json_signed(json.loads(b))).encode()),
+            sign=sign,
             status=204,
         ),
         status("accepted", State.ACCEPTED),
@@ -354,6 +362,30 @@ def test_ampersands_and_equals_signs_are_signed_as_underscores() -> None:
     assert found == "101ce39f3b8cca180ed0f29192821675ae5e9ad5"
 
 
+def folded(fields: dict[str, str], *names: str) -> dict[str, str]:
+    """The same fields, some of them put into the name of the last: its signature is the same."""
+    front = "&".join(f"{name}={fields[name]}" for name in names[:-1])
+    rest = {name: value for name, value in fields.items() if name not in names}
+    return rest | {f"{front}&{names[-1]}": fields[names[-1]]}
+
+
+@pytest.mark.parametrize("method", ["md5hash", "md5", "sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("how", ["form", "JSON", "GET"])
+def test_who_saw_a_webhook_cannot_hide_its_fields_in_a_name(method: str, how: str) -> None:
+    part = {"concat": "true", "concat-part": "1", "concat-ref": "7", "concat-total": "2"}
+    told = signed_fields(INCOMING | part, method=method)
+    sig = told.pop("sig")
+    hidden = folded(told, *part)
+    assert signature(hidden, SIGNATURE, method) == sig.lower()
+    posts, heard = client(signature_method=method)
+    hidden["sig"], path = sig, f"/{PREFIX}/main/im"
+    if how == "GET":
+        found = posts.get(path, query_string=hidden)
+    else:
+        found = posts.post(path, **{"form": {"data": hidden}, "JSON": {"json": hidden}}[how])
+    assert (found.status_code, heard) == (403, [])
+
+
 def client(**config: Any) -> tuple[Any, list[Any]]:
     gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
     return gateway.receiver_blueprints_register(Flask("vonage"), PREFIX).test_client(), heard
@@ -366,6 +398,20 @@ def test_webhooks_are_taken_as_the_account_signs_them_and_in_no_other_way(method
         answered = posts.post(f"/{PREFIX}/main/im", data=signed_fields(INCOMING, method=each))
         assert answered.status_code == (204 if each == method else 403)
     assert len(heard) == 1
+
+
+def test_a_second_value_of_a_field_is_not_read() -> None:
+    posts, heard = client()
+    told = [*signed_fields(INCOMING).items(), ("text", "forged"), ("msisdn", "15550000000")]
+    posts.post(f"/{PREFIX}/main/im", data=urlencode(told), content_type=FORM)
+    assert [(each.src, each.body) for each in heard] == [("15551234567", INCOMING["text"])]
+
+
+def test_what_stands_in_the_address_of_a_form_is_not_read() -> None:
+    posts, heard = client()
+    data = signed_fields(INCOMING)
+    posts.post(f"/{PREFIX}/main/im?text=forged&status=delivered&concat=true", data=data)
+    assert [each.body for each in heard] == [INCOMING["text"]]
 
 
 def test_while_a_secret_rotates_both_verify_and_the_first_signs() -> None:
@@ -465,8 +511,10 @@ def test_what_a_report_and_a_message_tell_beside() -> None:
     for view, hook in (("status", status("delivered", State.DELIVERED)), ("im", None)):
         form = INCOMING if hook is None else hook.form
         assert form is not None
+        form = {"message-timestamp": "2026-01-02 03:04:06"} | dict(form)
         posts.post(f"/{PREFIX}/main/{view}", data=signed_fields(dict(form)))
     assert heard[0].meta["scts"] == "2601020304"
+    assert heard[0].rtime.isoformat() == "2026-01-02T03:04:06+00:00"
     assert heard[1].meta["keyword"] == "HI"
     assert heard[1].rtime.isoformat() == "2026-01-02T03:04:05+00:00"
     for each in heard:

@@ -102,6 +102,10 @@ def bad(name: str, code: int, told: Any, path: str = "/im", **how: Any) -> Any:
     return name, Webhook("", path, [], json=told, sign=sign, **how), code
 
 
+def deep(levels: int) -> Any:
+    return {"a": deep(levels - 1)} if levels else {}
+
+
 def header(name: str, value: str) -> Any:
     hook = Webhook("", "/im", [], json=INCOMING, headers={"Authorization": value})
     return name, hook, 403
@@ -228,6 +232,13 @@ EXAMPLES = Examples(
             sign=sign,
         ),
         Webhook(
+            "incoming, a number for a number",
+            "/im",
+            [RECEIVED],
+            json=INCOMING | {"from": 15551234567},
+            sign=sign,
+        ),
+        Webhook(
             "incoming, without a text",
             "/im",
             [Received("15551234567", "", None, UUID)],
@@ -250,6 +261,12 @@ EXAMPLES = Examples(
         bad("a report", 400, INCOMING | {"status": "delivered"}),
         bad("no status", 400, {"message_uuid": UUID}, "/status"),
         bad("a list", 400, [INCOMING]),
+        bad("a list for a sender", 400, INCOMING | {"from": ["15551234567"]}),
+        bad("an object for a sender", 400, INCOMING | {"from": {"number": {}}}),
+        bad("an object for an id", 400, INCOMING | {"message_uuid": {"a": 1}}),
+        bad("a list for a text", 400, INCOMING | {"text": ["hi"]}),
+        bad("a list for a status", 400, {"message_uuid": UUID, "status": ["x"]}, "/status"),
+        bad("nested deeply", 400, INCOMING | {"usage": deep(30)}),
         with_token("another secret", secret="somebody-else's-secret-of-that-length"),
         with_token("no hash", payload_hash=None),
         with_token("an empty hash", payload_hash=""),
@@ -324,6 +341,18 @@ def test_a_webhook_is_never_taken_when_the_ledger_has_forgotten_the_first_one() 
     assert post(posts, INCOMING, iat=int(time.time()) - 3600) == 403
 
 
+def test_a_webhook_that_is_sent_again_counts_once(settings: Settings) -> None:
+    """Also if it was signed anew, as a repetition may be."""
+    with Gateway(settings) as gateway:
+        gateway.add_provider("main", VonageMessagesProvider, **EXAMPLES.config)
+        posts = gateway.receiver_blueprints_register(Flask("v"), PREFIX).test_client()
+        report = {"message_uuid": UUID, "status": "delivered", "client_ref": REF}
+        for iat in (0, 0, -3600):
+            at = int(time.time()) + iat
+            assert post(posts, INCOMING, iat=at) == post(posts, report, "status", iat=at) == 200
+        assert gateway.ledger.redis.zcard(f"{settings.namespace}:due:hook") == 2
+
+
 def test_without_redis_a_webhook_is_answered_503() -> None:
     gateway = Gateway(Settings(redis_url="redis://127.0.0.1:1/0"))
     gateway.add_provider("main", VonageMessagesProvider, **EXAMPLES.config)
@@ -343,8 +372,8 @@ def test_what_a_report_and_a_message_tell_beside() -> None:
     posts, heard = client()
     post(posts, INCOMING)
     post(posts, INCOMING | {"status": "delivered"}, "status")
-    assert heard[0].rtime.isoformat() == "2026-01-02T03:04:05.678000+00:00"
     for each in heard:
+        assert each.rtime.isoformat() == "2026-01-02T03:04:05.678000+00:00"
         assert each.meta["usage"] == {"currency": "EUR", "price": "0.0057"}
         assert not {"from", "to", "text"} & each.meta.keys()
 
