@@ -7,8 +7,7 @@ before is refused, not for how long; how webhooks are signed with HMAC is not pu
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
@@ -17,10 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers import authentic
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, merged, table
 from smsqueue.providers.authentic import Secrets, basic_matches, secrets_of
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import checked
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import id_of, json_object, text_of, time_of
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -42,6 +43,9 @@ _GROUPS: dict[str, type[Report]] = table(
     (MessageExpired, ["EXPIRED"]),
     (MessageError, ["UNDELIVERABLE", "REJECTED"]),
 )
+#: Parameters that are options of the request, beside those of the message.
+_OF_REQUEST = {"schedule", "tracking", "conversionTracking", "includeSmsCountInResponse"}
+_DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 
 
 class InfobipProvider(AccountProvider):
@@ -51,7 +55,8 @@ class InfobipProvider(AccountProvider):
         api_key: Sends the messages.
         secret: ``user:password`` that webhooks show (HTTP Basic); several while it changes.
         hmac_key: What webhooks are signed with instead; needs ``hmac_header``.
-        hmac_header: The header that has the HMAC-SHA256 of the body, hexadecimal or Base64.
+        hmac_header: The header that has the HMAC of the body, hexadecimal or Base64.
+        hmac_digest: Its algorithm: md5, sha1, sha224, sha256, sha384 or sha512.
         dedup_window: Seconds for which Infobip is trusted to send once what has the same message
             id, 172800 at most; 0: not at all.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it; ``url`` is the
@@ -86,6 +91,7 @@ class InfobipProvider(AccountProvider):
         secret: Secrets = None,
         hmac_key: Secrets = None,
         hmac_header: str | None = None,
+        hmac_digest: str = "sha256",
         dedup_window: float = 3600.0,
         **config: Any,
     ) -> None:
@@ -94,10 +100,12 @@ class InfobipProvider(AccountProvider):
             raise SettingsError("the secret of Infobip's webhooks must be like user:password")
         if hmac_key and not hmac_header:
             raise SettingsError("hmac_key needs hmac_header: which header has the signature?")
+        if hmac_digest not in _DIGESTS:
+            raise SettingsError(f"hmac_digest must be one of {', '.join(_DIGESTS)}")
         if not 0 <= dedup_window <= _LOGGED:
             raise SettingsError(f"Infobip's dedup_window must be 0 to {_LOGGED}")
         self._headers = {"Authorization": f"App {api_key}"}
-        self._hmac = (hmac_header or "", secrets_of(hmac_key))
+        self._hmac = (hmac_header or "", secrets_of(hmac_key), hmac_digest)
         self.dedup_window = float(dedup_window)
         if not dedup_window:
             self.capabilities = self.capabilities - {Can.DEDUPLICATION}
@@ -118,7 +126,11 @@ class InfobipProvider(AccountProvider):
         if validity is not None:
             entry["options"] = {"validityPeriod": {"amount": validity, "timeUnit": "SECONDS"}}
         to = {"to": message.dst} | ({"messageId": key} if key else {})
-        body = {"messages": [_merged(entry, message.provider_params) | {"destinations": [to]}]}
+        params = message.provider_params
+        options = {"includeSmsCountInResponse": True}
+        options |= {n: params[n] for n in params if n in _OF_REQUEST}
+        entry = merged(entry, {n: params[n] for n in params if n not in _OF_REQUEST})
+        body = {"messages": [entry | {"destinations": [to]}], "options": options}
         answer = self.call("POST", "/sms/3/messages", headers=self._headers, json=body)
         # That the id was used by us, for this very sending, only the caller can know.
         duplicate = str(answer.get("messages", 0, "status", "id")) == _DUPLICATE
@@ -158,7 +170,7 @@ class InfobipProvider(AccountProvider):
         try:
             entries = answer.json["results"]
             reports = [self._report(each) for each in entries if each["messageId"] == key]
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             raise exc.ServerError("the provider's log cannot be read", provider=self.name) from None
         # Repetitions have the same id. Is there one that was not refused, it is the message.
         reports = [each for each in reports if str(each.status_code) != _DUPLICATE]
@@ -191,28 +203,27 @@ class InfobipProvider(AccountProvider):
         from flask import request
 
         self._authenticate()
-        try:
-            results, events = list(json.loads(request.get_data())["results"]), []
-        except (KeyError, TypeError, RecursionError):
-            raise ValueError("malformed") from None
-        for told in results:
+        # A letter that is none spoils its own entry, not the others.
+        body = request.get_data().decode("utf-8", "replace").encode()
+        results, events = json_object(body).get("results"), []
+        for told in results if isinstance(results, list) else ():
             with suppress(KeyError, TypeError, AttributeError, ValueError):
-                events.append(make(told))
+                events.append(checked(make(told)))
         for event in events:
             record(event)
-        if len(events) < len(results):
-            raise ValueError("some of it is malformed")
+        if not isinstance(results, list) or len(events) < len(results):
+            raise ValueError("some of it is malformed, or there is nothing")
         return "", 200
 
     def _report(self, told: dict[str, Any]) -> Report:
         status = told["status"]
-        name, code = str(status["name"]), status.get("id")
+        name, code = text_of(status, "name"), status.get("id")
         kind = self.statuses.get(name) or _GROUPS.get(_group(status))
         # The refusal of a repetition: what it repeated is not refused.
         kind = Report if str(code) == _DUPLICATE else kind
-        report = self.report(name, told["messageId"], code=code, kind=kind)
-        report.reference = str(told.get("callbackData") or "") or None
-        report.rtime = _time(told.get("doneAt")) or report.rtime
+        report = self.report(name, id_of(told, "messageId"), code=code, kind=kind)
+        report.reference = told.get("callbackData") or None
+        report.rtime = time_of(told.get("doneAt")) or report.rtime
         report.meta = {n: told.get(n) for n in ("error", "messageCount", "price", "mccMnc")}
         return report
 
@@ -220,10 +231,10 @@ class InfobipProvider(AccountProvider):
         """PermissionError unless the running request shows one of the secrets."""
         from flask import request
 
-        users = [(each.partition(":")[0], each.partition(":")[2]) for each in self._secrets]
-        header, keys = self._hmac
+        users = [each.partition(":")[::2] for each in self._secrets]
+        header, keys, digest = self._hmac
         body, signs = request.get_data(), (authentic.hmac_hex, authentic.hmac_base64)
-        signed = [sign(key, body) for key in keys for sign in signs]
+        signed = [sign(key, body, digest) for key in keys for sign in signs]
         known = basic_matches(request.headers.get("Authorization"), users)
         known = authentic.any_equal(request.headers.get(header), signed) or known
         if not (known or self.insecure):
@@ -231,29 +242,17 @@ class InfobipProvider(AccountProvider):
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:
-    text = told.get("text") or ""
-    message = IncomingMessage(told["from"], text, told["messageId"], told.get("to"))
-    message.rtime = _time(told.get("receivedAt")) or message.rtime
-    message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "text", "cleanText")}
-    return message
+    return IncomingMessage(
+        str(id_of(told, "from")),
+        text_of(told, "text") if told.get("text") else "",
+        id_of(told, "messageId"),
+        str(id_of(told, "to")) if told.get("to") else None,
+        time_of(told.get("receivedAt")),
+        {k: v for k, v in told.items() if k not in ("from", "to", "text", "cleanText")},
+    )
 
 
 def _group(status: Any) -> str:
     """Name of the group that a status belongs to; empty if it tells none."""
     name = status.get("groupName") if isinstance(status, dict) else None
     return name.upper() if isinstance(name, str) else ""
-
-
-def _merged(ours: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters over what we have, down to the innermost."""
-    both = [n for n in ours if isinstance(ours[n], dict) and isinstance(given.get(n), dict)]
-    return ours | dict(given) | {n: _merged(ours[n], given[n]) for n in both}
-
-
-def _time(value: Any) -> datetime | None:
-    """A time with an offset; None if there is none."""
-    try:
-        time = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return time if time.tzinfo else None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from smsqueue import exc
+from smsqueue import Gateway, Settings, exc
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.authentic import hmac_base64, hmac_hex
 from smsqueue.providers.capabilities import Can
@@ -55,7 +55,7 @@ def entry(**more: Any) -> dict[str, Any]:
         "content": {"text": "hello"},
         "webhooks": {"contentType": "application/json", "callbackData": REF},
     }
-    return {"messages": [told | more]}
+    return {"messages": [told | more], "options": {"includeSmsCountInResponse": True}}
 
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
@@ -150,9 +150,31 @@ EXAMPLES = Examples(
                             "flash": True,
                         },
                     }
-                ]
+                ],
+                "options": {"includeSmsCountInResponse": True},
             },
             config={"sender": None},
+        ),
+        Sending(
+            "parameters that are the request's",
+            message(
+                params={
+                    "schedule": {"sendAt": "2030-01-01T00:00:00.000+0000"},
+                    "tracking": {"shortenUrl": True},
+                    "includeSmsCountInResponse": False,
+                }
+            ),
+            GOOD,
+            REF,
+            PATH,
+            json=entry()
+            | {
+                "options": {
+                    "schedule": {"sendAt": "2030-01-01T00:00:00.000+0000"},
+                    "tracking": {"shortenUrl": True},
+                    "includeSmsCountInResponse": False,
+                }
+            },
         ),
         Sending(
             "no parameter replaces the id that prevents doubles",
@@ -272,6 +294,9 @@ EXAMPLES = Examples(
             Webhook("", "/status", [], json={"results": [{"status": "x"}]}, sign=sign),
             400,
         ),
+        ("a text", Webhook("", "/status", [], json={"results": "abc"}, sign=sign), 400),
+        ("an object", Webhook("", "/status", [], json={"results": {}}, sign=sign), 400),
+        ("nothing", Webhook("", "/status", [], json={"results": None}, sign=sign), 400),
     ],
 )
 
@@ -312,6 +337,12 @@ def test_another_refusal_of_a_repetition_is_no_success() -> None:
         _, provider, _ = made(EXAMPLES, stub.url)
         with pytest.raises(exc.CreditError):
             provider.send(repeated())
+
+
+def test_the_number_of_parts_is_told() -> None:
+    with Stub(GOOD) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        assert provider.send(message()).meta == {"parts": 1}
 
 
 def test_how_long_infobip_is_trusted_can_be_set() -> None:
@@ -406,6 +437,13 @@ def post(
     return response.status_code, heard
 
 
+def raw(body: bytes, path: str) -> tuple[int, Any]:
+    """The answer to a body, and its events."""
+    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", insecure=True)
+    client = gateway.receiver_blueprints_register(Flask("infobip"), PREFIX).test_client()
+    return client.post(f"/{PREFIX}/main/{path}", data=body).status_code, heard
+
+
 def basic(user: str) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(user.encode()).decode()}
 
@@ -446,9 +484,23 @@ def test_a_signature_in_another_header_is_refused() -> None:
     assert post(ONE, {"X-Other": hmac_hex(HMAC, json.dumps(ONE).encode())}) == (403, [])
 
 
+@pytest.mark.parametrize("digest", ["md5", "sha1", "sha224", "sha256", "sha384", "sha512"])
+def test_the_algorithm_of_the_signature_can_be_set(digest: str) -> None:
+    body = json.dumps(ONE).encode()
+    for text in (hmac_hex(HMAC, body, digest), hmac_base64(HMAC, body, digest)):
+        assert post(ONE, {HEADER: text}, hmac_digest=digest)[0] == 200
+        other = "sha1" if digest == "sha256" else "sha256"
+        assert post(ONE, {HEADER: text}, hmac_digest=other) == (403, [])
+
+
 @pytest.mark.parametrize(
     "config",
-    [{"hmac_header": None}, {"secret": "no-colon"}, {"hmac_key": None, "secret": None}],
+    [
+        {"hmac_header": None},
+        {"hmac_digest": "crc32"},
+        {"secret": "no-colon"},
+        {"hmac_key": None, "secret": None},
+    ],
 )
 def test_settings_that_could_not_authenticate_are_refused(config: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
@@ -461,12 +513,61 @@ def test_a_message_was_received_when_infobip_says() -> None:
     assert heard.meta["keyword"] == "QUIZ"
 
 
-@pytest.mark.parametrize("time", ["yesterday", 5, None, "2019-11-09T16:00:00"])
+@pytest.mark.parametrize("time", ["yesterday", {}, None, "2019-11-09T16:00:00"])
 def test_a_time_that_cannot_be_read_is_now(time: Any) -> None:
     before = datetime.now(UTC)
     body = {"results": [DELIVERED | {"doneAt": time}]}
     _, [heard] = post(body, basic("a:b"), secret="a:b")
     assert before <= heard.rtime <= datetime.now(UTC)
+
+
+def deep(levels: int) -> Any:
+    return [deep(levels - 1)] if levels else []
+
+
+MALFORMED: dict[str, Any] = {
+    "nothing": None,
+    "a text": "rubbish",
+    "a list": [DELIVERED],
+    "empty": {},
+    "no status": {"messageId": "x"},
+    "a status of a text": DELIVERED | {"status": "DELIVERED"},
+    "a status without a name": DELIVERED | {"status": {"id": 5}},
+    "a status called by a list": DELIVERED | {"status": status(3, 5, "X") | {"name": ["X"]}},
+    "an object for a code": DELIVERED | {"status": status(3, 5, "X") | {"id": {}}},
+    "no id": {k: v for k, v in DELIVERED.items() if k != "messageId"},
+    "an id that is none": DELIVERED | {"messageId": {"a": 1}},
+    "a truth value for an id": DELIVERED | {"messageId": True},
+    "an empty id": DELIVERED | {"messageId": ""},
+    "a list for our reference": DELIVERED | {"callbackData": [REF]},
+    "nested deeply": DELIVERED | {"error": deep(30)},
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+@pytest.mark.parametrize("place", [0, 50, 99])
+def test_of_100_reports_with_one_that_is_malformed_none_is_lost(name: str, place: int) -> None:
+    good = [DELIVERED | {"messageId": str(n)} for n in range(100)]
+    body = {"results": [*good[:place], MALFORMED[name], *good[place + 1 :]]}
+    code, heard = post(body, basic("a:b"), secret="a:b")
+    assert code == 400
+    assert [each.msgid for each in heard] == [str(n) for n in range(100) if n != place]
+    assert {each.state for each in heard} == {State.DELIVERED}
+
+
+@pytest.mark.parametrize("part", [b"\xff", b"\\ud800", b"\\u0000"])
+def test_a_letter_that_is_none_loses_no_message(part: bytes) -> None:
+    entries = [INCOMING | {"messageId": str(n)} for n in range(3)]
+    body = json.dumps({"results": entries}).encode().replace(b"QUIZ hi", b"QUIZ " + part, 1)
+    code, heard = raw(body, "im")
+    assert code == 200
+    assert [each.msgid for each in heard] == ["0", "1", "2"]
+
+
+def test_a_price_that_is_no_number_loses_no_report() -> None:
+    text = json.dumps({"results": [DELIVERED | {"price": "?"}, DELIVERED]})
+    code, heard = raw(text.replace('"?"', "NaN").encode(), "status")
+    assert (code, [each.state for each in heard]) == (200, [State.DELIVERED] * 2)
 
 
 def test_what_can_be_understood_is_recorded_beside_what_cannot() -> None:
@@ -495,6 +596,20 @@ def test_if_one_is_not_recorded_the_whole_is_to_be_repeated(
     monkeypatch.setattr("smsqueue.gateway.Gateway.receive_status", fail)
     code, _ = post({"results": [DELIVERED] * 3}, basic("a:b"), secret="a:b")
     assert (code, len(recorded)) == (503, 1)
+
+
+def test_what_was_recorded_of_a_refused_webhook_counts_once(settings: Settings) -> None:
+    """Infobip repeats a webhook of which a part was malformed."""
+    results = [INCOMING, "rubbish", INCOMING | {"messageId": "2"}]
+    with Gateway(settings) as gateway:
+        gateway.add_provider("main", InfobipProvider, **EXAMPLES.config, secret="a:b")
+        client = gateway.receiver_blueprints_register(Flask("infobip"), PREFIX).test_client()
+        for _ in range(3):
+            sent = client.post(
+                f"/{PREFIX}/main/im", json={"results": results}, headers=basic("a:b")
+            )
+            assert sent.status_code == 400
+        assert gateway.ledger.redis.zcard(f"{settings.namespace}:due:hook") == 2
 
 
 def test_a_status_never_heard_of_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
