@@ -113,7 +113,7 @@ class InfobipProvider(AccountProvider):
     def submit(self, message: OutgoingMessage) -> None:
         key = message.dedup_key or message.reference
         reference = {"callbackData": message.reference} if message.reference else {}
-        webhooks: dict[str, Any] = {"contentType": "application/json"} | reference
+        webhooks: dict[str, Any] = {"contentType": "application/json"}
         if message.provider_options.status_report:
             url = self.callback_url("status")
             webhooks["delivery"] = {"notify": True} | ({"url": url} if url else {})
@@ -130,7 +130,8 @@ class InfobipProvider(AccountProvider):
         options = {"includeSmsCountInResponse": True}
         options |= {n: params[n] for n in params if n in _OF_REQUEST}
         entry = merged(entry, {n: params[n] for n in params if n not in _OF_REQUEST})
-        body = {"messages": [entry | {"destinations": [to]}], "options": options}
+        entry = merged(entry, {"destinations": [to], "webhooks": reference})
+        body = {"messages": [entry], "options": options}
         answer = self.call("POST", "/sms/3/messages", headers=self._headers, json=body)
         # That the id was used by us, for this very sending, only the caller can know.
         duplicate = str(answer.get("messages", 0, "status", "id")) == _DUPLICATE

@@ -106,7 +106,7 @@ class TwilioProvider(AccountProvider):
         self._repeat = f"#{repeat}" if repeat else ""
 
     def submit(self, message: OutgoingMessage) -> None:
-        form: dict[str, Any] = {"To": f"+{message.dst}", "Body": message.body}
+        form: dict[str, Any] = {"Body": message.body}
         src = self.sender_of(message)
         if src:
             form["From"] = sender(src, plus=True, also=" +-_&")
@@ -123,6 +123,7 @@ class TwilioProvider(AccountProvider):
         for name, value in message.provider_params.items():
             many = value if isinstance(value, list) else [value]
             form[name] = [form_value(each) for each in many if each is not None]
+        form["To"] = f"+{message.dst}"
         answer = self.call("POST", f"{self._account}/Messages.json", auth=self._auth, data=form)
         message.msgid = answer.require("sid")
         message.meta = {

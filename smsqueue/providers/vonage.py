@@ -102,11 +102,9 @@ class VonageProvider(AccountProvider):
 
     def submit(self, message: OutgoingMessage) -> None:
         src = sender(self.need_sender(message), plus=False, also=" ")
-        form = {"to": message.dst, "from": src, "text": message.body}
+        form = {"from": src, "text": message.body}
         if message.segments().encoding == "ucs2":
             form["type"] = "unicode"  # else Vonage replaces what GSM-7 does not have
-        if message.reference:
-            form["client-ref"] = message.reference
         if message.provider_options.status_report:
             form["status-report-req"] = "1"
             callback = self.callback_url("status")
@@ -117,6 +115,8 @@ class VonageProvider(AccountProvider):
             form["ttl"] = str(validity * 1000)
         params = message.provider_params.items()
         form |= {name: form_value(value) for name, value in params if value is not None}
+        form |= {"to": message.dst}
+        form |= {"client-ref": message.reference} if message.reference else {}
         if self._sign:
             form |= {"api_key": self._account[0], "timestamp": str(int(time.time()))}
             form["sig"] = signature(form, self._secrets[0], self._method)

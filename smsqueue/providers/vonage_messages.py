@@ -99,20 +99,20 @@ class VonageMessagesProvider(AccountProvider):
 
     def submit(self, message: OutgoingMessage) -> None:
         src = sender(self.need_sender(message), plus=False, also=" ")
-        body: dict[str, Any] = {"message_type": "text", "channel": "sms", "to": message.dst}
+        body: dict[str, Any] = {"message_type": "text", "channel": "sms"}
         body |= {"from": src, "text": message.body}
-        if message.reference:
-            body["client_ref"] = message.reference
         callback = self.callback_url("status")
         if callback and message.provider_options.status_report:
             body |= {"webhook_url": callback, "webhook_version": "v1"}
         validity = self.validity_of(message, 20, 604_800)
         if validity is not None:
             body["ttl"] = validity
+        body |= message.provider_params | {"to": message.dst}
+        body |= {"client_ref": message.reference} if message.reference else {}
         how: dict[str, Any] = {"auth": self._account}
         if self._key is not None:
             how = {"headers": {"Authorization": f"Bearer {self._token()}"}}
-        answer = self.call("POST", "/v1/messages", json=body | message.provider_params, **how)
+        answer = self.call("POST", "/v1/messages", json=body, **how)
         message.msgid = answer.require("message_uuid")
         message.meta = {"workflow_id": answer.get("workflow_id")}
 

@@ -178,7 +178,10 @@ EXAMPLES = Examples(
         ),
         Sending(
             "no parameter replaces the id that prevents doubles",
-            message(params={"destinations": [{"to": "1", "messageId": "another"}]}),
+            message(
+                params={"destinations": [{"to": "1", "messageId": "another"}]}
+                | {"webhooks": {"callbackData": "another"}}
+            ),
             GOOD,
             REF,
             PATH,

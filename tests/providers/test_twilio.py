@@ -134,7 +134,11 @@ EXAMPLES = Examples(
             message(
                 senderId="My Shop",
                 params={"SmartEncoded": True, "ProvideFeedback": False, "SendAt": None}
-                | {"MediaUrl": ["https://a.example/1", "https://a.example/2"], "Attempt": 2},
+                | {
+                    "To": "+1",
+                    "MediaUrl": ["https://a.example/1", "https://a.example/2"],
+                    "Attempt": 2,
+                },
             ),
             GOOD,
             "SM1",
@@ -142,11 +146,11 @@ EXAMPLES = Examples(
             check=lambda seen: same(
                 parse_qsl(seen.body.decode()),
                 [
-                    ("To", "+15551234567"),
                     ("Body", "hello"),
                     ("From", "My Shop"),
                     ("SmartEncoded", "true"),
                     ("ProvideFeedback", "false"),
+                    ("To", "+15551234567"),
                     ("MediaUrl", "https://a.example/1"),
                     ("MediaUrl", "https://a.example/2"),
                     ("Attempt", "2"),

@@ -186,7 +186,7 @@ EXAMPLES = Examples(
             "parameters",
             message(
                 params={"message-class": 0, "entity-id": "7", "account-ref": None}
-                | {"trusted-number": True}
+                | {"trusted-number": True, "to": "1", "client-ref": "another"}
             ),
             GOOD,
             "0A1",

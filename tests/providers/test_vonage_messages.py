@@ -192,7 +192,7 @@ EXAMPLES = Examples(
         ),
         Sending(
             "parameters",
-            message(params={"sms": {"entity_id": "7"}}),
+            message(params={"sms": {"entity_id": "7"}, "to": "1", "client_ref": "another"}),
             GOOD,
             UUID,
             PATH,
