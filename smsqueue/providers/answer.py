@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
@@ -77,6 +78,21 @@ class Answer:
                 http_status=self.status,
             )
         return value
+
+    def amount(self, *path: str | int) -> Decimal:
+        """The amount of money at a path in the JSON body.
+
+        Raises:
+            ServerError: there is none.
+        """
+        found = str(self.require(*path))
+        if not re.fullmatch(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,2})?", found):
+            raise exc.ServerError(
+                "the provider tells an amount that is no number",
+                provider=self.provider,
+                http_status=self.status,
+            )
+        return Decimal(found)
 
     def seconds(self, header: str, per_second: int = 1) -> float | None:
         """The wait that a header asks for; None if there is none, or if it is longer than a day."""

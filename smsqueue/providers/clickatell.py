@@ -7,7 +7,6 @@ older REST API, which are taken as well. How callbacks are repeated is not docum
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -142,7 +141,7 @@ class ClickatellProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/v1/balance", safe=True, headers=self._headers)
-        return Balance(Decimal(str(answer.require("balance"))), answer.get("currency"))
+        return Balance(answer.amount("balance"), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
         users = [(user, word) for user, _, word in (s.partition(":") for s in self._secrets)]

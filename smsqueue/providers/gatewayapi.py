@@ -7,7 +7,6 @@ Messaging API speaks otherwise and is not this one.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -136,7 +135,7 @@ class GatewayApiProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/rest/me", safe=True, auth=self._auth)
-        return Balance(Decimal(str(answer.require("credit"))), answer.get("currency"))
+        return Balance(answer.amount("credit"), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
         self.need_secret()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -181,7 +180,7 @@ class InfobipProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/account/1/balance", safe=True, headers=self._headers)
-        return Balance(Decimal(str(answer.require("balance"))), answer.get("currency"))
+        return Balance(answer.amount("balance"), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -119,7 +118,7 @@ class MessageBirdProvider(AccountProvider):
         answer = self.call("GET", "/balance", safe=True, headers=self._headers)
         # Prepaid accounts may count credits: that is no currency.
         currency = {"euros": "EUR", "dollars": "USD", "pounds": "GBP"}.get(str(answer.get("type")))
-        return Balance(Decimal(str(answer.require("amount"))), currency)
+        return Balance(answer.amount("amount"), currency)
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
         answer = self.call(

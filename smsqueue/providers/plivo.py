@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -115,7 +114,7 @@ class PlivoProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", self._account, safe=True, auth=self._auth)
-        return Balance(Decimal(str(answer.require("cash_credits"))))
+        return Balance(answer.amount("cash_credits"))
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -159,8 +158,8 @@ class TelnyxProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/balance", safe=True, headers=self._headers)
-        left = answer.require("data", "available_credit")
-        return Balance(Decimal(str(left)), answer.get("data", "currency"))
+        left = answer.amount("data", "available_credit")
+        return Balance(left, answer.get("data", "currency"))
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
         # Telnyx keeps no reference of ours, but the address that it reports to, which has it.

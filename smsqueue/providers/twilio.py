@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -136,7 +135,7 @@ class TwilioProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", f"{self._account}/Balance.json", safe=True, auth=self._auth)
-        return Balance(Decimal(str(answer.require("balance"))), answer.get("currency"))
+        return Balance(answer.amount("balance"), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint

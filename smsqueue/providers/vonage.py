@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -153,7 +152,7 @@ class VonageProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/account/get-balance", safe=True, auth=self._account)
-        return Balance(Decimal(str(answer.require("value"))))
+        return Balance(answer.amount("value"))
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint, request

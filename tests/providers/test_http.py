@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.utils import format_datetime
 from typing import Any
 
@@ -397,6 +398,19 @@ def test_success_without_an_id_is_ambiguous(
         answer.require("id")
     assert caught.value.ambiguous
     assert (caught.value.provider, caught.value.http_status) == ("example", 200)
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"), [(b"12.50", "12.50"), (b'"-3"', "-3"), (b"1e2", "100"), (b"0", "0")]
+)
+def test_an_amount(told: bytes, wanted: str) -> None:
+    assert Answer("example", 200, {}, b'{"left": %s}' % told).amount("left") == Decimal(wanted)
+
+
+@pytest.mark.parametrize("told", [b'"much"', b"null", b"[]", b"NaN", b"Infinity", b'""', b'" 1"'])
+def test_no_amount(told: bytes) -> None:
+    with pytest.raises(exc.ServerError):
+        Answer("example", 200, {}, b'{"left": %s}' % told).amount("left")
 
 
 def test_retry_after() -> None:
