@@ -28,3 +28,7 @@ class Can(StrEnum):
     LOOKUP = "lookup"
     #: A repeated key sends once.
     DEDUPLICATION = "deduplication"
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(f"no capability has such a name: there are {', '.join(cls)}")

@@ -81,6 +81,8 @@ class HttpProvider(IProvider):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"the url of provider {name!r} must begin with http:// or https://")
+        if min(connect_timeout, read_timeout, pool_size) <= 0:
+            raise ValueError(f"timeouts and pool_size of provider {name!r} must be more than 0")
         self.url = url.rstrip("/")
         self._timeouts = (connect_timeout, read_timeout)
         self._pool_size = pool_size

@@ -560,6 +560,12 @@ def test_url_must_be_one() -> None:
             example(url)
 
 
+def test_a_time_of_nothing_would_refuse_every_message() -> None:
+    for config in ({"connect_timeout": 0}, {"read_timeout": -1.0}, {"pool_size": 0}):
+        with pytest.raises(ValueError, match="must be more than 0"):
+            example("http://127.0.0.1:9", **config)
+
+
 def test_tls_is_watched(serve: Callable[[Handle], RawServer]) -> None:
     """The connections over TLS are ours too, by the class that does the handshake."""
     session = transport.make_session("https://localhost", 1)
