@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flask import Flask
 
 from smsqueue import Gateway, Settings
 from smsqueue.environment import add_providers
 from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.messages import OutgoingMessage
-from smsqueue.providers import LogProvider
+from smsqueue.providers import LogProvider, NullProvider
+from smsqueue.providers.authentic import hmac_base64
 from smsqueue.settings import SettingsError
 from smsqueue.testing.stub import Answer, Stub
 
@@ -43,21 +48,12 @@ def test_another_host_and_arguments_that_are_no_texts() -> None:
     assert gateway.get_provider("sim").url == "http://127.0.0.1:8800"  # type: ignore[attr-defined]
 
 
-def test_arguments_are_read_as_what_they_are() -> None:
-    assert url_of("gatewayapi://token:secret@default?eu=0") == "https://gatewayapi.com"
-    assert url_of("gatewayapi://token:secret@default?eu=true") == "https://gatewayapi.eu"
-    gateway = made(SMSQUEUE_PROVIDER_MAIN="telnyx://KEY:key@default?dedup_window=86400")
-    assert gateway.get_provider("main").dedup_window == 86400
+def test_several_secrets_and_a_switch() -> None:
     gateway = made(SMSQUEUE_PROVIDER_MAIN="plivo://MA1@default?auth_token=new,old&v2=false")
     with Stub(Answer(202, {"message_uuid": ["P1"]})) as stub:
         gateway.get_provider("main").url = stub.url  # type: ignore[attr-defined]
         gateway.send(OutgoingMessage("+15551234567", "hello", "15550009999"))
     assert stub.seen[0].headers["Authorization"] == "Basic TUExOm5ldw=="  # MA1:new
-
-
-def url_of(variable: str) -> str:
-    url: str = made(SMSQUEUE_PROVIDER_MAIN=variable).get_provider("main").url  # type: ignore[attr-defined]
-    return url
 
 
 def test_several_need_a_default() -> None:
@@ -81,23 +77,149 @@ def test_the_default_may_be_one_of_the_modules() -> None:
     ("url", "said"),
     [
         ("pigeon://default", "'pigeon', which is no provider: there are .*twilio"),
-        ("twilio://default", "lacks one"),
-        ("twilio://AC1@default", "ValueError: Twilio needs an auth_token"),
+        ("", "cannot be read: write it as twilio://"),
+        ("secret-word", "cannot be read"),
+        (f"{SID}:secret-word@default", "cannot be read"),
+        ("twilio://default", "TwilioProvider lacks 'account_sid'"),
+        ("aws-sns://AKIA:secret-word@default", "AwsSnsProvider lacks 'region'"),
+        ("twilio://AC1@default", "MAIN: Twilio needs an auth_token"),
         (f"twilio://{SID}:secret-word@default?colour=red", "does not take these arguments"),
-        (f"twilio://{SID}:secret-word@default?read_timeout=soon", "read_timeout cannot be read"),
+        (f"twilio://{SID}:tok@default?from=1&secret-word", "it takes: account_sid, api_key, .*url"),
+        (f"twilio://{SID}:tok@default?name=secret-word", "does not take these arguments"),
         ("log://user:secret-word@default", "takes no user and password"),
+        (f"twilio://{SID}:secret-word@default?ignore=colour", "no capability has such a name"),
+        ("bird://secret-word@default", "does not begin with bk_<region>_: give a region"),
+        (f"twilio://{SID}:secret-word@default?from=1&from=2", "sender is given twice"),
+        (f"twilio://{SID}:secret-word@default?auth_token=x", "auth_token is given twice"),
+        (f"twilio://{SID}:secret-word@default?url=ftp://secret-word/", "must begin with http"),
+        # Secrets that were not escaped.
+        (f"twilio://{SID}:1/secret-word@default", "special characters as %XX"),
+        (f"twilio://{SID}:1#secret-word@default", "special characters as %XX"),
+        ("aws-sns://AKIA:12/secret-word@default?region=eu-west-1", "special characters as %XX"),
+        (f"twilio://{SID}:tok@default?secret=x#secret-word", "special characters as %XX"),
+        (f"twilio://{SID}:secret-word%ff@default", "special characters as %XX"),
+        (f"twilio://{SID}:secret-word@default/path", "special characters as %XX"),
         ("twilio://a:secret-word@[::1", "cannot be read"),
-        (f"twilio://{SID}:tok@default?from=1&secret-word", "does not take these arguments"),
-        (f"twilio://{SID}:secret-word@default?ignore=colour", "ValueError: 'colour'"),
-        ("gatewayapi://secret-word@default?eu=perhaps", "eu cannot be read"),
-        ("sinch://plan:secret-word@default?replay_window=day", "replay_window cannot be read"),
+        ("twilio://a:secret-word@host:99999", "cannot be read"),
+        # What is no text.
+        ("messagebird://secret-word@default?read_timeout=soon", "read_timeout .* a number"),
+        ("messagebird://secret-word@default?read_timeout=nan", "read_timeout .* a number"),
+        ("messagebird://secret-word@default?read_timeout=0", "must be more than 0"),
+        ("sinch://plan:secret-word@default?replay_window=day", "replay_window .* a number"),
+        ("messagebird://secret-word@default?pool_size=1.5", "pool_size .* a whole number"),
+        ("gatewayapi://secret-word@default?eu=maybe", "eu cannot be read: .*true or false"),
+        ("twilio://secret-word@default?api_key=SK1", "api_key .* two texts with a comma"),
+        ("vianett://u:secret-word@default?codes=1", "codes cannot be written there"),
+        ("log://?logger=secret-word", "logger cannot be written there"),
+        ("messagebird://secret-word@default?secret=", "a secret is empty"),
     ],
 )
-def test_a_mistake_is_said_without_the_value(url: str, said: str) -> None:
+def test_a_mistake_is_one_line_without_the_value(url: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         made(SMSQUEUE_PROVIDER_MAIN=url)
     assert str(caught.value).startswith("SMSQUEUE_PROVIDER_MAIN")
+    assert "\n" not in str(caught.value)
     assert "secret-word" not in str(caught.value)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("url", "attribute", "value"),
+    [
+        ("gatewayapi://token@default?eu=false", "url", "https://gatewayapi.com"),
+        ("gatewayapi://token@default?eu=true", "url", "https://gatewayapi.eu"),
+        ("messagebird://key@[::1]:8800/a", "url", "https://[::1]:8800/a"),
+        ("messagebird://key@default?ignore=validity,lookup", "ignore", {"validity", "lookup"}),
+        ("telnyx://key@default?dedup_window=60", "dedup_window", 60.0),
+        (" LOG://default?show_body=true\n", "show_body", True),
+    ],
+)
+def test_arguments_that_are_no_texts(url: str, attribute: str, value: object) -> None:
+    provider = made(SMSQUEUE_PROVIDER_MAIN=url).get_provider("main")
+    assert getattr(provider, attribute) == value
+
+
+def test_a_number_a_word_and_a_pair_reach_the_request() -> None:
+    with Stub(Answer(200, '<ack errorcode="200"/>'), GOOD) as stub:
+        host = stub.url.removeprefix("http://")
+        gateway = made(
+            SMSQUEUE_PROVIDER_V=f"vianett://u:p@default?numeric_ids=false&reply_minutes=5&url={stub.url}",
+            SMSQUEUE_PROVIDER_T=f"twilio://{SID}:x@default?from=123&api_key=SK1,a%2Cb&url=http://{host}",
+            SMSQUEUE_DEFAULT_PROVIDER="v",
+        )
+        message = OutgoingMessage("+15551234567", "hello")
+        message.reference = "id.1"
+        gateway.send(message)
+        gateway.send(OutgoingMessage("+15551234567", "hello", provider="t"))
+    first, second = stub.seen
+    assert (first.form["msgid"], first.form["ReplyPathValue"]) == ("id.1", "5")
+    assert second.headers["Authorization"] == "Basic " + b64encode(b"SK1:a,b").decode()
+
+
+def test_secrets_that_rotate_have_commas_between_them() -> None:
+    secrets = ",".join("whsec_" + b64encode(key).decode() for key in (b"new", b"old"))
+    gateway = made(SMSQUEUE_PROVIDER_B=f"bird://bk_eu1_key@default?secret={secrets}")
+    heard: list[Any] = []
+    gateway.onStatus += heard.append
+    client = gateway.receiver_blueprints_register(Flask("b")).test_client()
+    body, now = b'{"type": "sms.sent", "data": {"sms_id": "1"}}', str(int(time.time()))
+    for key, status in ((b"new", 204), (b"old", 204), (b"another", 403)):
+        headers = {"webhook-id": "1", "webhook-timestamp": now}
+        headers["webhook-signature"] = f"v1,{hmac_base64(key, f'1.{now}.'.encode() + body)}"
+        assert client.post("/b/status", data=body, headers=headers).status_code == status
+    assert len(heard) == 2
+
+
+def test_two_variables_that_mean_one_name() -> None:
+    with pytest.raises(SettingsError, match="PROVIDER_MAIN and SMSQUEUE_PROVIDER_main are one"):
+        made(SMSQUEUE_PROVIDER_MAIN="log://", SMSQUEUE_PROVIDER_main="null://")
+
+
+class Fails(NullProvider):
+    """A provider of somebody's own, which quotes what it is given."""
+
+    def __init__(self, gateway: Any, name: str, *, key: str = "", n: int = 0) -> None:
+        super().__init__(gateway, name)
+        if n:
+            raise OSError(key)
+        raise ValueError(f"what is {key}?\nnothing")
+
+
+# As where they are no texts.
+Fails.__init__.__annotations__.update({"key": str | None, "n": int})
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("pigeon://?key=secret-word", r"PIGEON: what is \.\.\.\?$"),
+        ("pigeon://?key=secret-word&n=1", r"PIGEON: Fails cannot be made \(OSError\)$"),
+        ("pigeon://?n=secret-word", "n cannot be read: it must be a whole number"),
+    ],
+)
+def test_errors_of_a_provider_of_another_package(
+    monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    monkeypatch.setattr("smsqueue.providers.address.load", lambda name: Fails)
+    with pytest.raises(SettingsError, match=said):
+        made(SMSQUEUE_PROVIDER_PIGEON=url)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [(ImportError("no flock"), r"loaded \(ImportError: no flock\)"), (len, "is no class")],
+)
+def test_a_package_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, found: Any, said: str
+) -> None:
+    def load(name: str) -> Any:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("smsqueue.providers.address.load", load)
+    with pytest.raises(SettingsError, match=f"PIGEON names the provider 'pigeon', which .*{said}"):
+        made(SMSQUEUE_PROVIDER_PIGEON="pigeon://default")
 
 
 def test_a_default_that_is_not_there() -> None:
