@@ -8,7 +8,7 @@ of both webhooks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -37,6 +37,8 @@ __all__ = ["MessageBirdProvider", "authentic"]
 _ENDED = frozenset({"delivery_failed", "expired"})
 #: Seconds. Limits are not documented: it is what ``expires`` can be at most.
 _VALIDITY = (1, 315_360_000)
+#: By how much our clock and MessageBird's may differ.
+_CLOCKS = timedelta(hours=1)
 
 
 class MessageBirdProvider(AccountProvider):
@@ -70,12 +72,13 @@ class MessageBirdProvider(AccountProvider):
     def submit(self, message: OutgoingMessage) -> None:
         unicode = message.segments().encoding == "ucs2"
         body: dict[str, Any] = {
-            "recipients": [message.dst],
             "body": message.body,
             "datacoding": "unicode" if unicode else "plain",
         }
+        # Parameters do not change these: an answer is about one recipient.
+        ours: dict[str, Any] = {"recipients": [message.dst]}
         if message.reference:
-            body["reference"] = message.reference  # without one there are no reports
+            ours["reference"] = message.reference  # without one there are no reports
         source = self.sender_of(message)
         if source:
             body["originator"] = sender(source, plus=False)
@@ -85,9 +88,8 @@ class MessageBirdProvider(AccountProvider):
         validity = self.validity_of(message, *_VALIDITY)
         if validity is not None:
             body["validity"] = validity
-        answer = self.call(
-            "POST", "/messages", headers=self._headers, json=body | message.provider_params
-        )
+        body |= message.provider_params | ours
+        answer = self.call("POST", "/messages", headers=self._headers, json=body)
         msgid = answer.require("id")
         if answer.get("errors"):
             raise self.error(answer)
@@ -121,12 +123,13 @@ class MessageBirdProvider(AccountProvider):
         return Balance(answer.amount("amount"), currency)
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
+        begin = since.astimezone(UTC) - _CLOCKS  # 20 messages are told, in an order of its own
         answer = self.call(
             "GET",
             "/messages",
             safe=True,
             headers=self._headers,
-            params={"recipient": message.dst},  # those are the newest 20
+            params={"recipient": message.dst, "from": begin.isoformat(timespec="seconds")},
         )
         items = answer.require("items")
         for each in items if message.reference and isinstance(items, list) else ():
@@ -168,7 +171,7 @@ class MessageBirdProvider(AccountProvider):
         def status() -> ResponseReturnValue:
             self._authenticate()
             fields = request.args
-            code = fields.get("statusErrorCode")
+            code = fields.get("statusErrorCode") or None
             report = self.report(fields["status"], fields["id"], code=code)
             report.reference = fields.get("reference")
             report.rtime = _time(fields.get("statusDatetime")) or report.rtime

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import jwt
@@ -124,8 +124,8 @@ EXAMPLES = Examples(
             | {"reportUrl": REPORTS, "validity": 300},
         ),
         Sending(
-            "without a sender, a parameter",
-            message(params={"gateway": 10}),
+            "without a sender; a parameter replaces neither the recipient nor the reference",
+            message(params={"gateway": 10, "recipients": ["1", "2"], "reference": "order 5"}),
             GOOD,
             "mb1",
             "/messages",
@@ -222,12 +222,16 @@ def test_the_balance() -> None:
     assert not caught.value.ambiguous
 
 
+BEGUN = datetime(2026, 5, 21, 12, 30, 1, 5, timezone(timedelta(hours=2)))
+
+
 def looked_up(*items: Any) -> Any:
     with Stub(Answer(200, {"offset": 0, "limit": 20, "items": list(items)})) as stub:
         _, provider, _ = made(EXAMPLES, stub.url)
-        found = provider.look_up(message(), datetime.now(UTC))
+        found = provider.look_up(message(), BEGUN)
     assert (stub.seen[0].method, stub.seen[0].path) == ("GET", "/messages")
-    assert stub.seen[0].query == {"recipient": "15551234567"}
+    query = {"recipient": "15551234567", "from": "2026-05-21T09:30:01+00:00"}
+    assert stub.seen[0].query == query
     return found
 
 
@@ -348,6 +352,15 @@ def receiving(**config: Any) -> tuple[Get, list[Any]]:
         return client.get(path, base_url="http://internal:8000", headers=headers).status_code
 
     return get, heard
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_algorithms(algorithm: str) -> None:
+    token = signed(SITE, b"")["MessageBird-Signature-JWT"]
+    claims = jwt.decode(token, options={"verify_signature": False})
+    key = SECRET * 2
+    assert authentic(jwt.encode(claims, key, algorithm), SITE, b"", [key])
+    assert not authentic(jwt.encode(claims, key, algorithm), SITE, b"", [key + " "])
 
 
 def test_secrets_rotate() -> None:
