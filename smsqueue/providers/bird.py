@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BirdProvider"]
 
+#: Where our reference is in a message's metadata.
+_OURS = "smsqueue"
 #: A new message that is answered with one of these was given up at once.
 _ENDED = frozenset({"undelivered", "failed", "rejected", "canceled", "expired"})
 
@@ -99,14 +101,16 @@ class BirdProvider(AccountProvider):
 
     def submit(self, message: OutgoingMessage) -> None:
         # A repetition must be the same request: nothing of the moment may be in it.
-        body: dict[str, Any] = {"to": f"+{message.dst}", "text": message.body}
-        body["category"] = self._category
+        params = message.provider_params
+        # A template brings its own text and category.
+        text = {"text": message.body, "category": self._category}
+        body: dict[str, Any] = {} if "template" in params else text
         source = self.sender_of(message)
         if source:
             body["from"] = sender(source, plus=True, also=" -_")
-        body |= message.provider_params
+        body |= params | {"to": f"+{message.dst}"}
         if message.reference:
-            body["metadata"] = {"reference": message.reference} | body.get("metadata", {})
+            body["metadata"] = {**(body.get("metadata") or {}), _OURS: message.reference}
         key = message.dedup_key or message.reference
         answer = self.call(
             "POST",
@@ -226,7 +230,7 @@ def _key(secret: str) -> bytes:
 
 def _reference(told: dict[str, Any]) -> str | None:
     metadata = told.get("metadata")
-    reference = metadata.get("reference") if isinstance(metadata, dict) else None
+    reference = metadata.get(_OURS) if isinstance(metadata, dict) else None
     return reference if isinstance(reference, str) else None
 
 

@@ -37,7 +37,7 @@ PATH = "/v1/sms/messages"
 
 def told(status: str = "accepted", **more: Any) -> dict[str, Any]:
     """A message as Bird tells it."""
-    return {"id": "sms_1", "status": status, "metadata": {"reference": REF}, **more}
+    return {"id": "sms_1", "status": status, "metadata": {"smsqueue": REF}, **more}
 
 
 GOOD = Answer(202, told())
@@ -45,7 +45,7 @@ SENT = {
     "to": "+15551234567",
     "text": "hello",
     "category": "transactional",
-    "metadata": {"reference": REF},
+    "metadata": {"smsqueue": REF},
 }
 
 
@@ -85,7 +85,7 @@ def status(word: str, state: State | None, code: str | None = None) -> Webhook:
         f"status {word}",
         "/status",
         [Reported(state, "sms_1", REF, code, word)],
-        json=event(f"sms.{word}", metadata={"reference": REF}, **error),
+        json=event(f"sms.{word}", metadata={"smsqueue": REF}, **error),
         sign=sign,
         status=204,
     )
@@ -136,14 +136,27 @@ EXAMPLES = Examples(
             "a sender id, parameters",
             message(
                 senderId="My-Shop_1",
-                params={"category": "authentication", "metadata": {"order": 5}},
+                params={
+                    "category": "authentication",
+                    "metadata": {"reference": 5, "smsqueue": "no"},
+                    "to": "+15550001111",
+                },
             ),
             GOOD,
             "sms_1",
             PATH,
             json=SENT
             | {"from": "My-Shop_1", "category": "authentication"}
-            | {"metadata": {"reference": REF, "order": 5}},
+            | {"metadata": {"smsqueue": REF, "reference": 5}},
+        ),
+        Sending(
+            "a template",
+            message(params={"template": {"slug": "otp", "parameters": {"code": "1"}}}),
+            GOOD,
+            "sms_1",
+            PATH,
+            json={"to": "+15551234567", "metadata": {"smsqueue": REF}}
+            | {"template": {"slug": "otp", "parameters": {"code": "1"}}},
         ),
         Sending(
             "the answer of before",
@@ -273,7 +286,7 @@ def looked_up(*items: Any) -> Any:
 
 
 def test_a_message_is_found_by_our_reference() -> None:
-    other = told("delivered", id="sms_2", metadata={"reference": REF.replace(".1", ".2")})
+    other = told("delivered", id="sms_2", metadata={"smsqueue": REF.replace(".1", ".2")})
     failed = told("failed", last_error={"code": "unreachable"})
     found = looked_up("odd", {"metadata": []}, other, failed)
     assert (found.msgid, found.reference, found.state) == ("sms_1", REF, State.UNDELIVERED)
