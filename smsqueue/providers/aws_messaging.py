@@ -7,6 +7,7 @@ Source: the service model in botocore (fields, errors and their reasons), and th
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -16,6 +17,8 @@ from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS
 from smsqueue.providers.aws_topics import SnsReceiver
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.senders import sender as written
+from smsqueue.senders import sender_kind
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -30,6 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AwsMessagingProvider"]
 
+#: What an event tells beside, for ``meta``.
+_BESIDE = (
+    *("isFinal", "totalMessageParts", "totalMessagePrice", "messageEncoding"),
+    *("messageStatusDescription", "mcc", "mnc"),
+)
 #: Where our reference is in a message's context.
 _CONTEXT = "smsqueue"
 
@@ -93,24 +101,19 @@ class AwsMessagingProvider(SnsReceiver):
         self._message_type = message_type
 
     def submit(self, message: OutgoingMessage) -> None:
-        body: dict[str, Any] = {
-            "DestinationPhoneNumber": f"+{message.dst}",
-            "MessageBody": message.body,
-            "MessageType": self._message_type,
-        }
+        body: dict[str, Any] = {"MessageBody": message.body, "MessageType": self._message_type}
         sender = self.sender_of(message)
-        if sender:
-            body["OriginationIdentity"] = (
-                f"+{sender}" if sender.isdigit() and len(sender) > 6 else sender
-            )
+        if sender:  # or a pool's id, or an ARN
+            number = sender_kind(sender) in ("number", "short code")
+            body["OriginationIdentity"] = written(sender, plus=True) if number else sender
         if self._configuration_set:
             body["ConfigurationSetName"] = self._configuration_set
         validity = self.validity_of(message, 5, 259200)
         if validity is not None:
             body["TimeToLive"] = validity
-        body |= message.provider_params
+        body |= message.provider_params | {"DestinationPhoneNumber": f"+{message.dst}"}
         if message.reference:
-            body["Context"] = {**body.get("Context", {}), _CONTEXT: message.reference}
+            body["Context"] = {**(body.get("Context") or {}), _CONTEXT: message.reference}
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
             "X-Amz-Target": "PinpointSMSVoiceV2.SendTextMessage",
@@ -138,10 +141,7 @@ class AwsMessagingProvider(SnsReceiver):
         @views.post("/status", endpoint="status")
         def sns() -> ResponseReturnValue:
             told = self.notification()
-            try:
-                event = self._event(told) if isinstance(told, dict) else None
-            except (KeyError, TypeError, AttributeError):
-                raise ValueError("malformed") from None
+            event = self._event(told) if isinstance(told, dict) else None
             if isinstance(event, IncomingMessage):
                 self._receive_message(event)
             elif event is not None:
@@ -154,26 +154,44 @@ class AwsMessagingProvider(SnsReceiver):
         """What an event tells; None: nothing that we want to know."""
         if "inboundMessageId" in told:
             message = IncomingMessage(
-                told["originationNumber"],
-                told["messageBody"],
-                told["inboundMessageId"],
-                told["destinationNumber"],
+                _text(told, "originationNumber"),
+                _text(told, "messageBody"),
+                _text(told, "inboundMessageId"),
+                _text(told, "destinationNumber"),
             )
-            more = ("messageKeyword", "previousPublishedMessageId")
-            message.meta = {name: told.get(name) for name in more}
+            names = ("messageKeyword", "previousPublishedMessageId")
+            message.meta = {name: told.get(name) for name in names}
             return message
         kind = told.get("eventType")
         if not isinstance(kind, str) or not kind.startswith("TEXT_"):
             return None
         # The network took it; whether it will say more differs from country to country.
-        taken = kind == "TEXT_SUCCESSFUL" and not told.get("isFinal")
+        taken = kind == "TEXT_SUCCESSFUL" and told.get("isFinal") is not True
         report = self.report(
             kind,
-            told["messageId"],
+            _text(told, "messageId"),
             code=told.get("messageStatus"),
             kind=MessageAccepted if taken else None,
         )
-        report.reference = (told.get("context") or {}).get(_CONTEXT)
-        names = ("isFinal", "totalMessageParts", "totalMessagePrice", "messageEncoding")
-        report.meta = {name: told.get(name) for name in (*names, "mcc", "mnc")}
+        context = told.get("context") or {}
+        if not isinstance(context, dict):
+            raise ValueError("the context is no JSON object")
+        report.reference = _text(context, _CONTEXT) if _CONTEXT in context else None
+        report.rtime = _time(told.get("eventTimestamp")) or report.rtime
+        report.meta = {name: told.get(name) for name in _BESIDE}
         return report
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{name} is not a text")
+
+
+def _time(milliseconds: Any) -> datetime | None:
+    """When an event happened; None if that cannot be read."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None

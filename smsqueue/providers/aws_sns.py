@@ -16,6 +16,8 @@ from smsqueue.providers.account import table
 from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS, AwsProvider
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.senders import sender as written
+from smsqueue.senders import sender_kind
 
 __all__ = ["AwsSnsProvider"]
 
@@ -62,9 +64,10 @@ class AwsSnsProvider(AwsProvider):
         attributes: dict[str, Any] = {"AWS.SNS.SMS.SMSType": self._message_type}
         sender = self.sender_of(message)
         if sender:
-            number = re.fullmatch(r"\+?\d+", sender)
-            name = "AWS.MM.SMS.OriginationNumber" if number else "AWS.SNS.SMS.SenderID"
-            attributes[name] = sender
+            if sender_kind(sender) in ("number", "short code"):
+                attributes["AWS.MM.SMS.OriginationNumber"] = written(sender, plus=True)
+            else:
+                attributes["AWS.SNS.SMS.SenderID"] = sender
         for n, (name, value) in enumerate((attributes | message.provider_params).items(), 1):
             entry = f"MessageAttributes.entry.{n}"
             form[f"{entry}.Name"] = name

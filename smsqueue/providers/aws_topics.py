@@ -12,6 +12,7 @@ import re
 from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -97,15 +98,21 @@ class SnsReceiver(AwsProvider):
             except (KeyError, TypeError, ValueError):
                 return None  # somebody tries the topic out
         if told.get("Type") == "SubscriptionConfirmation":
-            if not _CONFIRM.fullmatch(str(told.get("SubscribeURL"))):
-                raise PermissionError("the subscription cannot be confirmed there")
-            self.fetch(told["SubscribeURL"])
+            self._confirm(told.get("TopicArn"), str(told.get("SubscribeURL")))
             _log.info("%s has confirmed its subscription to a topic", self.name)
             return None
         if told.get("Type") == "UnsubscribeConfirmation":
             _log.warning("%s is told that it is not subscribed to a topic any more", self.name)
             return None
         raise ValueError("it is not a message of SNS")
+
+    def _confirm(self, topic: Any, url: str) -> None:
+        """Confirm the subscription to one of our topics, also if nobody is authenticated."""
+        ours = isinstance(topic, str) and any_equal(topic, self._topics)
+        asked = parse_qs(urlsplit(url).query) if _CONFIRM.fullmatch(url) else {}
+        if not ours or asked.get("TopicArn") != [topic]:
+            raise PermissionError("the subscription is not to a topic of ours, or not of SNS")
+        self.fetch(url)
 
     def fetch(self, url: str) -> bytes:
         """What stands at an address of Amazon's.

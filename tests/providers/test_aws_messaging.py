@@ -174,6 +174,10 @@ INBOUND = {
 RECEIVED = Received("15551234567", "hi there\nżółć", "15550009999", "A9")
 
 
+def same(found: Any, wanted: Any) -> None:
+    assert found == wanted
+
+
 def signed_by_aws(seen: Seen) -> None:
     pattern = rf"AWS4-HMAC-SHA256 Credential={KEY}/\d{{8}}/eu-west-1/sms-voice/aws4_request, "
     assert re.match(pattern, seen.headers["Authorization"])
@@ -212,12 +216,35 @@ EXAMPLES = Examples(
             },
             check=signed_by_aws,
         ),
+        *(
+            Sending(
+                f"from {sender}",
+                message(src=sender),
+                GOOD,
+                "A1",
+                "/",
+                check=lambda seen, wanted=wanted: same(seen.json["OriginationIdentity"], wanted),  # type: ignore[misc]
+            )
+            for sender, wanted in (
+                ("+1 (555) 000-9999", "+15550009999"),
+                ("12345", "12345"),
+                ("pool-0123456789", "pool-0123456789"),
+                (
+                    "arn:aws:sms-voice:eu-west-1:1:pool/p-1",
+                    "arn:aws:sms-voice:eu-west-1:1:pool/p-1",
+                ),
+            )
+        ),
         Sending(
             "validity, sender id, configuration set, parameters",
             message(
                 expires=5,
                 senderId="Shop",
-                params={"MaxPrice": "0.5", "Context": {"mine": "1", "smsqueue": "no"}},
+                params={
+                    "MaxPrice": "0.5",
+                    "Context": {"mine": "1", "smsqueue": "no"},
+                    "DestinationPhoneNumber": "+15550001111",
+                },
             ),
             GOOD,
             "A1",
@@ -286,6 +313,7 @@ EXAMPLES = Examples(
             for kind in ("TEXT_QUEUED", "TEXT_PENDING", "TEXT_SENT", "TEXT_UNKNOWN")
         ),
         status("TEXT_SUCCESSFUL", State.ACCEPTED, isFinal=False),
+        status("TEXT_SUCCESSFUL", State.ACCEPTED, isFinal="true"),
         status("TEXT_SUCCESSFUL", State.DELIVERED),
         status("TEXT_DELIVERED", State.DELIVERED),
         status("TEXT_DELIVERED", State.DELIVERED, isFinal=False),
@@ -313,7 +341,15 @@ EXAMPLES = Examples(
         ("raw delivery", Webhook("", "/im", [], json=INBOUND), 403),
         ("no id", hook("", delivery({"eventType": "TEXT_SENT"})), 400),
         ("no number", hook("", delivery(INBOUND | {"originationNumber": None})), 400),
+        ("no recipient", hook("", delivery(INBOUND | {"destinationNumber": 5})), 400),
+        ("a text that is none", hook("", delivery(INBOUND | {"messageBody": ["hi"]})), 400),
+        ("an id that is none", hook("", delivery(event("TEXT_SENT", messageId=["A1"]))), 400),
         ("another context", hook("", delivery(event("TEXT_SENT", context=[1]))), 400),
+        (
+            "a reference that is none",
+            hook("", delivery(event("TEXT_SENT", context={"smsqueue": 5}))),
+            400,
+        ),
     ],
 )
 
@@ -330,6 +366,19 @@ def test_a_message_without_a_reference_has_no_context() -> None:
         _, provider, _ = made(EXAMPLES, stub.url)
         provider.send(asked)
     assert "Context" not in stub.seen[0].json
+
+
+@pytest.mark.parametrize(
+    "at", [None, True, "soon", [1], -(10**30), 10**30, 1e300, float("nan"), float("inf")], ids=str
+)
+def test_a_time_that_is_none_is_no_reason_to_refuse(at: Any) -> None:
+    endpoint = Endpoint()
+    told = event("TEXT_DELIVERED", eventTimestamp=at)
+    assert endpoint.post(signed(delivery(told))) == 204
+    assert endpoint.post(signed(delivery(event("TEXT_DELIVERED")))) == 204
+    assert endpoint.heard[0].rtime.tzinfo is UTC
+    assert endpoint.heard[1].rtime == datetime(2023, 6, 17, 4, 11, 43, 470000, UTC)
+    assert endpoint.heard[1].meta["messageStatusDescription"] == "Words about it"
 
 
 # --- what SNS delivers --------------------------------------------------------------------------
@@ -508,6 +557,8 @@ def test_a_subscription_that_cannot_be_confirmed_now_is_asked_for_again() -> Non
         CONFIRM.replace("eu-west-1", "s3"),
         CONFIRM.replace("ConfirmSubscription", "DeleteTopic"),
         CONFIRM.replace("/?", "@evil.org/?"),
+        CONFIRM.replace(TOPIC, OTHER_TOPIC),
+        f"{CONFIRM}&TopicArn={OTHER_TOPIC}",
         f"{CONFIRM} HTTP/1.1",
     ],
 )
@@ -516,6 +567,17 @@ def test_a_subscription_is_confirmed_at_amazon_only(url: str, insecure: bool) ->
     endpoint.provider.pages[url] = b"<ok/>"
     assert endpoint.post(signed(confirmation(SubscribeURL=url))) == 403
     assert url not in endpoint.provider.fetched
+
+
+@pytest.mark.parametrize("topics", [None, [TOPIC]])
+def test_only_our_own_topics_are_subscribed_to_even_if_nobody_is_authenticated(topics: Any) -> None:
+    endpoint = Endpoint(insecure=True, topics=topics)
+    url = CONFIRM.replace(TOPIC, OTHER_TOPIC)
+    endpoint.provider.pages[url] = b"<ok/>"
+    assert endpoint.post(confirmation(TopicArn=OTHER_TOPIC, SubscribeURL=url)) == 403
+    assert endpoint.post(confirmation(TopicArn=None)) == 403
+    assert endpoint.post(confirmation()) == (204 if topics else 403)
+    assert endpoint.provider.fetched == ([CONFIRM] if topics else [])
 
 
 def test_who_was_unsubscribed_is_not_subscribed_again() -> None:

@@ -103,7 +103,7 @@ EXAMPLES = Examples(
             "S1",
             "/",
             form=form(**KIND, **{NUMBER: ("String", "+15550009999")}) | {"Message": "żółć & more"},
-            config={"sender": "+15550009999"},
+            config={"sender": "+1 (555) 000-9999"},
             check=lambda seen: check_signature(seen, "sns"),
         ),
         Sending(
