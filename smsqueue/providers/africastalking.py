@@ -79,21 +79,24 @@ class AfricasTalkingProvider(AccountProvider):
         self._headers = {"apiKey": api_key, "Accept": "application/json"}
 
     def submit(self, message: OutgoingMessage) -> None:
-        form = {"username": self._username, "to": f"+{message.dst}", "message": message.body}
-        form["bulkSMSMode"] = "1"
+        form = {"message": message.body, "bulkSMSMode": "1"}
         src = self.sender_of(message)
         if src:
             form["from"] = sender(src, plus=True, also=_ALSO)
-        answer = self.call(
-            "POST",
-            "/version1/messaging",
-            headers=self._headers,
-            data=form | message.provider_params,
-        )
+        # Several recipients would have commas between them: parameters do not change these.
+        form |= message.provider_params | {"username": self._username, "to": f"+{message.dst}"}
+        answer = self.call("POST", "/version1/messaging", headers=self._headers, data=form)
         entries = answer.require(*_RECIPIENTS)
         if entries == [] and _NOBODY.match(str(answer.get("SMSMessageData", "Message"))):
             raise self.error(answer)  # it was refused as a whole, and the message is the reason
         answer.require(*_RECIPIENTS, 0, "statusCode")
+        if len(entries) > 1:
+            raise exc.ServerError(
+                "the answer is about several recipients",
+                provider=self.name,
+                http_status=answer.status,
+                ambiguous=True,
+            )
         code, msgid = _code(answer), answer.get(*_RECIPIENTS, 0, "messageId")
         if code not in _TAKEN or msgid in _NO_IDS:
             error = self.error(answer)

@@ -108,7 +108,10 @@ EXAMPLES = Examples(
         ),
         Sending(
             "parameters",
-            message(params={"enqueue": 1, "bulkSMSMode": 0, "linkId": "link-1"}),
+            message(
+                params={"enqueue": 1, "bulkSMSMode": 0, "linkId": "link-1"}
+                | {"to": "+15550001111,+15550002222", "username": "other"}
+            ),
             answer(recipient("101")),
             "ATXid_1",
             PATH,
@@ -152,6 +155,12 @@ EXAMPLES = Examples(
         ),
         Refusal("another reason", answer(text="Whatever "), exc.RequestError, "Whatever"),
         Refusal("nobody", answer(text="Sent to 0/1 Total Cost: 0"), exc.RequestError),
+        Refusal(
+            "several recipients",
+            answer(recipient(403, "None"), recipient(101)),
+            exc.ServerError,
+            ambiguous=True,
+        ),
         Refusal("who knows", answer(text="Sent to 1/1 ..."), exc.ServerError, ambiguous=True),
         Refusal("no words", answer(text=""), exc.ServerError, ambiguous=True),
         Refusal("many words", answer(text="It is queued"), exc.ServerError, ambiguous=True),
