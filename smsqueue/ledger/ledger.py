@@ -90,7 +90,7 @@ class Ledger(Watching):
 
     def report(self, status: MessageStatus, *, pids: list[str]) -> Reported:
         """Record a delivery report."""
-        id, _, attempt = (status.reference or "").rpartition(".")
+        id, _, attempt = wire.clean(status.reference or "").rpartition(".")
         data = wire.dump_status(status)
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
         if status.event_id:

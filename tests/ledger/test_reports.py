@@ -323,7 +323,7 @@ def test_half_a_character_does_not_refuse_a_webhook(bench: Bench, provider: Told
     bench.gateway.onReceive.connect(lambda message: got.append(message.body), name="got")
     heard = bench.listen()
     provider._receive_message(IncomingMessage("1555", "yes \ud83d", "\ud83d"))
-    bench.report("delivered", msgid="\ud83d", code="\ud83d")
+    bench.report("delivered", msgid="\ud83d", code="\ud83d", reference="\ud83d.1")
     for event in bench.events():
         bench.ripe_event(event)
     bench.run_hooks()
