@@ -24,6 +24,7 @@ def call(gateway: Gateway, slots: Slots, attempt: Attempt, name: str) -> BaseExc
     message.provider = message.routed_to = name
     message.reference = f"{attempt.id}.{attempt.repeats or attempt.made}"
     message.dedup_key = message.reference
+    message.msgid = message.meta = None  # of a provider that was called before
     transport.begin_attempt()
     began, well = time.monotonic(), True
     try:

@@ -18,6 +18,7 @@ from smsqueue.delivery.outcomes import (
     Attempt,
     Claim,
     Outcome,
+    ids_of,
     judged,
     of_repetition,
     outcome_of,
@@ -206,7 +207,7 @@ class Delivery:
         decision = of_repetition(attempt, decision)
         outcome = judged(decision, error, name)
         if decision.verdict == "unknown":
-            outcome |= remedies(provider)
+            outcome |= remedies(provider) | {"msgids": ids_of(provider, attempt.message)}
         if not decision.elsewhere or not rest:
             return self._settle(attempt, name, outcome)
         attempt.tries += decision.counted

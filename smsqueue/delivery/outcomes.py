@@ -21,6 +21,7 @@ __all__ = [
     "Attempt",
     "Claim",
     "Outcome",
+    "ids_of",
     "judged",
     "of_repetition",
     "outcome_of",
@@ -108,19 +109,22 @@ class Outcome:
 def sent(gateway: Gateway, message: OutgoingMessage) -> dict[str, Any]:
     """The outcome of an attempt that the provider took."""
     provider = gateway.get_provider(message.provider or "")
-    msgid = message.msgid
-    ids = msgid if isinstance(msgid, list | tuple) else [msgid]
-    known = provider.unique_msgids
-    told = {"provider": message.provider, "msgid": msgid, "meta": message.meta}
+    told = {"provider": message.provider, "msgid": message.msgid, "meta": message.meta}
     return {
         "verdict": "sent",
-        "msgids": [str(each) for each in ids if each not in (None, "")] if known else [],
-        "msgid": wire.to_json(msgid),
+        "msgids": ids_of(provider, message),
+        "msgid": wire.to_json(message.msgid),
         "meta": wire.to_json(message.meta) if message.meta is not None else None,
         "sent": wire.to_json(told) if gateway.onSend else None,
         "silent": not provider.reports or None,
         "well": True,
     }
+
+
+def ids_of(provider: IProvider, message: OutgoingMessage) -> list[str]:
+    """The provider's ids of a message, by which its reports are found."""
+    ids = message.msgid if isinstance(message.msgid, list | tuple) else [message.msgid]
+    return [str(each) for each in ids if each not in (None, "")] if provider.unique_msgids else []
 
 
 def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any]:

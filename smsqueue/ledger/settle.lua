@@ -4,7 +4,8 @@
 -- ARGV: id, token, attempt, outcome (JSON):
 --   verdict   'sent' | 'retry' | 'failed' | 'unknown' | 'wait'
 --   provider, error, code, why                     for the timeline
---   msgids    the provider's ids; msgid, meta      of a sent message, JSON texts
+--   msgids    the provider's ids, also of an unknown message if they are known
+--   msgid, meta                                    of a sent message, JSON texts
 --   silent    its provider never reports: nobody waits for that
 --   delay     ms until the next attempt; counted   it used up a try
 --   pin       ms for which the provider, which de-duplicates, sends an unknown message once; ask:
@@ -61,8 +62,8 @@ elseif pause and redis.call('HGET', pause, 'probe') == token then
 end
 
 local events = {}
-if o.verdict == 'sent' then
-  for _, pid in ipairs(o.msgids) do
+if o.verdict == 'sent' or o.verdict == 'unknown' then
+  for _, pid in ipairs(o.msgids or {}) do
     for _, event in ipairs(add_reference(id, attempt, o.provider, pid)) do
       events[#events + 1] = event
     end

@@ -55,6 +55,9 @@ class IProvider:
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         """Hand a message to the provider, and set its ``msgid`` and ``meta``.
 
+        Who makes the id itself sets it before the call: a report then finds its message even if
+        the answer was lost.
+
         Raises:
             ProviderError: see :mod:`smsqueue.exc`; the class decides what happens next.
         """

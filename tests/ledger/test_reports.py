@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from smsqueue import IncomingMessage, exc
+from smsqueue import IncomingMessage, OutgoingMessage, exc
 from smsqueue.statuses import MessageDelivered
 from tests.ledger.bench import Bench, Told
 
@@ -82,6 +82,43 @@ def test_a_report_settles_an_unknown_message(bench: Bench, provider: Told, state
     assert bench.state(id) == "unknown"
     bench.report(state, reference=f"{id}.1")
     assert bench.state(id) == state
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize("state", REPORTS)
+def test_a_report_finds_an_unknown_message_by_an_id_that_was_made_before_the_call(
+    bench: Bench, provider: Told, state: str, early: bool
+) -> None:
+    def lose(message: OutgoingMessage) -> None:
+        message.msgid = "4711"
+        if early:
+            bench.report(state, msgid="4711")
+        raise exc.ServerError(ambiguous=True)
+
+    provider.then(lose)
+    heard = bench.listen()
+    id = bench.send(status_report=True)
+    bench.deliver(id)
+    if not early:
+        assert bench.state(id) == "unknown"
+        bench.report(state, msgid="4711")
+    assert bench.state(id) == state
+    bench.run_hooks()
+    assert [status.id for status in heard] == [id]
+
+
+def test_an_id_is_that_of_the_provider_that_is_called(bench: Bench, provider: Told) -> None:
+    def refuse(message: OutgoingMessage) -> None:
+        message.msgid = "4711"
+        raise exc.ServerError()
+
+    provider.then(refuse)
+    bench.add("b", exc.ServerError(ambiguous=True))
+    id = bench.send_by("a", "b", status_report=True)
+    bench.deliver(id)
+    assert bench.state(id) == "unknown"
+    bench.report("delivered", msgid="4711", provider="b")
+    assert bench.state(id) == "unknown"
 
 
 @pytest.mark.parametrize("state", REPORTS)
