@@ -57,8 +57,8 @@ class VianettProvider(AccountProvider):
         charset: Of the request. What cannot be written in it is not sent. Vianett documents
             ISO-8859-1.
         numeric_ids: Make the message id a number, as Vianett wants it: then a report is found by
-            that number. False: it is our reference, and a report is found even if the answer to
-            the request was lost.
+            that number. False: it is our reference, and a report is found even if the worker died
+            before the answer came.
         use_prefix: Vianett cuts the first word off an incoming text. True leaves it in
             ``meta["prefix"]`` only; by default the text is put together again.
         reply_minutes: For how long a reply is taken, if the message allows replies; 0: leave it
@@ -122,6 +122,7 @@ class VianettProvider(AccountProvider):
         msgid = _number(reference) if self._numeric_ids else reference
         # Several recipients would be separated by semicolons: parameters do not change these.
         form |= message.provider_params | self._account | {"msgid": msgid, "Tel": message.dst}
+        message.msgid = msgid  # already: so its report is known even if the answer is lost
         try:
             body = urlencode(form, encoding=self._charset)
         except UnicodeEncodeError:  # its text is the message's

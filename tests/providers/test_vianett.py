@@ -279,6 +279,15 @@ def test_the_number_is_the_same_for_the_same_reference_only() -> None:
     assert other.form["msgid"].isdecimal()
 
 
+def test_the_number_is_known_even_if_the_answer_is_lost() -> None:
+    with Stub(Answer(cut=True)) as stub:
+        _, provider, _ = made(EXAMPLES, stub.url)
+        asked = message()
+        with pytest.raises(exc.ConnectionError) as caught:
+            provider.send(asked)
+    assert (asked.msgid, caught.value.ambiguous) == (NUMBER, True)
+
+
 def test_a_message_without_a_reference_has_a_number_of_its_own() -> None:
     with Stub(Answer(200, '<ack errorcode="200"/>')) as stub:
         _, provider, _ = made(EXAMPLES, stub.url)
