@@ -14,6 +14,8 @@ from typing import Any
 
 from smsqueue import exc
 from smsqueue.messages import OutgoingMessage
+from smsqueue.providers.account import AccountProvider
+from smsqueue.providers.capabilities import Can
 from smsqueue.testing.examples import (
     PREFIX,
     PUBLIC_URL,
@@ -58,6 +60,9 @@ def _checks(examples: Examples) -> Iterator[Check]:
     yield Check("nobody listens", lambda: _nobody(examples))
     yield Check("a redirect is not followed", lambda: _redirect(examples))
     yield Check("secrets are not shown", lambda: _hidden(examples))
+    yield Check("capabilities are what the class has", lambda: _honest(examples))
+    if Can.DEDUPLICATION in examples.provider.capabilities:
+        yield Check("a repetition is the same request", lambda: _repeats(examples))
     for name, run in webhook_checks(examples):
         yield Check(name, run)
 
@@ -78,9 +83,10 @@ def _sends(examples: Examples, sending: Sending) -> None:
     with Stub(sending.answer) as stub:
         _, provider, _ = made(examples, stub.url, **sending.config)
         sent = provider.send(sending.message)
-    assert sent is sending.message
+    assert sent is sending.message, "send() has to return its message"
     assert sent.msgid == sending.msgid, f"msgid is {sent.msgid!r}"
-    [seen] = stub.seen
+    assert len(stub.seen) == 1, f"{len(stub.seen)} requests"
+    seen = stub.seen[0]
     assert (seen.method, seen.path) == (sending.method, sending.path), (seen.method, seen.path)
     if sending.form is not None:
         _same(seen.form, sending.form)
@@ -128,7 +134,7 @@ def _refuses(examples: Examples, refusal: Refusal) -> None:
     assert len(stub.seen) == 1, f"{len(stub.seen)} requests"
     assert type(error) is refusal.error, f"{type(error).__name__}: {error}"
     assert error.ambiguous is refusal.ambiguous, f"ambiguous={error.ambiguous}"
-    assert error.provider == "main"
+    assert error.provider == "main", f"provider={error.provider!r}"
     if refusal.code is not None:
         assert error.code == refusal.code, f"code={error.code!r}"
     if refusal.retry_after is not None:
@@ -147,7 +153,7 @@ def _nobody(examples: Examples) -> None:
         taken.bind(("127.0.0.1", 0))  # nobody listens on it
         error = failure(examples, f"http://127.0.0.1:{taken.getsockname()[1]}", message())
     assert type(error) is exc.ConnectionError, repr(error)
-    assert not error.ambiguous
+    assert not error.ambiguous, "nothing was written"
 
 
 def _redirect(examples: Examples) -> None:
@@ -159,12 +165,41 @@ def _redirect(examples: Examples) -> None:
 
 def _hidden(examples: Examples) -> None:
     with Stub(Answer(400, "secret words about +15551234567")) as stub:
-        gateway, provider, _ = made(examples, stub.url)
+        _, provider, _ = made(examples, stub.url)
         error = failure(examples, stub.url, message())
-    shown = f"{provider!r} {gateway!r} {error!r} {error} {gateway.settings!r}"
-    for secret in examples.secrets:
-        assert secret not in shown
-    assert "15551234567" not in shown
+    shown = {"the provider's repr": repr(provider), "the error": f"{error!r} {error}"}
+    for where, text in shown.items():
+        for n, secret in enumerate(examples.secrets):
+            assert secret not in text, f"secrets[{n}] is shown in {where}"
+        assert "15551234567" not in text, f"the number is shown in {where}"
+
+
+def _honest(examples: Examples) -> None:
+    """What can be told from the class alone."""
+    _, provider, _ = made(examples, "http://127.0.0.1:9")
+    kind, base = examples.provider, AccountProvider
+    receives = kind.make_receiver_blueprint is not base.make_receiver_blueprint
+    has = {
+        Can.BALANCE: kind.balance is not base.balance,
+        Can.LOOKUP: kind.look_up is not base.look_up,
+        Can.DEDUPLICATION: provider.dedup_window > 0,
+        Can.REPORTS: receives and Can.REPORTS in provider.capabilities,
+        Can.INBOUND: receives and Can.INBOUND in provider.capabilities,
+    }
+    for can, really in has.items():
+        claimed = can in provider.capabilities
+        says = "claims" if claimed else "does not claim"
+        assert claimed == really, f"it {says} {can}, and {'has' if really else 'lacks'} it"
+
+
+def _repeats(examples: Examples) -> None:
+    """What it would take for another request might be sent a second time."""
+    asked = [message(params={"b": 1, "a": 2}) for _ in range(2)]
+    for each in asked:
+        each.dedup_key = "1m842psghd5k1m5599r6.1"
+    first, second = (seen_by(examples, each)[0] for each in asked)
+    assert first.target == second.target, "another address"
+    assert first.body == second.body, "another body"
 
 
 def seen_by(examples: Examples, asked: OutgoingMessage, *answers: Answer) -> list[Seen]:
