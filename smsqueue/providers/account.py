@@ -51,6 +51,7 @@ class AccountProvider(HttpProvider):
         insecure: Take webhooks without any authentication. Then whoever learns the address can
             write messages and reports: the prefix is the only secret.
         ignore: Capabilities whose lack is no error: what a message asks of them is left out.
+        codes, statuses: Error codes, and words of reports, that you know more of.
         config: As :class:`~smsqueue.providers.http.HttpProvider` has it.
     """
 
@@ -74,12 +75,16 @@ class AccountProvider(HttpProvider):
         secret: Secrets = None,
         insecure: bool = False,
         ignore: Collection[str] = (),
+        codes: Mapping[str | int, type[exc.ProviderError]] | None = None,
+        statuses: Mapping[str, type[MessageStatus]] | None = None,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, url=url or self.base_url, **config)
         self.sender = sender
         self.insecure = insecure
         self.ignore = frozenset(map(Can, ignore))
+        self.codes = {**self.codes, **(codes or {})}  # type: ignore[misc]
+        self.statuses = {**self.statuses, **(statuses or {})}  # type: ignore[misc]
         self._secrets = secrets_of(secret)
         self._surprises: set[str] = set()
         #: What only we and the provider know, if its signature does not cover the addresses of

@@ -63,7 +63,6 @@ class VianettProvider(AccountProvider):
             ``meta["prefix"]`` only; by default the text is put together again.
         reply_minutes: For how long a reply is taken, if the message allows replies; 0: leave it
             to the account.
-        codes: Error codes that you know more of, as ``{"123": smsqueue.exc.CreditError}``.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -92,7 +91,6 @@ class VianettProvider(AccountProvider):
         numeric_ids: bool = True,
         use_prefix: bool = False,
         reply_minutes: int = 1440,
-        codes: Mapping[str, type[exc.ProviderError]] | None = None,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, **config)
@@ -105,7 +103,6 @@ class VianettProvider(AccountProvider):
         self._account = {"username": user, "password": password}
         self._charset, self._numeric_ids = charset, numeric_ids
         self._use_prefix, self._reply_minutes = use_prefix, reply_minutes
-        self.codes = {**self.codes, **(codes or {})}  # type: ignore[misc]
 
     def submit(self, message: OutgoingMessage) -> None:
         options, form = message.provider_options, {"msg": message.body}

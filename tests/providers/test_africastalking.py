@@ -10,6 +10,7 @@ from flask import Flask
 from smsqueue import Gateway, Settings, exc
 from smsqueue.providers.africastalking import AfricasTalkingProvider
 from smsqueue.states import State
+from smsqueue.statuses import MessageError
 from smsqueue.testing.contract import PREFIX, Check, checks, made
 from smsqueue.testing.examples import (
     Examples,
@@ -274,6 +275,20 @@ def test_a_reason_that_is_no_word_is_not_taken_for_a_code() -> None:
         with pytest.raises(exc.RequestError) as caught:
             provider.send(message())
     assert caught.value.code is None
+
+
+def test_what_somebody_knows_more_of_the_codes_and_words() -> None:
+    with Stub(answer(recipient(499, "None"))) as stub:
+        known = {"codes": {499: exc.CreditError}, "statuses": {"Lost": MessageError}}
+        gateway, provider, heard = made(EXAMPLES, stub.url, **known)
+        with pytest.raises(exc.CreditError) as caught:
+            provider.send(message())
+    assert not caught.value.ambiguous
+    posts = gateway.receiver_blueprints_register(Flask("at"), PREFIX).test_client()
+    for word in ("Lost", "Success"):
+        posts.post(f"/{PREFIX}/main/status", data=status(word, None).form)
+    assert [each.state for each in heard] == [State.UNDELIVERED, State.DELIVERED]
+    assert 499 not in AfricasTalkingProvider.codes  # another account's provider is not changed
 
 
 def test_a_secret_would_protect_nothing() -> None:

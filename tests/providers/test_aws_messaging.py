@@ -100,7 +100,7 @@ def signed(told: dict[str, Any], version: str = "2", who: str = "amazon") -> dic
     names = [name for name in [*names, "TopicArn", "Type"] if name in told]
     text = "".join(f"{name}\n{told[name]}\n" for name in names)
     digest = hashes.SHA1() if version == "1" else hashes.SHA256()
-    signature = rsa_key(who).sign(text.encode(), padding.PKCS1v15(), digest)
+    signature = rsa_key(who).sign(text.encode(errors="surrogatepass"), padding.PKCS1v15(), digest)
     return told | {
         "SignatureVersion": version,
         "Signature": b64encode(signature).decode(),
