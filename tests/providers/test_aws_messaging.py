@@ -110,7 +110,13 @@ def signed(told: dict[str, Any], version: str = "2", who: str = "amazon") -> dic
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> Any:
     sent = {"Content-Type": "text/plain; charset=UTF-8", "x-amz-sns-message-type": "Notification"}
-    return method, url, headers | sent, json.dumps(signed(json.loads(body))).encode()
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        told = None
+    if isinstance(told, dict):  # SNS signs nothing else
+        body = json.dumps(signed(told)).encode()
+    return method, url, headers | sent, body
 
 
 def refused(
