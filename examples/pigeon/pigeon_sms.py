@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
@@ -11,6 +9,7 @@ from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import hmac_hex, signed
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import json_object, text_of
 from smsqueue.senders import sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
@@ -79,7 +78,7 @@ class PigeonProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/v1/balance", safe=True, headers=self._headers)
-        return Balance(Decimal(str(answer.require("amount"))), "EUR")
+        return Balance(answer.amount("amount"), "EUR")
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint
@@ -90,16 +89,16 @@ class PigeonProvider(AccountProvider):
         @views.post("/im")
         def im() -> ResponseReturnValue:
             told = self._told()
-            texts = (_text(told, name) for name in ("from", "text", "pigeon", "to"))
+            texts = (text_of(told, name) for name in ("from", "text", "pigeon", "to"))
             self._receive_message(IncomingMessage(*texts))
             return "", 204
 
         @views.post("/status")
         def status() -> ResponseReturnValue:
             told = self._told()
-            code = _text(told, "why") if "why" in told else None
-            report = self.report(_text(told, "state"), _text(told, "pigeon"), code=code)
-            report.reference = _text(told, "ref")
+            code = text_of(told, "why") if "why" in told else None
+            report = self.report(text_of(told, "state"), text_of(told, "pigeon"), code=code)
+            report.reference = text_of(told, "ref")
             self._receive_status(report)
             return "", 204
 
@@ -117,14 +116,4 @@ class PigeonProvider(AccountProvider):
         body, given = request.get_data(), request.headers.get("X-Pigeon-Signature")
         if not (self.insecure or signed(given, self._secrets, lambda key: hmac_hex(key, body))):
             raise PermissionError("the signature is not Pigeon Post's")
-        told = json.loads(body)
-        if not isinstance(told, dict):
-            raise ValueError("not a JSON object")
-        return told
-
-
-def _text(told: dict[str, Any], name: str) -> str:
-    value = told.get(name)
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"{name} is not a text")  # other errors would be answered 500
+        return json_object(body)

@@ -7,7 +7,7 @@ Source: the service model in botocore (fields, errors and their reasons), and th
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -17,6 +17,7 @@ from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS
 from smsqueue.providers.aws_topics import SnsReceiver
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import event_views, text_of, time_of
 from smsqueue.senders import sender as written
 from smsqueue.senders import sender_kind
 from smsqueue.statuses import (
@@ -29,7 +30,6 @@ from smsqueue.statuses import (
 
 if TYPE_CHECKING:
     from flask import Blueprint
-    from flask.typing import ResponseReturnValue
 
 __all__ = ["AwsMessagingProvider"]
 
@@ -131,33 +131,23 @@ class AwsMessagingProvider(SnsReceiver):
         return kind.rpartition("#")[2].partition(":")[0] if isinstance(kind, str) else None
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint
-
         self.need_topics()
-        views = Blueprint("aws_messaging", __name__)
+        return event_views(self, self._events)  # several topics, or one for everything
 
-        # Several topics, or one for everything: both addresses take both.
-        @views.post("/im", endpoint="im")
-        @views.post("/status", endpoint="status")
-        def sns() -> ResponseReturnValue:
-            told = self.notification()
-            event = self._event(told) if isinstance(told, dict) else None
-            if isinstance(event, IncomingMessage):
-                self._receive_message(event)
-            elif event is not None:
-                self._receive_status(event)
-            return "", 204
-
-        return views
+    def _events(self) -> Iterator[IncomingMessage | MessageStatus]:
+        told = self.notification()
+        event = self._event(told) if isinstance(told, dict) else None
+        if event is not None:
+            yield event
 
     def _event(self, told: dict[str, Any]) -> IncomingMessage | MessageStatus | None:
         """What an event tells; None: nothing that we want to know."""
         if "inboundMessageId" in told:
             message = IncomingMessage(
-                _text(told, "originationNumber"),
-                _text(told, "messageBody"),
-                _text(told, "inboundMessageId"),
-                _text(told, "destinationNumber"),
+                text_of(told, "originationNumber"),
+                text_of(told, "messageBody"),
+                text_of(told, "inboundMessageId"),
+                text_of(told, "destinationNumber"),
             )
             names = ("messageKeyword", "previousPublishedMessageId")
             message.meta = {name: told.get(name) for name in names}
@@ -169,29 +159,12 @@ class AwsMessagingProvider(SnsReceiver):
         taken = kind == "TEXT_SUCCESSFUL" and told.get("isFinal") is not True
         report = self.report(
             kind,
-            _text(told, "messageId"),
+            text_of(told, "messageId"),
             code=told.get("messageStatus"),
             kind=MessageAccepted if taken else None,
         )
         context = told.get("context") or {}
-        if not isinstance(context, dict):
-            raise ValueError("the context is no JSON object")
-        report.reference = _text(context, _CONTEXT) if _CONTEXT in context else None
-        report.rtime = _time(told.get("eventTimestamp")) or report.rtime
+        report.reference = text_of(context, _CONTEXT) if context.get(_CONTEXT) else None
+        report.rtime = time_of(told.get("eventTimestamp"), 1000) or report.rtime
         report.meta = {name: told.get(name) for name in _BESIDE}
         return report
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"{name} is not a text")
-
-
-def _time(milliseconds: Any) -> datetime | None:
-    """When an event happened; None if that cannot be read."""
-    try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None

@@ -19,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from smsqueue.providers.authentic import Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.aws import AwsProvider, missing
+from smsqueue.providers.reading import json_object
 from smsqueue.providers.transport import bounded
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ class SnsReceiver(AwsProvider):
         """
         from flask import request
 
-        told = json.loads(request.get_data())
-        if not isinstance(told, dict):
-            raise ValueError("malformed")
+        told = json_object(request.get_data())
         if not self.insecure:
             self._authenticate(told)
         if told.get("Type") == "Notification":

@@ -6,10 +6,10 @@ idempotency and webhooks, and the Standard Webhooks specification for the signat
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import b64decode
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -18,6 +18,7 @@ from smsqueue.providers.account import AccountProvider, table
 from smsqueue.providers.authentic import any_equal, fresh, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import event_views, json_object, text_of, time_of
 from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -29,7 +30,6 @@ from smsqueue.statuses import (
 
 if TYPE_CHECKING:
     from flask import Blueprint
-    from flask.typing import ResponseReturnValue
 
 __all__ = ["BirdProvider"]
 
@@ -158,40 +158,31 @@ class BirdProvider(AccountProvider):
         return None
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
-
         self.need_secret()
-        views = Blueprint("bird", __name__)
+        return event_views(self, self._events)  # one webhook may be subscribed to all events
 
-        # One webhook may be subscribed to all events.
-        @views.post("/im", endpoint="im")
-        @views.post("/status", endpoint="status")
-        def callback() -> ResponseReturnValue:
-            self._authenticate()
-            event = _object(request.get_data())
-            data, (resource, _, what) = event.get("data"), _text(event, "type").partition(".")
-            if resource != "sms":
-                return "", 204  # of another channel
-            if not isinstance(data, dict):
-                raise ValueError("data is not a JSON object")
-            if what == "received":
-                message = IncomingMessage(
-                    _text(data, "from"),
-                    data["text"] if isinstance(data.get("text"), str) else "",
-                    _text(data, "sms_id"),
-                    _text(data, "to"),
-                    rtime=_time(event.get("timestamp")),
-                )
-                known = ("from", "text", "to")
-                message.meta = {k: v for k, v in data.items() if k not in known}
-                self._receive_message(message)
-            else:
-                report = self._report(data, what, _text(data, "sms_id"), "error")
-                report.rtime = _time(event.get("timestamp")) or report.rtime
-                self._receive_status(report)
-            return "", 204
+    def _events(self) -> Iterator[IncomingMessage | MessageStatus]:
+        from flask import request
 
-        return views
+        self._authenticate()
+        event = json_object(request.get_data())
+        data, (resource, _, what) = event.get("data"), text_of(event, "type").partition(".")
+        if resource != "sms":
+            return  # of another channel
+        if not isinstance(data, dict):
+            raise ValueError("data is not a JSON object")
+        at = time_of(event.get("timestamp"))
+        if what == "received":
+            text = data["text"] if isinstance(data.get("text"), str) else ""
+            number, id = text_of(data, "from"), text_of(data, "sms_id")
+            message = IncomingMessage(number, text, id, text_of(data, "to"), rtime=at)
+            known = ("from", "text", "to")
+            message.meta = {k: v for k, v in data.items() if k not in known}
+            yield message
+        else:
+            report = self._report(data, what, text_of(data, "sms_id"), "error")
+            report.rtime = at or report.rtime
+            yield report
 
     def _report(self, told: dict[str, Any], word: str, msgid: Any, error: str) -> MessageStatus:
         reason = told.get(error)
@@ -232,28 +223,3 @@ def _reference(told: dict[str, Any]) -> str | None:
     metadata = told.get("metadata")
     reference = metadata.get(_OURS) if isinstance(metadata, dict) else None
     return reference if isinstance(reference, str) else None
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"{name} is not a text")
-
-
-def _time(text: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-    return found.replace(tzinfo=UTC) if found and not found.tzinfo else found

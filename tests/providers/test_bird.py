@@ -389,10 +389,12 @@ def test_a_secret_that_cannot_be_one(secret: Any) -> None:
 
 def test_odd_times_are_no_reason_to_refuse() -> None:
     post, heard = receiving(insecure=True)
-    for at in ("yesterday", None, "2026-05-21 12:00:00"):
+    for at in ("yesterday", None, "2026-05-21 12:00:00", "2026-05-21T12:00:00+00:00"):
         odd = json.dumps(event("sms.delivered") | {"timestamp": at}).encode()
         assert post({}, odd) == 204
-    assert heard[2].rtime == datetime(2026, 5, 21, 12, tzinfo=UTC)
+    assert [each.rtime == datetime(2026, 5, 21, 12, tzinfo=UTC) for each in heard] == [
+        False
+    ] * 3 + [True]
     assert all(each.rtime.tzinfo for each in heard)
 
 
