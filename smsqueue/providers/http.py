@@ -78,8 +78,7 @@ class HttpProvider(IProvider):
         pool_size: int = 200,
     ) -> None:
         super().__init__(gateway, name)
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise ValueError(f"the url of provider {name!r} must begin with http:// or https://")
         if min(connect_timeout, read_timeout, pool_size) <= 0:
             raise ValueError(f"timeouts and pool_size of provider {name!r} must be more than 0")
@@ -181,6 +180,14 @@ def _read(response: requests.Response) -> bytes:
         if len(body) > MAX_ANSWER:
             raise requests.exceptions.ContentDecodingError("the answer is too long")
     return body
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text shows the address, which may hold a password
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _cause(error: BaseException) -> str:

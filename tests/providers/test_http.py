@@ -555,9 +555,11 @@ def test_threads_do_not_see_each_other(serve: Callable[[Handle], RawServer]) -> 
 
 
 def test_url_must_be_one() -> None:
-    for url in ("carrier.example", "ftp://carrier.example", "https://", ""):
-        with pytest.raises(ValueError, match="must begin with"):
+    odd = ("https://user:secret-word@h\u2100/", "https://[secret-word")
+    for url in ("carrier.example", "ftp://carrier.example", "https://", "", *odd):
+        with pytest.raises(ValueError, match="must begin with") as caught:
             example(url)
+        assert "secret-word" not in f"{caught.value!r}{caught.value.__context__!r}"
 
 
 def test_a_time_of_nothing_would_refuse_every_message() -> None:
