@@ -1,5 +1,7 @@
 """A two-way SMS gateway: queued sending with retries, delivery reports, incoming messages."""
 
+from typing import TYPE_CHECKING, Any
+
 from smsqueue import exc
 from smsqueue.data import (
     IncomingMessage,
@@ -15,6 +17,20 @@ from smsqueue.providers.base import IProvider
 from smsqueue.retry import RetryPolicy
 from smsqueue.settings import Settings
 from smsqueue.states import State
+
+if TYPE_CHECKING:
+    from smsqueue.providers.forward import ForwardClientProvider as ForwardClientProvider
+    from smsqueue.providers.forward import ForwardServerProvider as ForwardServerProvider
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The forward providers, which smsframework's manual imports from here; only when asked."""
+        if name not in ("ForwardClientProvider", "ForwardServerProvider"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from smsqueue import providers
+
+        return getattr(providers, name)
+
 
 __all__ = [
     "Gateway",

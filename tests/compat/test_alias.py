@@ -25,6 +25,8 @@ MODULES = {
     "smsframework.lib": "smsqueue.lib",
     "smsframework.lib.events": "smsqueue.lib.events",
     "smsframework.providers": "smsqueue.providers",
+    "smsframework.providers.forward": "smsqueue.providers.forward",
+    "smsframework.providers.forward.provider": "smsqueue.providers.forward.provider",
     "smsframework.providers.log": "smsqueue.providers.log",
     "smsframework.providers.loopback": "smsqueue.providers.loopback",
     "smsframework.providers.null": "smsqueue.providers.null",
