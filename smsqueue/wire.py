@@ -31,7 +31,7 @@ _STATUS_CLASSES: dict[str, type[MessageStatus]] = {
 }
 _STATUS_FIELDS = ("accepted", "delivered", "expired", "error", "status_code", "status")
 #: Not part of the stored options: what the ledger keeps in fields of its own.
-_LEDGER_OPTIONS = ("idempotency_key", "send_at", "expires", "on_unknown")
+_LEDGER_OPTIONS = ("idempotency_key", "send_at", "expires")
 _HALF = re.compile(r"[\ud800-\udfff]")
 
 
@@ -68,7 +68,8 @@ def check_kind(message: object) -> None:
     if not isinstance(message, OutgoingMessage):
         kind = type(message)
         raise TypeError(
-            f"send() takes smsqueue.OutgoingMessage, not {kind.__module__}.{kind.__qualname__}"
+            f"send() takes smsqueue.OutgoingMessage, not {kind.__module__}.{kind.__qualname__}: "
+            "make it with from smsqueue import OutgoingMessage"
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -182,3 +185,51 @@ def test_every_field_of_a_report_comes_through(eager_client: Side, eager_server:
     assert (heard.status, heard.status_code, heard.accepted) == ("too late", 17, None)
     assert (heard.states, heard.rtime) == (report.states, report.rtime)
     assert heard.meta["price"] == 0.5
+
+
+@pytest.mark.parametrize("speak", ["smsqueue", "smsframework"])
+def test_what_published_plugins_report_comes_through(
+    eager_client: Side, eager_server: Side, speak: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their times have no zone and mean UTC, and their fields are not of our types."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    users = {"u": "p"}
+    options = {"speak": speak, "users": users, "clients": [eager_client.url("remote", "u:p")]}
+    _, carrier = bind(eager_client, eager_server, client_options={"users": users}, **options)
+    naive = datetime(2026, 2, 3, 13, 32, 7)  # noqa: DTZ001  as plugins have it
+    carrier._receive_message(IncomingMessage("1555", "YES", rtime=naive))
+    report = MessageDelivered(b"c-1", naive, {"price": Decimal("0.5")})
+    loose: Any = report
+    loose.accepted, loose.delivered, loose.error, loose.status_code = 1, 1, 0, b"OK"
+    carrier._receive_status(report)
+    [message], [heard] = eager_client.received, eager_client.reports
+    right = naive.replace(tzinfo=UTC)
+    assert (message.rtime, heard.rtime) == (right, right)
+    assert (heard.states, heard.meta["price"]) == ({"accepted", "delivered"}, "0.5")
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("rtime", ["yesterday", None, 17])
+def test_a_time_that_is_none_comes_through_as_the_time_of_arrival(
+    eager_client: Side, eager_server: Side, rtime: Any
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    before = datetime.now(UTC)
+    message = IncomingMessage("1555", "YES")
+    message.rtime = rtime
+    carrier._receive_message(message)
+    [heard] = eager_client.received
+    assert before <= heard.rtime <= datetime.now(UTC)
+
+
+def test_an_address_may_be_chosen_by_itself(make_side: Callable[..., Side]) -> None:
+    class First(ForwardServerProvider):
+        def choose_clients(self, obj: Any) -> str:
+            return self.clients[0]
+
+    server, one, two = bind_two(make_side, server_class=First)
+    come_in(server)
+    server.deliver()
+    assert (len(one.requests), len(two.requests)) == (1, 0)

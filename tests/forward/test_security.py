@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -39,7 +41,7 @@ def test_only_what_is_signed_is_taken(
     assert len(carrier.calls) == 1
 
 
-@pytest.mark.parametrize("shift", [-301, 301])
+@pytest.mark.parametrize("shift", [-86400, -400, 400, 86400])
 def test_a_request_of_another_time_is_refused(
     eager_client: Side, eager_server: Side, monkeypatch: pytest.MonkeyPatch, shift: int
 ) -> None:
@@ -50,6 +52,54 @@ def test_a_request_of_another_time_is_refused(
         patched.setattr("smsqueue.providers.forward.signing.time.time", lambda: now + shift)
         headers = Signer(SECRET).headers("server/im", body)
     assert post(eager_server, "forward/im", body, headers) == 403
+    assert not carrier.calls
+
+
+@pytest.mark.parametrize(("shift", "good"), [(-301, 0), (-300, 1), (300, 1), (301, 0)])
+def test_the_window_has_two_ends(monkeypatch: pytest.MonkeyPatch, shift: int, good: int) -> None:
+    now = [1_800_000_000]
+    monkeypatch.setattr("smsqueue.providers.forward.signing.time.time", lambda: now[0])
+    signer = Signer(SECRET)
+    headers = signer.headers("server/im", b"{}")
+    now[0] -= shift
+    with nullcontext() if good else pytest.raises(PermissionError):
+        signer.verify("server/im", b"{}", headers)
+
+
+@pytest.mark.parametrize(
+    ("digest", "scheme"),
+    [("md5", "v1="), ("sha1", "v1="), ("sha512", "v1="), ("sha256", "v2="), ("sha256", "")],
+)
+def test_another_algorithm_is_refused(
+    eager_client: Side, eager_server: Side, digest: str, scheme: str
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    body = json.dumps(MESSAGE).encode()
+    now = str(int(time.time()))
+    signed = f"smsqueue-forward-1\nserver/im\n{now}\n".encode() + body
+    given = scheme + hmac.new(SECRET.encode(), signed, digest).hexdigest()
+    assert post(eager_server, "forward/im", body, {TIME: now, SIGNATURE: given}) == 403
+    assert not carrier.calls
+
+
+@pytest.mark.parametrize("sent", ["", "now", "1e9", "-5", "\u0661", "9" * 16, "1.0"])
+def test_a_time_that_is_none_is_refused(sent: str) -> None:
+    """Though it is signed."""
+    head = f"smsqueue-forward-1\nserver/im\n{sent}\n".encode()
+    right = hmac.new(SECRET.encode(), head + b"{}", "sha256").hexdigest()
+    with pytest.raises(PermissionError, match="the time is none"):
+        Signer(SECRET).verify("server/im", b"{}", {TIME: sent, SIGNATURE: f"v1={right}"})
+
+
+@pytest.mark.parametrize("kind", ["cut off", "longer than it says"])
+def test_a_body_that_is_not_whole_is_refused(
+    eager_client: Side, eager_server: Side, kind: str
+) -> None:
+    _, carrier = bind(eager_client, eager_server)
+    body = json.dumps(MESSAGE).encode()
+    headers = Signer(SECRET).headers("server/im", body)
+    sent = body[:-1] if kind == "cut off" else body + b"}"
+    assert post(eager_server, "forward/im", sent, headers) == 403
     assert not carrier.calls
 
 

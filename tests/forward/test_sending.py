@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+from typing import Any
+
 import pytest
 
 from smsqueue import MessageDelivered, MessageError, OutgoingMessage, exc
@@ -40,16 +43,18 @@ def test_a_message_its_report_and_its_context(client: Side, server: Side) -> Non
 
 
 @pytest.mark.parametrize("on_unknown", ["resend", "hold"])
+@pytest.mark.parametrize("window", [0.0, 3600.0])
 def test_an_answer_that_is_lost_and_repeated_sends_once(
-    client: Side, server: Side, on_unknown: str
+    client: Side, server: Side, on_unknown: str, window: float
 ) -> None:
-    _, carrier = bind(client, server)
+    _, carrier = bind(client, server, client_options={"dedup_window": window})
     server.front = lose_answers(1)
     id = client.send(on_unknown=on_unknown)
     assert client.bench
     client.bench.deliver(id)
-    assert state(client, id) == ("retrying" if on_unknown == "resend" else "unknown")
-    if on_unknown == "hold":
+    held = on_unknown == "hold" and not window
+    assert state(client, id) == ("unknown" if held else "retrying")
+    if held:
         client.gateway.requeue(id)
     client.deliver()
     server.deliver()
@@ -65,17 +70,49 @@ def test_an_answer_that_is_lost_and_repeated_sends_once(
     assert state(client, id) == "undelivered"
 
 
-def test_a_report_finds_a_message_whose_answer_was_lost(client: Side, server: Side) -> None:
-    _, carrier = bind(client, server)
+@pytest.mark.parametrize(("window", "before"), [(0.0, "unknown"), (3600.0, "retrying")])
+def test_a_report_finds_a_message_whose_answer_was_lost(
+    client: Side, server: Side, window: float, before: str
+) -> None:
+    _, carrier = bind(client, server, client_options={"dedup_window": window})
     server.front = lose_answers(1)
     id = client.send()
-    client.deliver()
+    assert client.bench
+    client.bench.deliver(id)
     server.deliver()
-    assert state(client, id) == "unknown"
+    assert state(client, id) == before
     report(server, MessageDelivered, None, carrier.calls[0])
     server.deliver()
     client.deliver()
     assert state(client, id) == "delivered"
+
+
+def test_a_request_that_the_server_never_got_is_repeated(client: Side, server: Side) -> None:
+    """The client cannot tell that from a lost answer."""
+    _, carrier = bind(client, server)
+
+    def front(environ: Any, start: Any, app: Any) -> Any:
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        server.front = None
+        return []
+
+    server.front = front
+    id = client.send()
+    client.deliver()
+    assert [each["error"] for each in client.gateway.lookup(id).timeline if each.get("error")]
+    server.deliver()
+    assert (state(client, id), len(carrier.calls)) == ("sent", 1)
+
+
+def test_what_the_sender_chose_for_lost_answers_holds_at_the_server(
+    client: Side, server: Side
+) -> None:
+    _, carrier = bind(client, server)
+    carrier.then(exc.ConnectionError("no answer", ambiguous=True))
+    client.send(on_unknown="resend")
+    client.deliver()
+    server.deliver()
+    assert len(carrier.calls) == 2
 
 
 def test_a_message_that_the_server_could_not_send_is_sent_again_when_requeued(

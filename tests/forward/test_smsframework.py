@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,8 @@ from smsqueue import (
     OutgoingMessage,
     exc,
 )
-from tests.forward.side import Side, bind
+from smsqueue.providers.forward import ForwardClientProvider
+from tests.forward.side import SECRET, Side, bind
 
 USERS = {"u": "p"}
 
@@ -129,6 +131,9 @@ def test_our_client_sends_through_its_server(eager_client: Side, eager_server: S
         # It does not tell whether its provider had the message.
         ("ConnectionError", exc.ConnectionError, True),
         ("ProviderError", exc.ProviderError, True),
+        # Its plugins make it of every HTTP error, of a gateway's time-out too.
+        ("MessageSendError", exc.MessageSendError, True),
+        ("ServerError", exc.ServerError, False),
         ("KeyError", exc.ServerError, True),
         ("QueueUnavailable", exc.ServerError, True),
         ("SystemExit", exc.ServerError, True),
@@ -192,17 +197,19 @@ def test_our_server_passes_events_to_its_client(eager_client: Side, eager_server
     assert status == {"status": {"?": ["MessageExpired", told]}}
 
 
-def test_a_client_of_each_kind_is_spoken_to_in_its_own_way(
-    eager_client: Side, eager_server: Side
-) -> None:
-    theirs = eager_client.url("remote", "u:p")
+def test_a_client_of_each_kind_is_spoken_to_in_its_own_way(make_side: Callable[..., Side]) -> None:
+    server, theirs, ours = (make_side(eager=True) for _ in range(3))
     _, carrier = bind(
-        eager_client,
-        eager_server,
-        clients=[theirs, eager_client.url("remote")],
-        speak={theirs: "smsframework"},
+        theirs,
+        server,
+        clients=[theirs.url("remote", "u:p"), ours.url("remote")],
+        # However it is written: credentials and a slash make no difference.
+        speak={theirs.url("remote") + "/": "smsframework"},
         client_options={"users": USERS},
     )
+    url = server.url("forward")
+    ours.gateway.add_provider("remote", ForwardClientProvider, server_url=url, secret=SECRET)
+    ours.serve()
     carrier._receive_status(MessageStatus("c1"))
-    marks = sorted("smsqueue" in json.loads(body) for _, _, body in eager_client.requests)
-    assert marks == [False, True]
+    told = [json.loads(side.requests[0][2]) for side in (theirs, ours)]
+    assert ["smsqueue" in document for document in told] == [False, True]

@@ -6,9 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.forward.fields import parse
 from smsqueue.providers.forward.formats import format_named
 from smsqueue.providers.forward.guard import Guard, signer_of
 from smsqueue.providers.forward.hops import CONTEXT, Hops
@@ -33,6 +31,9 @@ class ForwardClientProvider(Link):
         insecure: Let everybody in, because something in front of the receiver checks.
         speak: ``"smsqueue"``, or ``"smsframework"`` for a server that runs that.
         window: Seconds that a signed request is good for.
+        dedup_window: Seconds for which a message whose answer was lost is repeated: the server
+            knows what it took. Shorter than its retention. Without effect on one that runs
+            smsframework, which knows nothing.
         max_hops: Gateways that an incoming message or a report may have passed.
         origin: A name of this application, to find circles; made by itself if not given.
         config: ``connect_timeout``, ``read_timeout``, ``pool_size`` as
@@ -53,6 +54,7 @@ class ForwardClientProvider(Link):
         insecure: bool = False,
         speak: str = "smsqueue",
         window: float = 300.0,
+        dedup_window: float = 3600.0,
         max_hops: int = 4,
         origin: str | None = None,
         **config: Any,
@@ -67,6 +69,7 @@ class ForwardClientProvider(Link):
             format=format_named(speak),
             **config,
         )
+        self.dedup_window = dedup_window if self.format.knows_repetitions else 0.0
         self.hops = Hops(gateway, origin, max_hops)
         self.guard = Guard(name, signer, users, insecure)
 
@@ -84,17 +87,10 @@ class ForwardClientProvider(Link):
             id=id if known else secrets.token_hex(10),
             attempt=int(attempt) if known else 1,
             hops=self.hops.onward(message.provider_options.context),
+            repeated=message.repeated,
         )
-        answer = self.ask("im", self.format.dump_outgoing(passed))
-        try:
-            self.format.load_taken(parse(answer.body), message)
-        except ValueError:
-            raise exc.ServerError(
-                f"the server answered {answer.status} without saying that it took the message",
-                provider=self.name,
-                http_status=answer.status,
-                ambiguous=True,
-            ) from None
+        document = self.format.dump_outgoing(passed)
+        self.ask("im", document, lambda told: self.format.load_taken(told, message))
         return message
 
     def make_receiver_blueprint(self) -> Blueprint:

@@ -19,7 +19,7 @@ _CLASSES: dict[str, type[exc.ProviderError]] = {
     and issubclass(each, exc.ProviderError)
     and not issubclass(each, exc.QueueUnavailable)
 }
-_LONGEST = 300
+_LONGEST, _LONGEST_CODE = 300, 64
 
 
 def known(name: Any) -> type[exc.ProviderError] | None:
@@ -47,7 +47,7 @@ def dump_facts(error: exc.ProviderError) -> dict[str, Any]:
     code = error.code
     return {
         "class": error_label(error),
-        "code": code if code is None or isinstance(code, int) else str(code)[:64],
+        "code": code if code is None or isinstance(code, int) else str(code)[:_LONGEST_CODE],
         "retry_after": error.retry_after,
         "ambiguous": bool(error.ambiguous),
         "text": str(error)[:_LONGEST],
@@ -65,7 +65,7 @@ def load_facts(fields: dict[str, Any]) -> exc.ProviderError | None:
         return None
     return kind(
         str(fields.get("text") or "the server refused it")[:_LONGEST],
-        code=code[:64] if isinstance(code, str) else code if isinstance(code, int) else None,
+        code=code if isinstance(code, str | int) and len(str(code)) <= _LONGEST_CODE else None,
         retry_after=retry_after,
         ambiguous=fields["ambiguous"],
     )

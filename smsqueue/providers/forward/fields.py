@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,6 +103,7 @@ def number(value: Any, what: str, most: float) -> float | None:
     """A number from 0 to ``most``, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError(f"{what} is not a number")
-    return min(max(float(value), 0.0), most)
+    # Not float() first: a whole number may be longer than any float.
+    return float(min(max(value, 0), most))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from smsqueue import exc, wire
 from smsqueue.providers.answer import Answer
 from smsqueue.providers.forward.address import split
+from smsqueue.providers.forward.failing import misplaced
 from smsqueue.providers.forward.fields import parse
 from smsqueue.providers.forward.parts import Format
 from smsqueue.providers.forward.signing import Signer
@@ -44,8 +46,13 @@ class Link(HttpProvider):
         self._signer = signer
         self.format = format
 
-    def ask(self, view: str, document: dict[str, Any]) -> Answer:
+    def ask(
+        self, view: str, document: dict[str, Any], read: Callable[[dict[str, Any]], None]
+    ) -> None:
         """Post a document to one of the other side's views (``im``, ``status``).
+
+        Args:
+            read: Takes the answer; ValueError if that does not say that the other side took it.
 
         Raises:
             RequestError: the document is too long to be sent.
@@ -65,7 +72,17 @@ class Link(HttpProvider):
         answer = self.call("POST", f"/{view}", data=body, headers=headers)
         if isinstance(answer.json, dict) and "error" in answer.json:
             raise self.error(answer)
-        return answer
+        try:
+            read(parse(answer.body))
+        except ValueError:
+            # Whoever stands before the other side may answer 200 to all that comes.
+            raise exc.ServerError(
+                f"the other side answered {answer.status} without saying that it took it",
+                code="not taken",
+                provider=self.name,
+                http_status=answer.status,
+                ambiguous=True,
+            ) from None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         """The other side's own error, else what the HTTP status means."""
@@ -73,6 +90,7 @@ class Link(HttpProvider):
             found = self.format.load_error(parse(answer.body))
         except ValueError:
             found = None
+        found = found or misplaced(answer.status)
         if found is None and answer.status < 300:
             found = exc.ServerError("the other side answered with no known error", ambiguous=True)
         elif found is None:

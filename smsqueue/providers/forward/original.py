@@ -15,16 +15,18 @@ from smsqueue.providers.forward.errors import known
 from smsqueue.providers.forward.fields import mapping, named, scalar, sequence, text
 from smsqueue.providers.forward.options import set_options
 from smsqueue.providers.forward.parts import STATUSES, Event, Passed, fill_status, nearest
+from smsqueue.providers.forward.times import in_utc, read_time
 from smsqueue.retry import error_label
 
 __all__ = ["Original"]
 
 _OPTIONS = ("allow_reply", "status_report", "expires", "senderId", "escalate")
-_TIME = "%Y-%m-%dT%H:%M:%S.%f"  # it cannot read a time without a fraction
 
 
 class Original:
     """Writes and reads the documents of smsframework."""
+
+    knows_repetitions = False
 
     def dump_outgoing(self, passed: Passed) -> dict[str, Any]:
         return {"message": {"?": _outgoing(passed.message, passed.message.provider)}}
@@ -58,9 +60,11 @@ class Original:
 
     def dump_event(self, event: Event) -> dict[str, Any]:
         thing = event.thing
-        aware = isinstance(thing.rtime, datetime)
-        time = (thing.rtime if aware else datetime.now(UTC)).astimezone(UTC).strftime(_TIME)
-        fields = {"msgid": thing.msgid, "rtime": {"?": ["datetime", time]}}
+        known = isinstance(thing.rtime, datetime)
+        # It reads no time without a fraction, and none with a zone.
+        time = in_utc(thing.rtime if known else datetime.now(UTC)).replace(tzinfo=None)
+        written = time.isoformat(timespec="microseconds")
+        fields = {"msgid": thing.msgid, "rtime": {"?": ["datetime", written]}}
         fields |= {"meta": thing.meta or {}, "provider": thing.provider}
         if isinstance(thing, IncomingMessage):
             fields |= {"src": thing.src, "dst": thing.dst, "body": thing.body}
@@ -90,19 +94,24 @@ class Original:
     def dump_heard(self, event: Event) -> dict[str, Any]:
         return self.dump_event(event)  # it wants its own object back
 
+    def load_heard(self, view: str, document: dict[str, Any]) -> None:
+        _object(document.get(view))
+
     def dump_error(self, error: exc.ProviderError) -> dict[str, Any]:
         return {"error": {"?E": [error_label(error), [str(error)[:300]]]}}
 
     def load_error(self, document: dict[str, Any]) -> exc.ProviderError | None:
         error = document.get("error")
         told = error.get("?E") if isinstance(error, dict) else None
-        if not isinstance(told, list) or len(told) != 2:
+        if not isinstance(told, list) or len(told) != 2 or not isinstance(told[1], list):
             return None
         name, args = told
         words = " ".join(str(each) for each in args if isinstance(each, str | int | float))[:300]
         kind = known(name) or exc.ServerError
-        # It does not tell whether the message may be out. What a provider said is a refusal.
+        # It does not tell whether the message may be out. What a provider said is a refusal; but
+        # its plugins make a bare MessageSendError of every HTTP error, a gateway's time-out too.
         said = known(name) is not None and issubclass(kind, exc.MessageSendError)
+        said = said and kind is not exc.MessageSendError
         return kind(words or "the server failed", ambiguous=not said)
 
 
@@ -131,14 +140,13 @@ def _nearest_name(name: str) -> str:
 
 
 def _time(value: Any) -> datetime | None:
-    """A written time, which is UTC without saying so."""
+    """A written time."""
     if value is None:
         return None
     told = value.get("?") if isinstance(value, dict) else None
     if not (isinstance(told, list) and len(told) == 2 and told[0] == "datetime"):
         return None
-    time = datetime.fromisoformat(text(told[1], "a time"))
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    return read_time(told[1], "a time")
 
 
 def _plain(value: Any) -> Any:

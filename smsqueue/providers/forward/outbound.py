@@ -24,14 +24,24 @@ def outbound(thing: Thing, hops: tuple[str, ...]) -> Event:
         told.meta = {} if meta is None else {"meta": meta}
     told.msgid = _single(thing.msgid)
     if isinstance(thing, IncomingMessage):
-        told.body = thing.body if isinstance(thing.body, str) else str(thing.body or "")
+        told.src, told.body = _text(thing.src), _text(thing.body)
         told.dst = None if thing.dst is None else thing.dst[:_LONGEST]
     else:
+        told.accepted, told.delivered = _flag(thing.accepted), _flag(thing.delivered)
+        told.expired, told.error = bool(thing.expired), bool(thing.error)
         told.status_code, told.status = _single(thing.status_code), _single(thing.status)
         # The client's own, of the attempt that it passed to us; ours would tell it nothing.
         reference = told_of(thing.context).get("reference")
         told.reference = reference if isinstance(reference, str) else None
     return Event(told, thing.id, hops)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value or "")
+
+
+def _flag(value: Any) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _single(value: Any) -> Any:

@@ -11,7 +11,9 @@ from typing import Any
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.forward.errors import dump_facts, load_facts
+from smsqueue.providers.forward.failing import speaks_original
 from smsqueue.providers.forward.fields import (
+    flag,
     mapping,
     named,
     number,
@@ -29,6 +31,7 @@ from smsqueue.providers.forward.parts import (
     fill_status,
     nearest,
 )
+from smsqueue.providers.forward.times import in_utc, read_time
 
 __all__ = ["MARK", "Own"]
 
@@ -42,6 +45,8 @@ _OPTIONS = ("allow_reply", "status_report", "expires", "senderId", "escalate", "
 class Own:
     """Writes and reads the documents of version 1."""
 
+    knows_repetitions = True
+
     def dump_outgoing(self, passed: Passed) -> dict[str, Any]:
         message, given = passed.message, vars(passed.message.provider_options)
         options = {name: given[name] for name in _OPTIONS if name in given}
@@ -51,6 +56,7 @@ class Own:
             MARK: VERSION,
             "id": passed.id,
             "attempt": passed.attempt,
+            "repeated": passed.repeated,
             "hops": passed.hops,
             "message": {
                 "dst": message.dst,
@@ -79,6 +85,7 @@ class Own:
             named(document.get("id"), "id"),
             int(attempt or 1),
             texts(document.get("hops"), "hops"),
+            bool(flag(document.get("repeated", False), "repeated")),
         )
 
     def dump_taken(self, message: OutgoingMessage, name: str | None) -> dict[str, Any]:
@@ -88,17 +95,18 @@ class Own:
 
     def load_taken(self, document: dict[str, Any], message: OutgoingMessage) -> None:
         taken = document.get("taken")
-        if not isinstance(taken, dict):
+        if not _is_ours(document) or not isinstance(taken, dict) or "msgid" not in taken:
             raise ValueError("the server does not say that it took the message")
         id = named(taken.get("id"), "id")
-        message.msgid = taken.get("msgid") if id is None else id
+        message.msgid = scalar(taken["msgid"], "msgid") if id is None else id
         told = {name: taken.get(name) for name in ("provider", "msgid", "duplicate")}
         message.meta = mapping(taken.get("meta"), "meta") | {"forwarded": told}
 
     def dump_event(self, event: Event) -> dict[str, Any]:
         thing = event.thing
         fields = {"msgid": thing.msgid, "provider": thing.provider, "meta": thing.meta}
-        fields["rtime"] = thing.rtime.isoformat() if isinstance(thing.rtime, datetime) else None
+        known = isinstance(thing.rtime, datetime)
+        fields["rtime"] = in_utc(thing.rtime).isoformat() if known else None
         if isinstance(thing, IncomingMessage):
             fields |= {"src": thing.src, "dst": thing.dst, "body": thing.body}
         else:
@@ -131,17 +139,24 @@ class Own:
     def dump_heard(self, event: Event) -> dict[str, Any]:
         return {MARK: VERSION, "heard": True}
 
+    def load_heard(self, view: str, document: dict[str, Any]) -> None:
+        if not _is_ours(document) or document.get("heard") is not True:
+            raise ValueError("the client does not say that it heard it")
+
     def dump_error(self, error: exc.ProviderError) -> dict[str, Any]:
         return {MARK: VERSION, "error": dump_facts(error)}
 
     def load_error(self, document: dict[str, Any]) -> exc.ProviderError | None:
         error = document.get("error")
+        if isinstance(error, dict) and "?E" in error:
+            return speaks_original()
         return load_facts(error) if isinstance(error, dict) and MARK in document else None
+
+
+def _is_ours(document: dict[str, Any]) -> bool:
+    return document.get(MARK) == VERSION
 
 
 def _set_time(thing: Thing, given: Any) -> None:
     if given is not None:
-        time = datetime.fromisoformat(text(given, "rtime"))
-        if time.tzinfo is None:
-            raise ValueError("rtime has no time zone")
-        thing.rtime = time
+        thing.rtime = read_time(given, "rtime")

@@ -32,11 +32,15 @@ class Recent(Generic[T]):
             OrderedDict()
         )
 
-    def once(self, key: Hashable | None, work: Callable[[], T]) -> T:
+    def once(self, key: Hashable | None, work: Callable[[], T], *, repeated: bool = False) -> T:
         """Do a piece of work, unless it was done for this key before; None is no key.
 
+        Args:
+            repeated: It was asked for before, so it is not done if the key is not known here.
+
         Raises:
-            ServerError: ambiguous; the same is being done right now.
+            ServerError: ambiguous; the same is being done right now, or was asked of a process
+                that is not this one.
         """
         if key is None:
             return work()
@@ -44,6 +48,8 @@ class Recent(Generic[T]):
             now = time.monotonic()
             self._forget(now)
             _, before = self._known.get(key, (now, None))
+            if before is None and repeated:
+                raise exc.ServerError("not known here", code="not known", ambiguous=True)
             if before is None:
                 self._known[key] = (now, _Running())
         if isinstance(before, _Running):

@@ -74,7 +74,7 @@ class ForwardServerProvider(IProvider):
         gateway.onReceive.connect(self.forward, name=f"forward:{name}")
         gateway.onStatus.connect(self.forward, name=f"forward:{name}")
 
-    def choose_clients(self, obj: Thing) -> Sequence[str]:
+    def choose_clients(self, obj: Thing) -> str | Sequence[str]:
         """Addresses of the clients that are to get an incoming message or a report.
 
         All of them, unless a subclass overrides this.
@@ -87,7 +87,8 @@ class ForwardServerProvider(IProvider):
         Raises:
             ProviderError: not all of them took it; the others are remembered.
         """
-        self._spreader.spread(obj, self.choose_clients(obj))
+        chosen = self.choose_clients(obj)
+        self._spreader.spread(obj, [chosen] if isinstance(chosen, str) else chosen)
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         """Not here: clients send through us.

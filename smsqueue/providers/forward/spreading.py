@@ -14,6 +14,7 @@ from typing import Any
 
 from smsqueue import exc
 from smsqueue.events import current_event
+from smsqueue.messages import IncomingMessage
 from smsqueue.providers.forward.address import label, mark
 from smsqueue.providers.forward.formats import format_named
 from smsqueue.providers.forward.health import Health
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Clients that one event is passed to at the same time.
 _MOST_THREADS = 32
+#: The view that reports go to, and the field that they are in.
+_STATUS = ("status", "status")
 
 
 class Spreader:
@@ -53,21 +56,26 @@ class Spreader:
         self._name = name
         self._hops = hops
         self._signer = signer
-        self._speak = speak
+        # By what an address is known by: however it is written, whatever credentials it holds.
+        self._speak = (
+            speak if isinstance(speak, str) else {mark(url): name for url, name in speak.items()}
+        )
         self._config = config
         self._links: dict[str, tuple[Link, Health]] = {}
 
     def link(self, client: str) -> tuple[Link, Health]:
         """How to call a client, and how it fared; ValueError for what is no address."""
         if client not in self._links:
-            speak = self._speak if isinstance(self._speak, str) else self._speak.get(client)
+            speak = self._speak
             link = Link(
                 self._gateway,
                 self._name,
                 url=client,
                 side="client",
                 signer=self._signer,
-                format=format_named(speak or "smsqueue"),
+                format=format_named(
+                    speak if isinstance(speak, str) else speak.get(mark(client), "smsqueue")
+                ),
                 **self._config,
             )
             # Two threads may do this at once: the first one's is kept.
@@ -112,15 +120,19 @@ class Spreader:
                 health.report(well=well)
             self._remember(recorded, client)
         except Exception as error:  # whatever it is, the other clients get theirs
-            said = error_label(error)
+            said = f"{error_label(error)} {getattr(error, 'code', None) or ''}".rstrip()
             log.warning("%s: %s did not take an event: %s", self._name, label(client), said)
             return f"{label(client)}: {said}"
         return None
 
     def _call(self, link: Link, event: Event, client: str) -> None:
-        view = "status" if hasattr(event.thing, "states") else "im"
+        view, field = ("im", "message") if isinstance(event.thing, IncomingMessage) else _STATUS
         try:
-            link.ask(view, link.format.dump_event(event))
+            link.ask(
+                view,
+                link.format.dump_event(event),
+                lambda told: link.format.load_heard(field, told),
+            )
         except exc.RequestError as error:
             if error.code != LOOP:
                 raise

@@ -49,7 +49,7 @@ class Taker:
             return self._once(passed)
         # What was sent is remembered for a while, by this process only.
         key = None if passed.id is None else (passed.hops[:1], passed.reference)
-        return self._recent.once(key, lambda: self._deliver(passed))
+        return self._recent.once(key, lambda: self._deliver(passed), repeated=passed.repeated)
 
     def _once(self, passed: Passed) -> OutgoingMessage:
         try:
