@@ -109,7 +109,7 @@ class Gateway(Registry, Desk):
         """
         batch = list(messages)
         if self.eager:
-            return [self.deliver(message) for message in batch]
+            return [self.send(message) for message in batch]
         for message in batch:
             self._prepare(message)
         accepted: list[OutgoingMessage] = []

@@ -26,12 +26,18 @@ __all__ = ["DEADLINE", "adapted"]
 DEADLINE = 1200.0
 
 
-def adapted(Provider: type) -> type[IProvider]:
+def adapted(Provider: type, *, plugin: bool = False) -> type[IProvider]:
     """A provider class that our gateway can use: the same, if it is one of ours.
 
     A plugin of smsframework becomes a subclass of itself and of our IProvider.
+
+    Args:
+        plugin: It was written for smsframework, though it derives from our IProvider: of an
+            application's own providers nothing else tells, where ``import smsframework`` means us.
     """
     theirs = _interface(Provider)
+    if theirs is None and plugin and not issubclass(Provider, _Adapted):
+        theirs = IProvider
     return Provider if theirs is None else _adapter(Provider, theirs)
 
 
@@ -121,6 +127,8 @@ def _adapter(Provider: type, theirs: type) -> type[IProvider]:
                 fields[name] = value
             elif isinstance(value, FunctionType) and not name.startswith("_"):
                 fields[name] = guarded(value)
+            elif not name.startswith("_"):  # it may stand for a method of a base class
+                fields.pop(name, None)
     for name in ("send", "make_receiver_blueprint"):
         fields.pop(name, None)
     bases: tuple[type, ...] = (_Adapted, Provider)

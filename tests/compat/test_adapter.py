@@ -11,6 +11,7 @@ import smsframework
 
 import smsqueue
 from smsqueue import Gateway, IProvider, OutgoingMessage
+from smsqueue.compat import adapted
 from tests.compat.plugin import Plugin, add
 from tests.ledger.bench import Bench
 
@@ -127,3 +128,39 @@ def test_a_validity_is_whole_minutes_as_plugins_know_it(eager: Gateway) -> None:
         message = eager.send(OutgoingMessage("1", "x").options(expires=minutes))
         assert message.provider_options.expires == minutes
     assert [repr(each) for each in asked] == ["5", "5", "None"]
+
+
+def test_what_a_subclass_puts_in_the_place_of_a_method_stays(eager: Gateway) -> None:
+    class Other(Plugin):
+        balance = property(lambda self: 7)  # type: ignore[assignment]
+        hear = staticmethod(len)
+
+    provider: Any = eager.add_provider("main", Other)
+    assert (provider.balance, provider.hear("abc")) == (7, 3)
+
+
+@pytest.mark.parametrize("way", ["one", "many"])
+def test_send_says_whose_messages_it_takes(gateway: Gateway, eager: Gateway, way: str) -> None:
+    theirs: Any = smsframework.OutgoingMessage("1555", "hi")
+    for each in (gateway, eager):
+        add(each)
+        with pytest.raises(TypeError, match=r"smsframework.*from smsqueue import OutgoingMessage"):
+            each.send(theirs) if way == "one" else each.send_many([theirs])
+
+
+def test_a_provider_of_an_application_can_be_called_a_plugin(eager: Gateway) -> None:
+    """What it imported as smsframework may have been smsqueue: nothing in it tells."""
+
+    class Own(IProvider):
+        def send(self, message: OutgoingMessage) -> OutgoingMessage:
+            try:
+                raise TimeoutError("the answer did not come")
+            except OSError as error:
+                raise smsqueue.exc.ConnectionError("failed") from error
+
+    for plugin in (False, True):
+        eager.add_provider(f"own{plugin}", adapted(Own, plugin=plugin))
+        with pytest.raises(smsqueue.exc.ConnectionError) as caught:
+            eager.send(OutgoingMessage("1555", "hi", provider=f"own{plugin}"))
+        assert caught.value.ambiguous is plugin
+    assert adapted(adapted(Own, plugin=True), plugin=True) is adapted(Own, plugin=True)
