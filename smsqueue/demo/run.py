@@ -90,7 +90,7 @@ def run(console: Console | None = None, provider: str = "simulator") -> int:
             gateway = running.enter_context(Gateway(stack.settings))
             if ended:  # an exception that a signal raises at a bad moment gets lost
                 raise KeyboardInterrupt
-            return _show(console, *_send_and_wait(console, gateway), stack, gateway)
+            return _show(console, *_send_and_wait(console, gateway), stack, gateway, provider)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has ended")
         return 130
@@ -135,7 +135,12 @@ def _settled(rows: list[_Row]) -> bool:
 
 
 def _show(
-    console: Console, rows: list[_Row], seconds: float, stack: Stack, gateway: Gateway
+    console: Console,
+    rows: list[_Row],
+    seconds: float,
+    stack: Stack,
+    gateway: Gateway,
+    provider: str,
 ) -> int:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("number", "behaviour", "expected", "actual", "attempts", "time"):
@@ -160,7 +165,10 @@ def _show(
     accepted = requests.get(f"{stack.simulator_url}/accepted", timeout=5).json()
     twice = _twice(accepted)
     replied, asked = _replies(rows, gateway)
-    good = good and not twice and replied == asked
+    spoken = {each["dialect"] for each in accepted}
+    good = good and not twice and replied == asked and spoken == {provider}
+    if provider != "simulator":
+        console.print(f"spoken with the simulator: {', '.join(sorted(spoken))}'s dialect")
     console.print(f"accepted by the simulator more than once: {twice}")
     console.print(f"replies received: {asked}, auto-replies sent: {replied}")
     sent = PER_NUMBER * len(rows)

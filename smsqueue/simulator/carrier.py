@@ -61,7 +61,8 @@ class Carrier:
         self._accepted: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
 
     def accepted(self) -> list[dict[str, Any]]:
-        """All that was accepted, oldest first: reference, account, masked number, time, id."""
+        """All that was accepted, oldest first: reference, account, masked number, time, id, and
+        in which dialect it came."""
         with self._lock:
             return list(self._accepted)
 
@@ -117,6 +118,7 @@ class Carrier:
             "reference": message.get("reference"),
             "account": account,
             "to": mask(message["to"]),
+            "dialect": message.get("dialect", "simulator"),
             "at": time.time(),
         }
         with self._lock:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "import sys; from smsqueue.demo import run; sys.exit(run())"]
+COMMAND = [sys.executable, "-c", "from smsqueue.cli import main; main()", "demo"]
 
 
 def running(folder: Path) -> dict[int, str]:
@@ -57,12 +57,19 @@ def demo(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.
     process.communicate()
 
 
-@pytest.mark.parametrize("demo", [(), ("--provider", "twilio")], indirect=True)
-def test_all_end_as_their_numbers_say(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("demo", "spoken"),
+    [((), []), (("--provider", "twilio"), ["twilio"])],
+    indirect=["demo"],
+)
+def test_all_end_as_their_numbers_say(
+    demo: subprocess.Popen[str], tmp_path: Path, spoken: list[str]
+) -> None:
     printed, _ = demo.communicate(timeout=150)
     assert demo.returncode == 0, printed
     assert "all as expected" in printed
     assert "accepted by the simulator more than once: 0" in printed
+    assert re.findall(r"spoken with the simulator: (\w+)'s dialect", printed) == spoken
     replies = re.search(r"replies received: (\d+), auto-replies sent: (\d+)", printed)
     assert replies is not None
     assert replies[1] == replies[2] != "0"
