@@ -100,6 +100,27 @@ def test_a_plugin_that_sends_through_the_gateway(eager: Gateway) -> None:
     assert (sent[0].provider_options.senderId, sent[0].provider_params) == ("Shop", {"flash": 1})
 
 
+def test_what_became_of_it_is_noted_on_the_plugins_message(eager: Gateway, bench: Bench) -> None:
+    for gateway in (eager, bench.gateway):
+        plugin = add(gateway)
+        gateway.add_provider("null", NullProvider)
+        routed: list[Any] = []
+
+        def router(message: Any, *values: Any, routed: list[Any] = routed) -> str:
+            routed.append(values)
+            return "null"
+
+        gateway.router = router
+        theirs = smsframework.OutgoingMessage("1555", "x").route("otp", 2)
+        assert plugin.gateway.send(theirs) is theirs
+        if gateway.eager:
+            assert (theirs.provider, theirs.msgid) == ("null", "1")
+        else:
+            bench.deliver(theirs.id)
+            assert bench.record(theirs.id).provider == "null"
+        assert routed == [("otp", 2)]
+
+
 def test_smsframeworks_own_loopback_works_as_it_did(eager: Gateway) -> None:
     phone: Any = eager.add_provider("lo", LoopbackProvider)
     heard: list[Any] = []

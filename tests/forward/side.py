@@ -118,6 +118,17 @@ def lose_answers(times: int) -> Front:
     return front
 
 
+def answering(status: int, body: bytes, **headers: str) -> Front:
+    """Somebody answers who has not read the request."""
+
+    def front(environ: Any, start: Any, app: Any) -> Any:
+        told = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        start(f"{status} Whatever", [("Content-Length", str(len(body))), *told])
+        return [body]
+
+    return front
+
+
 def bind(
     client: Side,
     server: Side,

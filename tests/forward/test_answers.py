@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, MessageDelivered, OutgoingMessage, exc
-from tests.forward.side import Front, Side, bind
+from tests.forward.side import Side, answering, bind
 from tests.forward.speaking import come_in, state
 
 LONG = "1" + "0" * 4000
@@ -30,15 +30,6 @@ RUBBISH = [
     b'{"error": 7}',
     b'{"error": {"?E": 7}}',
 ]
-
-
-def answering(status: int, body: bytes, **headers: str) -> Front:
-    def front(environ: Any, start: Any, app: Any) -> Any:
-        told = [(name.replace("_", "-"), value) for name, value in headers.items()]
-        start(f"{status} Whatever", [("Content-Length", str(len(body))), *told])
-        return [body]
-
-    return front
 
 
 def bound(client: Side, server: Side, speak: str = "smsqueue") -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import MessageDelivered, OutgoingMessage, exc
+from smsqueue.providers.forward.recent import Recent
 from tests.forward.side import Side, bind
 from tests.forward.speaking import state
 
@@ -88,6 +89,39 @@ def test_a_refused_attempt_may_be_made_again_at_an_eager_server(
     client.deliver()
     assert state(client, id) == "sent"
     assert len(carrier.calls) == 2
+
+
+def test_what_an_eager_server_could_not_tell_it_cannot_tell_later(
+    eager_client: Side, eager_server: Side
+) -> None:
+    """The same attempt again is no reason to call the provider again."""
+    _, carrier = bind(eager_client, eager_server)
+    carrier.then(exc.ServerError("who knows", ambiguous=True))
+    with pytest.raises(exc.ServerError):
+        eager_client.gateway.send(OutgoingMessage("1555", "hi"))
+    assert eager_server.repeat().json()["error"]["ambiguous"]
+    assert len(carrier.calls) == 1
+
+
+def test_an_eager_server_remembers_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("smsqueue.providers.forward.recent.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("smsqueue.providers.forward.recent._MOST", 3)
+    recent: Recent[int] = Recent()
+    done: list[str] = []
+
+    def ask(key: str) -> int:
+        return recent.once(key, lambda: done.append(key) or len(done))
+
+    for seconds, key, known in (
+        *((0, "a", False), (1000, "b", False), (3599, "a", True)),
+        *((3601, "a", False), (3602, "b", True)),
+        # Of too many the oldest goes first.
+        *((3603, "c", False), (3604, "d", False), (3605, "e", False), (3606, "b", False)),
+    ):
+        now[0], before = float(seconds), len(done)
+        ask(key)
+        assert (len(done) == before) is known, (seconds, key)
 
 
 def test_an_answer_that_does_not_say_so_leaves_it_open(

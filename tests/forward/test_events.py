@@ -19,8 +19,9 @@ from smsqueue import (
 )
 from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
 from smsqueue.providers.forward.health import Health
-from tests.forward.side import SECRET, Side, bind, carrier_of
+from tests.forward.side import SECRET, Side, answering, bind, carrier_of
 from tests.forward.speaking import come_in
+from tests.workers.conftest import until
 
 
 def hanging(release: threading.Event) -> Callable[..., Any]:
@@ -110,12 +111,8 @@ def test_a_client_that_hangs_does_not_delay_the_others(make_side: Callable[..., 
     work = threading.Thread(target=server.deliver)
     work.start()
     try:
-        for _ in range(3000):
-            if two.requests or not work.is_alive():
-                break
-            release.wait(0.02)
+        until(lambda: bodies(two) == ["YES"])
         assert work.is_alive()
-        assert bodies(two) == ["YES"]
     finally:
         release.set()
         work.join()
@@ -134,6 +131,34 @@ def test_a_client_that_failed_is_left_alone_for_a_while(
         server.deliver()
     assert len(one.requests) == 1
     assert sorted(bodies(two)) == ["text 0", "text 1", "text 2"]
+
+
+def test_a_client_that_refuses_an_event_is_well(make_side: Callable[..., Side]) -> None:
+    """It is there, and gets the next one at once."""
+    server, one, _ = bind_two(make_side)
+    one.front = answering(400, b"")
+    come_in(server, "first", 1)
+    server.deliver()
+    one.front = None
+    come_in(server, "second", 2)
+    server.deliver()
+    assert sorted(bodies(one)) == ["first", "second"]
+
+
+def test_a_client_whose_password_changes_gets_nothing_twice(
+    make_side: Callable[..., Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
+    server, one, two = bind_two(make_side)
+    one.front = broken
+    come_in(server)
+    server.deliver()
+    forward: Any = server.gateway.get_provider("forward")
+    forward.clients = [one.url("remote", "u:new"), two.url("remote", "u:new")]
+    one.front = None
+    server.deliver()
+    assert len(two.requests) == 1
+    assert (bodies(one), bodies(two)) == (["YES"], ["YES"])
 
 
 def test_after_a_failure_one_call_tries_until_it_went_well(

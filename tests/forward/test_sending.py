@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -165,6 +166,43 @@ def test_a_server_without_redis_has_surely_not_taken_the_message(
     client.deliver()
     server.deliver()
     assert len(carrier.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "ambiguous"),
+    [(exc.QueueUnavailable("gone meanwhile"), True), (exc.LedgerError("out of memory"), False)],
+)
+def test_a_server_whose_redis_goes_meanwhile_says_what_it_knows(
+    client: Side,
+    server: Side,
+    monkeypatch: pytest.MonkeyPatch,
+    error: exc.QueueUnavailable,
+    ambiguous: bool,
+) -> None:
+    bind(client, server)
+    client.send()
+    client.deliver()
+
+    def away(message: OutgoingMessage) -> OutgoingMessage:
+        raise error
+
+    monkeypatch.setattr(server.gateway, "send", away)
+    answer = server.repeat().json()["error"]
+    assert (answer["class"], answer["ambiguous"], answer["retry_after"]) == (
+        *("ServerError", ambiguous),
+        10.0,
+    )
+
+
+def test_a_repetition_is_called_one(client: Side, server: Side) -> None:
+    """So that a server without a ledger does not send it again."""
+    bind(client, server)
+    server.front = lose_answers(1)
+    client.send()
+    client.deliver()
+    told = [json.loads(body) for _, _, body in server.requests]
+    assert [(each["attempt"], each["repeated"]) for each in told] == [(1, False), (1, True)]
+    assert told[0]["id"] == told[1]["id"]
 
 
 def test_a_server_that_is_not_there(client: Side) -> None:

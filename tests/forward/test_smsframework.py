@@ -20,7 +20,7 @@ from smsqueue import (
     exc,
 )
 from smsqueue.providers.forward import ForwardClientProvider
-from tests.forward.side import SECRET, Side, bind
+from tests.forward.side import SECRET, Side, answering, bind
 
 USERS = {"u": "p"}
 
@@ -52,16 +52,6 @@ def post(side: Side, path: str, document: str, *, auth: bool = True) -> requests
     credentials = ("u", "p") if auth else None
     headers = {"Content-Type": "application/json"}
     return requests.post(url, data=document, headers=headers, auth=credentials, timeout=60)
-
-
-def answering(status: int, document: str) -> Any:
-    def front(environ: Any, start: Any, app: Any) -> Any:
-        body = document.encode()
-        length = ("Content-Length", str(len(body)))
-        start(f"{status} Whatever", [("Content-Type", "application/json"), length])
-        return [body]
-
-    return front
 
 
 def bound(client: Side, server: Side) -> tuple[Any, Any]:
@@ -112,7 +102,7 @@ def test_its_client_is_told_the_id_that_reports_will_have(client: Side, server: 
 
 def test_our_client_sends_through_its_server(eager_client: Side, eager_server: Side) -> None:
     bound(eager_client, eager_server)
-    eager_server.front = answering(200, TAKEN)
+    eager_server.front = answering(200, TAKEN.encode())
     message = OutgoingMessage("+1234", "hi", src="abc").params(x=1).route("a", 2)
     sent = eager_client.gateway.send(message.options(status_report=True, expires=5))
     assert (sent.msgid, sent.provider) == ("c1", "remote")
@@ -147,7 +137,7 @@ def test_its_servers_errors_by_class(
     ambiguous: bool,
 ) -> None:
     bound(eager_client, eager_server)
-    eager_server.front = answering(500, ERROR % name)
+    eager_server.front = answering(500, (ERROR % name).encode())
     with pytest.raises(kind, match="no money") as caught:
         eager_client.gateway.send(OutgoingMessage("1234", "hi"))
     assert (type(caught.value), caught.value.ambiguous) == (kind, ambiguous)

@@ -39,6 +39,8 @@ __all__ = ["MARK", "Own"]
 MARK = "smsqueue"
 VERSION = 1
 
+#: What a message is known by at the server, or at its provider.
+_IDS = {"id", "msgid"}
 _OPTIONS = ("allow_reply", "status_report", "expires", "senderId", "escalate", "on_unknown")
 
 
@@ -95,10 +97,10 @@ class Own:
 
     def load_taken(self, document: dict[str, Any], message: OutgoingMessage) -> None:
         taken = document.get("taken")
-        if not _is_ours(document) or not isinstance(taken, dict) or "msgid" not in taken:
+        if not _is_ours(document) or not isinstance(taken, dict) or not taken.keys() & _IDS:
             raise ValueError("the server does not say that it took the message")
         id = named(taken.get("id"), "id")
-        message.msgid = scalar(taken["msgid"], "msgid") if id is None else id
+        message.msgid = scalar(taken.get("msgid"), "msgid") if id is None else id
         told = {name: taken.get(name) for name in ("provider", "msgid", "duplicate")}
         message.meta = mapping(taken.get("meta"), "meta") | {"forwarded": told}
 
