@@ -26,7 +26,7 @@ RUBBISH = [
     b'{"smsqueue": 1, "taken": {"msgid": {"a": 1}}, "heard": 1}',
     b'{"smsqueue": 2, "taken": {"id": "5", "msgid": null}, "heard": true}',
     b'{"taken": {"id": "5", "msgid": null}, "heard": true}',
-    b'{"message": {"src": "555"}}',
+    b'{"messages": {"src": "555"}}',
     b'{"error": 7}',
     b'{"error": {"?E": 7}}',
 ]
@@ -120,14 +120,21 @@ def test_a_server_that_runs_smsframework_is_named(client: Side, server: Side) ->
 
 
 def test_a_client_that_runs_smsframework_is_named(
-    eager_client: Side, eager_server: Side, caplog: pytest.LogCaptureFixture
+    eager_client: Side,
+    eager_server: Side,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
     carrier = bound(eager_client, eager_server)
     told = {"error": {"?E": ["AttributeError", ["'dict' object has no attribute 'msgid'"]]}}
-    eager_client.front = answering(500, json.dumps(told).encode())
-    with pytest.raises(exc.ProviderError, match="speaks smsframework"):
-        carrier._receive_status(MessageDelivered("c-1"))
-    assert "speaks smsframework" in caplog.text
+    # Its handlers cannot do anything with it, or do not even notice.
+    for status, answer in ((500, told), (200, {"status": {"msgid": "c-1"}})):
+        eager_client.front = answering(status, json.dumps(answer).encode())
+        with pytest.raises(exc.ProviderError, match="speaks smsframework"):
+            carrier._receive_status(MessageDelivered("c-1"))
+        assert "speaks smsframework" in caplog.text
+        caplog.clear()
 
 
 @pytest.mark.parametrize(

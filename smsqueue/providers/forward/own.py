@@ -142,6 +142,8 @@ class Own:
         return {MARK: VERSION, "heard": True}
 
     def load_heard(self, view: str, document: dict[str, Any]) -> None:
+        if MARK not in document and view in document:
+            raise speaks_original()  # it gives back what it took for an object
         if not _is_ours(document) or document.get("heard") is not True:
             raise ValueError("the client does not say that it heard it")
 
