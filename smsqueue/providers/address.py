@@ -48,7 +48,8 @@ def read(variable: str, address: str) -> tuple[type[Any], dict[str, Any]]:
             raise SettingsError(f"{variable}: {kind.__name__} takes no user and password")
         config |= {argument: text} if text else {}
     if host:
-        config["url"] = f"{getattr(kind, 'url_scheme', 'https')}://{host}{path}"
+        argument = getattr(kind, "url_name", "url")
+        config[argument] = f"{getattr(kind, 'url_scheme', 'https')}://{host}{path}"
     takes = _parameters(kind)
     for pair in filter(None, query.split("&")):
         field, _, text = pair.partition("=")

@@ -99,13 +99,15 @@ def test_an_address_where_nobody_is_fails_no_message(
 
 def test_the_errors_say_what_to_do(eager_client: Side, eager_server: Side) -> None:
     bound(eager_client, eager_server)
-    expected = {404: "prefix, then the name of its provider", 403: "secret.*clocks"}
-    for status, words in expected.items():
+    for status, code, words in (
+        (404, "no forward provider", "prefix, then the name of its provider"),
+        (403, "not let in", "secret.*clocks"),
+    ):
         eager_server.front = answering(status, b"")
         error = refusal(eager_client)
         with pytest.raises(type(error), match=words):
             raise error
-        assert (error.http_status, error.ambiguous) == (status, False)
+        assert (error.http_status, error.code, error.ambiguous) == (status, code, False)
 
 
 def test_a_server_that_runs_smsframework_is_named(client: Side, server: Side) -> None:

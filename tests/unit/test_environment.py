@@ -16,6 +16,7 @@ from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers import LogProvider, NullProvider
 from smsqueue.providers.authentic import hmac_base64
+from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
 from smsqueue.settings import SettingsError
 from smsqueue.testing.stub import Answer, Stub
 
@@ -54,6 +55,23 @@ def test_several_secrets_and_a_switch() -> None:
         gateway.get_provider("main").url = stub.url  # type: ignore[attr-defined]
         gateway.send(OutgoingMessage("+15551234567", "hello", "15550009999"))
     assert stub.seen[0].headers["Authorization"] == "Basic TUExOm5ldw=="  # MA1:new
+
+
+def test_a_forward_client_and_a_forward_server() -> None:
+    gateway = made(
+        SMSQUEUE_PROVIDER_FAR="forward-client://sms.example.com/prefix/forward?secret=new,old"
+        "&dedup_window=60&window=9.5&max_hops=2",
+        SMSQUEUE_PROVIDER_NEAR="forward-server://default?secret=x"
+        "&clients=https://a.example.com/p/far,https://b.example.com/p/far",
+        SMSQUEUE_DEFAULT_PROVIDER="far",
+    )
+    far, near = gateway.get_provider("far"), gateway.get_provider("near")
+    assert isinstance(far, ForwardClientProvider)
+    assert isinstance(near, ForwardServerProvider)
+    assert (far.url, far.dedup_window) == ("https://sms.example.com/prefix/forward", 60.0)
+    assert near.clients == ["https://a.example.com/p/far", "https://b.example.com/p/far"]
+    for name in ("far", "near"):
+        assert gateway.receiver_blueprint_for(name)
 
 
 def test_several_need_a_default() -> None:

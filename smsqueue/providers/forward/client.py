@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.forward.formats import format_named
@@ -42,6 +42,9 @@ class ForwardClientProvider(Link):
     Raises:
         SettingsError: an option cannot be used.
     """
+
+    #: The argument that an address from the environment is.
+    url_name: ClassVar[str] = "server_url"
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ def misplaced(status: int) -> exc.ProviderError | None:
         return exc.AuthError(
             f"the other side refuses us ({status}): secret, or user and password, must be the "
             "same on both sides, and both clocks right",
+            code="not let in",
         )
     if status in (404, 405, 410) or 300 <= status < 400:
         return exc.ConnectionError(
