@@ -59,10 +59,10 @@ def test_everything_of_an_outgoing_message_comes_back() -> None:
     assert loaded.id == "i" * 20
     for name in ("dst", "body", "src", "provider", "routing_values", "provider_params"):
         assert getattr(loaded, name) == getattr(message, name)
-    for name in ("status_report", "senderId", "allow_reply", "escalate", "context"):
+    for name in ("status_report", "senderId", "allow_reply", "escalate", "context", "on_unknown"):
         assert getattr(loaded.provider_options, name) == getattr(message.provider_options, name)
     # Those are fields of the record.
-    for name in ("idempotency_key", "expires", "on_unknown", "send_at"):
+    for name in ("idempotency_key", "expires", "send_at"):
         assert name not in vars(loaded.provider_options)
 
 
