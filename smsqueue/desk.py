@@ -84,7 +84,7 @@ class Desk:
         """Send a failed, expired, undelivered or unknown message again; False for others.
 
         Args:
-            expires: New validity in minutes from now.
+            expires: Validity in minutes from now; if not given, as long as it was, from now.
             bulk: It is one of many: single messages overtake it, as they do in ``send_many``.
             states: Only if it is in one of these: it may have changed since it was looked at.
         """

@@ -8,7 +8,9 @@ from typing import Any
 from smsqueue.compat import adapted
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
+from smsqueue.providers.capabilities import Can
 from smsqueue.router import Router, default_router, resolve
+from smsqueue.settings import Settings
 
 __all__ = ["Registry"]
 
@@ -20,6 +22,8 @@ class Registry:
     #: default provider), a name, or a list of names in order of preference. Replace it with a
     #: function of your own; it is called for messages with routing values only.
     router: Router = staticmethod(default_router)
+
+    settings: Settings
 
     def __init__(self) -> None:
         self._providers: dict[str, IProvider] = {}
@@ -68,6 +72,14 @@ class Registry:
     def providers(self) -> dict[str, IProvider]:
         """All providers by name, in the order of their registration."""
         return dict(self._providers)
+
+    def unreported(self) -> list[str]:
+        """Names of the providers that are told with each message where its report is to go, while
+        SMSQUEUE_PUBLIC_URL or SMSQUEUE_RECEIVER_PREFIX is missing: they are asked for none."""
+        if self.settings.public_url and self.settings.receiver_prefix:
+            return []
+        found = self._providers.items()
+        return [name for name, each in found if Can.CALLBACK in getattr(each, "capabilities", ())]
 
     def route(self, message: OutgoingMessage) -> list[str]:
         """Names of the providers for a message; see :func:`smsqueue.router.resolve`."""

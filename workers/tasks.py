@@ -65,7 +65,9 @@ def _shown(outcome: Outcome) -> str:
     """How a message's state shows as the state of its task."""
     if outcome.state in WAITING or outcome.state == State.UNKNOWN:
         label = outcome.error or outcome.state
-        raise Retry(exc=Waiting(label), when=_whole(outcome.wait)) from None
+        # Nothing is sent when the wait of an unknown message is over.
+        wait = None if outcome.state == State.UNKNOWN else outcome.wait
+        raise Retry(exc=Waiting(label), when=_whole(wait)) from None
     if outcome.state in ENDED_WELL or (outcome.state == State.EXPIRED and outcome.reported):
         return outcome.state
     if outcome.state in (State.FAILED, State.EXPIRED, State.CANCELLED):

@@ -162,6 +162,12 @@ def _load(settings: Settings) -> Gateway:
         getattr(gateway.router, "__qualname__", type(gateway.router).__name__),
         "; ".join(f"{name}: {', '.join(names) or 'none'}" for name, names in handlers.items()),
     )
+    if gateway.unreported():
+        log.warning(
+            "no delivery reports are asked of %s with a message: set SMSQUEUE_PUBLIC_URL and "
+            "SMSQUEUE_RECEIVER_PREFIX here too, they are the address for reports",
+            ", ".join(gateway.unreported()),
+        )
     try:
         for warning in gateway.check():
             log.warning("%s", warning)

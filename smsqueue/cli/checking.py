@@ -36,7 +36,7 @@ def check(probe: bool, reveal: bool, as_json: bool) -> None:
             points += [Point("problem", "gateway", str(error)), *of_redis(desk)]
         else:
             settings = gateway.settings
-            webhooks, trouble = found_webhooks(gateway)
+            webhooks, troubles = found_webhooks(gateway)
             told["gateway"] = _about(gateway, desk.settings.gateway)
             told["webhooks"] = [
                 {
@@ -47,7 +47,9 @@ def check(probe: bool, reveal: bool, as_json: bool) -> None:
                 for webhook in webhooks
             ]
             points += [*of_gateway(gateway, desk), *of_redis(desk)]
-            points += [trouble] if trouble else of_receivers(gateway, webhooks, reveal=reveal)
+            points += troubles
+            if webhooks or not troubles:
+                points += of_receivers(gateway, webhooks, reveal=reveal)
             points += [probed(settings)] if probe else []
     levels = Counter(point.level for point in points)
     if as_json:

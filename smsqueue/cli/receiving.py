@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from smsqueue.cli.points import Point
 from smsqueue.cli.webhooks import Webhook, webhooks
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
-from smsqueue.settings import Settings
+from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["address", "found_webhooks", "of_receivers", "probed"]
 
@@ -16,19 +17,28 @@ __all__ = ["address", "found_webhooks", "of_receivers", "probed"]
 _TIMEOUT = 5.0
 
 
-def found_webhooks(gateway: Gateway) -> tuple[list[Webhook], Point | None]:
-    """The webhooks, and what kept them from being found."""
-    try:
-        found = webhooks(gateway)
-    except ModuleNotFoundError as error:
-        if error.name not in ("flask", "werkzeug"):
-            raise
-        do = "pip install 'smsqueue-gateway[receivers]' where webhooks are taken"
-        return [], Point("note", "receivers", "the receivers extra is not installed", do)
-    except Exception as error:  # the application's own providers: their text may hold anything
-        what = f"a provider cannot make its webhooks ({type(error).__name__})"
-        return [], Point("problem", "receivers", what, "correct its make_receiver_blueprint()")
-    return found, None
+def found_webhooks(gateway: Gateway) -> tuple[list[Webhook], list[Point]]:
+    """The webhooks, and what kept some from being found."""
+    found: list[Webhook] = []
+    troubles: list[Point] = []
+    for name in gateway.providers:
+        try:
+            found += webhooks(gateway, name)
+        except ModuleNotFoundError as error:
+            if error.name in ("flask", "werkzeug"):
+                do = "pip install 'smsqueue-gateway[receivers]' where webhooks are taken"
+                return [], [Point("note", "receivers", "the receivers extra is not installed", do)]
+            what = f"{name} cannot receive, as there is no module {error.name!r}"
+            troubles.append(Point("problem", "receivers", what, "install it"))
+        except SettingsError as error:
+            what, _, do = str(error).partition(": ")
+            troubles.append(Point("problem", "receivers", what, do))
+        except Exception as error:  # the application's own providers: their text may hold anything
+            what = f"{name} cannot make its webhooks ({type(error).__name__})"
+            troubles.append(
+                Point("problem", "receivers", what, "correct its make_receiver_blueprint()")
+            )
+    return found, troubles
 
 
 def of_receivers(gateway: Gateway, found: list[Webhook], *, reveal: bool) -> Iterator[Point]:
@@ -48,8 +58,18 @@ def of_receivers(gateway: Gateway, found: list[Webhook], *, reveal: bool) -> Ite
         do = "the first is the one to enter at the providers"
         yield Point("note", "receivers", f"{len(prefixes)} prefixes are served", do)
     if not settings.public_url:
-        do = "set it to where the internet reaches the receivers, as https://sms.example.org"
+        do = (
+            "set it to where the internet reaches the receivers, as https://sms.example.org; "
+            "behind a proxy webhooks whose address is signed are refused without it"
+        )
         yield Point("warning", "receivers", "SMSQUEUE_PUBLIC_URL is not set", do)
+    elif any(urlsplit(settings.public_url).path.strip("/") == p.strip("/") for p in prefixes):
+        do = "leave the prefix out, it is put behind it"
+        yield Point("warning", "receivers", "SMSQUEUE_PUBLIC_URL ends with the prefix", do)
+    if gateway.unreported():
+        what = f"no delivery reports are asked of {clean(', '.join(gateway.unreported()))}"
+        do = "set SMSQUEUE_PUBLIC_URL and SMSQUEUE_RECEIVER_PREFIX for the workers, too"
+        yield Point("warning", "receivers", what, do)
     for webhook in found:
         where = address(settings, webhook, reveal=reveal)
         yield Point(

@@ -68,7 +68,7 @@ def cancel(ids: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool, **give
     type=float,
     callback=_minutes,
     metavar="MINUTES",
-    help="New validity from now.",
+    help="Validity from now; if not given, as long as it was.",
 )
 def requeue(
     ids: tuple[str, ...],

@@ -30,18 +30,21 @@ def receives(provider: IProvider) -> bool | None:
     return True
 
 
-def webhooks(gateway: Gateway) -> list[Webhook]:
-    """All webhooks, in the order of the providers.
+def webhooks(gateway: Gateway, name: str) -> list[Webhook]:
+    """A provider's webhooks; none if it cannot receive.
 
     Raises:
-        ModuleNotFoundError: Flask is not installed.
+        ModuleNotFoundError: Flask is not installed, or something that the provider needs.
     """
     from flask import Flask  # only the receivers need it
 
-    app = gateway.receiver_blueprints_register(Flask(__name__, static_folder=None))
+    app = Flask(__name__, static_folder=None)
+    try:
+        app.register_blueprint(gateway.receiver_blueprint_for(name), url_prefix=f"/{name}")
+    except NotImplementedError:
+        return []
     found = []
     for rule in app.url_map.iter_rules():
-        provider, path = rule.rule.split("/", 2)[1], rule.rule
         methods = sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
-        found.append(Webhook(provider, path, tuple(methods)))
+        found.append(Webhook(name, rule.rule, tuple(methods)))
     return found

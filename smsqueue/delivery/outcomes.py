@@ -134,6 +134,7 @@ def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any
     outcome: dict[str, Any] = {
         "verdict": decision.verdict,
         "error": label,
+        "why": "its provider may have it" if decision.verdict == "unknown" else None,
         "code": None if code is None else str(code)[:64],
         "delay": int(decision.delay * 1000),
         "counted": decision.counted or None,

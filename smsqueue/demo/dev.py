@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from smsqueue.demo.alone import forget_settings
 from smsqueue.stack import Stack
 
 __all__ = ["DEMO_GATEWAY", "run_dev"]
@@ -31,6 +32,8 @@ def run_dev(console: Console | None = None) -> int:
     before = {s: signal.signal(s, lambda *_: ended.set()) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         gateway = os.environ.get("SMSQUEUE_GATEWAY") or DEMO_GATEWAY
+        if gateway == DEMO_GATEWAY:
+            forget_settings()
         with Stack(
             gateway, flower=True, told=lambda what: console.print(f"starting {what} ...")
         ) as stack:

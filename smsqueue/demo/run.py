@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from smsqueue import Gateway, OutgoingMessage
+from smsqueue.demo.alone import forget_settings
 from smsqueue.demo.app import AUTO_REPLY
 from smsqueue.ledger import Record
 from smsqueue.simulator.numbers import NUMBERS, Number
@@ -69,7 +71,7 @@ def run(console: Console | None = None, provider: str = "simulator") -> int:
         StackError: a process could not be started.
     """
     console = console or Console()
-
+    forget_settings()
     ended: list[int] = []
 
     def interrupt(signum: int, frame: Any) -> None:
@@ -177,12 +179,16 @@ def _show(
         + ("[green]all as expected[/]" if good else "[red]not as expected[/]")
     )
     console.print(
-        "\nTo look further: make dev runs the same until Ctrl-C, with Flower, and prints\n"
+        f"\nTo look further: {_dev()} runs the same until Ctrl-C, with Flower, and prints\n"
         "how another terminal can use it: smsqueue send NUMBER TEXT --report,\n"
         "smsqueue show ID, smsqueue find NUMBER, smsqueue list --state unknown",
         highlight=False,
     )
     return 0 if good else 1
+
+
+def _dev() -> str:
+    return "make dev" if Path("Makefile").exists() else "smsqueue dev"
 
 
 def _twice(accepted: list[dict[str, Any]]) -> int:

@@ -1,9 +1,10 @@
--- Sends again what an operator wants sent again: a new generation.
--- ARGV: id, validity (ms, or ''), bulk (1 or ''), states in which it may be (none: all of these)...
+-- Sends again what an operator wants sent again: a new generation. It is valid for as long as the
+-- last one was, from now: what had an end shall not go out without one.
+-- ARGV: id, validity (ms, or '': as before), bulk (1 or ''), states in which it may be (none: all of these)...
 -- Returns: state before it, or 'gone'; publish (1 or 0)
 local id = ARGV[1]
 local hash = key('msg', id)
-local m = read(hash, 'state', 'attempt')
+local m = read(hash, 'state', 'attempt', 'expires', 'since')
 local again = { failed = true, expired = true, undelivered = true, unknown = true }
 if #ARGV > 3 then
   again = {}
@@ -11,7 +12,8 @@ if #ARGV > 3 then
 end
 if not m.state then return { 'gone', 0 } end
 if not again[m.state] then return { m.state, 0 } end
-local expires = ARGV[2] ~= '' and NOW + tonumber(ARGV[2]) or nil
+local validity = tonumber(ARGV[2]) or m.expires and m.expires - (m.since or accepted_at(id))
+local expires = validity and NOW + validity
 local publish = queue_up(id, m.state, expires, ARGV[3] ~= '' and BULK_WATERMARK or WATERMARK)
 -- Reports of the attempts until now no longer count against it.
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)

@@ -162,8 +162,33 @@ def test_a_provider_whose_webhooks_fail(run, app) -> None:
         "gateway.add_provider('own', LogProvider)\n"
     )
     result = run("check", code=1, SMSQUEUE_GATEWAY=app(text))
-    assert "cannot make its webhooks (ValueError)" in result.stdout
+    assert "own cannot make its webhooks (ValueError)" in result.stdout
     assert "hush" not in result.output
+
+
+def test_a_provider_whose_webhooks_lack_something_does_not_hide_the_others(run, app) -> None:
+    text = MODULE + (
+        "\n\ndef fail(self):\n    import nowhere_to_be_found\n\n\n"
+        "LogProvider = type('Own', (LogProvider,), {'make_receiver_blueprint': fail})\n"
+        "gateway.add_provider('own', LogProvider)\n"
+    )
+    accounts = {
+        "SMSQUEUE_PROVIDER_INFO": "infobip://key@default?url=https://x.api.infobip.com",
+        "SMSQUEUE_PROVIDER_TW": "twilio://AC0:token@default?from=+15550001",
+        "SMSQUEUE_DEFAULT_PROVIDER": "tw",
+    }
+    where = {"SMSQUEUE_PUBLIC_URL": "https://sms.example.org", "SMSQUEUE_RECEIVER_PREFIX": "p"}
+    told = run("check", code=1, SMSQUEUE_GATEWAY=app(text), **accounts, **where).stdout
+    assert "own cannot receive, as there is no module 'nowhere_to_be_found'" in told
+    assert "'info' (InfobipProvider) has no secret" in told
+    assert "https://sms.example.org/***/tw/status" in told
+    assert "no delivery reports are asked" not in told
+    assert "ends with the prefix" not in told
+    where["SMSQUEUE_PUBLIC_URL"] += "/p/"
+    told = run("check", code=1, SMSQUEUE_GATEWAY=app(text), **accounts, **where).stdout
+    assert "SMSQUEUE_PUBLIC_URL ends with the prefix: leave the prefix out" in told
+    told = run("check", code=1, SMSQUEUE_GATEWAY=app(text), **accounts).stdout
+    assert "no delivery reports are asked of info, tw: set SMSQUEUE_PUBLIC_URL" in told
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any
 
@@ -190,6 +191,24 @@ def test_requeue_sends_again(bench: Bench, before: str) -> None:
     assert int(bench.field(id, "expires") or 0) == pytest.approx(bench.now() + 300_000, abs=5000)
     assert bench.deliver(id).state == "sent"
     assert provider.calls[-1] == f"{id}.{len(provider.calls)}"
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_what_is_sent_again_is_valid_for_as_long_as_before(bench: Bench, scheduled: bool) -> None:
+    bench.add("a", exc.RequestError(), exc.RequestError())
+    soon = datetime.now(UTC) + timedelta(seconds=60)
+    id = bench.send(expires=5, **({"send_at": soon} if scheduled else {}))
+    for _ in range(2):
+        bench.ripe(id)
+        bench.deliver(id)
+        assert bench.state(id) == "failed"
+        assert bench.gateway.requeue(id) is True
+        left = int(bench.field(id, "expires") or 0) - bench.now()
+        assert left == pytest.approx(300_000, abs=5000)
+    endless = bench.send()
+    bench.gateway.cancel(endless)
+    assert bench.gateway.requeue(endless, states=["cancelled"]) is True
+    assert bench.field(endless, "expires") is None
 
 
 def test_requeue_refuses_what_waits_or_was_sent(bench: Bench) -> None:

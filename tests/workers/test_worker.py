@@ -222,3 +222,19 @@ def test_a_lost_answer_is_asked_for(
     sent = gateway.send(OutgoingMessage("15550001", "hello"))
     until(lambda: gateway.lookup(sent.id or "").state == State.DELIVERED)
     assert gateway.lookup(sent.id or "").attempts == 1
+
+
+TOLD = """
+from smsqueue import Gateway
+from smsqueue.providers import TwilioProvider
+
+gateway = Gateway()
+gateway.add_provider("tw", TwilioProvider, account_sid="AC0", auth_token="t", sender="+15550001")
+"""
+
+
+def test_a_worker_says_that_it_asks_for_no_reports(start_worker: Callable[..., Any]) -> None:
+    warning = "no delivery reports are asked of tw with a message: set SMSQUEUE_PUBLIC_URL"
+    address = {"SMSQUEUE_PUBLIC_URL": "https://x.org", "SMSQUEUE_RECEIVER_PREFIX": "p"}
+    assert warning in start_worker(TOLD, SMSQUEUE_PUBLIC_URL="https://x.org").text()
+    assert warning not in start_worker(TOLD, **address).text()
