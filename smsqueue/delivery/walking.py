@@ -1,0 +1,178 @@
+"""The walk over a route: begin, call, settle; go on if one provider surely did not take it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from smsqueue.delivery.calling import call
+from smsqueue.delivery.outcomes import (
+    Attempt,
+    Outcome,
+    ids_of,
+    judged,
+    of_repetition,
+    outcome_of,
+    remedies,
+    sent,
+)
+from smsqueue.delivery.persist import persist
+from smsqueue.delivery.slots import Slots
+from smsqueue.gateway import Gateway
+from smsqueue.ids import new_id
+from smsqueue.ledger import Ledger, Transition
+from smsqueue.logs import transition
+from smsqueue.providers import transport
+from smsqueue.queue import Queue
+from smsqueue.retry import error_label
+from smsqueue.states import State
+
+__all__ = ["Walk", "leased"]
+
+log = logging.getLogger("smsqueue.delivery")
+
+#: Seconds between the end of a provider's own deadline and the end of the lease.
+_MARGIN = 30.0
+
+
+def leased(seconds: float) -> float:
+    """Seconds of a lease for what takes so many seconds at most."""
+    return seconds + _MARGIN
+
+
+class Walk:
+    """Takes claimed messages to the providers of their routes."""
+
+    def __init__(self, gateway: Gateway, ledger: Ledger, queue: Queue, slots: Slots) -> None:
+        self.gateway = gateway
+        self.ledger = ledger
+        self.queue = queue
+        self.slots = slots
+
+    def lease(self, name: str) -> float:
+        """Seconds of a lease for the call of a provider."""
+        return leased(self.gateway.get_provider(name).deadline)
+
+    def begin_at_first(
+        self, attempt: Attempt, names: list[str], otherwise: dict[str, Any] | None = None
+    ) -> Outcome:
+        """Begin at the first of some providers that may be called now.
+
+        Args:
+            otherwise: The outcome of the attempt before, if none of them may.
+        """
+        waits: list[tuple[float, str | None]] = []
+        for i, name in enumerate(names):
+            busy = self.slots.enter(name)
+            if busy:
+                # The provider is well and will soon have room: no reason to go elsewhere.
+                waits.append((busy, None))
+                break
+            verdict = ""
+            try:
+                verdict, number = self._begin(attempt, name)
+            finally:
+                if verdict != "go":
+                    self.slots.give_back(name)
+            if verdict == "go":
+                attempt.made = number
+                return self.call_in_turn(attempt, names[i:])
+            if verdict == "lost":
+                return Outcome(State.SENDING)
+            waits.append((number / 1000, "paused"))
+        wait, why = min(waits, key=lambda each: each[0])
+        if otherwise is not None:
+            outcome = self._not_yet(attempt, otherwise, wait)
+            return self.settle(attempt, otherwise["provider"], outcome)
+        return self.wait(attempt, names[0], wait, why)
+
+    def wait(self, attempt: Attempt, name: str, wait: float, why: str | None) -> Outcome:
+        """Put a message back that nobody was called for."""
+        label = "ProviderPaused" if why else "ProviderBusy"
+        outcome = {"verdict": "wait", "delay": int(wait * 1000), "why": why}
+        return self.settle(attempt, name, outcome, error=label)
+
+    def _begin(self, attempt: Attempt, name: str) -> tuple[str, int]:
+        attempt.since = time.monotonic()
+        lease = self.lease(name)
+        return persist(
+            lambda: self.ledger.begin(
+                attempt.id, attempt.token, name, lease=lease, attempt=attempt.made + 1
+            )
+        )
+
+    def call_in_turn(self, attempt: Attempt, names: list[str]) -> Outcome:
+        """Call the first provider, whose attempt has begun; if it surely did not take the
+        message, the next one."""
+        name, *rest = names
+        if time.monotonic() - attempt.since > _MARGIN / 2:
+            # This process was asleep: the lease may end during the call, so it is not made.
+            self.slots.give_back(name)
+            asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
+            return self.settle(attempt, name, asleep)
+        error = call(self.gateway, self.slots, attempt, name)
+        if error is None:
+            return self.settle(attempt, name, sent(self.gateway, attempt.message))
+        provider = self.gateway.get_provider(name)
+        decision = self.gateway.retry.decide(
+            error,
+            tries=attempt.tries,
+            age=attempt.age,
+            wrote=transport.written() if provider.through_http_layer else None,
+        )
+        decision = of_repetition(attempt, decision)
+        outcome = judged(decision, error, name)
+        if decision.verdict == "unknown":
+            outcome |= remedies(provider) | {"msgids": ids_of(provider, attempt.message)}
+        if not decision.elsewhere or not rest:
+            return self.settle(attempt, name, outcome)
+        attempt.tries += decision.counted
+        busy = self.slots.enter(rest[0])
+        if busy:
+            return self.settle(attempt, name, self._not_yet(attempt, outcome, busy))
+        attempt.since = time.monotonic()
+        following = {"provider": rest[0], "lease": int(self.lease(rest[0]) * 1000)}
+        begun = None
+        try:
+            moved = self._settled(attempt, name, outcome | {"verdict": "retry", "next": following})
+            begun = moved.attempt
+        finally:
+            if begun is None:
+                self.slots.give_back(rest[0])
+        if begun is not None:
+            attempt.made = begun
+            return self.call_in_turn(attempt, rest)
+        if moved.state != State.SENDING:
+            return outcome_of(moved, error_label(error))
+        # The next one is paused. What this attempt told has been noted already.
+        told = {"provider": name, "counted": None, "pause": None, "well": None}
+        return self.begin_at_first(attempt, rest, otherwise=outcome | told)
+
+    def _not_yet(self, attempt: Attempt, outcome: dict[str, Any], wait: float) -> dict[str, Any]:
+        """An outcome while the next provider is paused or busy: that does not make the refusal
+        of the one before final, unless the message's tries or time are over."""
+        retry = self.gateway.retry
+        spent = attempt.tries >= retry.attempts or attempt.age > retry.give_up
+        if outcome["verdict"] != "failed" or spent:
+            return outcome
+        return outcome | {"verdict": "retry", "delay": int(wait * 1000), "why": None}
+
+    def _settled(self, attempt: Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
+        given = outcome | {"provider": name, "event": new_id()}
+        moved = persist(lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, given))
+        error = outcome.get("error")
+        transition(log, attempt.id, moved.state, provider=name, error=error)
+        self.queue.hook(moved.events)
+        return moved
+
+    def settle(
+        self,
+        attempt: Attempt,
+        name: str | None,
+        outcome: dict[str, Any],
+        *,
+        error: str | None = None,
+    ) -> Outcome:
+        """Note what became of an attempt: the ledger's answer is the outcome."""
+        return outcome_of(self._settled(attempt, name, outcome), error or outcome.get("error"))
