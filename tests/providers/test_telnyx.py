@@ -597,7 +597,7 @@ def test_a_new_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     body = json.dumps(event("message.sent", outbound("teleported"))).encode()
     gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
     client = gateway.receiver_blueprints_register(Flask("telnyx"), PREFIX).test_client()
-    with caplog.at_level(logging.WARNING, "smsqueue.providers.account"):
+    with caplog.at_level(logging.WARNING, "smsqueue.providers.receiving"):
         for _ in range(2):
             client.post(f"/{PREFIX}/main/status", data=body, headers=signed({}, body))
     assert [each.status for each in heard] == ["teleported"] * 2
