@@ -198,10 +198,7 @@ def complaint(kind: type[Any], config: dict[str, Any], error: Exception) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    return (
-        [value]
-        if isinstance(value, str)
-        else [*map(str, value)]
-        if isinstance(value, list | tuple)
-        else []
-    )
+    """The texts in an argument."""
+    if isinstance(value, list | tuple):
+        return [*map(str, value)]
+    return [value] if isinstance(value, str) else []

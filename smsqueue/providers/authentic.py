@@ -9,6 +9,8 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from smsqueue.settings import SettingsError
+
 __all__ = [
     "Secrets",
     "basic_matches",
@@ -19,6 +21,7 @@ __all__ = [
     "seal",
     "secrets_of",
     "unseal",
+    "users_of",
 ]
 
 #: What is taken for secrets: one, or several while they rotate.
@@ -86,6 +89,21 @@ def fresh(seconds: str | float | None, window: float = 300.0) -> bool:
         return seconds is not None and abs(time.time() - float(seconds)) <= window
     except (ValueError, OverflowError):
         return False
+
+
+def users_of(secrets: Iterable[str], whose: str) -> list[tuple[str, str]]:
+    """User and password of secrets that are like ``user:password``.
+
+    Args:
+        whose: What they authenticate, for the error.
+
+    Raises:
+        SettingsError: one of them is not like that.
+    """
+    pairs = [each.partition(":") for each in secrets]
+    if not all(colon for _, colon, _ in pairs):
+        raise SettingsError(f"the secret of {whose} must be like user:password")
+    return [(user, password) for user, _, password in pairs]
 
 
 def basic_matches(header: str | None, users: Iterable[tuple[str, str]]) -> bool:

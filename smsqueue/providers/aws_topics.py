@@ -9,7 +9,6 @@ import base64
 import json
 import logging
 import re
-from datetime import datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from smsqueue.providers.authentic import Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.aws import AwsProvider, missing
-from smsqueue.providers.reading import json_object
+from smsqueue.providers.reading import json_object, time_of
 from smsqueue.providers.transport import bounded
 
 if TYPE_CHECKING:
@@ -145,7 +144,8 @@ class SnsReceiver(AwsProvider):
             raise PermissionError("it is not a message of SNS")
         if not any_equal(told["TopicArn"], self._topics):
             raise PermissionError("it is from a topic that is not ours")
-        if not fresh(_seconds(told["Timestamp"]), self._replay_window):
+        at = time_of(told["Timestamp"])
+        if not fresh(at.timestamp() if at else None, self._replay_window):
             raise PermissionError("it is too old, or from the future")
         version, url = told.get("SignatureVersion"), str(told.get("SigningCertURL"))
         if version not in ("1", "2") or not _CERTIFICATE.fullmatch(url):
@@ -175,11 +175,3 @@ class SnsReceiver(AwsProvider):
             self._certificates.clear()
         self._certificates[url] = key
         return key
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found.timestamp() if found.tzinfo else None

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from smsqueue.messages import IncomingMessage
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["Malformed", "checked"]
+__all__ = ["Malformed", "checked", "nested_too_deeply"]
 
 _Event = TypeVar("_Event", IncomingMessage, MessageStatus)
 
@@ -42,7 +42,14 @@ def checked(event: _Event) -> _Event:
         value = getattr(event, name)
         if not isinstance(value, allowed) or isinstance(value, bool):
             raise Malformed(f"{name} is a {type(value).__name__}")
-    level: list[Any] = [event.meta]
+    if nested_too_deeply(event.meta):
+        raise Malformed("nested too deeply")
+    return event
+
+
+def nested_too_deeply(value: Any) -> bool:
+    """Has a JSON value more levels of lists and objects than can be read anywhere?"""
+    level: list[Any] = [value]
     for _ in range(_DEPTH):
         level = [
             inner
@@ -50,6 +57,4 @@ def checked(event: _Event) -> _Event:
             if isinstance(each, dict | list)
             for inner in (each.values() if isinstance(each, dict) else each)
         ]
-    if level:
-        raise Malformed("nested too deeply")
-    return event
+    return bool(level)

@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import basic_matches
+from smsqueue.providers.authentic import basic_matches, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import event_views, json_object, text_of, time_of
@@ -96,8 +96,7 @@ class ClickatellProvider(AccountProvider):
         super().__init__(gateway, name, **config)
         self._headers = {"Authorization": api_key}
         self._reference_field = reference_field
-        if not all(":" in secret for secret in self._secrets):
-            raise ValueError("the secret of Clickatell's callbacks must be like user:password")
+        self._users = users_of(self._secrets, "Clickatell's callbacks")
 
     def submit(self, message: OutgoingMessage) -> None:
         entry: dict[str, Any] = {"channel": "sms", "to": message.dst, "content": message.body}
@@ -144,12 +143,11 @@ class ClickatellProvider(AccountProvider):
         return Balance(answer.amount("balance"), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
-        users = [(user, word) for user, _, word in (s.partition(":") for s in self._secrets)]
-
         def read() -> list[IncomingMessage | MessageStatus]:
             from flask import request
 
-            if users and not basic_matches(request.headers.get("Authorization"), users):
+            header = request.headers.get("Authorization")
+            if self._users and not basic_matches(header, self._users):
                 raise PermissionError("the callback does not show the secret")
             return self._events(json_object(request.get_data()))
 

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from smsqueue.providers.extras import INSTALL
 from smsqueue.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def load_keys(texts: Iterable[str], name: str) -> list[Ed25519PublicKey]:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ModuleNotFoundError:
         raise SettingsError(
-            f"the provider {name!r} needs the package cryptography to verify webhooks: "
-            "pip install 'smsqueue-gateway[signatures]'"
+            f"the provider {name!r} needs the package cryptography to verify webhooks: {INSTALL}"
         ) from None
     try:
         return [Ed25519PublicKey.from_public_bytes(base64.b64decode(each)) for each in texts]

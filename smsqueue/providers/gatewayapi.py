@@ -13,10 +13,10 @@ from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
 from smsqueue.senders import sender
-from smsqueue.settings import SettingsError
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["GatewayApiProvider"]
 
 _EU = "https://gatewayapi.eu"
+_NEED = "GatewayAPI's webhooks are signed with JWT"
 #: Seconds. The shortest is documented, a longest is not: it is what ``expires`` can be at most.
 _VALIDITY = (60, 315_360_000)
 
@@ -140,7 +141,7 @@ class GatewayApiProvider(AccountProvider):
     def make_receiver_blueprint(self) -> Blueprint:
         self.need_secret()
         if not self.insecure:
-            _jwt()  # if it is missing, say so before the first webhook
+            jwt_library(_NEED)  # if it is missing, say so before the first webhook
 
         def read() -> list[IncomingMessage | MessageStatus]:
             from flask import request
@@ -155,7 +156,7 @@ class GatewayApiProvider(AccountProvider):
         """What a webhook's token says; PermissionError unless GatewayAPI made it for this body."""
         if self.insecure:
             return json_object(body)
-        jwt = _jwt()
+        jwt = jwt_library(_NEED)
         for secret in self._secrets:
             try:
                 event: dict[str, Any] = jwt.decode(token, secret, algorithms=["HS256"])
@@ -177,16 +178,6 @@ class GatewayApiProvider(AccountProvider):
         report.rtime = time_of(event.get("time")) or report.rtime
         report.meta = {k: v for k, v in event.items() if k not in ("msisdn", "callback_url")}
         return report
-
-
-def _jwt() -> Any:
-    try:
-        import jwt
-    except ModuleNotFoundError:
-        raise SettingsError(
-            "GatewayAPI's webhooks are signed with JWT: pip install 'smsqueue-gateway[signatures]'"
-        ) from None
-    return jwt
 
 
 def _incoming(event: dict[str, Any]) -> IncomingMessage:

@@ -16,7 +16,7 @@ from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers import authentic
 from smsqueue.providers.account import AccountProvider, Balance, merged, table
-from smsqueue.providers.authentic import Secrets, basic_matches, secrets_of
+from smsqueue.providers.authentic import Secrets, basic_matches, secrets_of, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import checked
 from smsqueue.providers.http import Answer
@@ -95,8 +95,7 @@ class InfobipProvider(AccountProvider):
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=secret, **config)
-        if not all(":" in each for each in self._secrets):
-            raise SettingsError("the secret of Infobip's webhooks must be like user:password")
+        self._users = users_of(self._secrets, "Infobip's webhooks")
         if hmac_key and not hmac_header:
             raise SettingsError("hmac_key needs hmac_header: which header has the signature?")
         if hmac_digest not in _DIGESTS:
@@ -231,11 +230,10 @@ class InfobipProvider(AccountProvider):
         """PermissionError unless the running request shows one of the secrets."""
         from flask import request
 
-        users = [each.partition(":")[::2] for each in self._secrets]
         header, keys, digest = self._hmac
         body, signs = request.get_data(), (authentic.hmac_hex, authentic.hmac_base64)
         signed = [sign(key, body, digest) for key in keys for sign in signs]
-        known = basic_matches(request.headers.get("Authorization"), users)
+        known = basic_matches(request.headers.get("Authorization"), self._users)
         known = authentic.any_equal(request.headers.get(header), signed) or known
         if not (known or self.insecure):
             raise PermissionError("the webhook shows no secret of Infobip's")

@@ -16,9 +16,9 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import equal, sha256_hex
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
 from smsqueue.senders import sender
-from smsqueue.settings import SettingsError
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -39,6 +39,7 @@ _ENDED = frozenset({"delivery_failed", "expired"})
 _VALIDITY = (1, 315_360_000)
 #: By how much our clock and MessageBird's may differ.
 _CLOCKS = timedelta(hours=1)
+_NEED = "MessageBird's webhooks are signed with JWT"
 
 
 class MessageBirdProvider(AccountProvider):
@@ -146,7 +147,7 @@ class MessageBirdProvider(AccountProvider):
 
         self.need_secret()
         if not self.insecure:
-            _jwt()  # if it is missing, say so before the first webhook
+            jwt_library(_NEED)  # if it is missing, say so before the first webhook
         views = Blueprint("messagebird", __name__)
 
         @views.post("/im")
@@ -192,7 +193,7 @@ class MessageBirdProvider(AccountProvider):
 
 def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool:
     """Was a token made with one of these secrets, now, for this address and this body?"""
-    jwt = _jwt()
+    jwt = jwt_library(_NEED)
     for secret in secrets:
         try:
             claims = jwt.decode(
@@ -223,16 +224,6 @@ def _recipient(message: Any) -> dict[str, Any]:
     except (KeyError, IndexError, TypeError):
         return {}
     return first if isinstance(first, dict) else {}
-
-
-def _jwt() -> Any:
-    try:
-        import jwt
-    except ModuleNotFoundError:
-        raise SettingsError(
-            "MessageBird's webhooks are signed with JWT: pip install 'smsqueue-gateway[signatures]'"
-        ) from None
-    return jwt
 
 
 def _time(text: str | None) -> datetime | None:

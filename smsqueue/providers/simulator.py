@@ -5,16 +5,15 @@ It is written as a real provider's would be: copy it to begin one.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.authentic import equal, hmac_hex
 from smsqueue.providers.http import Answer, HttpProvider
+from smsqueue.providers.reading import json_object
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -43,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 def sign(token: str, body: bytes) -> str:
     """The signature of a webhook's raw body: hexadecimal HMAC-SHA256."""
-    return hmac.new(token.encode(), body, hashlib.sha256).hexdigest()
+    return hmac_hex(token, body)
 
 
 class SimulatorProvider(HttpProvider):
@@ -131,17 +130,9 @@ class SimulatorProvider(HttpProvider):
         return report
 
     def _verified(self, body: bytes, signature: str | None) -> dict[str, Any]:
-        # As bytes: texts that are not ASCII cannot be compared in constant time.
-        given = (signature or "").encode()
-        if not hmac.compare_digest(given, sign(self._auth[1], body).encode()):
+        if not equal(signature, sign(self._auth[1], body)):
             raise PermissionError("the signature is not that of the body")
-        try:
-            fields = json.loads(body)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-        if not isinstance(fields, dict):
-            raise ValueError("not a JSON object")
-        return fields
+        return json_object(body)
 
 
 def incoming(fields: dict[str, Any]) -> IncomingMessage:

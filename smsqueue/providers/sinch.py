@@ -21,6 +21,7 @@ from smsqueue.providers.authentic import (
     hmac_base64,
     secrets_of,
     signed,
+    users_of,
 )
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
@@ -108,8 +109,7 @@ class SinchProvider(AccountProvider):
             raise SettingsError("the region of Sinch must be like us, eu, au, br or ca")
         host = url or f"https://{'zt.' if project_id else ''}{region}.sms.api.sinch.com"
         super().__init__(gateway, name, url=host, secret=secret, **config)
-        if not all(":" in each for each in self._secrets):
-            raise SettingsError("the secret of Sinch's callbacks must be like user:password")
+        self._users = users_of(self._secrets, "Sinch's callbacks")
         self._token, self._tokens = api_token, None
         if service_plan_id and api_token and not (project_id or key_id or key_secret):
             account = service_plan_id
@@ -209,8 +209,7 @@ class SinchProvider(AccountProvider):
         """PermissionError unless the running request shows a secret or is signed with one."""
         from flask import request
 
-        users = [(each.partition(":")[0], each.partition(":")[2]) for each in self._secrets]
-        if self.insecure or basic_matches(request.headers.get("Authorization"), users):
+        if self.insecure or basic_matches(request.headers.get("Authorization"), self._users):
             return
         given = request.headers.get(_SIGNATURE)
         nonce = request.headers.get(f"{_SIGNATURE}-Nonce", "")

@@ -19,7 +19,7 @@ from smsqueue import exc
 from smsqueue.ids import new_id
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
-from smsqueue.providers.authentic import any_equal
+from smsqueue.providers.authentic import any_equal, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.senders import sender, sender_kind
@@ -94,8 +94,7 @@ class VianettProvider(AccountProvider):
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, **config)
-        if not all(":" in each for each in self._secrets):
-            raise SettingsError("the secret of Vianett's webhooks must be like user:password")
+        users_of(self._secrets, "Vianett's webhooks")  # they are shown as fields, not as Basic
         try:
             codecs.lookup(charset)
         except LookupError:

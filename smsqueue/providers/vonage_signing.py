@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from smsqueue.providers import extras
 from smsqueue.providers.authentic import equal, hmac_hex, sha256_hex, signed
 from smsqueue.settings import SettingsError
 
@@ -20,7 +21,6 @@ WINDOW = 25 * 3600.0
 #: Seconds by which the clocks may differ.
 _LEEWAY = 300
 _MASK = str.maketrans("&=", "__")
-_INSTALL = "pip install 'smsqueue-gateway[signatures]'"
 
 
 # --- fields ------------------------------------------------------------------------------------
@@ -71,11 +71,7 @@ def claims_of(header: str, body: bytes, secrets: Iterable[str]) -> dict[str, Any
 
 def jwt_library() -> Any:
     """PyJWT; SettingsError if it is not installed."""
-    try:
-        import jwt
-    except ModuleNotFoundError:
-        raise SettingsError(f"Vonage's tokens need PyJWT: {_INSTALL}") from None
-    return jwt
+    return extras.jwt_library("Vonage's tokens need PyJWT")
 
 
 def rsa_key(given: str | os.PathLike[str]) -> Any:
@@ -88,7 +84,7 @@ def rsa_key(given: str | os.PathLike[str]) -> Any:
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ModuleNotFoundError:
-        raise SettingsError(f"Vonage's private_key needs cryptography: {_INSTALL}") from None
+        raise SettingsError(f"Vonage's private_key needs cryptography: {extras.INSTALL}") from None
     jwt_library()
     try:
         pem = given if isinstance(given, str) and "-----BEGIN" in given else None

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from smsqueue.providers.checked import nested_too_deeply
+
 __all__ = [
     "flag",
     "mapping",
@@ -18,8 +20,6 @@ __all__ = [
     "texts",
 ]
 
-#: Levels of lists and objects in a document.
-MAX_DEPTH = 24
 #: Characters of a name, an id or a code.
 MAX_NAME = 200
 
@@ -30,15 +30,7 @@ def parse(body: bytes) -> dict[str, Any]:
         document = json.loads(body, parse_constant=_no_constant)
     except (RecursionError, UnicodeDecodeError):
         raise ValueError("not JSON, or nested too deeply") from None
-    level: list[Any] = [document]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-    if level:
+    if nested_too_deeply(document):
         raise ValueError("nested too deeply")
     return mapping(document, "the document")
 
