@@ -19,6 +19,7 @@ from smsqueue.providers.capabilities import Can
 from smsqueue.testing.examples import (
     PREFIX,
     PUBLIC_URL,
+    REF,
     Examples,
     Refusal,
     Sending,
@@ -196,7 +197,7 @@ def _repeats(examples: Examples) -> None:
     """What it would take for another request might be sent a second time."""
     asked = [message(params={"b": 1, "a": 2}) for _ in range(2)]
     for each in asked:
-        each.dedup_key = "1m842psghd5k1m5599r6.1"
+        each.dedup_key = REF
     first, second = (seen_by(examples, each)[0] for each in asked)
     assert first.target == second.target, "another address"
     assert first.body == second.body, "another body"

@@ -18,6 +18,7 @@ from smsqueue.testing.stub import Answer, Seen
 __all__ = [
     "PREFIX",
     "PUBLIC_URL",
+    "REF",
     "Examples",
     "Received",
     "Refusal",
@@ -30,6 +31,8 @@ __all__ = [
 
 #: Settings of the gateway that the provider is added to, under the name "main".
 PUBLIC_URL, PREFIX = "https://sms.example.org", "secret-prefix"
+#: Of the messages that :func:`message` makes.
+REF = "1m842psghd5k1m5599r6.1"
 
 
 def message(
@@ -38,7 +41,7 @@ def message(
     src: str | None = None,
     *,
     params: Mapping[str, Any] | None = None,
-    reference: str = "1m842psghd5k1m5599r6.1",
+    reference: str = REF,
     **options: Any,
 ) -> OutgoingMessage:
     """A message as a worker hands it to a provider."""

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from smsqueue import wire
+from smsqueue.gateway import Gateway
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.checked import checked
 from smsqueue.settings import SettingsError
@@ -24,7 +25,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.hostile import NUMBER, hostile
 
-__all__ = ["posted", "webhook_checks"]
+__all__ = ["client_of", "posted", "receiver", "webhook_checks"]
 
 _Named = tuple[str, Callable[[], None]]
 
@@ -50,13 +51,17 @@ def webhook_checks(examples: Examples) -> Iterator[_Named]:
         yield f"distorted: {hook.name}", lambda h=hook: _distorted(examples, h)  # type: ignore[misc]
 
 
-def _client(examples: Examples, **config: Any) -> tuple[Any, list[Any]]:
-    """A client of an application behind a TLS proxy, and what the provider reports."""
+def receiver(examples: Examples, **config: Any) -> tuple[Any, list[Any]]:
+    """A client of a provider's receivers, behind a TLS proxy, and what the provider reports."""
+    gateway, _, heard = made(examples, "http://127.0.0.1:9", **config)
+    return client_of(gateway), heard
+
+
+def client_of(gateway: Gateway) -> Any:
+    """Flask's client of an application with the receivers of a gateway."""
     from flask import Flask
 
-    gateway, _, heard = made(examples, "http://127.0.0.1:9", **config)
-    app = gateway.receiver_blueprints_register(Flask("contract"), PREFIX)
-    return app.test_client(), heard
+    return gateway.receiver_blueprints_register(Flask("receivers"), PREFIX).test_client()
 
 
 def posted(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Any:
@@ -90,7 +95,7 @@ def posted(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = 
 
 
 def _taken(examples: Examples, hook: Webhook) -> None:
-    client, heard = _client(examples)
+    client, heard = receiver(examples)
     response = posted(client, hook)
     assert response.status_code == hook.status, (response.status_code, response.data)
     if hook.answer is not None:
@@ -117,20 +122,20 @@ def _matches(found: Any, wanted: Received | Reported) -> None:
 
 
 def _unsigned(examples: Examples, hook: Webhook) -> None:
-    client, heard = _client(examples)
+    client, heard = receiver(examples)
     assert posted(client, hook, signed=False).status_code in (401, 403)
     assert heard == []
 
 
 def _tampered(examples: Examples, hook: Webhook) -> None:
-    client, heard = _client(examples)
+    client, heard = receiver(examples)
     assert posted(client, hook, tampered=True).status_code in (401, 403)
     assert heard == []
 
 
 def _distorted(examples: Examples, hook: Webhook) -> None:
     """One thing wrong at a time, from somebody who may send webhooks: never our fault."""
-    posts, heard = _client(examples, insecure=True)
+    posts, heard = receiver(examples, insecure=True)
     with _logged() as lines:
         for each in hostile(hook):
             heard.clear()
@@ -159,7 +164,7 @@ def _logged() -> Iterator[list[str]]:
 
 
 def _answered(examples: Examples, hook: Webhook, status: int) -> None:
-    client, heard = _client(examples)
+    client, heard = receiver(examples)
     response = posted(client, hook)
     assert response.status_code == status, (response.status_code, response.data)
     assert heard == []
@@ -168,14 +173,14 @@ def _answered(examples: Examples, hook: Webhook, status: int) -> None:
 def _closed(examples: Examples) -> None:
     without: dict[str, Any] = {examples.secret: None} if examples.secret else {}
     try:
-        _client(examples, **without | {"insecure": False} | dict(examples.config_without_secret))
+        receiver(examples, **without | {"insecure": False} | dict(examples.config_without_secret))
     except SettingsError:
         return
     raise AssertionError("it makes a receiver that takes anybody's webhooks")
 
 
 def _open(examples: Examples) -> None:
-    client, heard = _client(examples, insecure=True)
+    client, heard = receiver(examples, insecure=True)
     hook = examples.webhooks[0]
     assert posted(client, hook, signed=False).status_code == hook.status
     assert len(heard) == len(hook.events)

@@ -12,8 +12,8 @@ from smsqueue import Gateway
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.account import AccountProvider
 from smsqueue.settings import Settings
+from smsqueue.testing.examples import REF
 
-REF = "1m842psghd5k1m5599r6.1"
 SETTINGS = Settings(public_url="https://sms.example.org", receiver_prefix=("p",), eager=True)
 
 

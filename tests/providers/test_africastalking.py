@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from smsqueue import Gateway, Settings, exc
 from smsqueue.providers.africastalking import AfricasTalkingProvider
@@ -21,7 +21,9 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
+from smsqueue.testing.hooked import client_of
 from smsqueue.testing.stub import Answer, Stub
+from tests.providers.speaking import account, code_of, malformed
 
 USER, KEY = "shop", "africastalking-key"
 PATH = "/version1/messaging"
@@ -67,6 +69,8 @@ INCOMING = {
 }
 PLAIN = {"username": USER, "to": "+15551234567", "message": "hello", "bulkSMSMode": "1"}
 
+sends = partial(Sending, answer=GOOD, msgid="ATXid_1", path=PATH)
+
 EXAMPLES = Examples(
     provider=AfricasTalkingProvider,
     config={"username": USER, "api_key": KEY},
@@ -74,56 +78,38 @@ EXAMPLES = Examples(
     secrets=[KEY],
     secret=None,
     sendings=[
-        Sending(
-            "a text",
-            message(),
-            GOOD,
-            "ATXid_1",
-            PATH,
-            form=PLAIN,
-            headers={"apiKey": KEY, "Accept": "application/json"},
+        sends(
+            "a text", message(), form=PLAIN, headers={"apiKey": KEY, "Accept": "application/json"}
         ),
-        Sending(
+        sends(
             "a sender id, a report",
             message(senderId="MY-SHOP", status_report=True),
-            GOOD,
-            "ATXid_1",
-            PATH,
             form=PLAIN | {"from": "MY-SHOP"},
         ),
-        Sending(
+        sends(
             "a short code",
             message(src="22384"),
-            answer(recipient(100)),
-            "ATXid_1",
-            PATH,
+            answer=answer(recipient(100)),
             form=PLAIN | {"from": "22384"},
         ),
-        Sending(
+        sends(
             "a number",
             message(src="15550009999"),
-            answer(recipient(102)),
-            "ATXid_1",
-            PATH,
+            answer=answer(recipient(102)),
             form=PLAIN | {"from": "+15550009999"},
         ),
-        Sending(
+        sends(
             "parameters",
             message(
                 params={"enqueue": 1, "bulkSMSMode": 0, "linkId": "link-1"}
                 | {"to": "+15550001111,+15550002222", "username": "other"}
             ),
-            answer(recipient("101")),
-            "ATXid_1",
-            PATH,
+            answer=answer(recipient("101")),
             form=PLAIN | {"enqueue": "1", "bulkSMSMode": "0", "linkId": "link-1"},
         ),
-        Sending(
+        sends(
             "a validity that may be ignored",
             message(expires=5),
-            GOOD,
-            "ATXid_1",
-            PATH,
             form=PLAIN,
             config={"ignore": ["validity"]},
         ),
@@ -205,14 +191,14 @@ EXAMPLES = Examples(
         status("NeverHeardOf", None),
     ],
     refused=[
-        ("no sender", Webhook("", "/im", [], form={"id": "in-1", "to": "22384"}), 400),
-        ("no id", Webhook("", "/im", [], form={"from": "15551234567", "to": "22384"}), 400),
-        ("a report", Webhook("", "/im", [], form=status("Sent", None).form), 400),
-        ("no status", Webhook("", "/status", [], form={"id": "ATXid_1"}), 400),
-        ("JSON", Webhook("", "/status", [], json={"id": "ATXid_1", "status": "Sent"}), 400),
-        ("GET", Webhook("", "/status", [], "GET", form={"id": "A", "status": "Sent"}), 405),
+        malformed("no sender", "/im", form={"id": "in-1", "to": "22384"}),
+        malformed("no id", "/im", form={"from": "15551234567", "to": "22384"}),
+        malformed("a report", "/im", form=status("Sent", None).form),
+        malformed("no status", "/status", form={"id": "ATXid_1"}),
+        malformed("JSON", "/status", json={"id": "ATXid_1", "status": "Sent"}),
+        malformed("GET", "/status", 405, method="GET", form={"id": "A", "status": "Sent"}),
     ],
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
@@ -226,7 +212,7 @@ def client(settings: Settings | None = None) -> tuple[Any, list[Any]]:
     else:
         gateway, heard = Gateway(settings), []
         gateway.add_provider("main", AfricasTalkingProvider, **EXAMPLES.config)
-    return gateway.receiver_blueprints_register(Flask("at"), PREFIX).test_client(), heard
+    return client_of(gateway), heard
 
 
 @pytest.mark.parametrize(
@@ -239,8 +225,7 @@ def client(settings: Settings | None = None) -> tuple[Any, list[Any]]:
     ],
 )
 def test_the_balance(text: str, amount: str, currency: str | None) -> None:
-    with Stub(Answer(200, {"UserData": {"balance": text}})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(200, {"UserData": {"balance": text}})) as (provider, stub):
         balance = provider.balance()
     assert (str(balance.amount), balance.currency) == (amount, currency)
     [seen] = stub.seen
@@ -249,10 +234,11 @@ def test_the_balance(text: str, amount: str, currency: str | None) -> None:
 
 
 def test_a_balance_that_cannot_be_read() -> None:
-    with Stub(Answer(200, {"UserData": {"balance": "plenty"}})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.ServerError, match="balance"):
-            provider.balance()
+    with (
+        account(EXAMPLES, Answer(200, {"UserData": {"balance": "plenty"}})) as (provider, _),
+        pytest.raises(exc.ServerError, match="balance"),
+    ):
+        provider.balance()
 
 
 def test_the_sandbox_has_an_address_of_its_own() -> None:
@@ -270,10 +256,11 @@ def test_the_sandbox_has_an_address_of_its_own() -> None:
 
 def test_a_reason_that_is_no_word_is_not_taken_for_a_code() -> None:
     """It may hold a number."""
-    with Stub(answer(text="+15551234567 is no number", status=400)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.RequestError) as caught:
-            provider.send(message())
+    with (
+        account(EXAMPLES, answer(text="+15551234567 is no number", status=400)) as (provider, _),
+        pytest.raises(exc.RequestError) as caught,
+    ):
+        provider.send(message())
     assert caught.value.code is None
 
 
@@ -284,7 +271,7 @@ def test_what_somebody_knows_more_of_the_codes_and_words() -> None:
         with pytest.raises(exc.CreditError) as caught:
             provider.send(message())
     assert not caught.value.ambiguous
-    posts = gateway.receiver_blueprints_register(Flask("at"), PREFIX).test_client()
+    posts = client_of(gateway)
     for word in ("Lost", "Success"):
         posts.post(f"/{PREFIX}/main/status", data=status(word, None).form)
     assert [each.state for each in heard] == [State.UNDELIVERED, State.DELIVERED]
@@ -299,7 +286,7 @@ def test_a_secret_would_protect_nothing() -> None:
 def test_without_redis_a_webhook_is_answered_503() -> None:
     posts, _ = client(Settings(redis_url="redis://127.0.0.1:1/0"))
     for view, hook in (("im", EXAMPLES.webhooks[0]), ("status", EXAMPLES.webhooks[2])):
-        assert posts.post(f"/{PREFIX}/main/{view}", data=hook.form).status_code == 503
+        assert code_of(posts, view, data=hook.form) == 503
 
 
 def test_what_a_report_and_a_message_tell_beside() -> None:

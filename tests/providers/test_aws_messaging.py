@@ -6,7 +6,7 @@ import json
 import re
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -21,8 +21,9 @@ from smsqueue import exc
 from smsqueue.providers.aws_messaging import AwsMessagingProvider
 from smsqueue.settings import SettingsError
 from smsqueue.states import State
-from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
+from smsqueue.testing.contract import PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -31,7 +32,9 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
+from smsqueue.testing.hooked import client_of
 from smsqueue.testing.stub import Answer, Seen, Stub
+from tests.providers.speaking import account, away, code_of, malformed, same
 
 KEY, SECRET = "AKIDEXAMPLE", "aws-secret-key"
 TOPIC, OTHER_TOPIC = (f"arn:aws:sns:eu-west-1:123456789012:{name}" for name in ("sms", "other"))
@@ -39,7 +42,6 @@ HOST = "https://sns.eu-west-1.amazonaws.com"
 CERTIFICATE = f"{HOST}/SimpleNotificationService-f3ecfb7224c7233fe7bb5f59f96de52f.pem"
 CONFIRM = f"{HOST}/?Action=ConfirmSubscription&TopicArn={TOPIC}&Token=233"
 GOOD = Answer(200, {"MessageId": "A1"})
-REF = "1m842psghd5k1m5599r6.1"
 
 
 @cache
@@ -155,14 +157,8 @@ def event(kind: str, **more: Any) -> dict[str, Any]:
 
 
 def status(kind: str, state: State | None, **more: Any) -> Webhook:
-    return Webhook(
-        f"event {kind} {more or ''}",
-        "/status",
-        [Reported(state, "A1", None if "context" in more else REF, "WORD", kind)],
-        json=delivery(event(kind, **more)),
-        sign=sign,
-        status=204,
-    )
+    reported = Reported(state, "A1", None if "context" in more else REF, "WORD", kind)
+    return hook(f"event {kind} {more or ''}", delivery(event(kind, **more)), reported)
 
 
 def hook(name: str, told: Any, *events: Received | Reported, path: str = "/status") -> Webhook:
@@ -180,15 +176,13 @@ INBOUND = {
 RECEIVED = Received("15551234567", "hi there\nżółć", "15550009999", "A9")
 
 
-def same(found: Any, wanted: Any) -> None:
-    assert found == wanted
-
-
 def signed_by_aws(seen: Seen) -> None:
     pattern = rf"AWS4-HMAC-SHA256 Credential={KEY}/\d{{8}}/eu-west-1/sms-voice/aws4_request, "
     assert re.match(pattern, seen.headers["Authorization"])
     assert "x-amz-target" in seen.headers["Authorization"]
 
+
+sends = partial(Sending, answer=GOOD, msgid="A1", path="/")
 
 EXAMPLES = Examples(
     provider=Provider,
@@ -203,12 +197,9 @@ EXAMPLES = Examples(
     secrets=[SECRET, KEY],
     secret="topics",
     sendings=[
-        Sending(
+        sends(
             "a text",
             message(),
-            GOOD,
-            "A1",
-            "/",
             json={
                 "DestinationPhoneNumber": "+15551234567",
                 "OriginationIdentity": "+15550009999",
@@ -223,12 +214,9 @@ EXAMPLES = Examples(
             check=signed_by_aws,
         ),
         *(
-            Sending(
+            sends(
                 f"from {sender}",
                 message(src=sender),
-                GOOD,
-                "A1",
-                "/",
                 check=lambda seen, wanted=wanted: same(seen.json["OriginationIdentity"], wanted),  # type: ignore[misc]
             )
             for sender, wanted in (
@@ -241,7 +229,7 @@ EXAMPLES = Examples(
                 ),
             )
         ),
-        Sending(
+        sends(
             "validity, sender id, configuration set, parameters",
             message(
                 expires=5,
@@ -252,9 +240,6 @@ EXAMPLES = Examples(
                     "DestinationPhoneNumber": "+15550001111",
                 },
             ),
-            GOOD,
-            "A1",
-            "/",
             json={
                 "DestinationPhoneNumber": "+15551234567",
                 "OriginationIdentity": "Shop",
@@ -342,9 +327,9 @@ EXAMPLES = Examples(
         hook("unsubscribed", confirmation(Type="UnsubscribeConfirmation")),
     ],
     refused=[
-        ("no JSON", Webhook("", "/im", [], body=b"no"), 400),
-        ("a list", Webhook("", "/im", [], json=[1]), 400),
-        ("raw delivery", Webhook("", "/im", [], json=INBOUND), 403),
+        malformed("no JSON", "/im", body=b"no"),
+        malformed("a list", "/im", json=[1]),
+        malformed("raw delivery", "/im", 403, json=INBOUND),
         ("no id", hook("", delivery({"eventType": "TEXT_SENT"})), 400),
         ("no number", hook("", delivery(INBOUND | {"originationNumber": None})), 400),
         ("no recipient", hook("", delivery(INBOUND | {"destinationNumber": 5})), 400),
@@ -368,8 +353,7 @@ def test_contract(check: Check) -> None:
 def test_a_message_without_a_reference_has_no_context() -> None:
     asked = message()
     asked.reference = None
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, GOOD) as (provider, stub):
         provider.send(asked)
     assert "Context" not in stub.seen[0].json
 
@@ -394,15 +378,11 @@ class Endpoint:
     """The receivers of a provider."""
 
     def __init__(self, **config: Any) -> None:
-        from flask import Flask
-
         self.gateway, self.provider, self.heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-        app = self.gateway.receiver_blueprints_register(Flask("aws"), PREFIX)
-        self.client = app.test_client()
+        self.client = client_of(self.gateway)
 
     def post(self, told: dict[str, Any]) -> int:
-        answer = self.client.post(f"/{PREFIX}/main/im", data=json.dumps(told), base_url=PUBLIC_URL)
-        return answer.status_code
+        return code_of(self.client, "im", data=json.dumps(told), base_url=PUBLIC_URL)
 
 
 def test_both_versions_of_signatures() -> None:
@@ -592,13 +572,9 @@ def test_who_was_unsubscribed_is_not_subscribed_again() -> None:
     assert endpoint.provider.fetched == [CERTIFICATE]
 
 
-def test_a_message_that_is_not_recorded_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_that_is_not_recorded_is_asked_for_again() -> None:
     endpoint = Endpoint()
-
-    def away(_: Any) -> None:
-        raise exc.QueueUnavailable("away")
-
-    monkeypatch.setattr(endpoint.gateway, "receive_message", away)
+    endpoint.client = away(EXAMPLES)
     assert endpoint.post(signed(delivery(INBOUND))) == 503
 
 

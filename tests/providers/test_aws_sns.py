@@ -17,6 +17,7 @@ from smsqueue.settings import SettingsError
 from smsqueue.testing.contract import Check, checks, failure, made
 from smsqueue.testing.examples import Examples, Refusal, Sending, message
 from smsqueue.testing.stub import Answer, Seen, Stub
+from tests.providers.speaking import account
 
 KEY, SECRET, TOKEN = "AKIDEXAMPLE", "aws-secret-key", "aws-session-token"
 GOOD = Answer(
@@ -194,8 +195,7 @@ WITHOUT = {"access_key": None, "secret_key": None}
 
 
 def test_a_session_token_is_sent_and_signed() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, session_token=TOKEN)
+    with account(EXAMPLES, GOOD, session_token=TOKEN) as (provider, stub):
         provider.send(message())
     assert stub.seen[0].headers["X-Amz-Security-Token"] == TOKEN
     assert "x-amz-security-token" in stub.seen[0].headers["Authorization"]
@@ -205,8 +205,7 @@ def test_a_session_token_is_sent_and_signed() -> None:
 def test_credentials_are_looked_for_when_they_are_needed(
     nothing_around: pytest.MonkeyPatch,
 ) -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, **WITHOUT)
+    with account(EXAMPLES, GOOD, **WITHOUT) as (provider, stub):
         nothing_around.setenv("AWS_ACCESS_KEY_ID", KEY)
         nothing_around.setenv("AWS_SECRET_ACCESS_KEY", "another")
         provider.send(message())
@@ -216,26 +215,27 @@ def test_credentials_are_looked_for_when_they_are_needed(
 def test_credentials_of_a_file(nothing_around: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = ["[default]", f"aws_access_key_id={KEY}", f"aws_secret_access_key={SECRET}"]
     (tmp_path / "credentials").write_text("\n".join(lines))
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, **WITHOUT)
+    with account(EXAMPLES, GOOD, **WITHOUT) as (provider, stub):
         provider.send(message())
     check_signature(stub.seen[0], "sns")
 
 
 def test_without_credentials_nothing_is_sent(nothing_around: pytest.MonkeyPatch) -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, **WITHOUT)
-        with pytest.raises(exc.AuthError, match="no AWS credentials") as caught:
-            provider.send(message())
+    with (
+        account(EXAMPLES, GOOD, **WITHOUT) as (provider, stub),
+        pytest.raises(exc.AuthError, match="no AWS credentials") as caught,
+    ):
+        provider.send(message())
     assert (caught.value.ambiguous, caught.value.provider, stub.seen) == (False, "main", [])
 
 
 def test_credentials_that_cannot_be_had(nothing_around: pytest.MonkeyPatch) -> None:
     nothing_around.setenv("AWS_PROFILE", "secret-profile")
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, **WITHOUT)
-        with pytest.raises(exc.AuthError, match="ProfileNotFound") as caught:
-            provider.send(message())
+    with (
+        account(EXAMPLES, GOOD, **WITHOUT) as (provider, stub),
+        pytest.raises(exc.AuthError, match="ProfileNotFound") as caught,
+    ):
+        provider.send(message())
     assert stub.seen == []
     assert "secret-profile" not in str(caught.value)
 

@@ -7,17 +7,18 @@ import time
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from smsqueue import exc
 from smsqueue.providers.authentic import hmac_base64
 from smsqueue.providers.bird import BirdProvider
 from smsqueue.states import State
-from smsqueue.testing.contract import PREFIX, Check, checks, made, seen_by
+from smsqueue.testing.contract import Check, checks, made, seen_by
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -26,12 +27,13 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.hooked import receiver
+from smsqueue.testing.stub import Answer
+from tests.providers.speaking import account, away, code_of, malformed
 
 KEY = "bk_eu1_bird-api-key"
 RAW, RAW_OLD = b"0123456789abcdef", b"fedcba9876543210"
 SECRET, OLD = ("whsec_" + b64encode(raw).decode() for raw in (RAW, RAW_OLD))
-REF = "1m842psghd5k1m5599r6.1"
 PATH = "/v1/sms/messages"
 
 
@@ -63,6 +65,9 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[st
     return headers | signed(body)
 
 
+bad = partial(malformed, sign=sign)
+
+
 def errors(kind: Any, status: int, name: Any = "Name", code: Any = "E01234") -> Answer:
     error = {"type": kind, "code": code, "name": name, "message": "no", "request_id": "req_1"}
     return Answer(status, {"error": error})
@@ -81,14 +86,9 @@ def event(kind: str, **data: Any) -> dict[str, Any]:
 
 def status(word: str, state: State | None, code: str | None = None) -> Webhook:
     error = {"error": {"code": code, "description": "why"}} if code else {}
-    return Webhook(
-        f"status {word}",
-        "/status",
-        [Reported(state, "sms_1", REF, code, word)],
-        json=event(f"sms.{word}", metadata={"smsqueue": REF}, **error),
-        sign=sign,
-        status=204,
-    )
+    reported = [Reported(state, "sms_1", REF, code, word)]
+    told = event(f"sms.{word}", metadata={"smsqueue": REF}, **error)
+    return hook(f"status {word}", "/status", reported, told)
 
 
 RECEIVED = event(
@@ -100,39 +100,32 @@ def hook(name: str, path: str, events: list[Any], json: Any, status: int = 204) 
     return Webhook(name, path, events, json=json, sign=sign, status=status)
 
 
+sends = partial(Sending, answer=GOOD, msgid="sms_1", path=PATH)
+
 EXAMPLES = Examples(
     provider=BirdProvider,
     config={"api_key": KEY, "secret": SECRET},
     good=GOOD,
     secrets=[KEY, SECRET],
     sendings=[
-        Sending(
+        sends(
             "a text",
             message(status_report=True),
-            GOOD,
-            "sms_1",
-            PATH,
             json=SENT,
             headers={"Authorization": f"Bearer {KEY}", "Idempotency-Key": REF},
         ),
-        Sending(
+        sends(
             "a number as the sender",
             message(src="1 555 000 9999"),
-            GOOD,
-            "sms_1",
-            PATH,
             json=SENT | {"from": "+15550009999"},
         ),
-        Sending(
+        sends(
             "a short code, of another category",
             message(senderId="12345"),
-            GOOD,
-            "sms_1",
-            PATH,
             json=SENT | {"from": "12345", "category": "marketing"},
             config={"category": "marketing"},
         ),
-        Sending(
+        sends(
             "a sender id, parameters",
             message(
                 senderId="My-Shop_1",
@@ -142,28 +135,20 @@ EXAMPLES = Examples(
                     "to": "+15550001111",
                 },
             ),
-            GOOD,
-            "sms_1",
-            PATH,
             json=SENT
             | {"from": "My-Shop_1", "category": "authentication"}
             | {"metadata": {"smsqueue": REF, "reference": 5}},
         ),
-        Sending(
+        sends(
             "a template",
             message(params={"template": {"slug": "otp", "parameters": {"code": "1"}}}),
-            GOOD,
-            "sms_1",
-            PATH,
             json={"to": "+15551234567", "metadata": {"smsqueue": REF}}
             | {"template": {"slug": "otp", "parameters": {"code": "1"}}},
         ),
-        Sending(
+        sends(
             "the answer of before",
             message(),
-            Answer(202, told("sent"), {"Idempotency-Replay": "true"}),
-            "sms_1",
-            PATH,
+            answer=Answer(202, told("sent"), {"Idempotency-Replay": "true"}),
             json=SENT,
         ),
     ],
@@ -243,7 +228,7 @@ EXAMPLES = Examples(
         ("no data", hook("", "/im", [], {"type": "sms.sent"}), 400),
         ("no id", hook("", "/im", [], {"type": "sms.sent", "data": {}}), 400),
         ("no sender", hook("", "/im", [], event("sms.received", **{"from": None})), 400),
-        ("nested too deeply", Webhook("", "/im", [], body=b"[" * 100_000, sign=sign), 400),
+        bad("nested too deeply", "/im", body=b"[" * 100_000),
     ],
 )
 
@@ -277,8 +262,8 @@ def test_a_repeated_sending_is_the_same_request() -> None:
 
 
 def looked_up(*items: Any) -> Any:
-    with Stub(Answer(200, {"data": list(items), "next_cursor": None})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, {"data": list(items), "next_cursor": None})]
+    with account(EXAMPLES, *answers) as (provider, stub):
         found = provider.look_up(message(), datetime.now(UTC))
     assert (stub.seen[0].method, stub.seen[0].path) == ("GET", PATH)
     assert stub.seen[0].query == {"to": "+15551234567", "direction": "outbound"}
@@ -296,8 +281,8 @@ def test_a_message_is_found_by_our_reference() -> None:
 
 
 def test_a_look_up_that_fails() -> None:
-    with Stub(Answer(200, {}), Answer(409, ""), Answer(500, ""), Answer(cut=True)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, {}), Answer(409, ""), Answer(500, ""), Answer(cut=True)]
+    with account(EXAMPLES, *answers) as (provider, _):
         for n in range(4):
             with pytest.raises(exc.ProviderError) as caught:
                 provider.look_up(message(), datetime.now(UTC))
@@ -311,11 +296,10 @@ Post = Callable[..., int]
 
 def receiving(**config: Any) -> tuple[Post, list[Any]]:
     """What posts a body with headers and tells the answer's status."""
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES, **config)
 
     def post(headers: dict[str, str], body: bytes) -> int:
-        return client.post(f"/{PREFIX}/main/status", data=body, headers=headers).status_code
+        return code_of(client, "status", data=body, headers=headers)
 
     return post, heard
 
@@ -399,12 +383,5 @@ def test_odd_times_are_no_reason_to_refuse() -> None:
 
 
 def test_a_webhook_that_was_not_recorded_is_to_be_repeated() -> None:
-    gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9")
-
-    def fail(status: Any) -> None:
-        raise exc.QueueUnavailable("away")
-
-    gateway.receive_status = fail  # type: ignore[method-assign]
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
-    answer = client.post(f"/{PREFIX}/main/status", data=BODY, headers=signed(BODY))
-    assert answer.status_code == 503
+    client = away(EXAMPLES)
+    assert code_of(client, "status", data=BODY, headers=signed(BODY)) == 503

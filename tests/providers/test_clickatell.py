@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage
@@ -17,6 +16,7 @@ from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 from smsqueue.testing.contract import PREFIX, Check, checks, made, seen_by
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -25,10 +25,11 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.hooked import client_of, receiver
+from smsqueue.testing.stub import Answer
+from tests.providers.speaking import account, basic, code_of, failure_of, malformed
 
 KEY = "clickatell-key=="
-REF = "1m842psghd5k1m5599r6.1"
 ENTRY = {"apiMessageId": "m1", "accepted": True, "to": "15551234567", "error": None}
 GOOD = Answer(202, {"messages": [ENTRY], "error": None})
 SENT = {"channel": "sms", "to": "15551234567", "content": "hello", "clientMessageId": REF}
@@ -105,6 +106,8 @@ MO = {
 INCOMING = Received("15551234567", "hi + there", "15550009999", "m9")
 UPDATE = {"status": "QUEUED", "statusCode": 2, "messageId": "m1"}
 
+sends = partial(Sending, answer=GOOD, msgid="m1", path="/v1/message")
+
 EXAMPLES = Examples(
     provider=ClickatellProvider,
     config={"api_key": KEY},
@@ -112,46 +115,26 @@ EXAMPLES = Examples(
     secrets=[KEY],
     secret=None,
     sendings=[
-        Sending(
-            "a text",
-            message(),
-            GOOD,
-            "m1",
-            "/v1/message",
-            json={"messages": [SENT]},
-            headers={"Authorization": KEY},
-        ),
-        Sending(
+        sends("a text", message(), json={"messages": [SENT]}, headers={"Authorization": KEY}),
+        sends(
             "with a sender",
             message(src="+1 555 000 9999"),
-            GOOD,
-            "m1",
-            "/v1/message",
             json={"messages": [SENT | {"from": "15550009999"}]},
         ),
-        Sending(
+        sends(
             "a short code, a parameter",
             message(senderId="12345", params={"clientMessageId": "mine"}),
-            GOOD,
-            "m1",
-            "/v1/message",
             json={"messages": [SENT | {"from": "12345", "clientMessageId": "mine"}]},
         ),
-        Sending(
+        sends(
             "without a reference",
             message(status_report=True),
-            GOOD,
-            "m1",
-            "/v1/message",
             json={"messages": [{k: v for k, v in SENT.items() if k != "clientMessageId"}]},
             config={"reference_field": None},
         ),
-        Sending(
+        sends(
             "what it cannot do is ignored",
             message(senderId="Shop", expires=5),
-            GOOD,
-            "m1",
-            "/v1/message",
             json={"messages": [SENT]},
             config={"ignore": ["alphanumeric", "validity"]},
         ),
@@ -182,10 +165,7 @@ EXAMPLES = Examples(
         Refusal("500, internal, refused", entry(18, 500), exc.ServerError, code=18),
         Refusal("202 and an error of the whole", whole(20, 202), exc.ServerError, ambiguous=True),
         Refusal(
-            "refused with an id",
-            entry(20, apiMessageId="m1"),
-            exc.CreditError,
-            ambiguous=True,
+            "refused with an id", entry(20, apiMessageId="m1"), exc.CreditError, ambiguous=True
         ),
         Refusal(
             "accepted with an error", entry(20, accepted=True), exc.ServerError, ambiguous=True
@@ -259,24 +239,22 @@ EXAMPLES = Examples(
         ),
     ],
     refused=[
-        ("no JSON", Webhook("", "/im", [], body=b"foo"), 400),
-        ("a list", Webhook("", "/im", [], json=[]), 400),
-        ("nested too deeply", Webhook("", "/im", [], body=b"[" * 100_000), 400),
-        ("nothing", Webhook("", "/status", [], json={}), 400),
-        ("no status", Webhook("", "/status", [], json={"messageId": "m1"}), 400),
-        ("a status that is no text", Webhook("", "/status", [], json={"status": []}), 400),
-        ("no id", Webhook("", "/status", [], json={"statusCode": 4}), 400),
-        (
-            "updates that are none",
-            Webhook("", "/status", [], json={"event": {"messageStatusUpdate": ["x"]}}),
-            400,
+        malformed("no JSON", "/im", body=b"foo"),
+        malformed("a list", "/im", json=[]),
+        malformed("nested too deeply", "/im", body=b"[" * 100_000),
+        malformed("nothing", "/status", json={}),
+        malformed("no status", "/status", json={"messageId": "m1"}),
+        malformed("a status that is no text", "/status", json={"status": []}),
+        malformed("no id", "/status", json={"statusCode": 4}),
+        malformed(
+            "updates that are none", "/status", json={"event": {"messageStatusUpdate": ["x"]}}
         ),
-        (
+        malformed(
             "one of two is malformed",
-            Webhook("", "/status", [], json={"event": {"moText": [MO], "messageStatusUpdate": 1}}),
-            400,
+            "/status",
+            json={"event": {"moText": [MO], "messageStatusUpdate": 1}},
         ),
-        ("no text", Webhook("", "/im", [], json={"fromNumber": "1", "messageId": "m"}), 400),
+        malformed("no text", "/im", json={"fromNumber": "1", "messageId": "m"}),
     ],
 )
 
@@ -287,41 +265,32 @@ def test_contract(check: Check) -> None:
 
 
 def test_the_balance() -> None:
-    with Stub(Answer(200, {"balance": 12.5, "currency": "USD"})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(200, {"balance": 12.5, "currency": "USD"})) as (provider, stub):
         balance = provider.balance()
     assert (str(balance.amount), balance.currency) == ("12.5", "USD")
     assert (stub.seen[0].path, stub.seen[0].headers["Authorization"]) == ("/v1/balance", KEY)
 
 
 def test_a_balance_that_is_not_told() -> None:
-    with Stub(Answer(500, "<html>")) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.ServerError) as caught:
-            provider.balance()
-    assert not caught.value.ambiguous
+    error = failure_of(EXAMPLES, lambda provider: provider.balance(), Answer(500, "<html>"))
+    assert (isinstance(error, exc.ServerError), error.ambiguous) == (True, False)
 
 
 def receiving(**config: Any) -> tuple[Callable[..., int], list[Any]]:
-    """What posts an update with an Authorization header and tells the answer's status."""
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    """What posts an update with headers and tells the answer's status."""
+    client, heard = receiver(EXAMPLES, **config)
 
-    def post(authorization: str | None = None, body: Any = UPDATE) -> int:
-        headers = {"Authorization": authorization} if authorization else {}
-        return client.post(f"/{PREFIX}/main/status", json=body, headers=headers).status_code
+    def post(headers: dict[str, str] | None = None, body: Any = UPDATE) -> int:
+        return code_of(client, "status", json=body, headers=headers)
 
     return post, heard
-
-
-def basic(text: str) -> str:
-    return "Basic " + b64encode(text.encode()).decode()
 
 
 def test_a_secret_must_be_shown_and_may_rotate() -> None:
     post, heard = receiving(secret=["user:new:one", "user:old"])
     assert [post(basic(s)) for s in ("user:new:one", "user:old")] == [200, 200]
-    assert [post(), post("user:old"), post(basic("user:")), post(basic("user:ol"))] == [403] * 4
+    for headers in (None, {"Authorization": "user:old"}, basic("user:"), basic("user:ol")):
+        assert post(headers) == 403
     assert len(heard) == 2
 
 
@@ -341,7 +310,7 @@ def test_a_status_that_is_not_known_is_logged_once(caplog: pytest.LogCaptureFixt
 
 def test_nothing_is_confirmed_that_was_not_recorded() -> None:
     gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client = client_of(gateway)
 
     def record(status: MessageStatus) -> None:
         if len(heard) == 1:
@@ -350,19 +319,18 @@ def test_nothing_is_confirmed_that_was_not_recorded() -> None:
 
     gateway.receive_status = record  # type: ignore[method-assign]
     both = {"event": {"messageStatusUpdate": [UPDATE, UPDATE | {"messageId": "m2"}]}}
-    assert client.post(f"/{PREFIX}/main/status", json=both).status_code == 503
+    assert code_of(client, "status", json=both) == 503
     assert [each.msgid for each in heard] == ["m1"]
     heard.append("Redis is back")
-    assert client.post(f"/{PREFIX}/main/status", json=both).status_code == 200
+    assert code_of(client, "status", json=both) == 200
     assert [each.msgid for each in heard[2:]] == ["m1", "m2"]
 
 
 def test_times_and_what_else_is_told() -> None:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES)
     client.post(f"/{PREFIX}/main/im", json={"event": {"moText": [MO]}})
     odd = {"event": {"moText": [MO | {"timestamp": 10**30}]}}
-    assert client.post(f"/{PREFIX}/main/im", json=odd).status_code == 200
+    assert code_of(client, "im", json=odd) == 200
     first = heard[0]
     assert isinstance(first, IncomingMessage)
     assert first.rtime.isoformat() == "2017-09-28T14:08:18+00:00"

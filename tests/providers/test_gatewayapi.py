@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jwt
 import pytest
-from flask import Flask
 
 from smsqueue import exc
 from smsqueue.providers.gatewayapi import GatewayApiProvider
@@ -19,6 +18,7 @@ from smsqueue.settings import SettingsError
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -27,11 +27,12 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
+from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer, Stub
+from tests.providers.speaking import account, away, basic, malformed
 
 TOKEN, SECRET = "gateway-api-token", "the authentication token of the webhook"
 OLD = "the authentication token of before, also long"
-REF = "1m842psghd5k1m5599r6.1"
 NOW = int(time.time())
 USAGE = {"countries": {"US": 1}, "currency": "DKK", "total_cost": 0.12}
 GOOD = Answer(200, {"ids": [421332671], "usage": USAGE})
@@ -62,6 +63,10 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[st
     return headers | signed(event if isinstance(event, dict) else {})
 
 
+hook = partial(Webhook, sign=sign, status=204)
+bad = partial(malformed, sign=sign)
+
+
 def refused(code: str, status: int, error: type[exc.ProviderError]) -> Refusal:
     answer = {"code": code, "incident_uuid": "d8127429", "message": "no %1", "variables": ["1"]}
     return Refusal(f"{code} in {status}", Answer(status, answer), error, code=code)
@@ -71,7 +76,7 @@ def status(word: str, state: State | None, code: str | None = None) -> Webhook:
     event = {"id": 421332671, "msisdn": 15551234567, "time": NOW, "status": word}
     event |= {"userref": REF} | ({"error": "why", "code": code} if code else {})
     reported = Reported(state, 421332671, REF, code, word)
-    return Webhook(f"status {word}", "/status", [reported], json=event, sign=sign, status=204)
+    return hook(f"status {word}", "/status", [reported], json=event)
 
 
 def malformed(path: str, event: Any) -> Webhook:
@@ -88,64 +93,34 @@ MO = {
 }
 DELIVERED = {"id": 421332671, "msisdn": 15551234567, "status": "DELIVERED", "userref": REF}
 
+sends = partial(Sending, answer=GOOD, msgid=421332671, path="/rest/mtsms")
+
 EXAMPLES = Examples(
     provider=GatewayApiProvider,
     config={"token": TOKEN, "secret": SECRET},
     good=GOOD,
     secrets=[TOKEN, SECRET],
     sendings=[
-        Sending(
-            "a text",
-            message(status_report=True),
-            GOOD,
-            421332671,
-            "/rest/mtsms",
-            json=SENT,
-            headers={"Authorization": "Basic " + b64encode(f"{TOKEN}:".encode()).decode()},
-        ),
-        Sending(
+        sends("a text", message(status_report=True), json=SENT, headers=basic(f"{TOKEN}:")),
+        sends(
             "Unicode, a number as the sender",
             message(body="привет", src="+1 555 000 9999"),
-            GOOD,
-            421332671,
-            "/rest/mtsms",
             json=SENT | {"message": "привет", "encoding": "UCS2", "sender": "15550009999"},
         ),
-        Sending(
+        sends(
             "GSM-7 beyond ASCII, sender id, validity, parameters",
             message(body="Øre {€}", senderId="Shop", expires=5, params={"class": "premium"}),
-            GOOD,
-            421332671,
-            "/rest/mtsms",
             json=SENT
             | {"message": "Øre {€}", "sender": "Shop", "validity_period": 300, "class": "premium"},
         ),
-        Sending(
-            "the shortest validity",
-            message(expires=0.5),
-            GOOD,
-            421332671,
-            "/rest/mtsms",
-            json=SENT | {"validity_period": 60},
-        ),
-        Sending(
+        sends("the shortest validity", message(expires=0.5), json=SENT | {"validity_period": 60}),
+        sends(
             "an address for reports",
             message(status_report=True),
-            GOOD,
-            421332671,
-            "/rest/mtsms",
             json=SENT | {"callback_url": f"{PUBLIC_URL}/{PREFIX}/main/status"},
             config={"callbacks": True},
         ),
-        Sending(
-            "no report is wanted",
-            message(),
-            GOOD,
-            421332671,
-            "/rest/mtsms",
-            json=SENT,
-            config={"callbacks": True},
-        ),
+        sends("no report is wanted", message(), json=SENT, config={"callbacks": True}),
     ],
     refusals=[
         refused("0x0213", 403, exc.AuthError),
@@ -175,29 +150,18 @@ EXAMPLES = Examples(
         ),
     ],
     webhooks=[
-        Webhook(
-            "incoming",
-            "/im",
-            [Received("15551234567", "foo Hello", "451204", 1000001)],
-            json=MO,
-            sign=sign,
-            status=204,
-        ),
-        Webhook(
+        hook("incoming", "/im", [Received("15551234567", "foo Hello", "451204", 1000001)], json=MO),
+        hook(
             "incoming, where the reports come",
             "/status",
             [Received("15551234567", "foo Hello", "451204", 1000001)],
             json=MO,
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "incoming, binary",
             "/im",
             [Received("15551234567", "", None, 1000001)],
             json={"id": 1000001, "msisdn": "15551234567", "payload": "aGk="},
-            sign=sign,
-            status=204,
         ),
         status("BUFFERED", State.ACCEPTED),
         status("ENROUTE", State.ACCEPTED),
@@ -233,10 +197,11 @@ def test_the_host_of_european_accounts() -> None:
 
 
 def test_a_number_without_country_code_is_not_sent_as_another() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.RequestError, match="country code"):
-            provider.send(message("0155512345"))
+    with (
+        account(EXAMPLES, GOOD) as (provider, stub),
+        pytest.raises(exc.RequestError, match="country code"),
+    ):
+        provider.send(message("0155512345"))
     assert stub.seen == []
 
 
@@ -258,8 +223,7 @@ Post = Callable[..., int]
 
 def receiving(**config: Any) -> tuple[Post, list[Any]]:
     """What posts a body with headers and tells the answer's status."""
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES, **config)
 
     def post(body: Any, headers: dict[str, str], query: str = "") -> int:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -282,8 +246,7 @@ def test_the_published_example_of_a_token() -> None:
 
 
 def test_a_text_of_several_ids_is_reported_by_our_reference() -> None:
-    with Stub(Answer(200, {"ids": [1, 2], "usage": USAGE})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(200, {"ids": [1, 2], "usage": USAGE})) as (provider, _):
         sent = provider.send(message())
     assert (sent.msgid, sent.meta) == (1, {"usage": USAGE, "ids": [1, 2]})
     post, heard = receiving()
@@ -370,12 +333,6 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_webhook_that_was_not_recorded_is_to_be_repeated() -> None:
-    gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9")
-
-    def fail(status: Any) -> None:
-        raise exc.QueueUnavailable("away")
-
-    gateway.receive_status = fail  # type: ignore[method-assign]
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client = away(EXAMPLES)
     path = f"/{PREFIX}/main/status"
     assert client.post(path, json=DELIVERED, headers=signed(DELIVERED)).status_code == 503

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from smsqueue import Settings
 from smsqueue.testing.examples import PREFIX, PUBLIC_URL, Examples, Webhook
-from smsqueue.testing.hooked import posted
+from smsqueue.testing.hooked import client_of, posted
 from smsqueue.testing.hostile import bodies, hostile
 from tests.ledger.bench import Bench
 from tests.providers import test_africastalking as africastalking
@@ -58,10 +57,11 @@ def bench(settings: Settings) -> Iterator[Bench]:
     made.close()
 
 
-def client_of(bench: Bench, examples: Examples, **config: Any) -> Any:
+def receiving(bench: Bench, examples: Examples, **config: Any) -> Any:
+    """A client of the bench's receivers, to which the provider is added."""
     config = dict(examples.config) | {"url": "http://127.0.0.1:9"} | config
     bench.gateway.add_provider("main", examples.provider, **config)
-    return bench.gateway.receiver_blueprints_register(Flask("hostile"), PREFIX).test_client()
+    return client_of(bench.gateway)
 
 
 def some(examples: Examples) -> list[Webhook]:
@@ -75,7 +75,7 @@ def test_whatever_is_signed_is_answered(
     bench: Bench, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     examples = ALL[name]
-    client = client_of(bench, examples)
+    client = receiving(bench, examples)
     heard: list[Any] = []
     bench.gateway.onStatus.connect(heard.append, name="status")
     bench.gateway.onReceive.connect(heard.append, name="receive")
@@ -98,7 +98,7 @@ def test_whatever_is_signed_is_answered(
 @pytest.mark.parametrize("name", [name for name in ALL if ALL[name].provider.authenticates])
 def test_what_is_not_signed_is_refused(bench: Bench, name: str) -> None:
     examples = ALL[name]
-    client = client_of(bench, examples)
+    client = receiving(bench, examples)
     refused = {403, 413} | ALSO.get(name, set())
     for hook in some(examples):
         for each in [*hostile(hook), hook]:
@@ -110,7 +110,7 @@ def test_what_is_not_signed_is_refused(bench: Bench, name: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
 def test_other_methods(bench: Bench, name: str, method: str) -> None:
     examples = ALL[name]
-    client = client_of(bench, examples)
+    client = receiving(bench, examples)
     for path in ("im", "status"):
         for body in bodies():
             answer = client.open(f"/{PREFIX}/main/{path}", method=method, data=body)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from smsqueue import Gateway, Settings, exc
 from smsqueue.messages import OutgoingMessage
@@ -19,6 +18,7 @@ from smsqueue.settings import SettingsError
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made, seen_by
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -27,11 +27,12 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.hooked import client_of, receiver
+from smsqueue.testing.stub import Answer
+from tests.providers.speaking import account, basic, code_of, failure_of, malformed
 
 KEY, HMAC, HEADER = "infobip-api-key", "infobip-hmac-key", "X-Signature"
 PATH = "/sms/3/messages"
-REF = "1m842psghd5k1m5599r6.1"
 GROUPS = ["ACCEPTED", "PENDING", "UNDELIVERABLE", "DELIVERED", "EXPIRED", "REJECTED"]
 
 
@@ -62,6 +63,10 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[st
     return headers | {HEADER: hmac_hex(HMAC, body)}
 
 
+hook = partial(Webhook, sign=sign)
+bad = partial(malformed, sign=sign)
+
+
 def rejected(id: int, error: type[exc.ProviderError]) -> Refusal:
     return Refusal(f"200, status {id}", answered(5, id, "REJECTED_WHATEVER"), error, code=id)
 
@@ -78,12 +83,11 @@ def told(group: int, id: int, name: str, **more: Any) -> dict[str, Any]:
 
 
 def reported(state: State | None, group: int, id: int, name: str) -> Webhook:
-    return Webhook(
+    return hook(
         f"{group} {name}",
         "/status",
         [Reported(state, REF, REF, id, name)],
         json={"results": [told(group, id, name)]},
-        sign=sign,
     )
 
 
@@ -98,6 +102,8 @@ INCOMING = {
 }
 DELIVERED = told(3, 5, "DELIVERED_TO_HANDSET")
 
+sends = partial(Sending, answer=GOOD, msgid=REF, path=PATH)
+
 EXAMPLES = Examples(
     provider=InfobipProvider,
     config={"api_key": KEY, "hmac_key": HMAC, "hmac_header": HEADER, "sender": "+15550009999"},
@@ -105,21 +111,10 @@ EXAMPLES = Examples(
     secrets=[KEY, HMAC],
     secret="hmac_key",
     sendings=[
-        Sending(
-            "a text",
-            message(),
-            GOOD,
-            REF,
-            PATH,
-            json=entry(),
-            headers={"Authorization": f"App {KEY}"},
-        ),
-        Sending(
+        sends("a text", message(), json=entry(), headers={"Authorization": f"App {KEY}"}),
+        sends(
             "report, validity, sender id",
             message(status_report=True, expires=5, senderId="My Shop"),
-            GOOD,
-            REF,
-            PATH,
             json=entry(
                 sender="My Shop",
                 options={"validityPeriod": {"amount": 300, "timeUnit": "SECONDS"}},
@@ -130,15 +125,14 @@ EXAMPLES = Examples(
                 },
             ),
         ),
-        Sending(
+        sends(
             "parameters, no sender, longest validity",
             message(
                 expires=100_000,
                 params={"options": {"flash": True}, "content": {"transliteration": "GREEK"}},
             ),
-            answered(3, 2, "DELIVERED_TO_OPERATOR", "its-own-id"),
-            "its-own-id",
-            PATH,
+            answer=answered(3, 2, "DELIVERED_TO_OPERATOR", "its-own-id"),
+            msgid="its-own-id",
             json={
                 "messages": [
                     {
@@ -155,7 +149,7 @@ EXAMPLES = Examples(
             },
             config={"sender": None},
         ),
-        Sending(
+        sends(
             "parameters that are the request's",
             message(
                 params={
@@ -164,9 +158,6 @@ EXAMPLES = Examples(
                     "includeSmsCountInResponse": False,
                 }
             ),
-            GOOD,
-            REF,
-            PATH,
             json=entry()
             | {
                 "options": {
@@ -176,15 +167,12 @@ EXAMPLES = Examples(
                 }
             },
         ),
-        Sending(
+        sends(
             "no parameter replaces the id that prevents doubles",
             message(
                 params={"destinations": [{"to": "1", "messageId": "another"}]}
                 | {"webhooks": {"callbackData": "another"}}
             ),
-            GOOD,
-            REF,
-            PATH,
             json=entry(),
         ),
     ],
@@ -233,14 +221,13 @@ EXAMPLES = Examples(
     ],
     unsupported=[],
     webhooks=[
-        Webhook(
+        hook(
             "incoming",
             "/im",
             [Received("15551234567", "QUIZ hi there", "15550009999", "817790313235066447")],
             json={"results": [INCOMING], "messageCount": 1, "pendingMessageCount": 0},
-            sign=sign,
         ),
-        Webhook(
+        hook(
             "two incoming",
             "/im",
             [
@@ -253,7 +240,6 @@ EXAMPLES = Examples(
                     {"messageId": "2", "from": "+15551234567", "to": "15550009999", "text": "b"},
                 ]
             },
-            sign=sign,
         ),
         reported(State.ACCEPTED, 1, 3, "PENDING_WAITING_DELIVERY"),
         reported(State.ACCEPTED, 1, 7, "PENDING_ENROUTE"),
@@ -270,7 +256,7 @@ EXAMPLES = Examples(
         reported(State.UNDELIVERED, 5, 4711, "REJECTED_FOR_A_NEW_REASON"),
         reported(None, 5, 23, "REJECTED_DUPLICATE_MESSAGE_ID"),
         reported(None, 3, 4711, "DELIVERED_SOMEHOW"),
-        Webhook(
+        hook(
             "two reports, one without our reference",
             "/status",
             [
@@ -283,23 +269,18 @@ EXAMPLES = Examples(
                     {"messageId": "theirs", "status": status(2, 9, "UNDELIVERABLE_NOT_DELIVERED")},
                 ]
             },
-            sign=sign,
         ),
     ],
     refused=[
-        ("no results", Webhook("", "/status", [], json={"result": []}, sign=sign), 400),
-        ("no JSON", Webhook("", "/status", [], body=b"<xml/>", sign=sign), 400),
-        ("a list", Webhook("", "/im", [], json=[], sign=sign), 400),
-        ("nested too deeply", Webhook("", "/im", [], body=b"[" * 100_000, sign=sign), 400),
-        ("no from", Webhook("", "/im", [], json={"results": [{"messageId": "1"}]}, sign=sign), 400),
-        (
-            "a status that is none",
-            Webhook("", "/status", [], json={"results": [{"status": "x"}]}, sign=sign),
-            400,
-        ),
-        ("a text", Webhook("", "/status", [], json={"results": "abc"}, sign=sign), 400),
-        ("an object", Webhook("", "/status", [], json={"results": {}}, sign=sign), 400),
-        ("nothing", Webhook("", "/status", [], json={"results": None}, sign=sign), 400),
+        bad("no results", "/status", json={"result": []}),
+        bad("no JSON", "/status", body=b"<xml/>"),
+        bad("a list", "/im", json=[]),
+        bad("nested too deeply", "/im", body=b"[" * 100_000),
+        bad("no from", "/im", json={"results": [{"messageId": "1"}]}),
+        bad("a status that is none", "/status", json={"results": [{"status": "x"}]}),
+        bad("a text", "/status", json={"results": "abc"}),
+        bad("an object", "/status", json={"results": {}}),
+        bad("nothing", "/status", json={"results": None}),
     ],
 )
 
@@ -329,22 +310,21 @@ def test_the_key_is_the_message_id_and_a_repetition_is_the_same_request() -> Non
 
 def test_a_duplicate_is_success_if_this_sending_was_repeated() -> None:
     answer = answered(5, 23, "REJECTED_DUPLICATE_MESSAGE_ID", f"{REF[:-2]}.7")
-    with Stub(answer) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, answer) as (provider, _):
         asked = provider.send(repeated())
     assert asked.msgid == f"{REF[:-2]}.7"
 
 
 def test_another_refusal_of_a_repetition_is_no_success() -> None:
-    with Stub(answered(5, 12, "REJECTED_NOT_ENOUGH_CREDITS")) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.CreditError):
-            provider.send(repeated())
+    with (
+        account(EXAMPLES, answered(5, 12, "REJECTED_NOT_ENOUGH_CREDITS")) as (provider, _),
+        pytest.raises(exc.CreditError),
+    ):
+        provider.send(repeated())
 
 
 def test_the_number_of_parts_is_told() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, GOOD) as (provider, _):
         assert provider.send(message()).meta == {"parts": 1}
 
 
@@ -363,10 +343,13 @@ def test_how_long_infobip_is_trusted_can_be_set() -> None:
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+def look_up(provider: Any) -> Any:
+    return provider.look_up(message(), SINCE)
+
+
 def looked_up(*entries: Any) -> Any:
-    with Stub(Answer(200, {"results": list(entries)})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        report = provider.look_up(message(), SINCE)
+    with account(EXAMPLES, Answer(200, {"results": list(entries)})) as (provider, stub):
+        report = look_up(provider)
     [seen] = stub.seen
     assert (seen.method, seen.path, seen.query) == ("GET", "/sms/3/logs", {"messageId": REF})
     return report
@@ -400,28 +383,22 @@ def test_a_repetition_that_was_taken_counts() -> None:
 
 @pytest.mark.parametrize("body", ["", "[]", '{"results": null}', '{"results": [{}]}', "<html>"])
 def test_a_log_that_cannot_be_read_is_an_error(body: str) -> None:
-    with Stub(Answer(200, body)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.ServerError) as raised:
-            provider.look_up(message(), SINCE)
-    assert raised.value.ambiguous is False
+    error = failure_of(EXAMPLES, look_up, Answer(200, body))
+    assert (isinstance(error, exc.ServerError), error.ambiguous) == (True, False)
 
 
 def test_an_error_while_looking_up_is_never_uncertain() -> None:
     for answer in (Answer(500, "<html>"), Answer(cut=True)):
-        with Stub(answer) as stub:
-            _, provider, _ = made(EXAMPLES, stub.url)
-            with pytest.raises(exc.ProviderError) as raised:
-                provider.look_up(message(), SINCE)
-        assert raised.value.ambiguous is False
+        error = failure_of(EXAMPLES, look_up, answer)
+        assert error.ambiguous is False
 
 
 # --- the balance ---------------------------------------------------------------------------------
 
 
 def test_the_balance() -> None:
-    with Stub(Answer(200, {"balance": 47.79134, "currency": "EUR"})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, {"balance": 47.79134, "currency": "EUR"})]
+    with account(EXAMPLES, *answers) as (provider, stub):
         balance = provider.balance()
     assert (str(balance.amount), balance.currency) == ("47.79134", "EUR")
     assert stub.seen[0].path == "/account/1/balance"
@@ -433,22 +410,15 @@ def test_the_balance() -> None:
 def post(
     body: Any, headers: dict[str, str], path: str = "status", **config: Any
 ) -> tuple[int, Any]:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    client = gateway.receiver_blueprints_register(Flask("infobip"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES, **config)
     data = json.dumps(body)
-    response = client.post(f"/{PREFIX}/main/{path}", data=data, headers=headers)
-    return response.status_code, heard
+    return code_of(client, path, data=data, headers=headers), heard
 
 
 def raw(body: bytes, path: str) -> tuple[int, Any]:
     """The answer to a body, and its events."""
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", insecure=True)
-    client = gateway.receiver_blueprints_register(Flask("infobip"), PREFIX).test_client()
-    return client.post(f"/{PREFIX}/main/{path}", data=body).status_code, heard
-
-
-def basic(user: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + b64encode(user.encode()).decode()}
+    client, heard = receiver(EXAMPLES, insecure=True)
+    return code_of(client, path, data=body), heard
 
 
 ONE = {"results": [DELIVERED]}
@@ -606,7 +576,7 @@ def test_what_was_recorded_of_a_refused_webhook_counts_once(settings: Settings) 
     results = [INCOMING, "rubbish", INCOMING | {"messageId": "2"}]
     with Gateway(settings) as gateway:
         gateway.add_provider("main", InfobipProvider, **EXAMPLES.config, secret="a:b")
-        client = gateway.receiver_blueprints_register(Flask("infobip"), PREFIX).test_client()
+        client = client_of(gateway)
         for _ in range(3):
             sent = client.post(
                 f"/{PREFIX}/main/im", json={"results": results}, headers=basic("a:b")

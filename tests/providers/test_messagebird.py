@@ -6,19 +6,20 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import partial
 from typing import Any
 
 import jwt
 import pytest
-from flask import Flask
 
 from smsqueue import Gateway, exc
 from smsqueue.providers.authentic import sha256_hex
 from smsqueue.providers.messagebird import MessageBirdProvider, authentic
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.states import State
-from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made, seen_by
+from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, seen_by
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -27,11 +28,12 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.hooked import client_of, receiver
+from smsqueue.testing.stub import Answer
+from tests.providers.speaking import account, away, code_of, failure_of, malformed
 
 KEY, SECRET = "messagebird-access-key", "the signing key of the account, long enough"
 OLD = "the signing key of before, that is also long"
-REF = "1m842psghd5k1m5599r6.1"
 REPORTS = f"{PUBLIC_URL}/{PREFIX}/main/status"
 
 
@@ -58,6 +60,10 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[st
     return headers | signed(url, body)
 
 
+hook = partial(Webhook, sign=sign)
+bad = partial(malformed, sign=sign)
+
+
 def errors(code: Any, status: int, **more: Any) -> Answer:
     return Answer(
         status, {"errors": [{"code": code, "description": "no", "parameter": None}]} | more
@@ -72,13 +78,12 @@ def status(word: str, state: State | None, code: str | None = None) -> Webhook:
     query = {"id": "mb1", "reference": REF, "recipient": "15551234567", "status": word}
     query |= {"statusDatetime": "2021-07-05T10:00:00+00:00"}
     query |= {"statusReason": "", "statusErrorCode": code} if code else {}
-    return Webhook(
+    return hook(
         f"status {word} {code or ''}",
         "/status",
         [Reported(state, "mb1", REF, code, word)],
         method="GET",
         form=query,
-        sign=sign,
         answer=b"OK",
     )
 
@@ -98,47 +103,34 @@ SHORT = {
     "receive_datetime": "20210705100000",
 }
 
+sends = partial(Sending, answer=GOOD, msgid="mb1", path="/messages")
+
 EXAMPLES = Examples(
     provider=MessageBirdProvider,
     config={"access_key": KEY, "secret": SECRET, "sender": "15550009999"},
     good=GOOD,
     secrets=[KEY, SECRET],
     sendings=[
-        Sending(
+        sends(
             "a text",
             message(),
-            GOOD,
-            "mb1",
-            "/messages",
             json=SENT | {"originator": "15550009999"},
             headers={"Authorization": f"AccessKey {KEY}"},
         ),
-        Sending(
+        sends(
             "Unicode, report, validity, sender id",
             message(body="привет", status_report=True, expires=5, senderId="Shop"),
-            GOOD,
-            "mb1",
-            "/messages",
             json=SENT
             | {"body": "привет", "datacoding": "unicode", "originator": "Shop"}
             | {"reportUrl": REPORTS, "validity": 300},
         ),
-        Sending(
+        sends(
             "without a sender; a parameter replaces neither the recipient nor the reference",
             message(params={"gateway": 10, "recipients": ["1", "2"], "reference": "order 5"}),
-            GOOD,
-            "mb1",
-            "/messages",
             json=SENT | {"gateway": 10},
             config={"sender": None},
         ),
-        Sending(
-            "nothing is told of the recipient",
-            message(),
-            Answer(201, {"id": "mb1"}),
-            "mb1",
-            "/messages",
-        ),
+        sends("nothing is told of the recipient", message(), answer=Answer(201, {"id": "mb1"})),
     ],
     refusals=[
         refused(2, 401, exc.AuthError),
@@ -166,20 +158,18 @@ EXAMPLES = Examples(
         ),
     ],
     webhooks=[
-        Webhook(
+        hook(
             "incoming",
             "/im",
             [Received("15551234567", "hi & thére", "15550009999", "mb9")],
             form=MO,
-            sign=sign,
             answer=b"OK",
         ),
-        Webhook(
+        hook(
             "incoming, short code",
             "/im?x=1",
             [Received("15551234567", "hi", "1008", "mb9")],
             form=SHORT,
-            sign=sign,
             answer=b"OK",
         ),
         status("scheduled", State.ACCEPTED),
@@ -192,13 +182,9 @@ EXAMPLES = Examples(
         status("never_seen", None),
     ],
     refused=[
-        ("no originator", Webhook("", "/im", [], form={"id": "mb9"}, sign=sign), 400),
-        (
-            "no status",
-            Webhook("", "/status", [], method="GET", form={"id": "mb1"}, sign=sign),
-            400,
-        ),
-        ("a report by POST", Webhook("", "/status", [], form={"id": "mb1"}, sign=sign), 405),
+        bad("no originator", "/im", form={"id": "mb9"}),
+        bad("no status", "/status", method="GET", form={"id": "mb1"}),
+        bad("a report by POST", "/status", code=405, form={"id": "mb1"}),
     ],
 )
 
@@ -210,24 +196,21 @@ def test_contract(check: Check) -> None:
 
 def test_the_balance() -> None:
     prepaid = {"payment": "prepaid", "type": "credits", "amount": 9.2}
-    with Stub(Answer(200, prepaid), Answer(200, prepaid | {"type": "euros"})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, prepaid), Answer(200, prepaid | {"type": "euros"})]
+    with account(EXAMPLES, *answers) as (provider, stub):
         first, second = provider.balance(), provider.balance()
     assert (str(first.amount), first.currency, second.currency) == ("9.2", None, "EUR")
     assert stub.seen[0].path == "/balance"
-    with Stub(Answer(500, "<html>")) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.ServerError) as caught:
-            provider.balance()
-    assert not caught.value.ambiguous
+    error = failure_of(EXAMPLES, lambda provider: provider.balance(), Answer(500, "<html>"))
+    assert (isinstance(error, exc.ServerError), error.ambiguous) == (True, False)
 
 
 BEGUN = datetime(2026, 5, 21, 12, 30, 1, 5, timezone(timedelta(hours=2)))
 
 
 def looked_up(*items: Any) -> Any:
-    with Stub(Answer(200, {"offset": 0, "limit": 20, "items": list(items)})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, {"offset": 0, "limit": 20, "items": list(items)})]
+    with account(EXAMPLES, *answers) as (provider, stub):
         found = provider.look_up(message(), BEGUN)
     assert (stub.seen[0].method, stub.seen[0].path) == ("GET", "/messages")
     query = {"recipient": "15551234567", "from": "2026-05-21T09:30:01+00:00"}
@@ -246,8 +229,8 @@ def test_a_message_is_found_by_our_reference() -> None:
 
 
 def test_a_look_up_that_fails() -> None:
-    with Stub(Answer(200, {"items": None}), Answer(500, ""), Answer(cut=True)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, {"items": None}), Answer(500, ""), Answer(cut=True)]
+    with account(EXAMPLES, *answers) as (provider, _):
         for n in range(3):
             with pytest.raises(exc.ProviderError) as caught:
                 provider.look_up(message(), datetime.now(UTC))
@@ -342,8 +325,7 @@ Get = Callable[..., int]
 
 def receiving(**config: Any) -> tuple[Get, list[Any]]:
     """What sends a report with a token's claims and tells the answer's status."""
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES, **config)
     query = f"?id=mb1&reference={REF}&status=sent&statusDatetime=2021-07-05T10%3A00%3A00%2B00%3A00"
 
     def get(headers: dict[str, str] | None = None, secret: str = SECRET, **claims: Any) -> int:
@@ -373,7 +355,7 @@ def test_secrets_rotate() -> None:
 def test_the_address_that_is_signed_without_a_public_url() -> None:
     gateway = Gateway(Settings(public_url="", receiver_prefix=(PREFIX,), eager=True))
     gateway.add_provider("main", MessageBirdProvider, access_key=KEY, secret=SECRET)
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client = client_of(gateway)
     path = f"/{PREFIX}/main/status?id=mb1&status=sent&statusDatetime=2021-07-05T10%3A00%3A00%2B00"
     for site in ("https://sms.example.org", "http://127.0.0.1:8000"):
         headers = signed(site + path, b"")
@@ -382,9 +364,7 @@ def test_the_address_that_is_signed_without_a_public_url() -> None:
     headers = signed(f"https://sms.example.org/{PREFIX}/main/im", b"id=1&originator=2")
     form = {"data": b"id=1&originator=2", "content_type": "application/x-www-form-urlencoded"}
     site = "https://sms.example.org"
-    assert (
-        client.post(f"/{PREFIX}/main/im", base_url=site, headers=headers, **form).status_code == 200
-    )
+    assert code_of(client, "im", base_url=site, headers=headers, **form) == 200
 
 
 @pytest.mark.parametrize(
@@ -427,22 +407,15 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_webhook_that_was_not_recorded_is_to_be_repeated() -> None:
-    gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9", insecure=True)
-
-    def fail(status: Any) -> None:
-        raise exc.QueueUnavailable("away")
-
-    gateway.receive_status = fail  # type: ignore[method-assign]
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
-    assert client.get(f"/{PREFIX}/main/status?id=mb1&status=sent").status_code == 503
+    client = away(EXAMPLES, insecure=True)
+    assert code_of(client, "status?id=mb1&status=sent", "GET") == 503
 
 
 def test_odd_times_are_no_reason_to_refuse() -> None:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", insecure=True)
-    client = gateway.receiver_blueprints_register(Flask("test"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES, insecure=True)
     for text in ("yesterday", "2021-07-05T10:00:00"):
         form = MO | {"createdDatetime": text}
-        assert client.post(f"/{PREFIX}/main/im", data=form).status_code == 200
+        assert code_of(client, "im", data=form) == 200
     assert heard[1].rtime == VECTOR_TIME
     assert heard[0].rtime.tzinfo is not None
 

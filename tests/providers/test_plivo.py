@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,8 +14,9 @@ from smsqueue.providers.authentic import hmac_base64, seal
 from smsqueue.providers.plivo import PlivoProvider
 from smsqueue.settings import Settings
 from smsqueue.states import State
-from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
+from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -24,15 +25,16 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.hooked import receiver
+from smsqueue.testing.stub import Answer
+from tests.providers.speaking import account, away, basic, code_of, malformed
 
 ID, TOKEN, NONCE = "MA" + "0" * 18, "plivo-token", "12345"
 PATH = f"/v1/Account/{ID}/Message/"
 GOOD = Answer(202, {"message": "message(s) queued", "message_uuid": ["P1"], "api_id": "A1"})
-REF = "1m842psghd5k1m5599r6.1"
 #: As it stands in addresses.
 SEALED = seal(REF, TOKEN, "main")
-BASIC = "Basic " + b64encode(f"{ID}:{TOKEN}".encode()).decode()
+BASIC = basic(f"{ID}:{TOKEN}")
 
 
 def signed(
@@ -58,6 +60,10 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[st
     return signed(method, url, headers, body)
 
 
+hook = partial(Webhook, sign=sign)
+bad = partial(malformed, sign=sign)
+
+
 def signed_v2(url: str, token: str = TOKEN, main: bool = False) -> dict[str, str]:
     text = url.partition("?")[0] + NONCE
     return {
@@ -75,13 +81,12 @@ def refused(
 
 def status(word: str, state: State | None, code: str = "", method: str = "POST") -> Webhook:
     form = {"MessageUUID": "P1", "Status": word, "To": "15551234567", "ErrorCode": code}
-    return Webhook(
+    return hook(
         f"status {word} {code} {method}",
         f"/status?ref={SEALED}",
         [Reported(state, "P1", REF, code or None, word)],
         method=method,
         form=form | {"Units": "1", "ParentMessageUUID": "P1", "SomethingNew": ["b", "a"]},
-        sign=sign,
     )
 
 
@@ -93,6 +98,8 @@ INBOUND = {
     "Type": "sms",
 }
 
+sends = partial(Sending, answer=GOOD, msgid="P1", path=PATH)
+
 EXAMPLES = Examples(
     provider=PlivoProvider,
     config={"auth_id": ID, "auth_token": TOKEN, "sender": "+15550009999"},
@@ -100,21 +107,15 @@ EXAMPLES = Examples(
     secrets=[TOKEN],
     secret="auth_token",
     sendings=[
-        Sending(
+        sends(
             "a text",
             message(),
-            GOOD,
-            "P1",
-            PATH,
             json={"dst": "15551234567", "src": "15550009999", "text": "hello", "type": "sms"},
-            headers={"Authorization": BASIC},
+            headers=BASIC,
         ),
-        Sending(
+        sends(
             "report, validity, sender id",
             message(status_report=True, expires=5, senderId="Shop"),
-            GOOD,
-            "P1",
-            PATH,
             json={
                 "dst": "15551234567",
                 "src": "Shop",
@@ -125,12 +126,9 @@ EXAMPLES = Examples(
                 "method": "POST",
             },
         ),
-        Sending(
+        sends(
             "a number as people write it, a validity of a moment",
             message(src="+1 (555) 000-9999", expires=0.01),
-            GOOD,
-            "P1",
-            PATH,
             json={
                 "dst": "15551234567",
                 "src": "15550009999",
@@ -139,20 +137,16 @@ EXAMPLES = Examples(
                 "message_expiry": 5,
             },
         ),
-        Sending(
+        sends(
             "a short code",
             message(src="12345"),
-            GOOD,
-            "P1",
-            PATH,
             json={"dst": "15551234567", "src": "12345", "text": "hello", "type": "sms"},
         ),
-        Sending(
+        sends(
             "powerpack, parameter, a long validity, an id that is no list",
             message(expires=1000, params={"log": False}),
-            Answer(202, {"message_uuid": "P2"}),
-            "P2",
-            PATH,
+            answer=Answer(202, {"message_uuid": "P2"}),
+            msgid="P2",
             json={
                 "dst": "15551234567",
                 "powerpack_uuid": "PP",
@@ -185,21 +179,19 @@ EXAMPLES = Examples(
         Refusal("202 with an error", Answer(202, {"error": "no"}), exc.ServerError, ambiguous=True),
     ],
     webhooks=[
-        Webhook(
+        hook(
             "incoming",
             "/im",
             [Received("15551234567", "hi there & more", "15550009999", "P9")],
             form=INBOUND,
-            sign=sign,
             answer=b"",
         ),
-        Webhook(
+        hook(
             "incoming in the query",
             "/im",
             [Received("15551234567", "hi there & more", "15550009999", "P9")],
             method="GET",
             form=INBOUND,
-            sign=sign,
         ),
         status("queued", State.ACCEPTED),
         status("sent", State.ACCEPTED, "000"),
@@ -214,9 +206,9 @@ EXAMPLES = Examples(
         status("never-heard-of", None),
     ],
     refused=[
-        ("no From", Webhook("", "/im", [], form={"MessageUUID": "P9"}, sign=sign), 400),
-        ("no Status", Webhook("", "/status", [], form={"MessageUUID": "P1"}, sign=sign), 400),
-        ("nothing", Webhook("", "/status", [], sign=sign), 400),
+        bad("no From", "/im", form={"MessageUUID": "P9"}),
+        bad("no Status", "/status", form={"MessageUUID": "P1"}),
+        bad("nothing", "/status"),
     ],
 )
 
@@ -227,13 +219,13 @@ def test_contract(check: Check) -> None:
 
 
 def test_the_balance() -> None:
-    with Stub(Answer(200, {"cash_credits": "4.88860", "auth_id": ID})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, {"cash_credits": "4.88860", "auth_id": ID})]
+    with account(EXAMPLES, *answers) as (provider, stub):
         balance = provider.balance()
     assert (str(balance.amount), balance.currency) == ("4.88860", None)
     assert (stub.seen[0].path, stub.seen[0].headers["Authorization"]) == (
         f"/v1/Account/{ID}/",
-        BASIC,
+        BASIC["Authorization"],
     )
 
 
@@ -246,10 +238,9 @@ STATUS = f"{PUBLIC_URL}/{PREFIX}/main/status?ref={SEALED}"
 def post(
     headers: dict[str, str], form: dict[str, str] = FORM, url: str = STATUS, **config: Any
 ) -> tuple[int, list[Any]]:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    app = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX)
+    client, heard = receiver(EXAMPLES, **config)
     target = urlsplit(url)._replace(scheme="", netloc="").geturl()
-    return app.test_client().post(target, data=form, headers=headers).status_code, heard
+    return client.post(target, data=form, headers=headers).status_code, heard
 
 
 def v3(form: dict[str, str] = FORM, url: str = STATUS, token: str = TOKEN) -> dict[str, str]:
@@ -334,8 +325,7 @@ OURS = [
 def test_what_plivos_sdk_signs_is_taken(
     method: str, path: str, form: dict[str, Any], signature: str
 ) -> None:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
-    client = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES)
     headers = {"X-Plivo-Signature-V3": signature, "X-Plivo-Signature-V3-Nonce": NONCE}
     fields = {"data": form} if form else {}
 
@@ -431,11 +421,9 @@ def test_tokens_rotate() -> None:
     assert post(v3(token="new"), auth_token=["new", TOKEN])[0] == 200
     assert post(v3(), auth_token=["new"]) == (403, [])
     assert post(signed_v2(STATUS, "new"), auth_token=["new", TOKEN])[0] == 200
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, auth_token=["new", TOKEN])
+    with account(EXAMPLES, GOOD, auth_token=["new", TOKEN]) as (provider, stub):
         provider.send(message())
-    basic = "Basic " + b64encode(f"{ID}:new".encode()).decode()
-    assert stub.seen[0].headers["Authorization"] == basic
+    assert stub.seen[0].headers["Authorization"] == basic(f"{ID}:new")["Authorization"]
 
 
 def test_without_a_proxy_the_request_tells_its_address() -> None:
@@ -448,13 +436,6 @@ def test_without_a_proxy_the_request_tells_its_address() -> None:
         assert answer.status_code == status
 
 
-def test_a_report_that_is_not_recorded_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9")
-
-    def away(_: Any) -> None:
-        raise exc.QueueUnavailable("away")
-
-    monkeypatch.setattr(gateway, "receive_status", away)
-    client = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX).test_client()
-    answer = client.post(f"/{PREFIX}/main/status?ref={SEALED}", data=FORM, headers=v3())
-    assert answer.status_code == 503
+def test_a_report_that_is_not_recorded_is_asked_for_again() -> None:
+    client = away(EXAMPLES)
+    assert code_of(client, f"status?ref={SEALED}", data=FORM, headers=v3()) == 503

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from smsqueue import exc
 from smsqueue.providers.authentic import hmac_base64
@@ -19,6 +18,7 @@ from smsqueue.settings import Settings, SettingsError
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -27,11 +27,12 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
+from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer, Stub
+from tests.providers.speaking import account, basic, code_of, failure_of, malformed
 
 PLAN, TOKEN, KEY = "plan1", "sinch-api-token", "sinch-hmac-key"
 PATH = f"/xms/v1/{PLAN}/batches"
-REF = "1m842psghd5k1m5599r6.1"
 GOOD = Answer(201, {"id": "01FC", "to": ["+15551234567"], "canceled": False, "type": "mt_text"})
 
 
@@ -49,6 +50,10 @@ def signed(
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
     return headers | signed(body)
+
+
+hook = partial(Webhook, sign=sign, status=204)
+bad = partial(malformed, sign=sign)
 
 
 def ends_in(seconds: float) -> Any:
@@ -90,13 +95,11 @@ def told(status: str, code: int, **more: Any) -> dict[str, Any]:
 
 
 def reported(state: State | None, status: str, code: int) -> Webhook:
-    return Webhook(
+    return hook(
         f"{status} {code}",
         "/status",
         [Reported(state, "01FC", REF, code, status)],
         json=told(status, code),
-        sign=sign,
-        status=204,
     )
 
 
@@ -108,6 +111,8 @@ INCOMING = {
     "body": "hi there",
     "received_at": "2022-08-24T14:15:22.000Z",
 }
+
+sends = partial(Sending, answer=GOOD, msgid="01FC", path=PATH)
 
 EXAMPLES = Examples(
     provider=SinchProvider,
@@ -121,21 +126,10 @@ EXAMPLES = Examples(
     secrets=[TOKEN, KEY],
     secret="hmac_key",
     sendings=[
-        Sending(
-            "a text",
-            message(),
-            GOOD,
-            "01FC",
-            PATH,
-            json=body(),
-            headers={"Authorization": f"Bearer {TOKEN}"},
-        ),
-        Sending(
+        sends("a text", message(), json=body(), headers={"Authorization": f"Bearer {TOKEN}"}),
+        sends(
             "report, validity, sender id",
             message(status_report=True, expires=120, senderId="My Shop"),
-            GOOD,
-            "01FC",
-            PATH,
             json=body(
                 **{"from": "My Shop"},
                 delivery_report="per_recipient",
@@ -143,20 +137,14 @@ EXAMPLES = Examples(
                 expire_at=ends_in(7200),
             ),
         ),
-        Sending(
+        sends(
             "short code, longest validity",
             message(src="12345", expires=100_000),
-            GOOD,
-            "01FC",
-            PATH,
             json=body(**{"from": "12345"}, expire_at=ends_in(3 * 86400)),
         ),
-        Sending(
+        sends(
             "no sender; no parameter replaces recipient and reference",
             message(params={"flash_message": True, "to": ["1", "2"], "client_reference": "x"}),
-            GOOD,
-            "01FC",
-            PATH,
             json={k: v for k, v in body(flash_message=True).items() if k != "from"},
             config={"sender": None},
         ),
@@ -180,37 +168,29 @@ EXAMPLES = Examples(
         Refusal("201 with a list", Answer(201, []), exc.ServerError, ambiguous=True),
     ],
     webhooks=[
-        Webhook(
+        hook(
             "incoming",
             "/im",
             [Received("15551234567", "hi there", "15550009999", "01XX")],
             json=INCOMING,
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "incoming, at the address of reports",
             "/status",
             [Received("15551234567", "hi there", "15550009999", "01XX")],
             json=INCOMING,
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "incoming, binary",
             "/im",
             [Received("15551234567", "", "15550009999", "01XX")],
             json=INCOMING | {"type": "mo_binary", "body": "AAEC", "udh": "00"},
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "incoming, media",
             "/im",
             [Received("15551234567", "look", "15550009999", "01XX")],
             json=INCOMING | {"type": "mo_media", "body": {"message": "look", "media": []}},
-            sign=sign,
-            status=204,
         ),
         reported(State.ACCEPTED, "Queued", 400),
         reported(State.ACCEPTED, "DISPATCHED", 401),
@@ -225,7 +205,7 @@ EXAMPLES = Examples(
         reported(State.UNDELIVERED, "Failed", 413),
         reported(State.ACCEPTED, "Unknown", 0),
         reported(None, "Teleported", 499),
-        Webhook(
+        hook(
             "the report of a batch",
             "/status",
             [Reported(State.DELIVERED, "01FC", REF, 0), Reported(State.UNDELIVERED, "01FC", REF)],
@@ -239,31 +219,23 @@ EXAMPLES = Examples(
                     {"code": 402, "status": "Rejected", "count": 1},
                 ],
             },
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "a report without our reference",
             "/im",
             [Reported(State.DELIVERED, "01FC", None)],
             json=told("Delivered", 0, client_reference=None),
-            sign=sign,
-            status=204,
         ),
     ],
     refused=[
-        ("no type", Webhook("", "/im", [], json={"id": "1"}, sign=sign), 400),
-        ("no text", Webhook("", "/im", [], json=INCOMING | {"body": 1}, sign=sign), 400),
-        ("another type", Webhook("", "/im", [], json={"type": "voice"}, sign=sign), 400),
-        ("a list", Webhook("", "/im", [], json=[1], sign=sign), 400),
-        ("no JSON", Webhook("", "/im", [], body=b"x=y", sign=sign), 400),
-        ("nested too deeply", Webhook("", "/im", [], body=b"[" * 100_000, sign=sign), 400),
-        ("no from", Webhook("", "/im", [], json={"type": "mo_text", "body": ""}, sign=sign), 400),
-        (
-            "no statuses",
-            Webhook("", "/status", [], json={"type": "delivery_report_sms"}, sign=sign),
-            400,
-        ),
+        bad("no type", "/im", json={"id": "1"}),
+        bad("no text", "/im", json=INCOMING | {"body": 1}),
+        bad("another type", "/im", json={"type": "voice"}),
+        bad("a list", "/im", json=[1]),
+        bad("no JSON", "/im", body=b"x=y"),
+        bad("nested too deeply", "/im", body=b"[" * 100_000),
+        bad("no from", "/im", json={"type": "mo_text", "body": ""}),
+        bad("no statuses", "/status", json={"type": "delivery_report_sms"}),
     ],
 )
 
@@ -417,10 +389,14 @@ def test_it_is_either_a_plan_or_a_project(changed: dict[str, Any]) -> None:
 SINCE = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 
+def look_up(provider: Any) -> Any:
+    return provider.look_up(message(), SINCE)
+
+
 def looked_up(*batches: Any) -> Any:
-    with Stub(Answer(200, {"count": 1, "page": 0, "batches": list(batches)})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        report = provider.look_up(message(), SINCE)
+    answers = [Answer(200, {"count": 1, "page": 0, "batches": list(batches)})]
+    with account(EXAMPLES, *answers) as (provider, stub):
+        report = look_up(provider)
     [seen] = stub.seen
     assert (seen.method, seen.path) == ("GET", PATH)
     assert seen.query == {"client_reference": REF, "start_date": "2026-01-02T02:04:05.678Z"}
@@ -445,20 +421,14 @@ def test_a_batch_of_another_message_is_not_taken_for_it() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", '{"batches": null}', '{"batches": [1]}', "<html>"])
 def test_a_list_that_cannot_be_read_is_an_error(text: str) -> None:
-    with Stub(Answer(200, text)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.ServerError) as raised:
-            provider.look_up(message(), SINCE)
-    assert raised.value.ambiguous is False
+    error = failure_of(EXAMPLES, look_up, Answer(200, text))
+    assert (isinstance(error, exc.ServerError), error.ambiguous) == (True, False)
 
 
 def test_an_error_while_looking_up_is_never_uncertain() -> None:
     for answer in (Answer(500, "<html>"), Answer(cut=True)):
-        with Stub(answer) as stub:
-            _, provider, _ = made(EXAMPLES, stub.url)
-            with pytest.raises(exc.ProviderError) as raised:
-                provider.look_up(message(), SINCE)
-        assert raised.value.ambiguous is False
+        error = failure_of(EXAMPLES, look_up, answer)
+        assert error.ambiguous is False
 
 
 def test_there_is_no_balance() -> None:
@@ -473,13 +443,8 @@ ONE = json.dumps(told("Delivered", 0)).encode()
 
 
 def post(data: bytes, headers: dict[str, str], **config: Any) -> tuple[int, Any]:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    client = gateway.receiver_blueprints_register(Flask("sinch"), PREFIX).test_client()
-    return client.post(f"/{PREFIX}/main/im", data=data, headers=headers).status_code, heard
-
-
-def basic(user: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + b64encode(user.encode()).decode()}
+    client, heard = receiver(EXAMPLES, **config)
+    return code_of(client, "im", data=data, headers=headers), heard
 
 
 #: Sinch's own, of its SDKs' tests.

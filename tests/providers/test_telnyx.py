@@ -8,6 +8,7 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from smsqueue.settings import Settings, SettingsError
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -30,14 +32,15 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
+from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer, Seen, Stub
+from tests.providers.speaking import account, away, code_of, failure_of, malformed
 
 API_KEY = "KEY-of-telnyx"
 PRIVATE, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
 PUBLIC, OTHER_PUBLIC = (
     b64encode(each.public_key().public_bytes_raw()).decode() for each in (PRIVATE, OTHER)
 )
-REF = "1m842psghd5k1m5599r6.1"
 #: As it stands in addresses.
 SEALED = seal(REF, API_KEY, "main")
 PARTS = {"parts": 1, "encoding": "GSM-7", "cost": None}
@@ -57,6 +60,10 @@ def signed(
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
     return signed(headers, body)
+
+
+hook = partial(Webhook, sign=sign, status=204)
+bad = partial(malformed, sign=sign)
 
 
 def keyed(seen: Seen) -> None:
@@ -85,13 +92,11 @@ def outbound(status: str, code: str | None = None) -> dict[str, Any]:
 def status(
     word: str, state: State | None, code: str | None = None, kind: str = "message.finalized"
 ) -> Webhook:
-    return Webhook(
+    return hook(
         f"status {word} {code or ''}",
         f"/status?ref={SEALED}",
         [Reported(state, "T1", REF, code, word)],
         json=event(kind, outbound(word, code)),
-        sign=sign,
-        status=204,
     )
 
 
@@ -104,6 +109,8 @@ INBOUND = {
     "media": [],
 }
 
+sends = partial(Sending, answer=GOOD, msgid="T1", path="/messages")
+
 EXAMPLES = Examples(
     provider=TelnyxProvider,
     config={"api_key": API_KEY, "public_key": PUBLIC, "sender": "15550009999"},
@@ -111,22 +118,16 @@ EXAMPLES = Examples(
     secrets=[API_KEY],
     secret="public_key",
     sendings=[
-        Sending(
+        sends(
             "a text",
             message(),
-            GOOD,
-            "T1",
-            "/messages",
             json={"to": "+15551234567", "from": "+15550009999", "text": "hello", "type": "SMS"},
             headers={"Authorization": f"Bearer {API_KEY}", "Content-Type": "application/json"},
             check=keyed,
         ),
-        Sending(
+        sends(
             "report, sender id, profile",
             message(status_report=True, senderId="Shop", body="żółć"),
-            GOOD,
-            "T1",
-            "/messages",
             json={
                 "to": "+15551234567",
                 "from": "Shop",
@@ -137,12 +138,9 @@ EXAMPLES = Examples(
             },
             config={"profile": "P1"},
         ),
-        Sending(
+        sends(
             "other receivers, a sender with a blank",
             message(status_report=True, senderId="My Shop"),
-            GOOD,
-            "T1",
-            "/messages",
             json={
                 "to": "+15551234567",
                 "from": "My Shop",
@@ -154,21 +152,15 @@ EXAMPLES = Examples(
             },
             config={"profile": "P1", "failover": "https://b.example.org/"},
         ),
-        Sending(
+        sends(
             "a number as people write it, other receivers, no report",
             message(src="+1 (555) 000-9999"),
-            GOOD,
-            "T1",
-            "/messages",
             json={"to": "+15551234567", "from": "+15550009999", "text": "hello", "type": "SMS"},
             config={"failover": "https://b.example.org"},
         ),
-        Sending(
+        sends(
             "number pool, short code, parameter",
             message(params={"encoding": "ucs2"}, src="12345"),
-            GOOD,
-            "T1",
-            "/messages",
             json={
                 "to": "+15551234567",
                 "from": "12345",
@@ -241,21 +233,17 @@ EXAMPLES = Examples(
     ],
     unsupported=[message(expires=5), message(senderId="Shop"), message(senderId="A_B")],
     webhooks=[
-        Webhook(
+        hook(
             "incoming",
             "/im",
             [Received("15551234567", "hi there", "15550009999", "T9")],
             json=event("message.received", INBOUND),
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "incoming without a text, at the other address",
             "/status",
             [Received("15551234567", "", "15550009999", "T9")],
             json=event("message.received", INBOUND | {"text": None}),
-            sign=sign,
-            status=204,
         ),
         status("queued", State.ACCEPTED, kind="message.sent"),
         status("sending", State.ACCEPTED, kind="message.sent"),
@@ -270,93 +258,52 @@ EXAMPLES = Examples(
         status("delivered", State.DELIVERED, "40005"),
         status("delivery_unconfirmed", State.ACCEPTED),
         status("never-heard-of", None),
-        Webhook(
+        hook(
             "of an incoming message",
             "/status",
             [],
             json=event("message.finalized", outbound("webhook_delivered")),
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "an error without a code",
             "/status",
             [Reported(State.UNDELIVERED, "T1", None, None, "delivery_failed")],
             json=event(
                 "message.finalized", outbound("delivery_failed") | {"errors": [{"title": "x"}]}
             ),
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "a reference that is not sealed",
             f"/status?ref={REF}",
             [Reported(State.DELIVERED, "T1", None)],
             json=event("message.finalized", outbound("delivered")),
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "a report at the profile's address",
             "/im",
             [Reported(State.DELIVERED, "T1", None)],
             json=event("message.finalized", outbound("delivered")),
-            sign=sign,
-            status=204,
         ),
-        Webhook(
-            "another event",
-            "/im",
-            [],
-            json=event("10dlc.campaign.update", {"campaignId": "1"}),
-            sign=sign,
-            status=204,
-        ),
+        hook("another event", "/im", [], json=event("10dlc.campaign.update", {"campaignId": "1"})),
     ],
     refused=[
-        ("no JSON", Webhook("", "/im", [], body=b"text=hi", sign=sign), 400),
-        ("a list", Webhook("", "/im", [], json=[1], sign=sign), 400),
-        ("no sender", Webhook("", "/im", [], json=event("message.received", {}), sign=sign), 400),
-        (
-            "no recipient",
-            Webhook("", "/im", [], json=event("message.sent", {"id": "1", "to": []}), sign=sign),
-            400,
-        ),
-        (
-            "no text of a text",
-            Webhook(
-                "", "/im", [], json=event("message.received", INBOUND | {"text": 5}), sign=sign
-            ),
-            400,
-        ),
-        (
-            "an id that is none",
-            Webhook("", "/im", [], json=event("message.received", INBOUND | {"id": {}}), sign=sign),
-            400,
-        ),
-        (
+        bad("no JSON", "/im", body=b"text=hi"),
+        bad("a list", "/im", json=[1]),
+        bad("no sender", "/im", json=event("message.received", {})),
+        bad("no recipient", "/im", json=event("message.sent", {"id": "1", "to": []})),
+        bad("no text of a text", "/im", json=event("message.received", INBOUND | {"text": 5})),
+        bad("an id that is none", "/im", json=event("message.received", INBOUND | {"id": {}})),
+        bad(
             "a number that is none",
-            Webhook(
-                "",
-                "/im",
-                [],
-                json=event("message.received", INBOUND | {"from": {"phone_number": 1}}),
-                sign=sign,
-            ),
-            400,
+            "/im",
+            json=event("message.received", INBOUND | {"from": {"phone_number": 1}}),
         ),
-        (
+        bad(
             "a status that is a list",
-            Webhook(
-                "",
-                "/status",
-                [],
-                json=event("message.sent", {"id": "1", "to": [{"status": []}]}),
-                sign=sign,
-            ),
-            400,
+            "/status",
+            json=event("message.sent", {"id": "1", "to": [{"status": []}]}),
         ),
-        ("nested too deeply", Webhook("", "/im", [], body=b"[" * 100_000, sign=sign), 400),
+        bad("nested too deeply", "/im", body=b"[" * 100_000),
     ],
 )
 
@@ -368,8 +315,7 @@ def test_contract(check: Check) -> None:
 
 def test_the_balance() -> None:
     body = {"data": {"balance": "300.00", "available_credit": "400.00", "currency": "USD"}}
-    with Stub(Answer(200, body)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(200, body)) as (provider, stub):
         balance = provider.balance()
     assert (str(balance.amount), balance.currency) == ("400.00", "USD")
     assert stub.seen[0].path == "/balance"
@@ -385,8 +331,7 @@ def again(reference: str, *, repeated: bool = False) -> OutgoingMessage:
 
 
 def test_a_repetition_is_the_same_byte_for_byte() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, GOOD) as (provider, stub):
         provider.send(again("1m842psghd5k1m5599r6.1"))
         provider.send(again("1m842psghd5k1m5599r6.2"))
     first, second = stub.seen
@@ -400,8 +345,7 @@ def test_a_repetition_is_the_same_byte_for_byte() -> None:
 def test_keys_are_what_telnyx_takes(key: str) -> None:
     asked = message()
     asked.dedup_key = key
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, GOOD) as (provider, stub):
         provider.send(asked)
     sent = stub.seen[0].headers["Idempotency-Key"]
     assert 0 < len(sent) < 256
@@ -410,8 +354,7 @@ def test_keys_are_what_telnyx_takes(key: str) -> None:
 
 @pytest.mark.parametrize("status", [409, 422])
 def test_a_known_key_with_another_body_leaves_it_open_what_became_of_the_first(status: int) -> None:
-    with Stub(Answer(status, {"errors": [{"code": "10015"}]})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(status, {"errors": [{"code": "10015"}]})) as (provider, _):
         for repeated in (False, True):
             with pytest.raises(exc.RequestError) as raised:
                 provider.send(again(REF, repeated=repeated))
@@ -424,8 +367,7 @@ def test_a_key_that_is_empty_would_seal_nothing() -> None:
 
 
 def test_a_message_without_a_reference_goes_without_a_key() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, GOOD) as (provider, stub):
         provider.send(OutgoingMessage("15551234567", "hello"))
     assert "Idempotency-Key" not in stub.seen[0].headers
 
@@ -457,10 +399,13 @@ def record(**more: Any) -> dict[str, Any]:
     } | more
 
 
+def look_up(provider: Any) -> Any:
+    return provider.look_up(message(status_report=True), SINCE)
+
+
 def looked_up(*records: Any) -> Any:
-    with Stub(Answer(200, {"data": list(records), "meta": {}})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        report = provider.look_up(message(status_report=True), SINCE)
+    with account(EXAMPLES, Answer(200, {"data": list(records), "meta": {}})) as (provider, stub):
+        report = look_up(provider)
     [seen] = stub.seen
     assert (seen.method, seen.path) == ("GET", "/detail_records")
     assert seen.headers["Authorization"] == f"Bearer {API_KEY}"
@@ -502,11 +447,8 @@ def test_what_has_another_address_is_another_message() -> None:
 
 @pytest.mark.parametrize("body", ["", "[]", {"data": None}, {"data": [1]}, "<html>"])
 def test_records_that_cannot_be_read_are_an_error(body: Any) -> None:
-    with Stub(Answer(200, body)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
-        with pytest.raises(exc.ServerError) as raised:
-            provider.look_up(message(status_report=True), SINCE)
-    assert not raised.value.ambiguous
+    error = failure_of(EXAMPLES, look_up, Answer(200, body))
+    assert (isinstance(error, exc.ServerError), error.ambiguous) == (True, False)
 
 
 def test_without_an_address_there_is_nothing_to_look_for() -> None:
@@ -526,12 +468,8 @@ BODY = json.dumps(event("message.finalized", outbound("delivered"))).encode()
 
 
 def post(headers: dict[str, str], body: bytes = BODY, **config: Any) -> tuple[int, list[Any]]:
-    from flask import Flask
-
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    app = gateway.receiver_blueprints_register(Flask("telnyx"), PREFIX)
-    answer = app.test_client().post(f"/{PREFIX}/main/status", data=body, headers=headers)
-    return answer.status_code, heard
+    client, heard = receiver(EXAMPLES, **config)
+    return code_of(client, "status", data=body, headers=headers), heard
 
 
 @pytest.mark.parametrize(
@@ -592,11 +530,9 @@ def test_times_and_the_events_id_are_kept() -> None:
 
 
 def test_a_new_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    from flask import Flask
 
     body = json.dumps(event("message.sent", outbound("teleported"))).encode()
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
-    client = gateway.receiver_blueprints_register(Flask("telnyx"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES)
     with caplog.at_level(logging.WARNING, "smsqueue.providers.receiving"):
         for _ in range(2):
             client.post(f"/{PREFIX}/main/status", data=body, headers=signed({}, body))
@@ -604,15 +540,6 @@ def test_a_new_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert len([r for r in caplog.records if "teleported" in r.getMessage()]) == 1
 
 
-def test_a_report_that_is_not_recorded_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flask import Flask
-
-    gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9")
-
-    def away(_: Any) -> None:
-        raise exc.QueueUnavailable("away")
-
-    monkeypatch.setattr(gateway, "receive_status", away)
-    client = gateway.receiver_blueprints_register(Flask("telnyx"), PREFIX).test_client()
-    answer = client.post(f"/{PREFIX}/main/status", data=BODY, headers=signed({}, BODY))
-    assert answer.status_code == 503
+def test_a_report_that_is_not_recorded_is_asked_for_again() -> None:
+    client = away(EXAMPLES)
+    assert code_of(client, "status", data=BODY, headers=signed({}, BODY)) == 503

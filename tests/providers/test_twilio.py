@@ -6,17 +6,18 @@ import hashlib
 import hmac
 import json
 from base64 import b64encode
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
-from flask import Flask
 
 from smsqueue import Gateway, Settings, exc
 from smsqueue.providers.twilio import TwilioProvider, signature
 from smsqueue.states import State
-from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
+from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -25,20 +26,21 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.hooked import client_of, receiver
+from smsqueue.testing.stub import Answer
+from tests.providers.speaking import account, basic, malformed, needs_a_sender, same
 
 SID, TOKEN = "AC" + "0" * 32, "twilio-token"
 PATH = f"/2010-04-01/Accounts/{SID}/Messages.json"
 GOOD = Answer(201, {"sid": "SM1", "status": "queued", "num_segments": "1", "price": None})
-REF = "1m842psghd5k1m5599r6.1"
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
     return headers | {"X-Twilio-Signature": signed(url, body)}
+
+
+hook = partial(Webhook, sign=sign)
+bad = partial(malformed, sign=sign)
 
 
 def signed(url: str, body: bytes, key: str = TOKEN, digest: str = "sha1") -> str:
@@ -54,19 +56,14 @@ def refused(code: int, status: int, error: type[exc.ProviderError]) -> Refusal:
     return Refusal(f"{code}, {status}", answer, error, code=code)
 
 
-def same(found: Any, wanted: Any) -> None:
-    assert found == wanted
-
-
 def status(word: str, state: State | None, **more: Any) -> Webhook:
     form = {"MessageSid": "SM1", "MessageStatus": word, "To": "+15551234567"} | more
     code = more.get("ErrorCode")
-    return Webhook(
+    return hook(
         f"status {word} {code or ''}",
         f"/status?ref={REF}",
         [Reported(state, "SM1", REF, code, word)],
         form=form,
-        sign=sign,
         status=204,
     )
 
@@ -77,12 +74,10 @@ CONTENT = [20001, 20422, 21601, 21602, 21605, 21609, 21617, 21618, 21619, 21620,
 CONTENT += [21656, 35111, 35114, 35118, 20404]
 
 
-def bad(name: str, form: dict[str, Any], path: str = "/im") -> tuple[str, Webhook, int]:
-    return name, Webhook("", path, [], form=form, sign=sign), 400
-
-
 INCOMING = {"MessageSid": "SM9", "From": "+15551234567", "To": "+15550009999", "Body": "hi there"}
 REPORT = {"MessageSid": "SM1", "MessageStatus": "delivered", "To": "+15551234567"}
+
+sends = partial(Sending, answer=GOOD, msgid="SM1", path=PATH)
 
 EXAMPLES = Examples(
     provider=TwilioProvider,
@@ -92,21 +87,15 @@ EXAMPLES = Examples(
     secret="auth_token",
     config_without_secret={"api_key": ("SK1", "its-secret")},
     sendings=[
-        Sending(
+        sends(
             "a text",
             message(),
-            GOOD,
-            "SM1",
-            PATH,
             form={"To": "+15551234567", "From": "+15550009999", "Body": "hello"},
-            headers={"Authorization": basic(SID, TOKEN)},
+            headers=basic(f"{SID}:{TOKEN}"),
         ),
-        Sending(
+        sends(
             "report, validity, sender id",
             message(status_report=True, expires=5, senderId="Shop"),
-            GOOD,
-            "SM1",
-            PATH,
             form={
                 "To": "+15551234567",
                 "From": "Shop",
@@ -115,12 +104,9 @@ EXAMPLES = Examples(
                 "StatusCallback": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}#rc=3&rp=all",
             },
         ),
-        Sending(
+        sends(
             "messaging service, parameter",
             message(params={"SmartEncoded": "true"}),
-            GOOD,
-            "SM1",
-            PATH,
             form={
                 "To": "+15551234567",
                 "MessagingServiceSid": "MG1",
@@ -129,7 +115,7 @@ EXAMPLES = Examples(
             },
             config={"sender": None, "service": "MG1"},
         ),
-        Sending(
+        sends(
             "parameters as Twilio writes them",
             message(
                 senderId="My Shop",
@@ -140,9 +126,6 @@ EXAMPLES = Examples(
                     "Attempt": 2,
                 },
             ),
-            GOOD,
-            "SM1",
-            PATH,
             check=lambda seen: same(
                 parse_qsl(seen.body.decode()),
                 [
@@ -157,22 +140,16 @@ EXAMPLES = Examples(
                 ],
             ),
         ),
-        Sending(
+        sends(
             "a service in the parameters, the longest validity",
             message(expires=100_000, params={"MessagingServiceSid": "MG2"}),
-            GOOD,
-            "SM1",
-            PATH,
             form={"To": "+15551234567", "Body": "hello", "MessagingServiceSid": "MG2"}
             | {"ValidityPeriod": "36000"},
             config={"sender": None},
         ),
-        Sending(
+        sends(
             "how reports are repeated can be set",
             message(status_report=True),
-            GOOD,
-            "SM1",
-            PATH,
             form={"To": "+15551234567", "Body": "hello", "From": "+15550009999"}
             | {"StatusCallback": f"{PUBLIC_URL}/{PREFIX}/main/status?ref={REF}"},
             config={"repeat": ""},
@@ -195,21 +172,19 @@ EXAMPLES = Examples(
         Refusal("201 without a sid", Answer(201, {}), exc.ServerError, ambiguous=True),
     ],
     webhooks=[
-        Webhook(
+        hook(
             "incoming",
             "/im",
             [Received("15551234567", "hi there", "15550009999", "SM9")],
             form=INCOMING | {"NumMedia": "0", "SomethingNew": ["b", "a", "a"]},
-            sign=sign,
             answer=b"<Response/>",
         ),
-        Webhook(
+        hook(
             "incoming, GET, a picture",
             "/im",
             [Received("15551234567", "", "15550009999", "SM9")],
             "GET",
             form=INCOMING | {"Body": "", "MediaUrl0": "https://a.example/1"},
-            sign=sign,
             answer=b"<Response/>",
         ),
         *(status(word, State.ACCEPTED) for word in ("queued", "sending", "sent", "accepted")),
@@ -217,12 +192,11 @@ EXAMPLES = Examples(
         *(status(word, State.DELIVERED) for word in ("delivered", "read")),
         status("delivered", State.DELIVERED, ErrorCode="30036"),
         status("undelivered", State.EXPIRED, ErrorCode="30036"),
-        Webhook(
+        hook(
             "status of one that came in",
             "/status",
             [],
             form=REPORT | {"MessageStatus": "received"},
-            sign=sign,
             status=204,
         ),
         status("undelivered", State.UNDELIVERED, ErrorCode="30003"),
@@ -231,14 +205,14 @@ EXAMPLES = Examples(
         status("never-heard-of", None),
     ],
     refused=[
-        bad("no From", INCOMING | {"From": ""}),
-        bad("no id", INCOMING | {"MessageSid": ""}),
-        bad("a report at the address of messages", INCOMING | REPORT),
-        bad("two senders", INCOMING | {"From": ["+15551234567", "+15551234568"]}),
-        bad("two texts", INCOMING | {"Body": ["a", "b"]}),
-        bad("no status", {"MessageSid": "SM1"}, "/status"),
-        bad("two states", REPORT | {"MessageStatus": ["delivered", "failed"]}, "/status"),
-        bad("a message at the address of reports", INCOMING, "/status"),
+        bad("no From", "/im", form=INCOMING | {"From": ""}),
+        bad("no id", "/im", form=INCOMING | {"MessageSid": ""}),
+        bad("a report at the address of messages", "/im", form=INCOMING | REPORT),
+        bad("two senders", "/im", form=INCOMING | {"From": ["+15551234567", "+15551234568"]}),
+        bad("two texts", "/im", form=INCOMING | {"Body": ["a", "b"]}),
+        bad("no status", "/status", form={"MessageSid": "SM1"}),
+        bad("two states", "/status", form=REPORT | {"MessageStatus": ["delivered", "failed"]}),
+        bad("a message at the address of reports", "/status", form=INCOMING),
     ],
 )
 
@@ -249,18 +223,13 @@ def test_contract(check: Check) -> None:
 
 
 def test_the_balance() -> None:
-    with Stub(Answer(200, {"balance": "12.50", "currency": "USD"})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(200, {"balance": "12.50", "currency": "USD"})) as (provider, _):
         balance = provider.balance()
     assert (str(balance.amount), balance.currency) == ("12.50", "USD")
 
 
 def test_a_message_that_nothing_gives_a_sender_goes_elsewhere() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, sender=None)
-        with pytest.raises(exc.UnsupportedError, match="sender"):
-            provider.send(message())
-    assert stub.seen == []
+    assert needs_a_sender(EXAMPLES)
 
 
 # --- Signatures ------------------------------------------------------------------------------
@@ -287,7 +256,7 @@ def post(
     gateway.add_provider("main", TwilioProvider, **dict(EXAMPLES.config) | config)
     heard: list[Any] = []
     gateway.onReceive += heard.append
-    client = gateway.receiver_blueprints_register(Flask("twilio"), PREFIX).test_client()
+    client = client_of(gateway)
     given = {"Content-Type": kind, "X-Twilio-Signature": signed(url, body)} | (headers or {})
     path = f"/{PREFIX}/main/im" + ("?" + url.partition("?")[2] if "?" in url else "")
     answer = client.post(path, data=body, headers=given)
@@ -390,8 +359,7 @@ def test_a_hash_that_somebody_adds_to_a_form_is_of_no_use() -> None:
 
 
 def test_what_a_report_and_a_message_tell_beside() -> None:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", insecure=True)
-    client = gateway.receiver_blueprints_register(Flask("twilio"), PREFIX).test_client()
+    client, heard = receiver(EXAMPLES, insecure=True)
     client.post(f"/{PREFIX}/main/im", data=INCOMING | {"OptOutType": "STOP"})
     client.post(f"/{PREFIX}/main/status", data=REPORT | {"RawDlrDoneDate": "2601020304"})
     assert heard[0].meta == {"OptOutType": "STOP"}
@@ -402,7 +370,7 @@ def test_a_webhook_that_is_sent_again_counts_once(settings: Settings) -> None:
     """Also if somebody writes its fields in another order, which is signed the same."""
     with Gateway(settings) as gateway:
         gateway.add_provider("main", TwilioProvider, **EXAMPLES.config)
-        client = gateway.receiver_blueprints_register(Flask("twilio"), PREFIX).test_client()
+        client = client_of(gateway)
         url = f"http://localhost/{PREFIX}/main"
         for path, form in (("im", INCOMING), (f"status?ref={REF}", REPORT)):
             for pairs in (list(form.items()), list(form.items()), list(form.items())[::-1]):

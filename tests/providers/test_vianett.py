@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from flask import Flask
 
 from smsqueue import exc
 from smsqueue.messages import OutgoingMessage
@@ -15,6 +15,7 @@ from smsqueue.settings import SettingsError
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, Check, checks, made, seen_by
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -23,11 +24,12 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.hooked import receiver
+from smsqueue.testing.stub import Answer
+from tests.providers.speaking import account, away, code_of, malformed
 
 USER, PASSWORD = "vianett-user", "vianett-password"
 PATH = "/V3/CPA/MT/MT.ashx"
-REF = "1m842psghd5k1m5599r6.1"
 #: The number that stands for it.
 NUMBER = "799008940251057"
 
@@ -93,6 +95,8 @@ def operator(name: str, state: State | None, code: str, **fields: str) -> Webhoo
     return reported(f"operator, {name}", state, code, "mtstatus", requesttype="mtstatus", **fields)
 
 
+sends = partial(Sending, answer=GOOD, msgid=NUMBER, path=PATH)
+
 EXAMPLES = Examples(
     provider=VianettProvider,
     config={"user": USER, "password": PASSWORD, "sender": "+15550009999"},
@@ -100,13 +104,10 @@ EXAMPLES = Examples(
     secrets=[PASSWORD],
     secret=None,
     sendings=[
-        Sending("a text", message(), GOOD, NUMBER, PATH, form=form()),
-        Sending(
+        sends("a text", message(), form=form()),
+        sends(
             "report, priority, sender id, no reply",
             message(status_report=True, escalate=True, senderId="My Shop", allow_reply=False),
-            GOOD,
-            NUMBER,
-            PATH,
             form={
                 name: value
                 for name, value in form(
@@ -115,22 +116,18 @@ EXAMPLES = Examples(
                 if name != "ReplyPathValue"
             },
         ),
-        Sending(
+        sends(
             "short code; the acknowledgement has a number of its own",
             message(src="1963"),
-            ack("200", "99"),
-            "99",
-            PATH,
+            answer=ack("200", "99"),
+            msgid="99",
             form=form(SenderAddress="1963", SenderAddressType="2"),
         ),
-        Sending(
+        sends(
             "no sender; no parameter replaces the recipient, the id or the account",
             message(
                 params={"ScheduledDate": "2026", "Tel": "1;2", "msgid": "1", "username": "other"}
             ),
-            GOOD,
-            NUMBER,
-            PATH,
             form={
                 name: value
                 for name, value in form(ScheduledDate="2026").items()
@@ -138,21 +135,18 @@ EXAMPLES = Examples(
             },
             config={"sender": None},
         ),
-        Sending(
+        sends(
             "our reference as id, replies as the account has it",
             message(),
-            ack("200", REF),
-            REF,
-            PATH,
+            answer=ack("200", REF),
+            msgid=REF,
             form={k: v for k, v in form(msgid=REF).items() if k != "ReplyPathValue"},
             config={"numeric_ids": False, "reply_minutes": 0},
         ),
-        Sending(
+        sends(
             "an acknowledgement without a number",
             message(),
-            Answer(200, b"<ack errorcode=' 200 '/>"),
-            NUMBER,
-            PATH,
+            answer=Answer(200, b"<ack errorcode=' 200 '/>"),
             form=form(),
         ),
     ],
@@ -237,24 +231,16 @@ EXAMPLES = Examples(
         ),
     ],
     refused=[
-        ("no number", Webhook("", "/im", [], form={"message": "x", "refno": "1"}), 400),
-        ("no id", Webhook("", "/im", [], form={"sourceaddr": "1", "message": "x"}), 400),
-        ("no text", Webhook("", "/im", [], form={"sourceaddr": "1", "refno": "1"}), 400),
-        ("no kind", Webhook("", "/status", [], form={"refno": "1", "Status": "DELIVRD"}), 400),
-        (
-            "another kind",
-            Webhook("", "/status", [], form={"refno": "1", "requesttype": "x", "errorcode": "0"}),
-            400,
+        malformed("no number", "/im", form={"message": "x", "refno": "1"}),
+        malformed("no id", "/im", form={"sourceaddr": "1", "message": "x"}),
+        malformed("no text", "/im", form={"sourceaddr": "1", "refno": "1"}),
+        malformed("no kind", "/status", form={"refno": "1", "Status": "DELIVRD"}),
+        malformed(
+            "another kind", "/status", form={"refno": "1", "requesttype": "x", "errorcode": "0"}
         ),
-        (
-            "no code",
-            Webhook("", "/status", [], form={"refno": "1", "requesttype": "mtstatus"}),
-            400,
-        ),
-        (
-            "a report without an id",
-            Webhook("", "/status", [], form={"requesttype": "mtstatus", "errorcode": "0"}),
-            400,
+        malformed("no code", "/status", form={"refno": "1", "requesttype": "mtstatus"}),
+        malformed(
+            "a report without an id", "/status", form={"requesttype": "mtstatus", "errorcode": "0"}
         ),
     ],
 )
@@ -280,8 +266,7 @@ def test_the_number_is_the_same_for_the_same_reference_only() -> None:
 
 
 def test_the_number_is_known_even_if_the_answer_is_lost() -> None:
-    with Stub(Answer(cut=True)) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(cut=True)) as (provider, _):
         asked = message()
         with pytest.raises(exc.ConnectionError) as caught:
             provider.send(asked)
@@ -289,8 +274,7 @@ def test_the_number_is_known_even_if_the_answer_is_lost() -> None:
 
 
 def test_a_message_without_a_reference_has_a_number_of_its_own() -> None:
-    with Stub(Answer(200, '<ack errorcode="200"/>')) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    with account(EXAMPLES, Answer(200, '<ack errorcode="200"/>')) as (provider, stub):
         sent = [provider.send(OutgoingMessage("15551234567", "x")).msgid for _ in range(2)]
     assert [seen.form["msgid"] for seen in stub.seen] == sent
     assert len(set(sent)) == 2
@@ -303,8 +287,7 @@ def test_the_text_is_written_in_the_documented_character_set() -> None:
 
 
 def test_another_character_set_can_be_used() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, charset="utf-8")
+    with account(EXAMPLES, GOOD, charset="utf-8") as (provider, stub):
         provider.send(message(body="5 € Привет"))
     assert stub.seen[0].form["msg"] == "5 € Привет"
     with pytest.raises(SettingsError, match="charset"):
@@ -331,9 +314,8 @@ def test_there_is_neither_balance_nor_look_up() -> None:
 
 
 def get(query: str, path: str = "im", **config: Any) -> tuple[int, Any]:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    client = gateway.receiver_blueprints_register(Flask("vianett"), PREFIX).test_client()
-    return client.get(f"/{PREFIX}/main/{path}?{query}").status_code, heard
+    client, heard = receiver(EXAMPLES, **config)
+    return code_of(client, f"{path}?{query}", "GET"), heard
 
 
 DELIVERED = urlencode({"requesttype": "notificationstatus", "Status": "DELIVRD", "refno": "1"})
@@ -374,22 +356,17 @@ def test_the_first_word_can_be_left_out() -> None:
 
 
 def test_what_is_told_back_is_escaped() -> None:
-    gateway, _, _ = made(EXAMPLES, "http://127.0.0.1:9")
-    client = gateway.receiver_blueprints_register(Flask("vianett"), PREFIX).test_client()
+    client, _ = receiver(EXAMPLES)
     query = urlencode({"sourceaddr": "1", "message": "x", "refno": '"/><b a="&'})
     response = client.get(f"/{PREFIX}/main/im?{query}")
     assert response.content_type == "text/xml"
     assert b"<b" not in response.data
 
 
-def test_a_webhook_that_is_not_recorded_is_to_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Any, event: Any) -> None:
-        raise exc.QueueUnavailable("away")
-
-    monkeypatch.setattr("smsqueue.gateway.Gateway.receive_status", fail)
-    monkeypatch.setattr("smsqueue.gateway.Gateway.receive_message", fail)
-    assert get(DELIVERED, "status")[0] == 503
-    assert get(urlencode(INCOMING))[0] == 503
+def test_a_webhook_that_is_not_recorded_is_to_be_repeated() -> None:
+    client = away(EXAMPLES)
+    assert code_of(client, f"status?{DELIVERED}", "GET") == 503
+    assert code_of(client, f"im?{urlencode(INCOMING)}", "GET") == 503
 
 
 def test_a_status_never_heard_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from base64 import b64encode
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -21,6 +21,7 @@ from smsqueue.providers.vonage_signing import signature
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -29,15 +30,12 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
+from smsqueue.testing.hooked import client_of, receiver
 from smsqueue.testing.stub import Answer, Seen, Stub
+from tests.providers.speaking import account, basic, code_of, malformed, needs_a_sender
 
 FORM = "application/x-www-form-urlencoded"
 KEY, SECRET, SIGNATURE = "abcd1234", "vonage-secret", "vonage-signature-secret"
-REF = "1m842psghd5k1m5599r6.1"
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
 def entry(id: str, **more: str) -> dict[str, str]:
@@ -81,6 +79,10 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> Any:
     return method, url, headers, urlencode(fields).encode()
 
 
+hook = partial(Webhook, sign=sign, status=204)
+bad = partial(malformed, sign=sign)
+
+
 INCOMING = {
     "msisdn": "15551234567",
     "to": "15550009999",
@@ -94,18 +96,14 @@ RECEIVED = Received("15551234567", INCOMING["text"], "15550009999", "0B1")
 
 
 def incoming(name: str, method: str = "POST", **how: Any) -> Webhook:
-    return Webhook(f"incoming, {name}", "/im", [RECEIVED], method, sign=sign, status=204, **how)
+    return hook(f"incoming, {name}", "/im", [RECEIVED], method, **how)
 
 
 def status(word: str, state: State | None, code: str = "0", **more: str) -> Webhook:
     form = {"msisdn": "15551234567", "to": "15550009999", "messageId": "0A1", "status": word}
     form |= {"err-code": code, "scts": "2601020304", "price": "0.03", "client-ref": REF} | more
     reported = Reported(state, "0A1", REF, code, word)
-    return Webhook(f"status {word}", "/status", [reported], form=form, sign=sign, status=204)
-
-
-def bad(name: str, code: int, path: str = "/im", **how: Any) -> tuple[str, Webhook, int]:
-    return name, Webhook("", path, [], sign=sign, **how), code
+    return hook(f"status {word}", "/status", [reported], form=form)
 
 
 def without(*names: str) -> dict[str, str]:
@@ -123,6 +121,8 @@ def correctly_signed(form: Seen) -> None:
 PATH = "/sms/json"
 PLAIN = {"to": "15551234567", "from": "15550009999", "text": "hello", "client-ref": REF}
 
+sends = partial(Sending, answer=GOOD, msgid="0A1", path=PATH)
+
 EXAMPLES = Examples(
     provider=VonageProvider,
     config={
@@ -135,37 +135,14 @@ EXAMPLES = Examples(
     secrets=[SECRET, SIGNATURE],
     secret="signature_secret",
     sendings=[
-        Sending(
-            "a text",
-            message(),
-            GOOD,
-            "0A1",
-            PATH,
-            form=PLAIN,
-            headers={"Authorization": basic(KEY, SECRET)},
+        sends("a text", message(), form=PLAIN, headers=basic(f"{KEY}:{SECRET}")),
+        sends("Unicode", message(body="שלום"), form=PLAIN | {"text": "שלום", "type": "unicode"}),
+        sends(
+            "all of GSM-7 is no Unicode", message(body="[€] Ø à"), form=PLAIN | {"text": "[€] Ø à"}
         ),
-        Sending(
-            "Unicode",
-            message(body="שלום"),
-            GOOD,
-            "0A1",
-            PATH,
-            form=PLAIN | {"text": "שלום", "type": "unicode"},
-        ),
-        Sending(
-            "all of GSM-7 is no Unicode",
-            message(body="[€] Ø à"),
-            GOOD,
-            "0A1",
-            PATH,
-            form=PLAIN | {"text": "[€] Ø à"},
-        ),
-        Sending(
+        sends(
             "report, validity, sender id",
             message(status_report=True, expires=5, senderId="My Shop"),
-            GOOD,
-            "0A1",
-            PATH,
             form=PLAIN
             | {
                 "from": "My Shop",
@@ -174,39 +151,25 @@ EXAMPLES = Examples(
                 "callback": f"{PUBLIC_URL}/{PREFIX}/main/status",
             },
         ),
-        Sending(
-            "the shortest validity",
-            message(expires=0.1),
-            GOOD,
-            "0A1",
-            PATH,
-            form=PLAIN | {"ttl": "20000"},
-        ),
-        Sending(
+        sends("the shortest validity", message(expires=0.1), form=PLAIN | {"ttl": "20000"}),
+        sends(
             "parameters",
             message(
                 params={"message-class": 0, "entity-id": "7", "account-ref": None}
                 | {"trusted-number": True, "to": "1", "client-ref": "another"}
             ),
-            GOOD,
-            "0A1",
-            PATH,
             form=PLAIN | {"message-class": "0", "entity-id": "7", "trusted-number": "true"},
         ),
-        Sending(
+        sends(
             "several parts",
             message(body="x" * 300),
-            answer(entry("0A1"), entry("0A2")),
-            ["0A1", "0A2"],
-            PATH,
+            answer=answer(entry("0A1"), entry("0A2")),
+            msgid=["0A1", "0A2"],
             form=PLAIN | {"text": "x" * 300},
         ),
-        Sending(
+        sends(
             "signed",
             message(body="a&b=c"),
-            GOOD,
-            "0A1",
-            PATH,
             form=PLAIN
             | {"text": "a&b=c", "api_key": KEY}
             | {"timestamp": str.isdigit, "sig": lambda sig: len(sig) == 64},
@@ -269,22 +232,18 @@ EXAMPLES = Examples(
         incoming("form", form=INCOMING),
         incoming("GET", "GET", form=INCOMING),
         incoming("JSON", json=INCOMING),
-        Webhook(
+        hook(
             "incoming, a part, without a ledger",
             "/im",
             [RECEIVED],
             form=INCOMING
             | {"concat": "true", "concat-ref": "7", "concat-total": "2", "concat-part": "1"},
-            sign=sign,
-            status=204,
         ),
-        Webhook(
+        hook(
             "incoming, binary, more than texts",
             "/im",
             [Received("15551234567", "", "15550009999", "0B1")],
             json=without("text") | {"data": "00ff", "udh": "06", "n": [1], "none": None},
-            sign=sign,
-            status=204,
         ),
         status("accepted", State.ACCEPTED),
         status("buffered", State.ACCEPTED),
@@ -296,23 +255,24 @@ EXAMPLES = Examples(
         status("never-heard-of", None),
     ],
     refused=[
-        bad("no sender", 400, form=without("msisdn")),
-        bad("an empty id", 400, form=INCOMING | {"messageId": ""}),
-        bad("a report", 400, form=INCOMING | {"status": "delivered"}),
-        bad("no status", 400, "/status", form={"messageId": "0A1"}),
-        ("JSON that is a list", Webhook("", "/im", [], json=[1]), 400),
-        (
-            "rubbish",
-            Webhook("", "/im", [], body=b"{", headers={"Content-Type": "application/json"}),
-            400,
-        ),
-        ("nothing", Webhook("", "/im", []), 403),
-        bad("too old", 403, form=INCOMING | {"timestamp": str(int(time.time()) - 26 * 3600)}),
+        bad("no sender", "/im", form=without("msisdn")),
+        bad("an empty id", "/im", form=INCOMING | {"messageId": ""}),
+        bad("a report", "/im", form=INCOMING | {"status": "delivered"}),
+        bad("no status", "/status", form={"messageId": "0A1"}),
+        bad("JSON that is a list", "/im", json=[1], sign=None),
+        bad("rubbish", "/im", body=b"{", headers={"Content-Type": "application/json"}, sign=None),
+        bad("nothing", "/im", 403, sign=None),
         bad(
-            "from the future", 403, form=INCOMING | {"timestamp": str(int(time.time()) + 26 * 3600)}
+            "too old", "/im", 403, form=INCOMING | {"timestamp": str(int(time.time()) - 26 * 3600)}
         ),
-        bad("no time", 403, form=INCOMING | {"timestamp": ""}),
-        bad("rubbish for a time", 403, form=INCOMING | {"timestamp": "nan"}),
+        bad(
+            "from the future",
+            "/im",
+            403,
+            form=INCOMING | {"timestamp": str(int(time.time()) + 26 * 3600)},
+        ),
+        bad("no time", "/im", 403, form=INCOMING | {"timestamp": ""}),
+        bad("rubbish for a time", "/im", 403, form=INCOMING | {"timestamp": "nan"}),
     ],
 )
 
@@ -377,7 +337,7 @@ def test_who_saw_a_webhook_cannot_hide_its_fields_in_a_name(method: str, how: st
     sig = told.pop("sig")
     hidden = folded(told, *part)
     assert signature(hidden, SIGNATURE, method) == sig.lower()
-    posts, heard = client(signature_method=method)
+    posts, heard = receiver(EXAMPLES, signature_method=method)
     hidden["sig"], path = sig, f"/{PREFIX}/main/im"
     if how == "GET":
         found = posts.get(path, query_string=hidden)
@@ -386,14 +346,9 @@ def test_who_saw_a_webhook_cannot_hide_its_fields_in_a_name(method: str, how: st
     assert (found.status_code, heard) == (403, [])
 
 
-def client(**config: Any) -> tuple[Any, list[Any]]:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    return gateway.receiver_blueprints_register(Flask("vonage"), PREFIX).test_client(), heard
-
-
 @pytest.mark.parametrize("method", ["md5hash", "md5", "sha1", "sha256", "sha512"])
 def test_webhooks_are_taken_as_the_account_signs_them_and_in_no_other_way(method: str) -> None:
-    posts, heard = client(signature_method=method)
+    posts, heard = receiver(EXAMPLES, signature_method=method)
     for each in ("md5hash", "md5", "sha1", "sha256", "sha512"):
         answered = posts.post(f"/{PREFIX}/main/im", data=signed_fields(INCOMING, method=each))
         assert answered.status_code == (204 if each == method else 403)
@@ -401,14 +356,14 @@ def test_webhooks_are_taken_as_the_account_signs_them_and_in_no_other_way(method
 
 
 def test_a_second_value_of_a_field_is_not_read() -> None:
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     told = [*signed_fields(INCOMING).items(), ("text", "forged"), ("msisdn", "15550000000")]
     posts.post(f"/{PREFIX}/main/im", data=urlencode(told), content_type=FORM)
     assert [(each.src, each.body) for each in heard] == [("15551234567", INCOMING["text"])]
 
 
 def test_what_stands_in_the_address_of_a_form_is_not_read() -> None:
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     data = signed_fields(INCOMING)
     posts.post(f"/{PREFIX}/main/im?text=forged&status=delivered&concat=true", data=data)
     assert [each.body for each in heard] == [INCOMING["text"]]
@@ -416,24 +371,23 @@ def test_what_stands_in_the_address_of_a_form_is_not_read() -> None:
 
 def test_while_a_secret_rotates_both_verify_and_the_first_signs() -> None:
     config = {"signature_secret": ["new", "old"], "sign": True}
-    posts, heard = client(**config)
+    posts, heard = receiver(EXAMPLES, **config)
     for secret, code in (("new", 204), ("old", 204), ("older", 403)):
         data = signed_fields(INCOMING, secret=secret)
-        assert posts.post(f"/{PREFIX}/main/im", data=data).status_code == code
+        assert code_of(posts, "im", data=data) == code
     assert len(heard) == 2
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, **config)
+    with account(EXAMPLES, GOOD, **config) as (provider, stub):
         provider.send(message())
     fields = dict(stub.seen[0].form)
     assert fields.pop("sig") == signature(fields, "new", "sha256")
 
 
 def test_the_time_may_be_written_as_a_date() -> None:
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     for stamp, code in ((now, 204), ("2020-01-02 03:04:05", 403)):
         data = signed_fields(INCOMING | {"timestamp": stamp})
-        assert posts.post(f"/{PREFIX}/main/im", data=data).status_code == code
+        assert code_of(posts, "im", data=data) == code
     assert len(heard) == 1
 
 
@@ -441,24 +395,23 @@ def test_a_webhook_is_never_taken_when_the_ledger_has_forgotten_the_first_one() 
     settings = Settings(receiver_prefix=(PREFIX,), report_wait=60.0)
     gateway = Gateway(settings, eager=True)
     gateway.add_provider("main", VonageProvider, **EXAMPLES.config)
-    posts = gateway.receiver_blueprints_register(Flask("v"), PREFIX).test_client()
+    posts = client_of(gateway)
     data = signed_fields(INCOMING | {"timestamp": str(int(time.time()) - 3600)})
-    assert posts.post(f"/{PREFIX}/main/im", data=data).status_code == 403
+    assert code_of(posts, "im", data=data) == 403
 
 
 def test_half_a_character_in_json_is_signed_as_a_question_mark() -> None:
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     fields = INCOMING | {"timestamp": str(int(time.time()))}
     sig = signature(fields | {"text": "half ?"}, SIGNATURE, "sha256")
-    sent = posts.post(f"/{PREFIX}/main/im", json=fields | {"text": "half \ud83d", "sig": sig})
-    assert sent.status_code == 204
+    assert code_of(posts, "im", json=fields | {"text": "half \ud83d", "sig": sig}) == 204
     assert heard[0].body == "half \ud83d"
 
 
 def test_an_address_answers_when_vonage_asks_if_it_is_there() -> None:
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     for view in ("im", "status"):
-        assert posts.get(f"/{PREFIX}/main/{view}").status_code == 200
+        assert code_of(posts, view, "GET") == 200
     assert heard == []
 
 
@@ -466,13 +419,13 @@ def test_an_address_answers_when_vonage_asks_if_it_is_there() -> None:
 
 
 def test_the_balance() -> None:
-    with Stub(Answer(200, {"value": 10.17127500, "autoReload": False})) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url)
+    answers = [Answer(200, {"value": 10.17127500, "autoReload": False})]
+    with account(EXAMPLES, *answers) as (provider, stub):
         balance = provider.balance()
     assert (str(balance.amount), balance.currency) == ("10.171275", None)
     [seen] = stub.seen
     assert (seen.method, seen.path) == ("GET", "/account/get-balance")
-    assert seen.headers["Authorization"] == basic(KEY, SECRET)
+    assert seen.headers["Authorization"] == basic(f"{KEY}:{SECRET}")["Authorization"]
 
 
 @pytest.mark.parametrize(
@@ -490,11 +443,7 @@ def test_what_cannot_work_is_refused_when_the_provider_is_added(config: dict[str
 
 
 def test_a_message_without_a_sender_goes_elsewhere() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, sender=None)
-        with pytest.raises(exc.UnsupportedError, match="sender"):
-            provider.send(message())
-    assert stub.seen == []
+    assert needs_a_sender(EXAMPLES)
 
 
 def test_a_callback_that_is_too_long_is_left_to_the_account() -> None:
@@ -507,7 +456,7 @@ def test_a_callback_that_is_too_long_is_left_to_the_account() -> None:
 
 
 def test_what_a_report_and_a_message_tell_beside() -> None:
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     for view, hook in (("status", status("delivered", State.DELIVERED)), ("im", None)):
         form = INCOMING if hook is None else hook.form
         assert form is not None
@@ -539,7 +488,7 @@ class Parts:
         fields = INCOMING | {"messageId": f"0C{number}", "text": text, "concat": "true"}
         fields |= {"concat-ref": ref, "concat-total": str(total), "concat-part": str(number)}
         data = signed_fields(fields | more)
-        code: int = self.client.post(f"/{PREFIX}/main/im", json=data).status_code
+        code: int = code_of(self.client, "im", json=data)
         return code
 
     def wait(self, seconds: float = 700.0) -> None:
@@ -599,8 +548,7 @@ def test_a_character_that_was_cut_in_two_is_whole_again(parts: Parts) -> None:
         fields |= {"concat-ref": "7", "concat-total": "2", "concat-part": str(number)}
         seen = text.encode(errors="replace").decode()
         sig = signature(fields | {"text": seen}, SIGNATURE, "sha256")
-        sent = parts.client.post(f"/{PREFIX}/main/im", json=fields | {"text": text, "sig": sig})
-        assert sent.status_code == 204
+        assert code_of(parts.client, "im", json=fields | {"text": text, "sig": sig}) == 204
     assert parts.run_published() == [("smile 😀!", None)]
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import sys
 import time
-from base64 import b64encode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from flask import Flask
 
 from smsqueue import Gateway, Settings, exc
 from smsqueue.providers.vonage_messages import VonageMessagesProvider
@@ -27,6 +27,7 @@ from smsqueue.settings import SettingsError
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -35,11 +36,13 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.stub import Answer, Seen, Stub
+from smsqueue.testing.hooked import client_of, receiver
+from smsqueue.testing.stub import Answer, Seen
+from tests.providers.speaking import account, basic, code_of, malformed, needs_a_sender
 
 KEY, SECRET = "abcd1234", "vonage-secret"
 SIGNATURE = "vonage-signature-secret-that-is-long"
-UUID, REF = "aaaaaaaa-bbbb-4ccc-8ddd-0123456789ab", "1m842psghd5k1m5599r6.1"
+UUID = "aaaaaaaa-bbbb-4ccc-8ddd-0123456789ab"
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 GOOD = Answer(202, {"message_uuid": UUID})
@@ -55,6 +58,10 @@ def token(body: bytes, secret: str = SIGNATURE, **claims: Any) -> str:
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
     return headers | {"Authorization": f"Bearer {token(body)}"}
+
+
+hook = partial(Webhook, sign=sign)
+bad = partial(malformed, sign=sign)
 
 
 def refused(code: str, status: int, error: type[exc.ProviderError]) -> Refusal:
@@ -82,7 +89,7 @@ def status(word: str, state: State | None, error: Any = None, code: Any = None) 
     told |= {"timestamp": "2026-01-02T03:04:05Z", "client_ref": REF, "channel": "sms"}
     told |= {"error": error} if error else {}
     reported = [Reported(state, UUID, REF, code, word)]
-    return Webhook(f"status {word} {code}", "/status", reported, json=told, sign=sign)
+    return hook(f"status {word} {code}", "/status", reported, json=told)
 
 
 def problem(code: int) -> dict[str, str]:
@@ -96,10 +103,6 @@ def with_token(name: str, code: int = 403, path: str = "/im", **claims: Any) -> 
         return headers | {"Authorization": f"Bearer {token(body, **claims)}"}
 
     return name, Webhook("", path, [], json=INCOMING, sign=made), code
-
-
-def bad(name: str, code: int, told: Any, path: str = "/im", **how: Any) -> Any:
-    return name, Webhook("", path, [], json=told, sign=sign, **how), code
 
 
 def deep(levels: int) -> Any:
@@ -141,6 +144,8 @@ PLAIN = {"message_type": "text", "channel": "sms", "to": "15551234567", "from": 
 PLAIN |= {"text": "hello", "client_ref": REF}
 APPLICATION = {"application_id": "app-1", "private_key": PEM, "api_key": None, "api_secret": None}
 
+sends = partial(Sending, answer=GOOD, msgid=UUID, path=PATH)
+
 EXAMPLES = Examples(
     provider=VonageMessagesProvider,
     config={
@@ -153,49 +158,25 @@ EXAMPLES = Examples(
     secrets=[SECRET, SIGNATURE],
     secret="signature_secret",
     sendings=[
-        Sending(
-            "a text",
-            message(),
-            GOOD,
-            UUID,
-            PATH,
-            json=PLAIN,
-            headers={"Authorization": "Basic " + b64encode(f"{KEY}:{SECRET}".encode()).decode()},
-        ),
-        Sending(
+        sends("a text", message(), json=PLAIN, headers=basic(f"{KEY}:{SECRET}")),
+        sends(
             "with an application",
             message(body="שלום"),
-            GOOD,
-            UUID,
-            PATH,
             json=PLAIN | {"text": "שלום"},
             config=APPLICATION,
             check=by_application,
         ),
-        Sending(
+        sends(
             "report, validity, sender id",
             message(status_report=True, expires=5, senderId="My Shop"),
-            GOOD,
-            UUID,
-            PATH,
             json=PLAIN
             | {"from": "My Shop", "ttl": 300, "webhook_version": "v1"}
             | {"webhook_url": f"{PUBLIC_URL}/{PREFIX}/main/status"},
         ),
-        Sending(
-            "the longest validity",
-            message(expires=100_000),
-            GOOD,
-            UUID,
-            PATH,
-            json=PLAIN | {"ttl": 604_800},
-        ),
-        Sending(
+        sends("the longest validity", message(expires=100_000), json=PLAIN | {"ttl": 604_800}),
+        sends(
             "parameters",
             message(params={"sms": {"entity_id": "7"}, "to": "1", "client_ref": "another"}),
-            GOOD,
-            UUID,
-            PATH,
             json=PLAIN | {"sms": {"entity_id": "7"}},
         ),
     ],
@@ -221,29 +202,26 @@ EXAMPLES = Examples(
     ],
     unsupported=[message(senderId="My_Shop")],
     webhooks=[
-        Webhook("incoming", "/im", [RECEIVED], json=INCOMING, sign=sign),
-        Webhook(
+        hook("incoming", "/im", [RECEIVED], json=INCOMING),
+        hook(
             "incoming, as older ones are",
             "/im",
             [RECEIVED],
             json=INCOMING
             | {"from": {"type": "sms", "id": 7, "number": "15551234567"}}
             | {"to": {"type": "sms", "number": "15550009999"}},
-            sign=sign,
         ),
-        Webhook(
+        hook(
             "incoming, a number for a number",
             "/im",
             [RECEIVED],
             json=INCOMING | {"from": 15551234567},
-            sign=sign,
         ),
-        Webhook(
+        hook(
             "incoming, without a text",
             "/im",
             [Received("15551234567", "", None, UUID)],
             json=without("text", "to", "timestamp") | {"timestamp": "never"},
-            sign=sign,
         ),
         status("submitted", State.ACCEPTED),
         status("delivered", State.DELIVERED),
@@ -256,17 +234,17 @@ EXAMPLES = Examples(
         status("never-heard-of", None),
     ],
     refused=[
-        bad("no sender", 400, without("from")),
-        bad("no id", 400, without("message_uuid")),
-        bad("a report", 400, INCOMING | {"status": "delivered"}),
-        bad("no status", 400, {"message_uuid": UUID}, "/status"),
-        bad("a list", 400, [INCOMING]),
-        bad("a list for a sender", 400, INCOMING | {"from": ["15551234567"]}),
-        bad("an object for a sender", 400, INCOMING | {"from": {"number": {}}}),
-        bad("an object for an id", 400, INCOMING | {"message_uuid": {"a": 1}}),
-        bad("a list for a text", 400, INCOMING | {"text": ["hi"]}),
-        bad("a list for a status", 400, {"message_uuid": UUID, "status": ["x"]}, "/status"),
-        bad("nested deeply", 400, INCOMING | {"usage": deep(30)}),
+        bad("no sender", "/im", json=without("from")),
+        bad("no id", "/im", json=without("message_uuid")),
+        bad("a report", "/im", json=INCOMING | {"status": "delivered"}),
+        bad("no status", "/status", json={"message_uuid": UUID}),
+        bad("a list", "/im", json=[INCOMING]),
+        bad("a list for a sender", "/im", json=INCOMING | {"from": ["15551234567"]}),
+        bad("an object for a sender", "/im", json=INCOMING | {"from": {"number": {}}}),
+        bad("an object for an id", "/im", json=INCOMING | {"message_uuid": {"a": 1}}),
+        bad("a list for a text", "/im", json=INCOMING | {"text": ["hi"]}),
+        bad("a list for a status", "/status", json={"message_uuid": UUID, "status": ["x"]}),
+        bad("nested deeply", "/im", json=INCOMING | {"usage": deep(30)}),
         with_token("another secret", secret="somebody-else's-secret-of-that-length"),
         with_token("no hash", payload_hash=None),
         with_token("an empty hash", payload_hash=""),
@@ -281,7 +259,7 @@ EXAMPLES = Examples(
         header("no algorithm", f"Bearer {unsigned_token('none')}"),
         header("another algorithm", f"Bearer {unsigned_token('HS512')}"),
     ],
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
@@ -289,17 +267,11 @@ def test_contract(check: Check) -> None:
     check()
 
 
-def client(**config: Any) -> tuple[Any, list[Any]]:
-    gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9", **config)
-    return gateway.receiver_blueprints_register(Flask("vonage"), PREFIX).test_client(), heard
-
-
 def post(posts: Any, told: Any, view: str = "im", secret: str = SIGNATURE, **claims: Any) -> int:
     body = json.dumps(told).encode()
     headers = {"Authorization": f"bearer {token(body, secret, **claims)}"}
     headers["Content-Type"] = "application/json; charset=utf-8"
-    code: int = posts.post(f"/{PREFIX}/main/{view}", data=body, headers=headers).status_code
-    return code
+    return code_of(posts, view, data=body, headers=headers)
 
 
 def test_a_token_made_elsewhere() -> None:
@@ -312,24 +284,24 @@ def test_a_token_made_elsewhere() -> None:
     text = b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in parts)
     mac = hmac.new(SIGNATURE.encode(), text, "sha256").digest()
     given = (text + b"." + urlsafe_b64encode(mac).rstrip(b"=")).decode()
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     headers = {"Authorization": f"Bearer {given}", "Content-Type": "application/json"}
-    assert posts.post(f"/{PREFIX}/main/im", data=body, headers=headers).status_code == 200
+    assert code_of(posts, "im", data=body, headers=headers) == 200
     assert len(heard) == 1
 
 
 def test_while_a_secret_rotates_both_verify() -> None:
     new, old, other = ("secret-that-is-long-enough-" + each * 8 for each in ("1", "2", "3"))
-    posts, heard = client(signature_secret=[new, old])
+    posts, heard = receiver(EXAMPLES, signature_secret=[new, old])
     found = [post(posts, INCOMING, secret=secret) for secret in (new, old, other)]
     assert found == [200, 200, 403]
     assert len(heard) == 2
 
 
 def test_a_day_of_repetitions_is_taken() -> None:
-    posts, _ = client()
+    posts, _ = receiver(EXAMPLES)
     assert post(posts, INCOMING, iat=int(time.time()) - 24 * 3600) == 200
-    posts, _ = client(window=60.0)
+    posts, _ = receiver(EXAMPLES, window=60.0)
     assert post(posts, INCOMING, iat=int(time.time()) - 3600) == 403
 
 
@@ -337,7 +309,7 @@ def test_a_webhook_is_never_taken_when_the_ledger_has_forgotten_the_first_one() 
     settings = Settings(receiver_prefix=(PREFIX,), report_wait=60.0)
     gateway = Gateway(settings, eager=True)
     gateway.add_provider("main", VonageMessagesProvider, **EXAMPLES.config)
-    posts = gateway.receiver_blueprints_register(Flask("v"), PREFIX).test_client()
+    posts = client_of(gateway)
     assert post(posts, INCOMING, iat=int(time.time()) - 3600) == 403
 
 
@@ -345,7 +317,7 @@ def test_a_webhook_that_is_sent_again_counts_once(settings: Settings) -> None:
     """Also if it was signed anew, as a repetition may be."""
     with Gateway(settings) as gateway:
         gateway.add_provider("main", VonageMessagesProvider, **EXAMPLES.config)
-        posts = gateway.receiver_blueprints_register(Flask("v"), PREFIX).test_client()
+        posts = client_of(gateway)
         report = {"message_uuid": UUID, "status": "delivered", "client_ref": REF}
         for iat in (0, 0, -3600):
             at = int(time.time()) + iat
@@ -356,20 +328,20 @@ def test_a_webhook_that_is_sent_again_counts_once(settings: Settings) -> None:
 def test_without_redis_a_webhook_is_answered_503() -> None:
     gateway = Gateway(Settings(redis_url="redis://127.0.0.1:1/0"))
     gateway.add_provider("main", VonageMessagesProvider, **EXAMPLES.config)
-    posts = gateway.receiver_blueprints_register(Flask("v"), PREFIX).test_client()
+    posts = client_of(gateway)
     assert post(posts, INCOMING) == 503
 
 
 def test_the_address_of_a_report_does_not_say_which_message_it_is_for() -> None:
     """It is not signed: who repeats a genuine report could change it."""
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     told = {"message_uuid": UUID, "status": "delivered"}
     assert post(posts, told, f"status?ref={REF}&client_ref={REF}") == 200
     assert heard[0].reference is None
 
 
 def test_what_a_report_and_a_message_tell_beside() -> None:
-    posts, heard = client()
+    posts, heard = receiver(EXAMPLES)
     post(posts, INCOMING)
     post(posts, INCOMING | {"status": "delivered"}, "status")
     for each in heard:
@@ -382,8 +354,7 @@ def test_the_key_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "private.key"
     path.write_text(PEM)
     for given in (path, str(path)):
-        with Stub(GOOD) as stub:
-            _, provider, _ = made(EXAMPLES, stub.url, **APPLICATION | {"private_key": given})
+        with account(EXAMPLES, GOOD, **APPLICATION | {"private_key": given}) as (provider, stub):
             provider.send(message())
         by_application(stub.seen[0])
 
@@ -434,12 +405,8 @@ def test_what_is_not_installed_is_said_at_once(
         made(EXAMPLES, "http://127.0.0.1:9", **APPLICATION)
     if missing == "jwt":
         with pytest.raises(SettingsError, match="pip install"):
-            client()
+            receiver(EXAMPLES)
 
 
 def test_a_message_without_a_sender_goes_elsewhere() -> None:
-    with Stub(GOOD) as stub:
-        _, provider, _ = made(EXAMPLES, stub.url, sender=None)
-        with pytest.raises(exc.UnsupportedError, match="sender"):
-            provider.send(message())
-    assert stub.seen == []
+    assert needs_a_sender(EXAMPLES)

@@ -12,6 +12,7 @@ from smsqueue.providers.authentic import hmac_hex
 from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
+    REF,
     Examples,
     Received,
     Refusal,
@@ -23,8 +24,6 @@ from smsqueue.testing.examples import (
 from smsqueue.testing.stub import Answer, Stub
 
 KEY, SECRET = "key-of-the-account", "secret-of-the-webhooks"
-#: The reference of the messages that message() makes.
-REF = "1m842psghd5k1m5599r6.1"
 GOOD = Answer(200, {"pigeon": "p1"})
 SENT = {"to": "+15551234567", "text": "hello", "flock": 1, "ref": REF}
 
