@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from smsqueue.settings import SettingsError
 
 __all__ = [
+    "Refused",
     "Secrets",
     "basic_matches",
     "equal",
@@ -26,6 +27,10 @@ __all__ = [
 
 #: What is taken for secrets: one, or several while they rotate.
 Secrets = str | Sequence[str] | None
+
+
+class Refused(PermissionError):
+    """A webhook is not the provider's. The text is logged: it has nothing of the webhook in it."""
 
 
 def secrets_of(given: Secrets) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import requests
 from urllib3.exceptions import HTTPError
 
-from smsqueue.providers.authentic import Secrets, any_equal, fresh, secrets_of
+from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.aws import AwsProvider, missing
 from smsqueue.providers.reading import json_object, time_of
 from smsqueue.providers.transport import bounded
@@ -109,7 +109,7 @@ class SnsReceiver(AwsProvider):
         ours = isinstance(topic, str) and any_equal(topic, self._topics)
         asked = parse_qs(urlsplit(url).query) if _CONFIRM.fullmatch(url) else {}
         if not ours or asked.get("TopicArn") != [topic]:
-            raise PermissionError("the subscription is not to a topic of ours, or not of SNS")
+            raise Refused("the subscription is not to a topic of ours, or not of SNS")
         self.fetch(url)
 
     def fetch(self, url: str) -> bytes:
@@ -141,15 +141,15 @@ class SnsReceiver(AwsProvider):
         if told.get("Subject") is None and "Subject" in names:
             names.remove("Subject")
         if not names or not all(isinstance(told.get(name), str) for name in names):
-            raise PermissionError("it is not a message of SNS")
+            raise Refused("it is not a message of SNS")
         if not any_equal(told["TopicArn"], self._topics):
-            raise PermissionError("it is from a topic that is not ours")
+            raise Refused("it is from a topic that is not ours")
         at = time_of(told["Timestamp"])
         if not fresh(at.timestamp() if at else None, self._replay_window):
-            raise PermissionError("it is too old, or from the future")
+            raise Refused("it is too old, or from the future")
         version, url = told.get("SignatureVersion"), str(told.get("SigningCertURL"))
         if version not in ("1", "2") or not _CERTIFICATE.fullmatch(url):
-            raise PermissionError("it is not signed as SNS does it")
+            raise Refused("it is not signed as SNS does it")
         text = "".join(f"{name}\n{told[name]}\n" for name in names)
         try:
             self._key(url).verify(
@@ -159,7 +159,7 @@ class SnsReceiver(AwsProvider):
                 hashes.SHA1() if version == "1" else hashes.SHA256(),  # noqa: S303  theirs
             )
         except (InvalidSignature, ValueError):
-            raise PermissionError("the signature is not that of SNS") from None
+            raise Refused("the signature is not that of SNS") from None
 
     def _key(self, url: str) -> RSAPublicKey:
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey

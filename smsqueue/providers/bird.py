@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
-from smsqueue.providers.authentic import any_equal, fresh, hmac_base64
+from smsqueue.providers.authentic import Refused, any_equal, fresh, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import event_views, json_object, text_of, time_of
@@ -206,7 +206,7 @@ class BirdProvider(AccountProvider):
         # Several, while Bird rotates the secret.
         genuine = [any_equal(each, wanted) for each in signatures.split()]
         if not (any(genuine) and fresh(sent_at)):
-            raise PermissionError("the signature is not Bird's, or too old")
+            raise Refused("the signature is not Bird's, or too old")
 
 
 def _key(secret: str) -> bytes:

@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import basic_matches, users_of
+from smsqueue.providers.authentic import Refused, basic_matches, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import event_views, json_object, text_of, time_of
@@ -148,7 +148,7 @@ class ClickatellProvider(AccountProvider):
 
             header = request.headers.get("Authorization")
             if self._users and not basic_matches(header, self._users):
-                raise PermissionError("the callback does not show the secret")
+                raise Refused("the callback does not show the secret")
             return self._events(json_object(request.get_data()))
 
         return event_views(self, read, status=200)

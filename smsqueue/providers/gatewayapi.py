@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.authentic import Refused
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
@@ -163,12 +164,12 @@ class GatewayApiProvider(AccountProvider):
             except (jwt.PyJWTError, RecursionError):
                 continue
             if any(event.get(name, value) != value for name, value in json_object(body).items()):
-                raise PermissionError("the body is not what the token says")
+                raise Refused("the body is not what the token says")
             at = time_of(event.get("time", event.get("senttime")))
             if at and (datetime.now(UTC) - at).total_seconds() > self._replay_window:
-                raise PermissionError("the event is too old")
+                raise Refused("the event is too old")
             return event
-        raise PermissionError("the token is not GatewayAPI's")
+        raise Refused("the token is not GatewayAPI's")
 
     def _report(self, event: dict[str, Any]) -> MessageStatus:
         # The reference is not taken from the address, which is not signed.

@@ -16,7 +16,7 @@ from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers import authentic
 from smsqueue.providers.account import AccountProvider, Balance, merged, table
-from smsqueue.providers.authentic import Secrets, basic_matches, secrets_of, users_of
+from smsqueue.providers.authentic import Refused, Secrets, basic_matches, secrets_of, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import checked
 from smsqueue.providers.http import Answer
@@ -236,7 +236,7 @@ class InfobipProvider(AccountProvider):
         known = basic_matches(request.headers.get("Authorization"), self._users)
         known = authentic.any_equal(request.headers.get(header), signed) or known
         if not (known or self.insecure):
-            raise PermissionError("the webhook shows no secret of Infobip's")
+            raise Refused("the webhook shows no secret of Infobip's")
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:

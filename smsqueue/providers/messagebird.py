@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import equal, sha256_hex
+from smsqueue.providers.authentic import Refused, equal, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
@@ -188,7 +188,7 @@ class MessageBirdProvider(AccountProvider):
 
         token, body = request.headers.get("MessageBird-Signature-JWT", ""), request.get_data()
         if not (self.insecure or authentic(token, self.seen_url(), body, self._secrets)):
-            raise PermissionError("the signature is not MessageBird's")
+            raise Refused("the signature is not MessageBird's")
 
 
 def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool:

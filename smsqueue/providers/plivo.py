@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import Secrets, any_equal, hmac_base64
+from smsqueue.providers.authentic import Refused, Secrets, any_equal, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.senders import sender, sender_kind
@@ -158,7 +158,7 @@ class PlivoProvider(AccountProvider):
         url = urlsplit(self.seen_url())._replace(query="", fragment="").geturl()
         version = 3 if _signatures(3) else 2
         if version == 2 and not self._v2:
-            raise PermissionError("there is no signature of version 3")
+            raise Refused("there is no signature of version 3")
         nonce = request.headers.get(f"X-Plivo-Signature-V{version}-Nonce", "")
         if version == 3:
             query = "&".join(_pairs(request.args, "="))
@@ -168,7 +168,7 @@ class PlivoProvider(AccountProvider):
             nonce = f".{nonce}"
         wanted = [hmac_base64(secret, (url + nonce).encode()) for secret in self._secrets]
         if not any(any_equal(given, wanted) for given in _signatures(version)):
-            raise PermissionError("the signature is not Plivo's")
+            raise Refused("the signature is not Plivo's")
         return fields
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.authentic import equal, hmac_hex
+from smsqueue.providers.authentic import Refused, equal, hmac_hex
 from smsqueue.providers.http import Answer, HttpProvider
 from smsqueue.providers.reading import json_object
 from smsqueue.statuses import (
@@ -131,7 +131,7 @@ class SimulatorProvider(HttpProvider):
 
     def _verified(self, body: bytes, signature: str | None) -> dict[str, Any]:
         if not equal(signature, sign(self._auth[1], body)):
-            raise PermissionError("the signature is not that of the body")
+            raise Refused("the signature is not that of the body")
         return json_object(body)
 
 

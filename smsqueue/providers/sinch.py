@@ -15,6 +15,7 @@ from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
 from smsqueue.providers.authentic import (
+    Refused,
     Secrets,
     basic_matches,
     fresh,
@@ -216,9 +217,9 @@ class SinchProvider(AccountProvider):
         time = request.headers.get(f"{_SIGNATURE}-Timestamp", "")
         text = request.get_data() + f".{nonce}.{time}".encode()
         if not signed(given, self._keys, lambda key: hmac_base64(key, text)):
-            raise PermissionError("neither a user of Sinch's nor its signature")
+            raise Refused("neither a user of Sinch's nor its signature")
         if not fresh(time, self._replay_window):
-            raise PermissionError("the signature is too old, or from the future")
+            raise Refused("the signature is too old, or from the future")
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:

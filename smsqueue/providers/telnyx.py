@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
-from smsqueue.providers.authentic import Secrets, fresh, secrets_of, sha256_hex
+from smsqueue.providers.authentic import Refused, Secrets, fresh, secrets_of, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.ed25519 import load_keys, verifies
 from smsqueue.providers.http import Answer
@@ -225,10 +225,10 @@ class TelnyxProvider(AccountProvider):
 
         time = request.headers.get("telnyx-timestamp", "")
         if not fresh(time, self._replay_window):
-            raise PermissionError("the webhook is too old, or from the future")
+            raise Refused("the webhook is too old, or from the future")
         text = time.encode() + b"|" + request.get_data()
         if not verifies(keys, request.headers.get("telnyx-signature-ed25519", ""), text):
-            raise PermissionError("the signature is not Telnyx's")
+            raise Refused("the signature is not Telnyx's")
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:

@@ -14,6 +14,7 @@ from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, form_value, table
 from smsqueue.providers.authentic import (
+    Refused,
     Secrets,
     any_equal,
     equal,
@@ -190,12 +191,12 @@ class TwilioProvider(AccountProvider):
         secrets, digest = self._signing(request.headers.get("X-Twilio-Webhooks-Signature-Settings"))
         body_hash = request.args.get("bodySHA256")
         if body_hash is not None and not equal(body_hash, sha256_hex(request.get_data())):
-            raise PermissionError("the body is not what bodySHA256 says")
+            raise Refused("the body is not what bodySHA256 says")
         form = request.form.to_dict(flat=False) if body_hash is None else {}
         addresses = _addresses(self.seen_url())
         wanted = [signature(each, form, key, digest) for key in secrets for each in addresses]
         if not any_equal(request.headers.get("X-Twilio-Signature"), wanted):
-            raise PermissionError("the signature is not Twilio's")
+            raise Refused("the signature is not Twilio's")
 
     def _signing(self, settings: str | None) -> tuple[tuple[str, ...], str]:
         """What a webhook is signed with, and how; it says so if that is not the token.
@@ -208,7 +209,7 @@ class TwilioProvider(AccountProvider):
         named = dict(part.strip().partition("=")[::2] for part in settings.split(","))
         digest = _DIGESTS.get(named.get("algorithm", "HMAC_SHA1").upper())
         if digest is None:
-            raise PermissionError("the webhook is signed in a way that is not known")
+            raise Refused("the webhook is signed in a way that is not known")
         return self._shared, digest
 
 

@@ -19,7 +19,7 @@ from smsqueue import exc
 from smsqueue.ids import new_id
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
-from smsqueue.providers.authentic import any_equal, users_of
+from smsqueue.providers.authentic import Refused, any_equal, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.senders import sender, sender_kind
@@ -203,7 +203,7 @@ class VianettProvider(AccountProvider):
         if self._secrets and not self.insecure:
             shown = f"{told.get('username', '')}:{told.get('password', '')}"
             if not any_equal(shown, self._secrets):
-                raise PermissionError("the webhook shows no secret of Vianett's")
+                raise Refused("the webhook shows no secret of Vianett's")
         return told
 
 

@@ -17,7 +17,7 @@ from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage, Part
 from smsqueue.providers.account import AccountProvider, Balance, form_value, table
 from smsqueue.providers.answer import MAX_RETRY_AFTER
-from smsqueue.providers.authentic import Secrets, fresh
+from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.vonage_signing import METHODS, WINDOW, signature, verify
@@ -206,7 +206,7 @@ class VonageProvider(AccountProvider):
             date = _time(fields.get("timestamp"))
             at = date.timestamp() if date else fields.get("timestamp")
             if not fresh(at, min(self._window, self.settings.report_wait)):
-                raise PermissionError("the webhook is too old")
+                raise Refused("the webhook is too old")
         if not all(fields.get(name) for name in needed):
             raise ValueError(f"a webhook has {', '.join(needed)}")
         return fields

@@ -16,7 +16,7 @@ from uuid import uuid4
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
-from smsqueue.providers.authentic import Secrets, fresh
+from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import id_of, json_object, text_of, time_of
@@ -174,7 +174,7 @@ class VonageMessagesProvider(AccountProvider):
         if not self.insecure:
             claims = claims_of(request.headers.get("Authorization", ""), body, self._secrets)
             if not fresh(claims["iat"], min(self._window, self.settings.report_wait)):
-                raise PermissionError("the webhook is too old")
+                raise Refused("the webhook is too old")
         return json_object(body)
 
 

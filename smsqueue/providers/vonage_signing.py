@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from smsqueue.providers import extras
-from smsqueue.providers.authentic import equal, hmac_hex, sha256_hex, signed
+from smsqueue.providers.authentic import Refused, equal, hmac_hex, sha256_hex, signed
 from smsqueue.settings import SettingsError
 
 __all__ = ["METHODS", "WINDOW", "claims_of", "jwt_library", "rsa_key", "signature", "verify"]
@@ -40,9 +40,9 @@ def verify(fields: Mapping[str, str], given: str, secrets: Iterable[str], method
     # Only values are masked. A name like "a=1&b" stands for two fields that were signed, so that
     # whoever saw them could hide one.
     if any("&" in name or "=" in name for name in fields):
-        raise PermissionError("a field has a name that cannot be signed")
+        raise Refused("a field has a name that cannot be signed")
     if not signed(given.lower(), secrets, lambda each: signature(fields, each, method)):
-        raise PermissionError("the signature is not Vonage's")
+        raise Refused("the signature is not Vonage's")
 
 
 # --- tokens ------------------------------------------------------------------------------------
@@ -64,9 +64,9 @@ def claims_of(header: str, body: bytes, secrets: Iterable[str]) -> dict[str, Any
             continue
         # The token alone proves nothing.
         if not equal(sha256_hex(body), str(claims["payload_hash"]).lower()):
-            raise PermissionError("the body is not what the token says")
+            raise Refused("the body is not what the token says")
         return claims
-    raise PermissionError("the token is not Vonage's")
+    raise Refused("the token is not Vonage's")
 
 
 def jwt_library() -> Any:

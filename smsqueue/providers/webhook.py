@@ -23,6 +23,7 @@ from werkzeug.exceptions import (
 )
 
 from smsqueue.exc import QueueUnavailable
+from smsqueue.providers.authentic import Refused
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.checked import Malformed
 
@@ -114,7 +115,8 @@ class _Around:
         """The webhook is to blame: malformed, or not the provider's."""
         if _reporting(error) and not isinstance(error, Malformed):
             return self.failed(error)
-        _log.warning("webhook of %s refused: %s", self.provider.name, reason(error))
+        why = f"{error}: " if isinstance(error, Refused | Malformed) else ""
+        _log.warning("webhook of %s refused: %s%s", self.provider.name, why, reason(error))
         if isinstance(error, PermissionError):
             return answer(403, "forbidden")
         return answer(400, "malformed")

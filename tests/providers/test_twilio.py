@@ -380,3 +380,11 @@ def test_a_webhook_that_is_sent_again_counts_once(settings: Settings) -> None:
                 assert found.status_code < 300
         events = gateway.ledger.redis.zcard(f"{settings.namespace}:due:hook")
         assert events == 2
+
+
+def test_the_log_says_why_a_webhook_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    client, heard = receiver(EXAMPLES)
+    assert client.post(f"/{PREFIX}/main/im", data=INCOMING).status_code == 403
+    assert "webhook of main refused: the signature is not Twilio's: " in caplog.text
+    assert INCOMING["From"].strip("+") not in caplog.text
+    assert heard == []

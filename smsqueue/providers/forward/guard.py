@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 
+from smsqueue.providers.authentic import Refused
 from smsqueue.providers.forward.address import basic
 from smsqueue.providers.forward.signing import SIGNATURE, Headers, Signer
 from smsqueue.settings import SettingsError
@@ -48,7 +49,7 @@ class Guard:
             return
         if self._shows_password(headers) or self._insecure:
             return
-        raise PermissionError("neither signed nor with a known user and password")
+        raise Refused("neither signed nor with a known user and password")
 
     def _shows_password(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("Authorization", "").partition(" ")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from smsqueue.providers.authentic import Refused
 from smsqueue.settings import SettingsError
 
 __all__ = ["SIGNATURE", "TIME", "Headers", "Signer"]
@@ -60,12 +61,12 @@ class Signer:
             right = _SCHEME + _digest(secret, purpose, sent, body)
             found |= hmac.compare_digest(shown, right.encode())
         if not found:
-            raise PermissionError("the signature is not that of the request")
+            raise Refused("the signature is not that of the request")
         # Only now: what is not signed does not learn what our clock says.
         if not (sent.isascii() and sent.isdigit() and len(sent) < 16):
-            raise PermissionError("the time is none")
+            raise Refused("the time is none")
         if abs(time.time() - int(sent)) > self._window:
-            raise PermissionError("the request is too old, or a clock is wrong")
+            raise Refused("the request is too old, or a clock is wrong")
 
 
 def _digest(secret: bytes, purpose: str, sent: str, body: bytes) -> str:
