@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def test_the_matrix_is_what_the_classes_say() -> None:
 @pytest.mark.parametrize("name", accounts())
 def test_a_provider_has_a_page_that_names_its_class(name: str) -> None:
     assert load(name).__name__ in words_of(name)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in accounts().items() if Can.CALLBACK in c.capabilities]
+)
+def test_a_page_tells_what_workers_need_to_ask_for_reports(name: str) -> None:
+    assert "workers need `SMSQUEUE_PUBLIC_URL` and `SMSQUEUE_RECEIVER_PREFIX`" in words_of(name)
+
+
+def test_the_pages_of_those_who_sign_the_address_tell_of_the_proxy() -> None:
+    signers = [n for n, each in accounts().items() if "seen_url()" in inspect.getsource(each)]
+    assert signers
+    for name in signers:
+        told = words_of(name)
+        assert "set `SMSQUEUE_PUBLIC_URL` at the receivers" in told, name
+        assert "refused with 403 behind a proxy" in told, name
 
 
 def test_every_link_of_the_pages_leads_somewhere() -> None:
