@@ -18,7 +18,7 @@ class Claims:
         self.ledger = ledger
         self.slots = slots
         self.worker = worker
-        #: Tokens by id of claims whose answer was lost.
+        #: Ids by token of claims whose answer was lost.
         self._unsure: dict[str, str] = {}
 
     def claim(
@@ -39,7 +39,7 @@ class Claims:
         except exc.LedgerError:
             raise
         except exc.QueueUnavailable:
-            self._unsure[id] = token
+            self._unsure[token] = id
             self.release()
             raise
         finally:
@@ -50,7 +50,7 @@ class Claims:
     def release(self) -> None:
         """Give back what was claimed, and perhaps begun, by claims whose answer was lost: nobody
         was called for it."""
-        for id, token in list(self._unsure.items()):
+        for token, id in list(self._unsure.items()):
             try:
                 attempts = self.ledger.unclaim(id, token)
                 if attempts is not None:
@@ -58,4 +58,4 @@ class Claims:
                     self.ledger.settle(id, token, attempts, why)
             except exc.QueueUnavailable:
                 return
-            self._unsure.pop(id, None)
+            self._unsure.pop(token, None)

@@ -12,7 +12,9 @@ local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out', 'ask_now',
                'pin', 'pin_until', 'ask', 'refused')
 if not m.state then return { 'gone' } end
-if m.refused == token then return { 'state', m.state, '', '' } end
+if m.refused and string.find(m.refused, ' ' .. token .. ' ', 1, true) then
+  return { 'state', m.state, '', '' }
+end
 if m.out then
   -- The queue is first in, first out: what was published before this one has left it, too.
   local passed = key('passed')

@@ -71,9 +71,11 @@ if o.verdict == 'sent' or o.verdict == 'unknown' then
 end
 
 local ours = m.token == token and made == attempt
--- What a repetition was told, once nobody is bound to its provider any more, says nothing of the
--- attempt that it repeated.
-local repeated = m.state == 'unknown' and m.pin_ref and tonumber(m.pin_ref) < attempt
+-- Of an unknown message only who called for it can tell. What a repetition was told, once nobody
+-- is bound to its provider any more, says nothing of the attempt that it repeated; nor does a
+-- claim that called nobody.
+local repeated = m.state == 'unknown' and
+    (not m.calling or m.pin_ref and tonumber(m.pin_ref) < attempt)
 if not ours or (o.verdict ~= 'sent' and
     (repeated or (m.state ~= 'sending' and m.state ~= 'unknown'))) then
   note(id, { state = m.state, why = 'late outcome: ' .. o.verdict, provider = o.provider,

@@ -28,14 +28,16 @@ local function lapse(id, m)
   local tries = tonumber(m.tries or 0) + 1
   local delay, remedy = math.min(2000 * 2 ^ (tries - 1), 600000), remedies[m.provider] or {}
   if m.calling then redis.call('HSET', hash, 'called', math.floor(m.calling)) end
-  if RANK[m.reported] and (m.calling or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
+  -- The provider may have it, and nobody repeats it any more.
+  local given_up = m.pin and tries >= max_tries
+  if RANK[m.reported] and
+      (m.calling or given_up or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
     line(m.reported, nil)
     enter(id, 'sending', m.reported, report_look(m.reported, m.report))
   elseif m.calling and remedy.pin and tries <= MOST_PINNED and
       pin(id, m, tonumber(m.pin_until) or m.calling + remedy.pin, NOW + delay, remedy.ask) then
     again(delay)
-  elseif (m.calling and not (m.resend and tries < max_tries and not m.pin)) or
-      (m.pin and tries >= max_tries) then
+  elseif given_up or m.calling and not (m.resend and tries < max_tries and not m.pin) then
     -- The provider may have the message. Nobody resends it: only a report, the provider's own
     -- answer, should it still come, or an operator says what became of it.
     line('unknown', nil)

@@ -4,10 +4,12 @@
 -- Returns: whether it had an effect, which is to be settled (1 or ''); attempts so far
 local id, token = ARGV[1], ARGV[2]
 local hash = key('msg', id)
-local m = read(hash, 'state', 'token', 'attempt')
+local m = read(hash, 'state', 'token', 'attempt', 'refused')
 if not m.state then return { '', 0 } end
 if m.token ~= token then
-  redis.call('HSET', hash, 'refused', token)
+  -- More than one may be on its way: the last twenty are known.
+  local refused = (m.refused or ' ') .. token .. ' '
+  redis.call('HSET', hash, 'refused', string.sub(refused, -20 * (#token + 1) - 1))
   return { '', 0 }
 end
 return { (m.state == 'sending' or m.state == 'unknown') and 1 or '', m.attempt or 0 }

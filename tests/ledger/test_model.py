@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -91,6 +91,10 @@ class Model:
             return "lost", 0
         if self.calling and (self.made, self.provider) == (attempt, provider):
             return "go", attempt
+        if attempt != self.made + 1:
+            return "lost", 0
+        if self.reported in ("accepted", "delivered"):
+            return "paused", 0
         return "go", self._begin(provider)
 
     def settle(self, token: str, attempt: int, verdict: str, next: str, keyed: bool) -> int | None:
@@ -101,8 +105,9 @@ class Model:
         ours = (self.token, self.made) == (token, attempt)
         if not ours or (self.state not in ("sending", "unknown") and verdict != "sent"):
             return None
-        if self.state == "unknown" and 0 < self.ref < attempt and verdict != "sent":
-            return None  # of a repetition only: the attempt before is as unknown as it was
+        other = not self.calling or 0 < self.ref < attempt
+        if self.state == "unknown" and other and verdict != "sent":
+            return None  # of a repetition only, or of no call: the attempt before is as unknown
         self.settled, self.calling = mark, False
         late = self.state == "unknown"
         best = max("sent", self.reported, key=RANK.__getitem__)
@@ -136,11 +141,14 @@ class Model:
             self.place = "ends"
             return
         self.tries += 1
-        if self.reported and (self.calling or self.reported in ("accepted", "delivered")):
+        given_up = bool(self.pin) and self.tries >= MAX_TRIES
+        if self.reported and (
+            self.calling or given_up or self.reported in ("accepted", "delivered")
+        ):
             self._enter(self.reported)
         elif self.calling and keyed and self.tries <= MOST_PINNED and self._bind():
             self._retry()
-        elif (self.pin and self.tries >= MAX_TRIES) or (
+        elif given_up or (
             self.calling and not (self.resend and self.tries < MAX_TRIES and not self.pin)
         ):
             self._enter("unknown")
@@ -198,6 +206,12 @@ class Worker:
     #: Its last call of the ledger, which it may repeat: the answer may have been lost.
     last: Callable[[], object]
     over: bool = False
+    #: Those before it, without the claim.
+    earlier: list[Callable[[], object]] = field(default_factory=list)
+
+    def did(self, call: Callable[[], object]) -> None:
+        self.last = call
+        self.earlier.append(call)
 
 
 class Machine(RuleBasedStateMachine):
@@ -279,10 +293,12 @@ class Machine(RuleBasedStateMachine):
             assert answer == self.model.begin(worker.token, provider, attempt)
             return answer
 
-        verdict, worker.made = call()
-        worker.called, worker.over, worker.last = verdict == "go", verdict == "lost", call
+        verdict, _ = call()
+        worker.called, worker.over = verdict == "go", verdict == "lost"
+        worker.did(call)
         if worker.called:
-            self.goes(worker.made, provider)
+            worker.made = attempt
+            self.goes(attempt, provider)
 
     def settle(self, worker: Worker | None, verdict: str, next: str = "") -> None:
         if worker is None:
@@ -303,7 +319,8 @@ class Machine(RuleBasedStateMachine):
             assert (answer.state, answer.attempt) == (self.model.state, begun)
             return begun
 
-        begun, worker.last = call(), call
+        begun = call()
+        worker.did(call)
         worker.over = begun is None
         if begun is not None:
             worker.made = begun
@@ -328,6 +345,14 @@ class Machine(RuleBasedStateMachine):
         """The answer of a worker's last call was lost."""
         if self.workers:
             self.workers[-1 - number % len(self.workers)].last()
+
+    @rule(number=NUMBER, before=NUMBER)
+    def late(self, number: int, before: int) -> None:
+        """A call that a worker has repeated is read from the connection that it gave up."""
+        able = [w for w in self.workers if w.earlier]
+        if able:
+            calls = able[-1 - number % len(able)].earlier
+            calls[-1 - before % len(calls)]()
 
     @rule(attempt=st.integers(0, 3), state=st.sampled_from(REPORTS), code=st.integers(0, 1))
     def report(self, attempt: int, state: str, code: int) -> None:
@@ -455,6 +480,27 @@ WALKS: dict[str, tuple[dict[str, bool], list[tuple[str, dict[str, Any]]]]] = {
             *BEGUN, ("passes", {"field": "pin_until"}), ("lapse", {}),
             ("told", {"number": 0, "verdict": "retry"}), RIPE, ("claim", {"usual": ""}),
             ("begin", B),
+        ],
+    ),
+    "a begin that Redis reads when the next provider is called": (
+        PLAIN, [*BEGUN, ("told_to_go_elsewhere", {"number": 0}),
+                ("late", {"number": 0, "before": 1}), ("told", {"number": 0, "verdict": "sent"})],
+    ),
+    "a claim that calls nobody, and outlives the key": (
+        PLAIN | {"keyed": True},
+        [
+            *BEGUN, ("told", {"number": 0, "verdict": "unknown"}), RIPE,
+            ("claim", {"usual": ""}), ("lapse", {}), RIPE, ("passes", {"field": "pin_until"}),
+            ("claim", {"usual": ""}), ("calls_nobody", {"number": 0, "verdict": "retry"}),
+            RIPE, ("claim", {"usual": ""}), ("begin", B),
+        ],
+    ),
+    "delivered before another attempt begins": (
+        PLAIN,
+        [
+            *BEGUN, ("told", {"number": 0, "verdict": "retry"}), RIPE, ("claim", {"usual": ""}),
+            ("report", {"attempt": 1, "state": "delivered", "code": 0}), ("begin", A),
+            ("calls_nobody", {"number": 0, "verdict": "wait"}),
         ],
     ),
     "delivered, while a worker that calls nobody has it": (
