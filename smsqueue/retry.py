@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from smsqueue import exc
 
 __all__ = ["Decision", "RetryPolicy", "error_label"]
+
+#: Longest wait that a provider can ask for, in seconds.
+_LONGEST_WAIT = 86400.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class RetryPolicy:
             case exc.ProviderError(ambiguous=True):
                 return Decision("unknown", delay=later)
             case exc.LimitsError():
-                wait = error.retry_after
+                wait = _wait(error.retry_after)
                 pause, longest = (self.pause, self.pause_max) if wait is None else (wait, wait)
                 return Decision("retry", True, pause, counted=False, pause=pause, pause_max=longest)
             case exc.CreditError() | exc.AuthError():
@@ -105,6 +108,14 @@ class RetryPolicy:
         return (
             Decision("retry", delay=later) if wrote is False else Decision("unknown", delay=later)
         )
+
+
+def _wait(asked: Any) -> float | None:
+    """Seconds that a provider asked for, a day at most; None if it is no number: a plugin may
+    have copied whatever its provider wrote."""
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or asked != asked:
+        return None
+    return float(min(max(asked, 0), _LONGEST_WAIT))
 
 
 def error_label(error: BaseException) -> str:

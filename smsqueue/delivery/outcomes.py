@@ -106,10 +106,20 @@ class Outcome:
     reported: bool = False
 
 
-def sent(gateway: Gateway, message: OutgoingMessage) -> dict[str, Any]:
+def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any]:
     """The outcome of an attempt that the provider took."""
-    provider = gateway.get_provider(message.provider or "")
-    told = {"provider": message.provider, "msgid": message.msgid, "meta": message.meta}
+    provider = gateway.get_provider(name)
+    for field in ("msgid", "meta"):
+        try:
+            wire.to_json(getattr(message, field))
+        except Exception as error:  # a plugin may leave anything there; the message is out
+            setattr(message, field, None)
+            log.error(
+                "%s: the %s that %s left cannot be written (%s), so it is not kept",
+                *(message.id, field, name, type(error).__name__),
+                extra={"id": message.id, "provider": name},
+            )
+    told = {"provider": name, "msgid": message.msgid, "meta": message.meta}
     return {
         "verdict": "sent",
         "msgids": ids_of(provider, message),

@@ -113,7 +113,7 @@ class Walk:
             return self.settle(attempt, name, asleep)
         error = call(self.gateway, self.slots, attempt, name)
         if error is None:
-            return self.settle(attempt, name, sent(self.gateway, attempt.message))
+            return self.settle(attempt, name, sent(self.gateway, attempt.message, name))
         provider = self.gateway.get_provider(name)
         decision = self.gateway.retry.decide(
             error,
