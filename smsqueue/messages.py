@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from smsqueue.lib import digits_only
@@ -11,6 +11,8 @@ from smsqueue.segments import Segments, segments_of
 from smsqueue.senders import digits
 
 __all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part"]
+
+_LONGEST = timedelta(days=3650)
 
 
 class OutgoingMessageOptions:
@@ -65,12 +67,15 @@ def _check_send_at(value: Any) -> None:
             "send_at has no time zone, so it could mean any hour of the day: "
             "give an aware datetime, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
         )
+    # The last years of the calendar cannot be read back.
+    if value > datetime.now(UTC) + _LONGEST:
+        raise ValueError(f"send_at must be within ten years, not {value.isoformat()}")
 
 
 def _check_expires(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"expires must be a number of minutes, not {type(value).__name__}")
-    if not 0 < value < 5_256_000:
+    if not 0 < value < _LONGEST / timedelta(minutes=1):
         raise ValueError(f"expires must be between 0 minutes and ten years, not {value!r}")
 
 

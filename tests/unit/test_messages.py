@@ -88,6 +88,8 @@ def test_an_unknown_option_is_refused_by_name(name: str) -> None:
         ({"send_at": datetime(2030, 1, 1)}, ValueError),  # noqa: DTZ001  naive on purpose
         ({"send_at": "2030-01-01"}, TypeError),
         ({"send_at": 1.5}, TypeError),
+        ({"send_at": datetime.max.replace(tzinfo=UTC)}, ValueError),
+        ({"send_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))}, ValueError),
         ({"expires": 0}, ValueError),
         ({"expires": -1}, ValueError),
         ({"expires": float("nan")}, ValueError),
