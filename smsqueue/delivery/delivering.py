@@ -120,6 +120,6 @@ class Delivery:
     def _names(self, attempt: Attempt) -> list[str]:
         if not attempt.pin:
             return self.gateway.route(attempt.message)
-        if attempt.pin not in self.gateway.providers:
-            raise RoutingError(f"The message is bound to {attempt.pin!r}, which is not there")
+        if not getattr(self.gateway.providers.get(attempt.pin), "dedup_window", 0):
+            raise RoutingError(f"Bound to {attempt.pin!r}, which is gone or has no dedup_window")
         return [attempt.pin]

@@ -151,3 +151,20 @@ def test_what_the_network_said_counts_when_a_bound_message_is_given_up(bench: Be
         claim(bench, id, f"token {n}")
         bench.lapse(id)
     assert bench.state(id) == "undelivered"
+
+
+def test_a_provider_that_is_not_trusted_to_send_once_any_more_is_not_called_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(bench, LOST)
+    id = bench.send()
+    bench.deliver(id)
+    # A deploy sets dedup_window=0, or gives the name to another class.
+    monkeypatch.setattr(bench.gateway.get_provider("once"), "dedup_window", 0.0)
+    bench.ripe(id)
+    bench.deliver(id)
+    assert calls(bench) == 1
+    bench.redis.hset(bench.key("msg", id), "pin_until", 1)
+    bench.ripe(id)
+    bench.deliver(id)
+    assert (calls(bench), bench.state(id)) == (1, "unknown")
