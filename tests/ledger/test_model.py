@@ -38,6 +38,7 @@ class Model:
         self.made, self.tries, self.first, self.ref = 0, 0, 1, 0
         self.token = self.reported = self.pin = self.provider = ""
         self.settled: tuple[object, ...] = ()
+        self.refused: set[str] = set()
         self.calling = self.outdated = self.pin_over = False
         self._enter("scheduled" if later else "queued")
 
@@ -62,7 +63,15 @@ class Model:
         given_up = self.state == "expired" and self.reported != "expired"
         return 0 if given_up else RANK.get(self.state, 0)
 
+    def unclaim(self, token: str) -> int | None:
+        if self.token != token:
+            self.refused.add(token)
+        effect = self.token == token and self.state in ("sending", "unknown")
+        return self.made if effect else None
+
     def claim(self, token: str, usual: str) -> tuple[str, int, str]:
+        if token in self.refused:
+            return "state", 0, ""
         if (self.state, self.token) != ("sending", token):
             if self.state not in WAITING:
                 return "state", 0, ""
@@ -232,6 +241,8 @@ class Machine(RuleBasedStateMachine):
         #: The providers de-duplicate; they can be asked, too.
         self.remedy = {"pin": 3_600_000, "ask": 20_000} if keyed else {}
         self.workers: list[Worker] = []
+        #: Claims whose answers nobody hears.
+        self.unheard: list[tuple[str, str]] = []
         self.seen: set[tuple[object, ...]] = set()
         #: Attempts that a provider may have taken, by what its worker was told.
         self.uncertain: set[int] = set()
@@ -275,6 +286,36 @@ class Machine(RuleBasedStateMachine):
             self.workers.append(worker)
             if worker.called:
                 self.goes(worker.made, usual)
+
+    @rule(usual=st.sampled_from(["", "a"]), read=st.booleans())
+    def claims_in_vain(self, usual: str, read: bool) -> None:
+        """A claim whose answer is lost; Redis reads it now, or perhaps later."""
+        self.unheard.append((f"t{next(self.numbers)}", usual))
+        if read:
+            self.reads(0)
+
+    @rule(number=NUMBER)
+    def reads(self, number: int) -> None:
+        if not self.unheard:
+            return
+        token, usual = self.unheard[-1 - number % len(self.unheard)]
+        at = (usual, 3600.0) if usual else None
+        answer = self.ledger.claim(self.id, token, lease=3600, worker="w", usual=at)
+        if answer[0] != "ask":
+            assert answer[0] == self.model.claim(token, usual)[0]
+
+    @rule(number=NUMBER)
+    def gives_back(self, number: int) -> None:
+        """Its worker has Redis again: whatever it was, nobody was called for it."""
+        if not self.unheard:
+            return
+        token, _ = self.unheard[-1 - number % len(self.unheard)]
+        made = self.ledger.unclaim(self.id, token)
+        assert made == self.model.unclaim(token)
+        if made is not None:
+            outcome = {"verdict": "retry", "delay": 60_000, "counted": True}
+            self.ledger.settle(self.id, token, made, outcome)
+            self.model.settle(token, made, "retry", "", False)
 
     def worker(self, number: int, *, called: bool | None = None) -> Worker | None:
         """Mostly the newest one."""
