@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
 
-__all__ = ["mask", "place_of"]
+__all__ = ["mask", "place_of", "word"]
+
+#: A word like "NO_ROUTE", or some like "not taken", which are codes of our own.
+_WORD = re.compile(r"(?!.*\d{5})[A-Za-z0-9_.-]{1,64}|[a-z]{1,12}( [a-z]{1,12}){1,2}")
 
 
 def mask(number: str | None) -> str:
@@ -15,6 +19,12 @@ def mask(number: str | None) -> str:
     if len(number) < 8:
         return "*" * len(number)
     return number[:4] + "*" * (len(number) - 6) + number[-2:]
+
+
+def word(text: str) -> str:
+    """What a provider, or another side, wrote for a word or a code, if it is one: a sentence or a
+    long number there may be about somebody."""
+    return text if _WORD.fullmatch(text) else "(not a word)"
 
 
 def place_of(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+from smsqueue.masking import word
 from smsqueue.messages import OutgoingMessage
 
 __all__ = ["Router", "RoutingError", "default_router", "resolve"]
@@ -52,5 +53,6 @@ def resolve(
     for name in names:
         if not isinstance(name, str) or name not in providers:
             known = ", ".join(sorted(providers)) or "none"
-            raise RoutingError(f"{by} an unknown provider: {name!r} (known: {known})")
+            shown = repr(word(name)) if isinstance(name, str) else f"a {type(name).__name__}"
+            raise RoutingError(f"{by} an unknown provider: {shown} (known: {known})")
     return names

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from smsqueue.masking import word
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Secrets, seal, secrets_of, unseal
 from smsqueue.providers.checked import Malformed, checked
@@ -18,8 +18,6 @@ from smsqueue.statuses import MessageStatus
 __all__ = ["Receiving"]
 
 _log = logging.getLogger(__name__)
-#: A status may be logged if it is a word like "NO_ROUTE": no text, no number.
-_WORD = re.compile(r"(?!.*\d{5})[A-Za-z0-9_.-]{1,40}")
 
 
 class Receiving(HttpProvider):
@@ -132,7 +130,7 @@ class Receiving(HttpProvider):
         if not isinstance(status, str):
             raise Malformed(f"status is a {type(status).__name__}")
         found = kind or self.statuses.get(status)
-        shown = status if _WORD.fullmatch(status) else "(not a word)"
+        shown = word(status)
         if found is None and shown not in self._surprises and len(self._surprises) < 100:
             self._surprises.add(shown)
             _log.warning("%s reports a status that is not known: %s", self.name, shown)

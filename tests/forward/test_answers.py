@@ -73,6 +73,21 @@ def test_an_event_that_was_answered_with_rubbish_is_not_lost(
     assert [message.body for message in client.received] == ["YES"]
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"), [("Hi Bob +15550001234", False), ("998877", False), ("speaks klingon", True)]
+)
+def test_what_another_side_writes_for_a_code_is_logged_if_it_may_be_one(
+    client: Side, server: Side, caplog: pytest.LogCaptureFixture, code: str, shown: bool
+) -> None:
+    bind(client, server)
+    error = {"class": "ServerError", "code": code, "ambiguous": False, "text": "x"}
+    client.front = answering(503, json.dumps({"smsqueue": 1, "error": error}).encode())
+    come_in(server)
+    server.deliver()
+    assert "did not take an event: ServerError" in caplog.text
+    assert (code in caplog.text) is shown
+
+
 @pytest.mark.parametrize("status", [301, 302, 404, 405])
 def test_an_address_where_nobody_is_fails_no_message(
     client: Side, server: Side, status: int, monkeypatch: pytest.MonkeyPatch

@@ -70,6 +70,13 @@ def test_a_name_that_no_provider_has(answer: Any) -> None:
         routed(answer)
 
 
+def test_a_number_in_the_place_of_a_name_is_not_shown() -> None:
+    for answer in ("15550001234", "call Bob on 0001234", [("a", "15550001234")]):
+        with pytest.raises(AssertionError, match="unknown provider") as caught:
+            routed(answer)
+        assert "0001234" not in str(caught.value)
+
+
 def test_a_message_that_names_nobody() -> None:
     message = OutgoingMessage("1", "x", provider="nobody")
     with pytest.raises(AssertionError, match=r"The message names an unknown .*'nobody'"):

@@ -14,6 +14,7 @@ from typing import Any
 
 from smsqueue import exc
 from smsqueue.events import current_event
+from smsqueue.masking import word
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.forward.address import label, mark
 from smsqueue.providers.forward.formats import format_named
@@ -120,7 +121,8 @@ class Spreader:
                 health.report(well=well)
             self._remember(recorded, client)
         except Exception as error:  # whatever it is, the other clients get theirs
-            said = f"{error_label(error)} {getattr(error, 'code', None) or ''}".rstrip()
+            code = getattr(error, "code", None)
+            said = f"{error_label(error)} {word(str(code)) if code else ''}".rstrip()
             log.warning("%s: %s did not take an event: %s", self._name, label(client), said)
             return f"{label(client)}: {said}"
         return None
