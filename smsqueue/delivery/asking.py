@@ -64,7 +64,10 @@ def _ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcom
     try:
         if provider is None:  # another worker may have it
             raise NotImplementedError
-        status = provider.look_up(message, since)
+        found = provider.look_up(message, since)
+        if not isinstance(found, MessageStatus | None):
+            raise TypeError(f"look_up gave a {type(found).__name__}")
+        status = found
     except NotImplementedError:
         again = _LONGEST
     except Exception as error:  # a plugin may raise anything

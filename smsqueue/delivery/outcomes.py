@@ -173,13 +173,17 @@ def of_repetition(attempt: Attempt, decision: Decision) -> Decision:
 
 #: Seconds until a provider is first asked about a message that it may have.
 FIRST_ASK = 20.0
+#: A worker that has had a claim for so many seconds does not call any more.
+LATEST_CALL = 15.0
 
 
 def remedies(provider: IProvider) -> dict[str, int]:
     """What can be done about a message that a provider may have: see settle.lua."""
     found = {}
-    if provider.dedup_window:
-        found["pin"] = int(provider.dedup_window * 1000)
+    # The last repetition has to be there, not only claimed, while the provider knows the key.
+    window = provider.dedup_window - LATEST_CALL - provider.deadline
+    if window > 0:
+        found["pin"] = int(window * 1000)
     if type(provider).look_up is not IProvider.look_up:
         found["ask"] = int(FIRST_ASK * 1000)
     return found

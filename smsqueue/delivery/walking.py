@@ -8,6 +8,7 @@ from typing import Any
 
 from smsqueue.delivery.calling import call
 from smsqueue.delivery.outcomes import (
+    LATEST_CALL,
     Attempt,
     Outcome,
     ids_of,
@@ -106,7 +107,7 @@ class Walk:
         """Call the first provider, whose attempt has begun; if it surely did not take the
         message, the next one."""
         name, *rest = names
-        if time.monotonic() - attempt.since > _MARGIN / 2:
+        if time.monotonic() - attempt.since > min(LATEST_CALL, _MARGIN / 2):
             # This process was asleep: the lease may end during the call, so it is not made.
             self.slots.give_back(name)
             asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}

@@ -298,3 +298,25 @@ def test_a_repetition_says_the_same_of_the_validity(bench: Bench) -> None:
     bench.deliver(id)
     assert told[0] == pytest.approx(5, abs=1)
     assert told[0] == told[1]
+
+
+def test_the_last_repetition_comes_while_the_key_is_known(bench: Bench) -> None:
+    provider = bench.gateway.get_provider(once(bench, LOST).name)
+    id = bench.send()
+    bench.deliver(id)
+    left = (float(bench.field(id, "pin_until") or 0) - bench.now()) / 1000
+    assert left == pytest.approx(provider.dedup_window - provider.deadline - 15, abs=5)
+
+
+def test_an_answer_that_is_no_report_is_asked_for_ever_less_often(bench: Bench) -> None:
+    provider = bench.add("asked", LOST, cls=Asked)
+    provider.knows.extend(["sent"] * 3)
+    upkeep(bench)
+    id = bench.send()
+    bench.deliver(id)
+    waits = []
+    for _ in range(3):
+        ask_now(bench, id)
+        waits.append((bench.look("ask", id) or 0) - bench.now())
+    assert bench.state(id) == "unknown"
+    assert waits[0] < waits[1] < waits[2]
