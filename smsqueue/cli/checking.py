@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
 import click
 
 from smsqueue.cli.base import json_option, loaded, opened, screen, show_json
-from smsqueue.cli.points import HOOKS, Point, of_gateway, of_redis, router_of
+from smsqueue.cli.points import HOOKS, Point, of_environment, of_gateway, of_redis, router_of
 from smsqueue.cli.providing import class_of
 from smsqueue.cli.receiving import address, found_webhooks, of_receivers, probed
 from smsqueue.cli.words import counted
@@ -28,7 +29,7 @@ def check(probe: bool, reveal: bool, as_json: bool) -> None:
     Exit code 0: nothing is wrong, though there may be warnings. 1: there are problems.
     """
     told: dict[str, Any] = {"gateway": None, "webhooks": []}
-    points: list[Point] = []
+    points = list(of_environment(os.environ))
     with opened() as desk:
         try:
             gateway = loaded(desk.settings)

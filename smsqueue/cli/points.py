@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from smsqueue import exc
@@ -11,8 +13,9 @@ from smsqueue.cli.tally import consumed, start_worker
 from smsqueue.cli.words import clean, counted, size
 from smsqueue.gateway import Gateway
 from smsqueue.router import default_router
+from smsqueue.settings import Settings
 
-__all__ = ["HOOKS", "Point", "of_gateway", "of_redis", "router_of"]
+__all__ = ["HOOKS", "Point", "of_environment", "of_gateway", "of_redis", "router_of"]
 
 HOOKS = ("onSend", "onReceive", "onStatus")
 
@@ -50,6 +53,15 @@ def of_gateway(gateway: Gateway, desk: Gateway) -> Iterator[Point]:
     for hook in HOOKS:
         names = [clean(handler.name) for handler in getattr(gateway, hook)]
         yield Point("ok" if names else "note", hook, ", ".join(names) or "no handler")
+
+
+def of_environment(environment: Iterable[str]) -> Iterator[Point]:
+    """Names of variables that look like a setting's and are none."""
+    known = {each.metadata["variable"] for each in fields(Settings)} | {"SMSQUEUE_DEFAULT_PROVIDER"}
+    for name in sorted(set(environment) - known):
+        near = get_close_matches(name, known, n=1, cutoff=0.9)
+        if near and name.startswith("SMSQUEUE_"):
+            yield Point("warning", "settings", f"{name} is none", f"did you mean {near[0]}?")
 
 
 def router_of(gateway: Gateway) -> str | None:

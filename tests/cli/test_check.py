@@ -155,6 +155,14 @@ def test_without_flask(run, run_json, app, monkeypatch) -> None:
     assert [provider["receives"] for provider in told] == [None, False]
 
 
+def test_a_variable_with_a_slip_in_its_name(run, app) -> None:
+    others = {"SMSQUEUE_REDIS_SERVER": "/bin/redis", "SMSQUEUE_SIMULATOR_URL": "http://x"}
+    told = run("check", SMSQUEUE_GATEWAY=app(MODULE), SMSQUEUE_PUBLICURL="secret", **others)
+    assert "SMSQUEUE_PUBLICURL is none: did you mean SMSQUEUE_PUBLIC_URL?" in told.stdout
+    assert told.stdout.count("did you mean") == 1
+    assert "secret" not in told.output
+
+
 def test_a_provider_whose_webhooks_fail(run, app) -> None:
     text = MODULE + (
         "\n\ndef fail(self):\n    raise ValueError('hush')\n\n\n"
