@@ -68,8 +68,8 @@ def _check_send_at(value: Any) -> None:
             "give an aware datetime, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
         )
     # The last years of the calendar cannot be read back.
-    if value > datetime.now(UTC) + _LONGEST:
-        raise ValueError(f"send_at must be within ten years, not {value.isoformat()}")
+    if value > datetime.now(UTC) + 10 * _LONGEST:
+        raise ValueError(f"send_at must be within a hundred years, not {value.isoformat()}")
 
 
 def _check_expires(value: Any) -> None:
