@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 __all__ = ["Slots"]
 
+#: Seconds after which who found no slot looks again, even if none can be free by then.
 _LONGEST_WAIT = 30.0
+#: After that they come one by one, so many seconds apart: each look costs the others time.
+_APART = 0.05
 
 
 @dataclass
@@ -21,6 +24,8 @@ class _Use:
     seconds: float = 0.1
     #: When the next message that found no slot may come back.
     next_turn: float = 0.0
+    #: When a slot was last taken or became free.
+    moved: float = 0.0
 
 
 class Slots:
@@ -45,21 +50,23 @@ class Slots:
             if use.running >= int(use.limit):
                 return False
             use.running += 1
+            use.moved = time.monotonic()
             return True
 
     def enter(self, group: str) -> float:
         """Take a slot: 0, or the seconds after which to try again.
 
         Those who are sent away come back one after the other, at the pace at which the group's
-        slots become free.
+        slots become free: calls that hang take at least as long as no slot has moved.
         """
         if self.take(group):
             return 0.0
         with self._lock:
             use = self._use(group)
             now = time.monotonic()
-            pace = use.seconds / max(1, int(use.limit))
-            use.next_turn = min(max(use.next_turn, now) + pace, now + _LONGEST_WAIT)
+            pace = max(use.seconds, now - use.moved) / max(1, int(use.limit))
+            late = max(use.next_turn, now + _LONGEST_WAIT) + _APART
+            use.next_turn = min(max(use.next_turn, now) + pace, late)
             return max(0.05, use.next_turn - now)
 
     def give_back(self, group: str) -> None:
@@ -72,6 +79,7 @@ class Slots:
         with self._lock:
             use = self._use(group)
             use.running -= 1
+            use.moved = time.monotonic()
             use.seconds += (seconds - use.seconds) / 8
             use.limit = min(self.most, use.limit + 1) if well else max(1, use.limit / 2)
 

@@ -95,15 +95,35 @@ def test_who_finds_no_slot_comes_back_one_after_the_other(clock: Clock) -> None:
     # A call takes 0.1 s, two run at once: one slot becomes free every 0.05 s.
     assert waits == pytest.approx([0.05, 0.1, 0.15, 0.2])
     clock.now += 10
+    pool.leave("a", 0.1, well=True)
+    assert pool.enter("a") == 0
     assert pool.enter("a") == pytest.approx(0.05)
 
 
-def test_nobody_is_sent_away_for_longer_than_half_a_minute(clock: Clock) -> None:
+def test_calls_that_hang_set_the_pace_before_they_end(clock: Clock) -> None:
+    pool = Slots(4, 2)
+    assert room(pool, "a") == 2
+    clock.now += 10
+    assert [pool.enter("a") for _ in range(3)] == pytest.approx([5, 10, 15])
+    assert pool.enter("b") == 0
+
+
+def test_after_half_a_minute_they_come_one_by_one(clock: Clock) -> None:
     pool = Slots(2, 2)
     assert pool.enter("a") == 0
     pool.leave("a", 8000.0, well=True)
     assert pool.enter("a") == 0
-    assert pool.enter("a") == pool.enter("a") == pytest.approx(30.0)
+    waits = [pool.enter("a") for _ in range(100)]
+    assert waits[0] == pytest.approx(30.0, abs=0.1)
+    assert waits[-1] == pytest.approx(35.0, abs=0.1)
+    assert waits == sorted(set(waits))
+
+
+def test_a_call_that_never_ends_sends_nobody_away_for_ever(clock: Clock) -> None:
+    pool = Slots(2, 2)
+    assert pool.enter("a") == 0
+    clock.now += 8000
+    assert pool.enter("a") == pytest.approx(30.0, abs=0.1)
 
 
 def test_the_pace_follows_how_long_calls_take(clock: Clock) -> None:
