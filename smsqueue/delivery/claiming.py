@@ -31,7 +31,8 @@ class Claims:
                 in the same step, if there is a slot. And the lease of a call there.
         """
         self.release()
-        at = usual if usual is not None and self.slots.take(usual[0]) else None
+        # What kind of message it is will be known from the answer only.
+        at = usual if usual is not None and self.slots.take(usual[0], bulk=True) else None
         begun = False
         try:
             answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=at)

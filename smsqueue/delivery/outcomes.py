@@ -48,6 +48,8 @@ class Attempt:
     #: The provider that may have it from an earlier attempt, and the number of that one.
     pin: str = ""
     repeats: int = 0
+    #: Sent as one of many: single messages go first.
+    bulk: bool = False
 
 
 class Claim(NamedTuple):
@@ -75,7 +77,8 @@ class Claim(NamedTuple):
 
     def attempt(self) -> Attempt:
         """The attempt that this worker may make."""
-        message = wire.load_outgoing(self.id, json.loads(self.data))
+        data = json.loads(self.data)
+        message = wire.load_outgoing(self.id, data)
         since = int(self.since) / 1000 if self.since else time_of(self.id)
         made = self.number if self.begun == "go" else self.made
         age = int(self.now) / 1000 - since
@@ -92,6 +95,7 @@ class Claim(NamedTuple):
             self.asked,
             self.pin,
             int(self.repeats or 0),
+            data.get("bulk", False),
         )
 
 

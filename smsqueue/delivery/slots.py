@@ -14,6 +14,8 @@ __all__ = ["Slots"]
 _LONGEST_WAIT = 30.0
 #: After that they come one by one, so many seconds apart: each look costs the others time.
 _APART = 0.05
+#: The part of a group's slots that messages sent as one of many may hold.
+_BULK = 7 / 8
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Slots:
     """The slots of one worker process, shared by groups: each provider is one, hooks another.
 
     A group may hold half of the slots, or all if it is the only one. Each failure halves what
-    it may hold, each success gives one back.
+    it may hold, each success gives one back. An eighth of that is for single messages only, so
+    that they need not wait for a slot behind a campaign.
     """
 
     def __init__(self, total: int, groups: int) -> None:
@@ -43,23 +46,23 @@ class Slots:
     def _use(self, group: str) -> _Use:
         return self._uses.setdefault(group, _Use(limit=self.most))
 
-    def take(self, group: str) -> bool:
-        """Take a slot, if there is one."""
+    def take(self, group: str, *, bulk: bool = False) -> bool:
+        """Take a slot, if there is one; ``bulk``: for what was sent as one of many."""
         with self._lock:
             use = self._use(group)
-            if use.running >= int(use.limit):
+            if use.running >= max(1, int(use.limit * _BULK if bulk else use.limit)):
                 return False
             use.running += 1
             use.moved = time.monotonic()
             return True
 
-    def enter(self, group: str) -> float:
+    def enter(self, group: str, *, bulk: bool = False) -> float:
         """Take a slot: 0, or the seconds after which to try again.
 
         Those who are sent away come back one after the other, at the pace at which the group's
         slots become free: calls that hang take at least as long as no slot has moved.
         """
-        if self.take(group):
+        if self.take(group, bulk=bulk):
             return 0.0
         with self._lock:
             use = self._use(group)

@@ -65,7 +65,7 @@ class Walk:
         """
         waits: list[tuple[float, str | None]] = []
         for i, name in enumerate(names):
-            busy = self.slots.enter(name)
+            busy = self.slots.enter(name, bulk=attempt.bulk)
             if busy:
                 # The provider is well and will soon have room: no reason to go elsewhere.
                 waits.append((busy, None))
@@ -129,7 +129,7 @@ class Walk:
         if not decision.elsewhere or not rest:
             return self.settle(attempt, name, outcome)
         attempt.tries += decision.counted
-        busy = self.slots.enter(rest[0])
+        busy = self.slots.enter(rest[0], bulk=attempt.bulk)
         if busy:
             return self.settle(attempt, name, self._not_yet(attempt, outcome, busy))
         attempt.since = time.monotonic()

@@ -44,7 +44,7 @@ class Ledger(Watching):
 
     def _accept(self, message: OutgoingMessage, id: str, bulk: bool, client: Any) -> Any:
         options = message.provider_options
-        data = wire.to_json(wire.dump_outgoing(message))
+        data = wire.to_json(wire.dump_outgoing(message) | ({"bulk": True} if bulk else {}))
         key = options.idempotency_key or message.derived_key
         return self._scripts.run(
             "accept",

@@ -325,6 +325,22 @@ def test_a_busy_provider_is_waited_for_without_a_try(bench: Bench) -> None:
     assert bench.deliver(id).state == "sent"
 
 
+@pytest.mark.parametrize("route", [(), ("a",)])
+def test_one_of_many_waits_where_a_single_message_need_not(
+    bench: Bench, route: tuple[str, ...]
+) -> None:
+    provider = bench.add("a")
+    while bench.slots.enter("a", bulk=True) == 0:
+        pass
+    messages = [OutgoingMessage("15550001", "hello") for _ in range(2)]
+    if route:
+        messages = [message.route(*route) for message in messages]
+    single, _ = bench.gateway.send(messages[0]), bench.gateway.send_many(messages[1:])
+    assert bench.deliver(str(messages[1].id)).error == "ProviderBusy"
+    assert bench.deliver(str(single.id)).state == "sent"
+    assert len(provider.calls) == 1
+
+
 def test_every_slot_is_given_back(bench: Bench) -> None:
     a, b = bench.add("a"), bench.add("b")
     for error, *_ in OUTCOMES:

@@ -51,6 +51,15 @@ def test_groups_do_not_take_each_others_slots(clock: Clock) -> None:
     assert (room(pool, "a"), room(pool, "b")) == (5, 5)
 
 
+@pytest.mark.parametrize(("total", "share"), [(100, 43), (50, 21), (8, 3), (4, 1), (2, 1)])
+def test_a_campaign_leaves_slots_to_single_messages(clock: Clock, total: int, share: int) -> None:
+    pool, held = Slots(total, 2), 0
+    while not pool.enter("a", bulk=True):
+        held += 1
+    assert held == share
+    assert held + room(pool, "a") == total // 2
+
+
 def test_a_slot_that_was_given_back_can_be_taken(clock: Clock) -> None:
     pool = Slots(4, 2)
     assert room(pool, "a") == 2
