@@ -52,7 +52,9 @@ def make_rig(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
     made: list[Rig] = []
 
     def make(**options: Any) -> Rig:
-        made.append(Rig(tmp_path, **options).__enter__())
+        folder = tmp_path / f"rig{len(made) + 1}"
+        folder.mkdir()
+        made.append(Rig(folder, **options).__enter__())
         return made[-1]
 
     yield make

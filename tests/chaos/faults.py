@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from smsqueue import Gateway
 from smsqueue.stack import Process, RedisServer
 from tests.chaos.hits import Hits
@@ -28,6 +30,7 @@ class Faults:
     gateway: Gateway
     points: Path
     hits: Hits
+    stub_url: str
 
     def kill(self, process: Process) -> None:
         with self.hits.during(self.hits.names.get(process.pid, "?")):
@@ -64,6 +67,10 @@ class Faults:
                 yield
             finally:
                 self.proxy.blackhole(False)
+
+    def tell(self, account: str, word: str = "") -> None:
+        """What the provider does with all that comes to an account from now on; "": as asked."""
+        requests.put(f"{self.stub_url}/{account}", data=word, timeout=10).raise_for_status()
 
     def arm(self, moment: str, signum: int = signal.SIGKILL) -> None:
         """The next worker that comes to this moment gets the signal."""

@@ -16,7 +16,7 @@ from smsqueue import OutgoingMessage, exc
 if TYPE_CHECKING:
     from tests.chaos.rig import Rig
 
-__all__ = ["CALM", "MIXED", "Book", "Load", "message", "reach", "send"]
+__all__ = ["CALM", "MIXED", "Book", "Load", "message", "reach", "send", "send_many"]
 
 #: What messages ask of the provider, and how often. Only in MIXED may an answer be lost.
 CALM = {"accept": 12, "slow": 4, "busy accept": 2, "503 accept": 1, "no": 1, "429 accept": 1}
@@ -25,7 +25,7 @@ MIXED = CALM | {
     "busy busy slow": 1, "redirect": 1, "accept": 40,
 }  # fmt: skip
 #: After these the provider may have it and the gateway cannot know.
-LOSES = ("took", "slow502", "cut", "half", "rubbish", "late", "huge", "drip")
+LOSES = ("took", "slow502", "cut", "half", "rubbish", "late", "huge", "drip", "hang")
 
 
 @dataclass
@@ -81,6 +81,12 @@ def send(rig: Rig, made: OutgoingMessage, *, patience: float = 120.0) -> str | N
             rig.book.maybe.pop(made.id, None)
             rig.book.duplicates += made.duplicate
             return made.id
+
+
+def send_many(rig: Rig, made: list[OutgoingMessage]) -> None:
+    """Send a campaign while nothing is wrong."""
+    rig.gateway.send_many(made)
+    rig.book.sent |= {str(each.id): each.body for each in made}
 
 
 class Load:

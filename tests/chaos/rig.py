@@ -54,6 +54,7 @@ class Rig(Faults):
         seed: Of everything that is random in a test; printed when an invariant is broken.
         redis_options: More options of redis-server.
         environment: More variables for workers, receivers and the gateway of the test.
+        plain: As an application runs it: default times, no proxy before Redis.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class Rig(Faults):
         workers: int = 2,
         redis_options: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        plain: bool = False,
     ) -> None:
-        self.folder, self.wanted = folder, workers
+        self.folder, self.wanted, self.plain = folder, workers, plain
         self.reseed(seed)
         self.redis = RedisServer(folder, "--appendfsync", "always", *redis_options)
         self.proxy = Proxy(self.redis.port)
@@ -94,12 +96,13 @@ class Rig(Faults):
             self.proxy.start()
             self.redis.start()
             self._stub.start(lambda: self.stub_file.exists())
-            self.environment = _TIMES | {
+            port = self.redis.port if self.plain else self.proxy.port
+            self.environment = ({} if self.plain else _TIMES) | {
                 "PYTHONPATH": str(ROOT),
                 "PYTHONUNBUFFERED": "1",
-                "SMSQUEUE_REDIS_URL": f"redis://127.0.0.1:{self.proxy.port}/0",
+                "SMSQUEUE_REDIS_URL": f"redis://127.0.0.1:{port}/0",
                 "SMSQUEUE_NAMESPACE": "chaos",
-                "SMSQUEUE_GATEWAY": "tests.chaos.app:gateway",
+                "SMSQUEUE_GATEWAY": f"tests.chaos.{'plain' if self.plain else 'app'}:gateway",
                 "SMSQUEUE_RECEIVER_PREFIX": "hidden",
                 "SMSQUEUE_EAGER": "0",
                 "CHAOS_PROVIDERS": "a,b",

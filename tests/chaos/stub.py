@@ -3,6 +3,8 @@ request (the last word goes on); it writes every request down before it answers.
 
     python -m tests.chaos.stub PORT FILE
 
+``PUT /<account>`` with a word: all messages at this account get that one, until the word is "".
+
 The file is what the tests count by: one JSON line a request, with ``took`` (the SMS goes out)
 and ``refused`` (an answer of its own that says that it does not).
 """
@@ -20,8 +22,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-#: Seconds that "slow" takes, and "late", which no deadline of the tests waits for.
-SLOW, LATE = 0.3, 3.0
+#: Seconds that "steady" and "slow" take, and "late", which no deadline of the tests waits for.
+STEADY, SLOW, LATE = 0.5, 0.3, 3.0
 
 
 class _Cut(Exception):
@@ -35,6 +37,8 @@ class _Book:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._lock = threading.Lock()
         self._seen: Counter[str] = Counter()
+        #: The word for everything at an account.
+        self.told: dict[str, str] = {}
 
     def word(self, id: str, text: str) -> str:
         with self._lock:
@@ -56,17 +60,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer(200, b"{}")
 
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def do_PUT(self) -> None:
+        self.book.told[self.path.split("/")[1]] = self.body().decode()
+        self.answer(200, b"{}")
+
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked, account = json.loads(self.body()), self.path.split("/")[1]
         id, _, attempt = asked["reference"].rpartition(".")
-        word = self.book.word(id, asked["text"])
+        word = self.book.told.get(account) or self.book.word(id, asked["text"])
         took, act = _WORDS.get(word, _WORDS["accept"])
         refused = word in _REFUSALS
         self.book.note(
-            id=id, attempt=int(attempt), account=self.path.split("/")[1], word=word,
-            took=took, refused=refused,
+            id=id, attempt=int(attempt), account=account, word=word, took=took, refused=refused,
         )  # fmt: skip
-        self.msgid = f"{self.path.split('/')[1]}-{asked['reference']}"
+        self.msgid = f"{account}-{asked['reference']}"
         try:
             act(self)
         except (_Cut, OSError):
@@ -92,6 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(seconds)
         self.accept() if status == 200 else self.refuse(status)
 
+    def hang(self) -> None:
+        self.rfile.read(1)  # until the other side gives up
+        raise _Cut
+
     def cut(self, answered: bytes = b"") -> None:
         self.wfile.write(answered)
         raise _Cut
@@ -116,19 +130,22 @@ def with_linger(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-_REFUSALS = {"busy", "no", "503", "429", "401", "402", "redirect"}
+_REFUSALS = {"busy", "no", "503", "429", "limit", "401", "402", "redirect"}
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n"
 
 #: Word: does the SMS go out, and what is answered.
 _WORDS: dict[str, tuple[bool, Callable[[_Handler], None]]] = {
     "accept": (True, _Handler.accept),
+    "steady": (True, lambda h: h.after(STEADY)),
     "slow": (True, lambda h: h.after(SLOW)),
     "slow502": (True, lambda h: h.after(SLOW, 502)),
     "late": (True, lambda h: h.after(LATE)),
+    "hang": (False, _Handler.hang),
     "busy": (False, lambda h: h.refuse(422, "busy")),
     "no": (False, lambda h: h.refuse(400, "bad")),
     "503": (False, lambda h: h.refuse(503)),
     "429": (False, lambda h: h.refuse(429, Retry_After="0.2")),
+    "limit": (False, lambda h: h.after(STEADY, 429)),
     "401": (False, lambda h: h.refuse(401)),
     "402": (False, lambda h: h.refuse(402)),
     "redirect": (False, lambda h: h.refuse(307, Location="/elsewhere")),

@@ -6,15 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from tests.chaos.invariants import Figures, check
+from tests.chaos.figures import add_figures
+from tests.chaos.invariants import check
 from tests.chaos.load import MIXED, Load
 from tests.chaos.points import MOMENTS
 from tests.chaos.rig import Rig
-
-#: Where the figures of each round are added up, for the record.
-LOG = os.environ.get("CHAOS_LOG")
 
 
 def _kill(rig: Rig) -> None:
@@ -94,12 +91,5 @@ def test_everything_at_once(make_rig: Callable[..., Rig], seed: int, size: int) 
     rig.heal()
     rig.settle()
     figures = check(rig)
-    if LOG:
-        _add(Path(LOG), seed, done, figures)
+    add_figures(seed=seed, faults=done, **figures._asdict())
     assert figures.lost == figures.twice == 0
-
-
-def _add(log: Path, seed: int, faults: int, figures: Figures) -> None:
-    with log.open("a") as out:
-        fields = " ".join(f"{k}={v}" for k, v in figures._asdict().items())
-        out.write(f"seed={seed} faults={faults} {fields}\n")

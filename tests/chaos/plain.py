@@ -1,0 +1,41 @@
+"""A gateway as an application has it: nothing about it is shortened for the tests."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from smsqueue import Gateway
+from smsqueue.ledger import Ledger
+from smsqueue.providers.http import HttpProvider
+from tests.chaos.provider import ChaosProvider
+
+_heard = os.open(os.environ["CHAOS_HEARD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+class PlainProvider(ChaosProvider):
+    """With the deadline that providers have."""
+
+    deadline = HttpProvider.deadline
+
+
+def _note_needless_triggers() -> None:
+    """Write down those after which nothing was to be done."""
+    inner = Ledger.claim
+
+    def claim(self: Ledger, id: str, *args: Any, **options: Any) -> list[Any]:
+        answer = inner(self, id, *args, **options)
+        if answer[0] != "claimed":
+            line = {"kind": "needless", "id": id, "answer": answer[:2]}
+            os.write(_heard, json.dumps(line).encode() + b"\n")
+        return answer
+
+    Ledger.claim = claim  # type: ignore[method-assign]
+
+
+gateway = Gateway()
+gateway.router = lambda message, *names: list(names)
+for _name in os.environ["CHAOS_PROVIDERS"].split(","):
+    gateway.add_provider(_name, PlainProvider, url=f"{os.environ['CHAOS_STUB']}/{_name}")
+_note_needless_triggers()
