@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,12 +34,23 @@ class Score(NamedTuple):
     rate: float
 
 
-#: Name: what messages ask of the provider, how often, and how many workers are killed.
-ROUNDS: dict[str, tuple[dict[str, int], int]] = {
-    "no faults": ({"slow": 1}, 0),
-    "kill -9": ({"slow": 1}, 4),
-    "connections cut": ({"accept": 12, "cutafter accept": 2, "cut accept": 2, "half accept": 1}, 0),
-    "500, 502, late": ({"accept": 12, "took500 accept": 1, "took502 accept": 1, "late": 1}, 0),
+class Faults(NamedTuple):
+    """What is done to both sides in a round."""
+
+    #: What messages ask of the provider, and how often.
+    texts: dict[str, int]
+    #: How many workers are killed; each is replaced.
+    kills: int = 0
+    #: How often all connections to Redis are cut, and as often one just as it brings a task.
+    cuts: int = 0
+
+
+ROUNDS = {
+    "no faults": Faults({"slow": 1}),
+    "kill -9": Faults({"slow": 1}, kills=4),
+    "Redis cut": Faults({"slow": 1}, cuts=4),
+    "provider cut": Faults({"accept": 12, "cutafter accept": 2, "cut accept": 2, "half accept": 1}),
+    "500, 502, late": Faults({"accept": 12, "took500 accept": 1, "took502 accept": 1, "late": 1}),
 }
 #: A provider holds half of a worker's slots: so that as many calls run at once on both sides.
 EQUAL = {"CHAOS_PROVIDERS": "a", "SMSQUEUE_CONCURRENCY": str(2 * SLOTS)}
@@ -47,7 +59,7 @@ SIDES: list[Callable[[Rig], Side]] = [Naive, Ours]
 
 def measure(size: int, told: Callable[[str], None]) -> Iterator[Score]:
     """Each round with each side, on a Redis and a provider of its own."""
-    for name, (texts, kills) in ROUNDS.items():
+    for name, faults in ROUNDS.items():
         for make in SIDES:
             told(f"{name}, {make.__name__.lower()}")
             with (
@@ -56,22 +68,29 @@ def measure(size: int, told: Callable[[str], None]) -> Iterator[Score]:
             ):
                 side = make(rig)
                 try:
-                    yield _round(rig, side, name, texts, kills, size)
+                    yield _round(rig, side, name, faults, size)
                 finally:
                     side.close()
 
 
-def _round(rig: Rig, side: Side, name: str, texts: dict[str, int], kills: int, size: int) -> Score:
-    dice, began = random.Random(1), time.time()
-    sent: list[str] = []
-    for n in range(size):
-        text = dice.choices(list(texts), list(texts.values()))[0]
-        sent.append(side.send(f"1555{n:06d}", text))
-    for n in range(kills):
-        wanted = len(sent) * (n + 1) // (kills + 2)
-        while len({request["id"] for request in rig.asked()}) < wanted:
-            time.sleep(0.02)
-        side.kill()
+def _texts(faults: Faults, size: int) -> list[str]:
+    return random.Random(1).choices(list(faults.texts), list(faults.texts.values()), k=size)
+
+
+def _round(rig: Rig, side: Side, name: str, faults: Faults, size: int) -> Score:
+    began = time.time()
+    with ThreadPoolExecutor(1) as caller:
+        sending = caller.submit(
+            lambda: [side.send(f"1555{n:06d}", text) for n, text in enumerate(_texts(faults, size))]
+        )
+        for n in range(faults.cuts):
+            _reach(rig, size * n // (faults.cuts + 1))
+            rig.proxy.cut(b"BRPOP", reply=side.task)
+            rig.proxy.cut_all()
+        for n in range(faults.kills):
+            _reach(rig, size * (n + 1) // (faults.kills + 2))
+            side.kill()
+        sent = sending.result()
     unknown = side.finish()
     took = [request for request in rig.asked() if request["took"]]
     times = Counter(request["id"] for request in took)
@@ -87,3 +106,9 @@ def _round(rig: Rig, side: Side, name: str, texts: dict[str, int], kills: int, s
         unsent=len(unknown - set(times)),
         rate=len(most) / (most[-1] - began),
     )
+
+
+def _reach(rig: Rig, count: int) -> None:
+    """Wait until the provider was asked for so many messages."""
+    while len({request["id"] for request in rig.asked()}) < count:
+        time.sleep(0.02)

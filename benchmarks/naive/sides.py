@@ -7,9 +7,13 @@ import sys
 import time
 from typing import Protocol
 
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
 from benchmarks.naive.task import TASK, VISIBILITY, make_app
 from smsqueue import OutgoingMessage
 from smsqueue.ids import new_id
+from smsqueue.queue import DELIVER
 from smsqueue.stack import Process
 from tests.chaos.load import send
 from tests.chaos.rig import ROOT, SLOTS, Rig, until
@@ -21,9 +25,11 @@ class Side(Protocol):
     """One way of sending."""
 
     name: str
+    #: What a trigger or a task holds on its way from Redis to a worker.
+    task: bytes
 
     def send(self, number: str, text: str) -> str:
-        """Hand a message over; its id."""
+        """Hand a message over, again until that is confirmed; its id."""
 
     def kill(self) -> None:
         """Kill -9 one of the two workers, and replace it."""
@@ -38,7 +44,7 @@ class Side(Protocol):
 class Ours:
     """smsqueue."""
 
-    name = "smsqueue"
+    name, task = "smsqueue", DELIVER.encode()
 
     def __init__(self, rig: Rig) -> None:
         self.rig, rig.wanted = rig, 2
@@ -64,12 +70,12 @@ class Ours:
 class Naive:
     """A plain Celery task; two workers of as many threads as ours have."""
 
-    name = "plain task"
+    name, task = "plain task", TASK.encode()
 
     def __init__(self, rig: Rig) -> None:
         self.rig, self._started = rig, 0
-        # The proxy is for faults of connections to Redis, which are not compared here.
-        self._app = make_app(rig.redis.url)
+        self._broker = f"redis://127.0.0.1:{rig.proxy.port}/0"
+        self._app = make_app(self._broker)
         self._workers = [self._start(), self._start()]
         for worker in self._workers:
             self._ready(worker)
@@ -85,7 +91,7 @@ class Naive:
             self.rig.folder / f"{name}.log",
             environment={
                 "PYTHONPATH": str(ROOT),
-                "NAIVE_BROKER": self.rig.redis.url,
+                "NAIVE_BROKER": self._broker,
                 "CHAOS_STUB": self.rig.stub_url,
                 "NO_PROXY": "127.0.0.1",
             },
@@ -100,16 +106,26 @@ class Naive:
 
     def send(self, number: str, text: str) -> str:
         id = new_id()
-        self._app.tasks[TASK].delay(id, number, text)
-        return id
+        while True:
+            try:
+                self._app.tasks[TASK].delay(id, number, text)
+                return id
+            except (KombuError, RedisError, OSError):
+                time.sleep(0.05)
 
     def kill(self) -> None:
-        victim = self._workers.pop(self.rig.dice.randrange(2))
-        victim.stop(signal.SIGKILL)
-        self._workers.append(self._start())
-        self._ready(self._workers[-1])
+        self.rig.dice.choice(self._workers).stop(signal.SIGKILL)
+        self._heal()
+
+    def _heal(self) -> None:
+        """Replace what died, of whatever."""
+        self._workers = [worker for worker in self._workers if worker.alive]
+        while len(self._workers) < 2:
+            self._workers.append(self._start())
+            self._ready(self._workers[-1])
 
     def _quiet(self) -> bool:
+        self._heal()
         client = self.rig.direct
         return not client.llen("celery") and not client.hlen("unacked")
 

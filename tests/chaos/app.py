@@ -40,7 +40,8 @@ def on_send(message: OutgoingMessage) -> None:
 
 
 def on_status(status: MessageStatus) -> None:
-    _note("status", id=status.id, state=status.state)
+    about = {"msgid": status.msgid, "reference": status.reference}
+    _note("status", id=status.id, state=status.state, **about)
 
 
 def on_receive(message: IncomingMessage) -> None:

@@ -6,17 +6,27 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import redis
 import requests
 
-from smsqueue import Gateway
+from smsqueue import Gateway, Settings
 from smsqueue.stack import Process, RedisServer
 from tests.chaos.hits import Hits
 from tests.chaos.proxy import Proxy, Rule
 
-__all__ = ["Faults"]
+__all__ = ["SCRIPTS", "Faults"]
+
+#: The longest lease of a message: its provider's deadline and the margin of tests.chaos.app.
+LEASE = 3.5
+#: Whose exchanges with Redis are cut.
+SCRIPTS = (
+    "accept", "claim", "begin", "settle", "hook_claim", "hook_done", "hook_settle", "take",
+    "sweep", "receive", "report",
+)  # fmt: skip
 
 #: Seconds that a command of a worker may take.
 WORKER_TIMEOUT = 10.0
@@ -31,10 +41,30 @@ class Faults:
     points: Path
     hits: Hits
     stub_url: str
+    seed: int
+    settings: Settings
+    direct: redis.Redis
+    key: Callable[..., str]
 
     def kill(self, process: Process) -> None:
         with self.hits.during(self.hits.names.get(process.pid, "?")):
             process.stop(signal.SIGKILL)
+        self.leases_end()
+
+    def leases_end(self) -> None:
+        """Whoever holds them: no lease of a message or an event has more than its length left."""
+        pipe = self.direct.pipeline(transaction=True)
+        pipe.time()
+        longest = {("sending", "watch"): LEASE, ("running", "hook"): self.settings.hook_lease}
+        for state, lane in longest:
+            pipe.zrange(self.key("state", state), 0, -1)
+            pipe.zrange(self.key("due", lane), 0, -1, withscores=True)
+        (seconds, micros), *found = pipe.execute()
+        for n, lease in enumerate(longest.values()):
+            ends = dict(found[2 * n + 1])
+            for id in found[2 * n]:
+                left = ends[id] / 1000 - seconds - micros / 1e6
+                assert left <= lease, f"{id}: its lease ends in {left:.1f} s (seed {self.seed})"
 
     def kill_redis(self, away: float = 0.5) -> None:
         """Kill Redis, and start it again on its AOF."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.chaos.effects import unmet, untold
 from tests.chaos.load import LOSES
 from tests.chaos.records import Record
 from tests.chaos.timelines import unexplained
@@ -102,6 +103,8 @@ def check(rig: Rig) -> Figures:
         wanted = record.state in TAKEN and "then" in record.context
         if answers[id] > 1 or (wanted and not answers[id]):
             found.add("sent by a handler", id, f"{answers[id]} times")
+    for kind, id, text in (*untold(rig, known), *unmet(rig, known)):
+        found.add(kind, id, text)
     _indexes(rig, known, found)
     unknown = [record for record in known.values() if record.state == "unknown"]
     meant = {record.id for record in unknown if _loses(record, asked)}

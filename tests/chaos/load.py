@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smsqueue import OutgoingMessage, exc
 
@@ -22,7 +22,7 @@ __all__ = ["CALM", "MIXED", "Book", "Load", "message", "reach", "send", "send_ma
 CALM = {"accept": 12, "slow": 4, "busy accept": 2, "503 accept": 1, "no": 1, "429 accept": 1}
 MIXED = CALM | {
     "took500": 1, "took502": 1, "cut": 1, "cutafter": 1, "half": 1, "rubbish": 1, "late": 1,
-    "busy busy slow": 1, "redirect": 1, "accept": 40,
+    "busy busy slow": 1, "307": 1, "accept": 40,
 }  # fmt: skip
 #: After these the provider may have it and the gateway cannot know.
 LOSES = ("took", "slow502", "cut", "half", "rubbish", "late", "huge", "drip", "hang")
@@ -41,6 +41,8 @@ class Book:
     errors: list[exc.QueueUnavailable] = field(default_factory=list)
     #: Sends that were confirmed, one for each call; a repeated key is no new message.
     duplicates: int = 0
+    #: Webhooks that were answered 2xx: path and fields.
+    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def message(dice: random.Random, texts: dict[str, int] = MIXED) -> OutgoingMessage:

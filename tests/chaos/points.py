@@ -1,4 +1,4 @@
-"""Named moments at which a worker can be told to kill (or stop) itself, once.
+"""Named moments at which a worker or a receiver can be told to kill (or stop) itself, once.
 
 A moment is armed by a file of its name in the folder; it holds the signal's number. Whichever
 process comes there first removes the file and gets the signal.
@@ -17,7 +17,7 @@ from typing import Any
 from smsqueue.ledger import Ledger
 from tests.chaos.provider import ChaosProvider
 
-__all__ = ["MOMENTS", "here", "install"]
+__all__ = ["MOMENTS", "RECORDING", "here", "install"]
 
 #: What a worker does between taking a trigger and acknowledging it, in order.
 MOMENTS = {
@@ -27,6 +27,9 @@ MOMENTS = {
     "upkeep": ("sweep-after", "take-before", "take-after"),
     "hook": ("hook-claim-after", "hook", "hook-settle-before", "hook-settle-after"),
 }
+
+#: What a receiver does between reading a webhook and answering it.
+RECORDING = ("record-before", "record-after")
 
 _folder = Path(os.environ.get("CHAOS_POINTS", "/nonexistent"))
 
@@ -45,17 +48,28 @@ def here(moment: str) -> None:
         time.sleep(60)
 
 
-def _around(owner: type, name: str, moment: Callable[..., str]) -> None:
+def _around(
+    owner: type,
+    name: str,
+    moment: Callable[..., str],
+    after: Callable[[Any], object] = lambda answer: True,
+) -> None:
+    """``after``: which answers make a moment; those that found nothing to do do not."""
     inner = getattr(owner, name)
 
     def wrapped(*args: Any, **options: Any) -> Any:
         called = moment(*args)
         here(f"{called}-before")
         answer = inner(*args, **options)
-        here(f"{called}-after")
+        if after(answer):
+            here(f"{called}-after")
         return answer
 
     setattr(owner, name, wrapped)
+
+
+def _got(answer: Any) -> bool:
+    return answer[0] in ("claimed", "go")
 
 
 def _settle(ledger: Any, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> str:
@@ -80,7 +94,9 @@ def install() -> None:
     """Put the moments into this process."""
     _during_the_call()
     _around(Ledger, "settle", _settle)
-    for name in ("claim", "begin", "sweep", "take"):
-        _around(Ledger, name, lambda *args, n=name: n)
-    _around(Ledger, "hook_claim", lambda *args: "hook-claim")
+    for name, after in (("claim", _got), ("begin", _got), ("sweep", bool), ("take", bool)):
+        _around(Ledger, name, lambda *args, n=name: n, after)
+    for name in ("receive", "report"):
+        _around(Ledger, name, lambda *args: "record")
+    _around(Ledger, "hook_claim", lambda *args: "hook-claim", _got)
     _around(Ledger, "hook_settle", lambda *args: "hook-settle")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import requests
 
 from smsqueue import Gateway, Settings
 from smsqueue.stack import Process, RedisServer, free_port
@@ -27,6 +28,8 @@ __all__ = ["ROOT", "SLOTS", "Rig", "until"]
 
 ROOT = Path(__file__).parents[2]
 SLOTS = 8
+#: States of messages and events that are under way.
+OPEN = ("queued", "scheduled", "retrying", "sending", "waiting", "parked", "running")
 #: Seconds after which something counts as stuck.
 PATIENCE = 900.0 if os.environ.get("CHAOS_ROUNDS") else 120.0
 
@@ -81,6 +84,7 @@ class Rig(Faults):
         self.given = environment or {}
         self.workers: list[Process] = []
         self.receivers: Process | None = None
+        self.receivers_url = ""
         self.book = Book()
         #: Attempts in flight at a fault may end unknown.
         self.hits = Hits(self.points)
@@ -159,18 +163,23 @@ class Rig(Faults):
         self.workers += made
         for worker in made:
             until(lambda w=worker: not w.alive or " ready." in w.tail(10_000), what=worker.name)
-            assert worker.alive, worker.tail()
+            assert " ready." in worker.tail(10_000), worker.tail()  # it may have been killed since
         return made
 
-    def start_receivers(self) -> str:
-        """Start the receivers; their address, with the prefix."""
-        port = free_port()
-        bind = ["-k", "gthread", "--threads", "8", "-b", f"127.0.0.1:{port}"]
+    def start_receivers(self) -> None:
+        """Start the receivers, again at the same address if they ran before."""
+        if not self.receivers_url:
+            self.receivers_url = f"http://127.0.0.1:{free_port()}"
+        bind = ["-k", "gthread", "--threads", "8", "-b", self.receivers_url[7:]]
         command = ["-m", "gunicorn", *bind, "receivers:create_app()"]
         environment = self.environment | {"HOME": str(self.folder)}
         self.receivers = self._python("receivers", *command, **environment)
-        self.receivers.start(lambda: "Listening at" in (self.receivers or self._stub).tail(1000))
-        return f"http://127.0.0.1:{port}/hidden"
+        self.receivers.start(self._listening)
+
+    def _listening(self) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{self.receivers_url}/healthz", timeout=5).ok
+        return False
 
     def celery(self, *arguments: str) -> str:
         """What a celery command says."""
@@ -215,8 +224,7 @@ class Rig(Faults):
 
     def open(self) -> int:
         """Messages and events that somebody must still do something about."""
-        states = ("queued", "scheduled", "retrying", "sending", "waiting", "parked", "running")
-        return sum(int(self.direct.zcard(self.key("state", s))) for s in states)
+        return sum(int(self.direct.zcard(self.key("state", s))) for s in OPEN)
 
     def _quiet(self) -> bool:
         """Nothing is under way, and for a second nobody has come back with a late outcome."""
@@ -232,5 +240,7 @@ class Rig(Faults):
             until(self._quiet, seconds, "the end of all messages")
         except AssertionError as error:
             counts = {k: v for k, v in self.gateway.ledger.counts().items() if v}
-            logs = "\n".join(worker.tail(8) for worker in self.workers)
-            raise AssertionError(f"{error}: {counts} (seed {self.seed})\n{logs}") from None
+            stuck = [str(each) for each in self.records().values() if each.state in OPEN]
+            logs = [worker.tail(8) for worker in self.workers]
+            text = "\n".join([*stuck[:10], *logs])
+            raise AssertionError(f"{error}: {counts} (seed {self.seed})\n{text}") from None

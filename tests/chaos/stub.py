@@ -130,7 +130,8 @@ def with_linger(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-_REFUSALS = {"busy", "no", "503", "429", "limit", "401", "402", "redirect"}
+_MOVED = {"301", "302", "303", "307", "308"}
+_REFUSALS = {"busy", "no", "503", "429", "limit", "401", "402"} | _MOVED
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n"
 
 #: Word: does the SMS go out, and what is answered.
@@ -148,7 +149,7 @@ _WORDS: dict[str, tuple[bool, Callable[[_Handler], None]]] = {
     "limit": (False, lambda h: h.after(STEADY, 429)),
     "401": (False, lambda h: h.refuse(401)),
     "402": (False, lambda h: h.refuse(402)),
-    "redirect": (False, lambda h: h.refuse(307, Location="/elsewhere")),
+    **{word: (False, lambda h, s=int(word): h.refuse(s, Location="/elsewhere")) for word in _MOVED},
     "took500": (True, lambda h: h.refuse(500)),
     "took502": (True, lambda h: h.refuse(502)),
     "cut": (False, lambda h: h.cut()),

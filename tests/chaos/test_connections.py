@@ -7,16 +7,16 @@ import time
 import pytest
 
 from smsqueue import OutgoingMessage
+from tests.chaos.carrier import Webhooks
+from tests.chaos.faults import SCRIPTS
 from tests.chaos.invariants import check
 from tests.chaos.load import CALM, Load, send
 from tests.chaos.rig import Rig, until
 
-SCRIPTS = ("accept", "claim", "begin", "settle", "hook_claim", "hook_settle", "take", "sweep")
-
 
 @pytest.mark.parametrize("where", ["request", "reply", "half"])
 def test_an_exchange_is_cut(rig: Rig, where: str) -> None:
-    with Load(rig, 40, texts=CALM):
+    with Webhooks(rig), Load(rig, 40, texts=CALM):
         pass  # so that Redis knows the scripts, and answers with more than that it does not
     rig.settle()
     rules = {script: rig.cut(script, where=where, left=3) for script in SCRIPTS}
@@ -24,7 +24,7 @@ def test_an_exchange_is_cut(rig: Rig, where: str) -> None:
     while any(rule.left for rule in rules.values()):
         left = [script for script, rule in rules.items() if rule.left]
         assert time.monotonic() < deadline, f"never cut: {left}"
-        with Load(rig, 10, texts=CALM, seconds=0.5, impatient=0.2):
+        with Webhooks(rig), Load(rig, 10, texts=CALM, seconds=0.5, impatient=0.2):
             pass
     rig.settle()
     check(rig)
@@ -44,7 +44,7 @@ def test_triggers_are_cut_on_their_way_to_a_worker(rig: Rig) -> None:
 
 
 def test_every_connection_is_cut_again_and_again(rig: Rig) -> None:
-    with Load(rig, 120, texts=CALM, seconds=3) as load:
+    with Webhooks(rig), Load(rig, 120, texts=CALM, seconds=3) as load:
         while load.running:
             time.sleep(rig.dice.uniform(0.1, 0.4))
             rig.cut_all()

@@ -148,10 +148,14 @@ def _deploy(rig: Rig, version: str) -> None:
 def test_handlers_raise_and_kill_their_worker(rig: Rig) -> None:
     names = ["fine", "raise", "die", "reply", "reply-raise", "reply-die"]
     events = {n: _come(rig, n, n.replace("-", " ")) for n in [*names, *names]}  # each comes twice
+
+    def ended() -> bool:
+        return all(_heard(rig, name)["ended"] for name in names)
+
     with rig.hits.during():
-        while not all(_heard(rig, name)["ended"] for name in names):
+        while not ended():
             until(
-                lambda: not rig.open() or not all(worker.alive for worker in rig.workers),
+                lambda: ended() or not all(worker.alive for worker in rig.workers),
                 what="the death of a worker, or the end",
             )
             rig.heal()

@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 
+from tests.chaos.carrier import Webhooks
+from tests.chaos.faults import SCRIPTS
 from tests.chaos.figures import add_figures
 from tests.chaos.invariants import check
 from tests.chaos.load import MIXED, Load
-from tests.chaos.points import MOMENTS
+from tests.chaos.points import MOMENTS, RECORDING
 from tests.chaos.rig import Rig
 
 
@@ -46,9 +48,8 @@ def _forgotten(rig: Rig) -> None:
 
 
 def _cut(rig: Rig) -> None:
-    scripts = ("accept", "claim", "begin", "settle", "hook_claim", "hook_settle", "take", "sweep")
     where = rig.dice.choice(["request", "reply", "half"])
-    rig.cut(rig.dice.choice(scripts), where=where, left=rig.dice.randrange(1, 6))
+    rig.cut(rig.dice.choice(SCRIPTS), where=where, left=rig.dice.randrange(1, 6))
 
 
 def _cut_trigger(rig: Rig) -> None:
@@ -57,6 +58,16 @@ def _cut_trigger(rig: Rig) -> None:
 
 def _cut_all(rig: Rig) -> None:
     rig.cut_all()
+
+
+def _receivers_killed(rig: Rig) -> None:
+    assert rig.receivers is not None
+    rig.receivers.stop(signal.SIGKILL)
+    rig.start_receivers()
+
+
+def _recording(rig: Rig) -> None:
+    rig.arm(rig.dice.choice(RECORDING))
 
 
 def _triggers(rig: Rig) -> None:
@@ -69,7 +80,7 @@ def _triggers(rig: Rig) -> None:
 
 FAULTS: list[Callable[[Rig], None]] = [
     _kill, _moment, _moment, _restart, _sleep, _redis_killed, _redis_frozen, _forgotten, _cut,
-    _cut, _cut_trigger, _cut_all, _triggers,
+    _cut, _cut_trigger, _cut_all, _triggers, _receivers_killed, _recording,
 ]  # fmt: skip
 
 
@@ -77,7 +88,7 @@ def test_everything_at_once(make_rig: Callable[..., Rig], seed: int, size: int) 
     rig = make_rig(seed=seed)
     faults = rig.dice.sample(FAULTS, len(FAULTS))
     done = 0
-    with Load(rig, size, texts=MIXED, seconds=max(12, size / 50)) as load:
+    with Webhooks(rig), Load(rig, size, texts=MIXED, seconds=max(12, size / 50)) as load:
         while load.running:
             rig.workers = [worker for worker in rig.workers if worker.alive]
             if len(rig.workers) < rig.wanted:
@@ -85,11 +96,15 @@ def test_everything_at_once(make_rig: Callable[..., Rig], seed: int, size: int) 
             faults[done % len(faults)](rig)
             done += 1
             time.sleep(rig.dice.uniform(0.1, 1.0))
-    for armed in rig.points.glob("*-*"):
-        if not armed.name.endswith(".done"):
-            armed.unlink(missing_ok=True)
+    _disarm(rig)
     rig.heal()
     rig.settle()
     figures = check(rig)
     add_figures(seed=seed, faults=done, **figures._asdict())
     assert figures.lost == figures.twice == 0
+
+
+def _disarm(rig: Rig) -> None:
+    for armed in rig.points.glob("*-*"):
+        if not armed.name.endswith(".done"):
+            armed.unlink(missing_ok=True)

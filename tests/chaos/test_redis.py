@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 
 from smsqueue import OutgoingMessage, exc
+from tests.chaos.carrier import Webhooks
 from tests.chaos.invariants import check
 from tests.chaos.load import CALM, Load, send
 from tests.chaos.rig import Rig, until
 
 
 def test_redis_is_killed_and_started_again(rig: Rig, seed: int, size: int) -> None:
-    with Load(rig, size, texts=CALM, seconds=size / 50) as load:
+    with Webhooks(rig), Load(rig, size, texts=CALM, seconds=size / 50) as load:
         while load.running:
             time.sleep(rig.dice.uniform(0.3, 1.5))
             rig.kill_redis(away=rig.dice.choice([0.0, 0.3, 1.0]))
@@ -22,7 +23,7 @@ def test_redis_is_killed_and_started_again(rig: Rig, seed: int, size: int) -> No
 
 
 def test_scripts_are_forgotten_under_load(rig: Rig) -> None:
-    with Load(rig, 80, texts=CALM, seconds=2) as load:
+    with Webhooks(rig), Load(rig, 80, texts=CALM, seconds=2) as load:
         while load.running:
             rig.direct.script_flush()
             time.sleep(0.02)
@@ -32,7 +33,7 @@ def test_scripts_are_forgotten_under_load(rig: Rig) -> None:
 
 
 def test_redis_is_frozen_for_longer_than_anybody_waits(rig: Rig) -> None:
-    with Load(rig, 60, texts=CALM, seconds=1, impatient=0.2):
+    with Webhooks(rig), Load(rig, 60, texts=CALM, seconds=1, impatient=0.2):
         time.sleep(0.5)
         with rig.frozen(rig.redis.process):
             time.sleep(11)  # a worker's commands wait for ten
@@ -43,7 +44,7 @@ def test_redis_is_frozen_for_longer_than_anybody_waits(rig: Rig) -> None:
 
 def test_redis_is_full_while_messages_are_under_way(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
-    with Load(rig, 60, texts=CALM, seconds=1):
+    with Webhooks(rig), Load(rig, 60, texts=CALM, seconds=1):
         time.sleep(0.5)
         rig.direct.config_set("maxmemory", 1)
         refused = OutgoingMessage("15550001", "accept")

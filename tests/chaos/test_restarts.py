@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from smsqueue import OutgoingMessage
+from tests.chaos.carrier import Webhooks
 from tests.chaos.invariants import check
 from tests.chaos.load import CALM, Load, reach, send
 from tests.chaos.rig import Rig, until
@@ -15,7 +16,8 @@ from tests.chaos.rig import Rig, until
 
 def test_a_rolling_restart_under_load_ends_nothing_unknown(rig: Rig) -> None:
     old = list(rig.workers)
-    with Load(rig, 120, texts=CALM, seconds=4):
+    # Slow ones, so that each worker has calls under way when it is asked to end.
+    with Webhooks(rig), Load(rig, 120, texts=CALM | {"slow": 20}, seconds=4):
         for worker in old:
             rig.start_workers(1)
             os.kill(worker.pid, signal.SIGTERM)
@@ -50,6 +52,23 @@ def test_a_worker_sleeps_for_longer_than_its_lease(rig: Rig, moment: str) -> Non
         pass
     rig.settle()
     check(rig)
+
+
+def test_a_worker_that_slept_before_its_call_does_not_make_it(rig: Rig) -> None:
+    rig.arm("claim-after", signal.SIGSTOP)
+    id = str(send(rig, OutgoingMessage("15550001", "accept").options(on_unknown="resend")))
+    until(lambda: rig.reached("claim-after"), what="the first attempt")
+    until(lambda: rig.records()[id].state == "sent", what="another worker's attempt")
+    os.kill(rig.reached("claim-after"), signal.SIGCONT)
+    until(lambda: "late outcome: retry" in _reasons(rig, id), what="the late outcome")
+    # Its sender would have it twice rather than not at all; but once is enough.
+    assert [request["attempt"] for request in rig.asked() if request["id"] == id] == [2]
+    rig.settle()
+    check(rig)
+
+
+def _reasons(rig: Rig, id: str) -> set[str | None]:
+    return {line.get("why") for line in rig.records()[id].timeline}
 
 
 def test_a_worker_sleeps_while_its_provider_answers(rig: Rig) -> None:

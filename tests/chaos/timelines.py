@@ -34,19 +34,22 @@ _AFTER = {
 
 def unexplained(record: Record) -> Iterator[str]:
     """What in a timeline cannot be; the last step must be the state, unless a report is."""
-    before, reported, lapsed, sendings = "", False, False, 0
+    before, lapsed, sendings = "", False, 0
+    reported: set[str] = set()
     for line in record.timeline:
         state, why = line["state"], line.get("why") or ""
         if why.startswith("report"):
-            reported = True
+            reported.add(state)
             continue
         if why.startswith("late outcome"):
             continue
         # Given up and not taken by anybody else yet: its worker may still come back with the news.
         came_back = lapsed and state == "sent"
+        # Whatever became of the attempt, the network has it.
+        told = before in ("sending", "elsewhere") and state in reported
         if "dropped" in line:
             before = ""
-        elif state not in _AFTER[before] and not came_back:
+        elif state not in _AFTER[before] and not came_back and not told:
             yield f"{state} after {before or 'nothing'}"
         lapsed = "did not report back" in why
         sendings += (state == "sending") * line.get("times", 1)
