@@ -100,7 +100,9 @@ def check(rig: Rig) -> Figures:
     # What a handler sent is sent once, however often the handler ran.
     answers = Counter(record.context.get("by") for record in known.values())
     for id, record in known.items():
-        wanted = record.state in TAKEN and "then" in record.context
+        # Of a send whose answer was lost only a report tells, and not to onSend.
+        sent = any(line["state"] == "sent" and not line.get("why") for line in record.timeline)
+        wanted = sent and "then" in record.context
         if answers[id] > 1 or (wanted and not answers[id]):
             found.add("sent by a handler", id, f"{answers[id]} times")
     for kind, id, text in (*untold(rig, known), *unmet(rig, known)):

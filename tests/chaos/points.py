@@ -43,7 +43,8 @@ def here(moment: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     (_folder / f"{moment}.{os.getpid()}.done").touch()
-    os.kill(os.getpid(), number)
+    # To this thread: sent to the process, it may take effect when this one is already further.
+    signal.pthread_kill(threading.get_ident(), number)
     if number == signal.SIGKILL:
         time.sleep(60)
 

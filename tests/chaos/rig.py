@@ -163,7 +163,9 @@ class Rig(Faults):
         self.workers += made
         for worker in made:
             until(lambda w=worker: not w.alive or " ready." in w.tail(10_000), what=worker.name)
-            assert " ready." in worker.tail(10_000), worker.tail()  # it may have been killed since
+            # It may have been killed since, and at an armed moment even before.
+            armed = list(self.points.glob(f"*.{worker.pid}.done"))
+            assert armed or " ready." in worker.tail(10_000), worker.tail()
         return made
 
     def start_receivers(self) -> None:
