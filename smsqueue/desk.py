@@ -120,12 +120,12 @@ class Desk:
 
     def replay(self, event: str) -> bool:
         """Give an incoming message or report to the hooks again; False if it is not over yet."""
-        before = self.ledger.replay(event, everything=True)
+        before, publish = self.ledger.replay(event, everything=True)
         if before == "gone":
             raise LookupError(f"no event has the id {event!r}")
         if before not in ("dead", "unheard", "done"):
             return False
-        self.queue.hook([event])
+        self.queue.hook([publish])
         return True
 
     def ping(self) -> None:

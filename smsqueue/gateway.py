@@ -223,8 +223,7 @@ class Gateway(Registry, Desk):
         report = self.ledger.report(status, pids=[str(status.msgid)] if known else [])
         if report.moved:
             transition(log, report.id, status.state, provider=status.provider, why="report")
-        if report.event:
-            self.queue.hook([report.event])
+        self.queue.hook(report.events)
         if report.close:
             self.queue.deliver([(report.close, 0)])
 

@@ -24,6 +24,9 @@ __all__ = ["Hooks"]
 
 log = logging.getLogger("smsqueue.hooks")
 
+#: Kinds of events, by the attribute of the gateway that holds their handlers.
+_KINDS = {"received": "onReceive", "status": "onStatus", "sent": "onSend"}
+
 
 class Hooks:
     """Runs the hooks of one gateway in this process.
@@ -58,6 +61,10 @@ class Hooks:
                 if int(tries) >= self.retry.attempts:
                     log.error("%s: given up, its workers died: smsqueue list --state dead", event)
                     return self._settle(event, token, "dead", why="its workers died of it")
+                if kind not in _KINDS:
+                    why = f"this worker's version knows no events of the kind {kind!r}"
+                    log.error("%s: %s", event, why)
+                    return self._again(event, token, int(tries), why, "UnknownEvent")
                 subject = self._subject(kind, event, json.loads(data), message_id, message_data)
                 return self._call_all(
                     event, token, kind, subject, set(json.loads(done)), int(tries)
@@ -93,11 +100,7 @@ class Hooks:
     def _call_all(
         self, event: str, token: str, kind: str, subject: Any, done: set[str], tries: int
     ) -> Outcome:
-        hook: EventHook = {
-            "received": self.gateway.onReceive,
-            "status": self.gateway.onStatus,
-            "sent": self.gateway.onSend,
-        }[kind]
+        hook: EventHook = getattr(self.gateway, _KINDS[kind])
         if kind == "received" and not hook:
             log.warning("%s: nobody heard it: no handler is connected to onReceive", event)
             return self._settle(
@@ -131,6 +134,10 @@ class Hooks:
             return self._settle(event, token, "done")
         name, first = errors[0]
         why = f"{name}: {type(first).__name__}: {first}"[:500]
+        return self._again(event, token, tries, why, type(first).__name__)
+
+    def _again(self, event: str, token: str, tries: int, why: str, error: str) -> Outcome:
+        """Repeat an event later, unless its tries are used up."""
         dead = tries + 1 >= self.retry.attempts
         if dead:
             log.error("%s: given up after %d tries: smsqueue list --state dead", event, tries + 1)
@@ -140,7 +147,7 @@ class Hooks:
             "dead" if dead else "retry",
             delay=self.retry.backoff(tries),
             why=why,
-            error=type(first).__name__,
+            error=error,
         )
 
     def _settle(

@@ -53,10 +53,11 @@ class Claims:
         was called for it."""
         for token, id in list(self._unsure.items()):
             try:
-                attempts = self.ledger.unclaim(id, token)
-                if attempts is not None:
+                effect = self.ledger.unclaim(id, token)
+                if effect is not None:
+                    attempts, provider = effect
                     why = {"verdict": "retry", "delay": 0, "why": "its claim was not confirmed"}
-                    self.ledger.settle(id, token, attempts, why)
+                    self.ledger.settle(id, token, attempts, why | {"provider": provider})
             except exc.QueueUnavailable:
                 return
             self._unsure.pop(token, None)

@@ -63,12 +63,12 @@ class Walk:
         Args:
             otherwise: The outcome of the attempt before, if none of them may.
         """
-        waits: list[tuple[float, str | None]] = []
+        waits: list[tuple[float, str, str | None]] = []
         for i, name in enumerate(names):
             busy = self.slots.enter(name, bulk=attempt.bulk)
             if busy:
                 # The provider is well and will soon have room: no reason to go elsewhere.
-                waits.append((busy, None))
+                waits.append((busy, name, None))
                 break
             verdict = ""
             try:
@@ -81,17 +81,19 @@ class Walk:
                 return self.call_in_turn(attempt, names[i:])
             if verdict == "lost":
                 return Outcome(State.SENDING)
-            waits.append((number / 1000, "paused"))
-        wait, why = min(waits, key=lambda each: each[0])
+            waits.append((number / 1000, name, "paused"))
+        wait, name, why = min(waits, key=lambda each: each[0])
         if otherwise is not None:
             outcome = self._not_yet(attempt, otherwise, wait)
             return self.settle(attempt, otherwise["provider"], outcome)
-        return self.wait(attempt, names[0], wait, why)
+        return self.wait(attempt, name, wait, why)
 
     def wait(self, attempt: Attempt, name: str, wait: float, why: str | None) -> Outcome:
         """Put a message back that nobody was called for."""
         label = "ProviderPaused" if why else "ProviderBusy"
         outcome = {"verdict": "wait", "delay": int(wait * 1000), "why": why}
+        if why:
+            outcome["line"] = "bulk" if attempt.bulk else "single"
         return self.settle(attempt, name, outcome, error=label)
 
     def _begin(self, attempt: Attempt, name: str) -> tuple[str, int]:

@@ -30,13 +30,13 @@ class Transition(NamedTuple):
 class Reported(NamedTuple):
     """The answer to a delivery report."""
 
-    #: The event, if it is to be published.
-    event: str | None
     #: Id of a message whose task saw no such end, to be published once more.
     close: str | None
     #: Id of its message, and whether the report moved that on.
     id: str | None
     moved: bool
+    #: As those of :class:`Transition`.
+    events: list[str]
 
 
 class Lapse(NamedTuple):

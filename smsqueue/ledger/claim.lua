@@ -15,14 +15,7 @@ if not m.state then return { 'gone' } end
 if m.refused and string.find(m.refused, ' ' .. token .. ' ', 1, true) then
   return { 'state', m.state, '', '' }
 end
-if m.out then
-  -- The queue is first in, first out: what was published before this one has left it, too.
-  local passed = key('passed')
-  if tonumber(m.out) > tonumber(redis.call('GET', passed) or 0) then
-    redis.call('SET', passed, m.out)
-  end
-  redis.call('HDEL', hash, 'out')
-end
+note_left(hash, 'send', m.out)
 
 if not (m.state == 'sending' and m.token == token) then
   if m.state == 'unknown' and m.ask_now then

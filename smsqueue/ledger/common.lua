@@ -128,27 +128,74 @@ local function report_look(state, report)
   return nil
 end
 
+-- Triggers in a broker queue ('send' or 'hook'), with those that upkeep is about to publish.
+local function length(queue)
+  local here = redis.call('LLEN', queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
+  return math.max(here, tonumber(redis.call('GET', key('filled', queue)) or 0))
+end
+
 -- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
-local function room(queue, most) return redis.call('LLEN', queue) < most end
+local function room(queue, most) return length(queue) < most end
 
 -- Has a message whose task did not see its end to be published once more, for the monitors? It
 -- is nothing that anybody waits for, so not while the queue is long.
-local function closing() return room(SEND_QUEUE, WATERMARK) and 1 or 0 end
+local function closing() return room('send', WATERMARK) and 1 or 0 end
 
-local function put_event(event, kind, message, data, state, look)
-  local hash = key('event', event)
-  redis.call('HSET', hash, 'kind', kind, 'data', data, 'state', state)
-  if message then redis.call('HSET', hash, 'message', message) end
-  redis.call('ZADD', key('state', state), NOW, event)
-  redis.call('ZADD', due_key('hook'), look, event)
+-- A trigger is published. When that was stays with its record (`out`), so that it is not doubled
+-- while it is in the queue.
+local function note_out(hash) redis.call('HSET', hash, 'out', NOW) end
+
+-- A trigger has left its queue, which is first in, first out: what was published before has left
+-- it, too.
+local function note_left(hash, queue, out)
+  if not out then return end
+  local passed = key('passed', queue)
+  if tonumber(out) > tonumber(redis.call('GET', passed) or 0) then redis.call('SET', passed, out) end
+  redis.call('HDEL', hash, 'out')
 end
 
--- Records an event for the hooks. Returns it if whoever called the script is to publish its
--- trigger, else ''.
-local function add_event(event, kind, message, data)
-  local publish = room(HOOK_QUEUE, WATERMARK)
-  put_event(event, kind, message, data, 'waiting', publish and NOW + GRACE or NOW)
+-- Has an event wait for its hooks. Returns it if whoever called the script is to publish its
+-- trigger, else '': then upkeep does.
+local function hand_over(event)
+  local hash, publish = key('event', event), room('hook', WATERMARK)
+  if publish then note_out(hash) end
+  redis.call('HDEL', hash, 'not_before')
+  redis.call('HSET', hash, 'state', 'waiting')
+  redis.call('ZADD', key('state', 'waiting'), NOW, event)
+  redis.call('ZADD', due_key('hook'), publish and NOW + GRACE or NOW, event)
   return publish and event or ''
+end
+
+local function put_event(event, kind, message, data)
+  redis.call('HSET', key('event', event), 'kind', kind, 'data', data)
+  if message then redis.call('HSET', key('event', event), 'message', message) end
+end
+
+-- Records an event for the hooks. Returns as hand_over.
+local function add_event(event, kind, message, data)
+  put_event(event, kind, message, data)
+  return hand_over(event)
+end
+
+-- Has an event wait until a time, which is returned, for another try.
+local function wait_again(event, look)
+  redis.call('HSET', key('event', event), 'state', 'waiting', 'not_before', look)
+  redis.call('ZADD', key('state', 'waiting'), NOW, event)
+  redis.call('ZADD', due_key('hook'), look, event)
+  return look
+end
+
+-- Has an event wait for what else there is to come, until a time.
+local function park(event, ends)
+  redis.call('HSET', key('event', event), 'state', 'parked', 'not_before', ends)
+  redis.call('ZADD', key('state', 'parked'), NOW, event)
+  redis.call('ZADD', due_key('hook'), ends, event)
+end
+
+-- Ends the wait of an event. Returns as hand_over.
+local function unpark(event)
+  redis.call('ZREM', key('state', 'parked'), event)
+  return hand_over(event)
 end
 
 -- What a message ended with that no report tells of: onStatus hears of it as of a report.
@@ -158,11 +205,10 @@ local function add_ending(event, id, class, why, code)
   return add_event(event, 'status', id, cjson.encode(status))
 end
 
--- A message waits, and its trigger is published now or not; returns whether. When it was
--- published stays with it (`out`), so that a trigger that is still in the queue is not doubled.
+-- A message waits, and its trigger is published now or not; returns whether.
 local function queue_up(id, from, expires, most)
-  local publish = room(SEND_QUEUE, most)
-  if publish then redis.call('HSET', key('msg', id), 'out', NOW) end
+  local publish = room('send', most)
+  if publish then note_out(key('msg', id)) end
   enter(id, from, 'queued', sooner(publish and NOW + GRACE or NOW, expires))
   return publish and 1 or 0
 end
@@ -197,13 +243,13 @@ local function apply_report(id, attempt, state, provider, code)
   return true
 end
 
--- Remembers that a provider's id means this attempt, and applies reports that came before.
--- Returns the events that were parked for it.
-local function add_reference(id, attempt, provider, pid)
+-- Remembers that a provider's id means this attempt, and applies reports that came before. Adds
+-- to `events` those that are to be published.
+local function add_reference(id, attempt, provider, pid, events)
   local ref = provider .. ':' .. pid
   redis.call('SET', key('ref', ref), id .. '.' .. attempt)
   redis.call('SADD', key('refs', id), ref)
-  local parked, events = key('parked', ref), {}
+  local parked = key('parked', ref)
   local reports = redis.call('LRANGE', parked, 0, -1)
   redis.call('DEL', parked)
   for _, text in ipairs(reports) do
@@ -212,15 +258,10 @@ local function add_reference(id, attempt, provider, pid)
     local hash = key('event', event)
     if state ~= '' then apply_report(id, attempt, state, provider, code) end
     if redis.call('HGET', hash, 'state') == 'parked' then
-      events[#events + 1] = event
-      redis.call('ZREM', key('state', 'parked'), event)
-      redis.call('HSET', hash, 'message', id, 'state', 'waiting')
-      redis.call('HDEL', hash, 'not_before')
-      redis.call('ZADD', key('state', 'waiting'), NOW, event)
-      redis.call('ZADD', due_key('hook'), NOW, event)
+      redis.call('HSET', hash, 'message', id)
+      events[#events + 1] = unpark(event)
     end
   end
-  return events
 end
 
 -- May this provider be called now? nil: yes (for a paused one: as its probe, one at a time);
@@ -236,17 +277,37 @@ local function paused_until(provider, token, lease)
   return nil
 end
 
+-- Has a message wait for a paused provider, in a line, a millisecond after the one before, so that
+-- not all of them come at once. `line`: 'single', or 'bulk' of those that were sent as one of many.
+-- Returns when it is to be looked at, at `earliest` or later.
+local function stand_in_line(id, provider, line, earliest)
+  local pause = key('pause', provider)
+  local at = math.max(earliest, tonumber(redis.call('HGET', pause, line) or 0) + 1)
+  redis.call('HSET', pause, line, at)
+  redis.call('HSET', key('msg', id), 'behind', provider, 'line', line)
+  return at
+end
+
 -- Begins an attempt at a provider, stored before the provider is called: `calling` says since
 -- when the provider may have the message, until the attempt is settled.
 local function begin(id, token, provider, lease)
   local ends = paused_until(provider, token, lease)
   if ends then return { 'paused', math.max(0, ends - NOW) } end
   local hash = key('msg', id)
+  local m = read(hash, 'worker', 'behind')
+  if m.behind then
+    -- Who stood in line for another one was sent elsewhere: perhaps those behind it will be, too.
+    local pause = key('pause', m.behind)
+    if m.behind ~= provider and redis.call('HEXISTS', pause, 'until') == 1 then
+      redis.call('HSET', pause, 'rerouted', NOW)
+    end
+    redis.call('HDEL', hash, 'behind', 'line', 'looked')
+  end
   local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
   redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT)
   redis.call('ZADD', due_key('watch'), NOW + lease, id)
   count('attempts', provider)
   note(id, { state = 'sending', provider = provider, attempt = attempt,
-             worker = redis.call('HGET', hash, 'worker') })
+             worker = m.worker })
   return { 'go', attempt }
 end

@@ -4,17 +4,26 @@
 --          | 'early', time | 'busy', end of the lease | 'over', state
 local event, token = ARGV[1], ARGV[2]
 local hash = key('event', event)
-local e = read(hash, 'state', 'token', 'lease', 'not_before', 'kind', 'data', 'tries', 'message')
+local e = read(hash, 'state', 'token', 'lease', 'not_before', 'kind', 'data', 'tries', 'message', 'out')
 if not e.state then return { 'over', 'gone' } end
+note_left(hash, 'hook', e.out)
 if e.state ~= 'waiting' and e.state ~= 'parked' and e.state ~= 'running' then
   return { 'over', e.state }
 end
 if not (e.state == 'running' and e.token == token) then
   if e.state == 'running' and tonumber(e.lease) > NOW then return { 'busy', e.lease } end
   if e.not_before and tonumber(e.not_before) > NOW then return { 'early', e.not_before } end
-  -- Its worker died, perhaps of it.
-  if e.state == 'running' then e.tries = redis.call('HINCRBY', hash, 'tries', 1) end
   redis.call('ZREM', key('state', e.state), event)
+  if e.state == 'running' then
+    -- Its worker died, perhaps of it, perhaps of another event that ran beside it. From the second
+    -- time on they begin again at moments of their own: else all would die of the one each time.
+    e.tries = redis.call('HINCRBY', hash, 'tries', 1)
+    if e.tries > 1 then
+      local longest = math.min(1000 * 2 ^ (e.tries - 1), 600000)
+      redis.call('HDEL', hash, 'token', 'lease')
+      return { 'early', wait_again(event, NOW + math.floor(clock[2] / 1000000 * longest)) }
+    end
+  end
   redis.call('ZADD', key('state', 'running'), NOW, event)
   redis.call('HSET', hash, 'state', 'running', 'token', token, 'lease', NOW + HOOK_LEASE,
              'worker', ARGV[3])

@@ -1,16 +1,13 @@
 -- Gives an event that is over (dead, unheard, done) to the hooks once more.
 -- ARGV: event, all (1: run also the handlers that succeeded)
--- Returns: state before, or 'gone'
+-- Returns: state before, or 'gone'; the event if it is to be published, or ''
 local event = ARGV[1]
 local hash = key('event', event)
 local state = redis.call('HGET', hash, 'state')
-if not state then return 'gone' end
-if state ~= 'dead' and state ~= 'unheard' and state ~= 'done' then return state end
+if not state then return { 'gone', '' } end
+if state ~= 'dead' and state ~= 'unheard' and state ~= 'done' then return { state, '' } end
 redis.call('ZREM', key('state', state), event)
 redis.call('ZREM', key('event_ends'), event)
-redis.call('HDEL', hash, 'tries', 'not_before', 'why')
-redis.call('HSET', hash, 'state', 'waiting')
-redis.call('ZADD', key('state', 'waiting'), NOW, event)
-redis.call('ZADD', due_key('hook'), NOW + GRACE, event)
+redis.call('HDEL', hash, 'tries', 'why')
 if ARGV[2] ~= '' then redis.call('DEL', key('done', event)) end
-return state
+return { state, hand_over(event) }

@@ -17,16 +17,13 @@ if verdict == 'done' and e.kind ~= 'received' then
   redis.call('DEL', hash, key('done', event))
   return { 'done', '' }
 end
-local state = verdict == 'retry' and 'waiting' or verdict
-redis.call('HSET', hash, 'state', state, 'why', ARGV[5])
+redis.call('HSET', hash, 'why', ARGV[5])
 redis.call('HDEL', hash, 'token', 'lease')
-redis.call('ZADD', key('state', state), NOW, event)
 if verdict == 'retry' then
-  local look = NOW + tonumber(ARGV[4])
   redis.call('HINCRBY', hash, 'tries', 1)
-  redis.call('HSET', hash, 'not_before', look)
-  redis.call('ZADD', due_key('hook'), look, event)
-  return { state, look }
+  return { 'waiting', wait_again(event, NOW + tonumber(ARGV[4])) }
 end
+redis.call('HSET', hash, 'state', verdict)
+redis.call('ZADD', key('state', verdict), NOW, event)
 redis.call('ZADD', key('event_ends'), NOW + RETENTION, event)
-return { state, '' }
+return { verdict, '' }

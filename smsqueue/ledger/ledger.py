@@ -95,7 +95,7 @@ class Ledger(Watching):
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
         if status.event_id:
             same = {"provider": status.provider, "event": status.event_id}
-        _, event, close, message, moved = self._scripts.run(
+        _, close, message, moved, *events = self._scripts.run(
             "report",
             new_id(),
             status.provider or "",
@@ -107,7 +107,7 @@ class Ledger(Watching):
             self.hidden(wire.to_json([same, sorted(status.states)])),
             wire.to_json(data),
         )
-        return Reported(event or None, close or None, message or None, bool(moved))
+        return Reported(close or None, message or None, bool(moved), events)
 
     # --- sending -------------------------------------------------------------------------------
 
@@ -132,11 +132,11 @@ class Ledger(Watching):
         )
         return answer
 
-    def unclaim(self, id: str, token: str) -> int | None:
+    def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
         """Take back a claim whose answer was lost. If it had an effect already: how many attempts
-        there were, for :meth:`settle`."""
-        effect, attempts = self._scripts.run("unclaim", id, token)
-        return int(attempts) if effect else None
+        there were, and the provider at which one was begun, for :meth:`settle`."""
+        effect, attempts, provider = self._scripts.run("unclaim", id, token)
+        return (int(attempts), provider or None) if effect else None
 
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
@@ -207,10 +207,10 @@ class Ledger(Watching):
         """Remember that a handler succeeded, so that a retry passes it over."""
         self._scripts.run("hook_done", event, handler)
 
-    def replay(self, event: str, *, everything: bool = False) -> str:
-        """Give an event that is over to the hooks again; returns the state before."""
-        before: str = self._scripts.run("hook_replay", event, 1 if everything else "")
-        return before
+    def replay(self, event: str, *, everything: bool = False) -> tuple[str, str]:
+        """Give an event that is over to the hooks again; (state before, the event or "")."""
+        before, publish = self._scripts.run("hook_replay", event, 1 if everything else "")
+        return before, publish
 
     # --- upkeep --------------------------------------------------------------------------------
 

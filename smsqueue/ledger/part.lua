@@ -15,31 +15,25 @@ if before then
   return { 'repeat', before, '' }
 end
 
--- The event need not wait any longer.
-local function release(id, look)
-  local hash = key('event', id)
-  redis.call('ZREM', key('state', 'parked'), id)
-  redis.call('HSET', hash, 'state', 'waiting')
-  redis.call('HDEL', hash, 'not_before')
-  redis.call('ZADD', key('state', 'waiting'), NOW, id)
-  redis.call('ZADD', due_key('hook'), look, id)
-end
-
 local open = redis.call('HGET', parts, 'event')
 if open then
   local parked = redis.call('HGET', key('event', open), 'state') == 'parked'
   if not parked or redis.call('HEXISTS', parts, 'body' .. part) == 1 then
     -- The hooks have what there was of that message; or this one is another, as phones count
     -- their messages from 0 to 255 and begin anew.
-    if parked then release(open, NOW) end
+    if parked then
+      redis.call('HDEL', key('event', open), 'not_before')
+      redis.call('ZADD', due_key('hook'), NOW, open)
+    end
     redis.call('DEL', parts)
     open = nil
   end
 end
 if not open then
   open = event
-  put_event(open, 'received', nil, '', 'parked', NOW + wait)
-  redis.call('HSET', key('event', open), 'number', number, 'not_before', NOW + wait)
+  put_event(open, 'received', nil, '')
+  park(open, NOW + wait)
+  redis.call('HSET', key('event', open), 'number', number)
   redis.call('ZADD', key('number', number), NOW, open)
   redis.call('HSET', parts, 'event', open)
   count('incoming', provider, 'recorded')
@@ -62,7 +56,5 @@ if #missing > 0 then first = first .. ',"missing":[' .. table.concat(missing, ',
 first = first .. '},"body":"' .. table.concat(bodies) .. '"}'
 redis.call('HSET', key('event', open), 'data', first)
 if #missing > 0 then return { 'recorded', open, '' } end
-local publish = room(HOOK_QUEUE, WATERMARK)
-release(open, publish and NOW + GRACE or NOW)
 redis.call('DEL', parts)
-return { 'recorded', open, publish and open or '' }
+return { 'recorded', open, unpark(open) }

@@ -1,15 +1,15 @@
 -- Records a delivery report: its effect on its message, and the event for onStatus.
 -- ARGV: event, provider, pids (JSON list of the provider's ids), id and attempt (of our own
 --       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data
--- Returns: 'matched' | 'parked' | 'repeat', event if it is to be published now (or ''), id of the message whose task did not see
---          its end (or ''), id of the message (or ''), whether it moved (1 or '')
+-- Returns: 'matched' | 'parked' | 'repeat', id of the message whose task did not see its end (or ''), id of the message (or ''),
+--          whether it moved (1 or ''), events to be published ('': none)...
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 if ARGV[8] ~= '' then
   local seen = key('seen', ARGV[8])
   if not redis.call('SET', seen, event, 'NX', 'PX', REPORT_WAIT) then
     count('reports', provider, state, 'repeated')
-    return { 'repeat', '', '', '', '' }
+    return { 'repeat', '', '', '' }
   end
 end
 
@@ -32,22 +32,21 @@ end
 if id then
   local before = redis.call('HGET', key('msg', id), 'state')
   local moved = state ~= '' and apply_report(id, attempt, state, provider, code)
-  local publish = add_event(event, 'status', id, ARGV[9])
+  local events = { add_event(event, 'status', id, ARGV[9]) }
   if by_reference then
-    for _, pid in ipairs(pids) do add_reference(id, attempt, provider, pid) end
+    for _, pid in ipairs(pids) do add_reference(id, attempt, provider, pid, events) end
   end
   count('reports', provider, state, 'matched')
-  return { 'matched', publish, moved and not RANK[before] and closing() == 1 and id or '', id, moved and 1 or '' }
+  return { 'matched', moved and not RANK[before] and closing() == 1 and id or '', id, moved and 1 or '', unpack(events) }
 end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
-local until_ = NOW + (#pids > 0 and PARK_WAIT or 0)
-put_event(event, 'status', nil, ARGV[9], 'parked', until_)
-redis.call('HSET', key('event', event), 'not_before', until_)
+put_event(event, 'status', nil, ARGV[9])
+park(event, NOW + (#pids > 0 and PARK_WAIT or 0))
 for _, pid in ipairs(pids) do
   local parked = key('parked', provider .. ':' .. pid)
   redis.call('RPUSH', parked, cjson.encode({ event, state, code }))
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
 count('reports', provider, state, 'parked')
-return { 'parked', '', '', '', '' }
+return { 'parked', '', '', '' }

@@ -10,6 +10,7 @@
 --   delay     ms until the next attempt; counted   it used up a try
 --   pin       ms for which the provider, which de-duplicates, sends an unknown message once; ask:
 --             ms after which it can be asked about it
+--   line      it waits for a paused provider: 'single' | 'bulk', see stand_in_line
 --   hold      an unknown message is not resent (any more), even if its sender chose that
 --   pause     ms that the provider is paused for, doubled each time up to pause_max
 --   well      the provider works: end its pause
@@ -64,9 +65,7 @@ end
 local events = {}
 if o.verdict == 'sent' or o.verdict == 'unknown' then
   for _, pid in ipairs(o.msgids or {}) do
-    for _, event in ipairs(add_reference(id, attempt, o.provider, pid)) do
-      events[#events + 1] = event
-    end
+    add_reference(id, attempt, o.provider, pid, events)
   end
 end
 
@@ -150,6 +149,10 @@ elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.ho
 elseif o.verdict == 'wait' then
   -- Nothing was sent under this claim: back to where it was.
   local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay or 0)
+  if o.line and redis.call('HEXISTS', pause, 'until') == 1 then
+    look = stand_in_line(id, o.provider, o.line, look)
+    redis.call('HSET', hash, 'looked', NOW)
+  end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
   -- It is queued since it came, not since it was looked at.

@@ -3,27 +3,63 @@
 -- ARGV: lane ('send', 'hook', or 'ask': messages whose provider is to be asked), quota
 -- Returns: id, attempts so far, id, attempts, ...
 local lane, quota = ARGV[1], tonumber(ARGV[2])
-local queued = redis.call('LLEN', lane == 'hook' and HOOK_QUEUE or SEND_QUEUE)
+local queue = lane == 'hook' and 'hook' or 'send'
+local queued = length(queue)
 -- Questions leave room for what is to be sent: they may be many, and their provider slow.
 local most = { hook = WATERMARK, ask = math.ceil(BULK_WATERMARK / 2) }
 local free = math.min(quota, (most[lane] or BULK_WATERMARK) - queued)
-if free <= 0 then return {} end
-local passed = tonumber(redis.call('GET', key('passed')) or 0)
+local passed = tonumber(redis.call('GET', key('passed', queue)) or 0)
 local due, taken = due_key(lane), {}
+-- Records that one call looks at; ms between two of a line that are looked at; ms that publishing
+-- takes at most, as a rule.
+local MOST_LOOKS, APART, PUBLISHING = 1000, 100, 50
 
--- A trigger is still in its queue, not lost, until one that was published later has left it.
-local function still_queued(m) return m.out and queued > 0 and passed <= tonumber(m.out) end
+-- A trigger is still in its queue, not lost, until one that was published clearly later has left it.
+local function still_queued(m)
+  return m.out and queued > 0 and passed <= tonumber(m.out) + GRACE / 2
+end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', NOW, 'LIMIT', 0, free)) do
-  redis.call('ZADD', due, NOW + GRACE, id)
-  local m = lane == 'hook' and {} or read(key('msg', id), 'state', 'attempt', 'out')
-  if lane == 'ask' and m.state ~= 'unknown' then
-    redis.call('ZREM', due, id)
-  elseif lane ~= 'send' or not still_queued(m) then
-    if lane == 'send' then redis.call('HSET', key('msg', id), 'out', NOW) end
-    if lane == 'ask' then redis.call('HSET', key('msg', id), 'ask_now', 1) end
-    taken[#taken + 1] = id
-    taken[#taken + 1] = m.attempt or 0
+-- Does a message wait for a provider that is paused still? Then a worker need not find that out for
+-- each of them: one after the other asks its router again, and probes the provider if its pause is
+-- over; the rest of the line follows when the provider works, or a router sent somebody elsewhere.
+local function in_line(id, m)
+  if not m.behind or m.expires and tonumber(m.expires) <= NOW then return false end
+  local pause = key('pause', m.behind)
+  local p = read(pause, 'until', 'looks', 'rerouted')
+  if not p['until'] or tonumber(m.looked) <= tonumber(p.rerouted or 0) then return false end
+  if tonumber(p.looks or 0) <= NOW then
+    redis.call('HSET', pause, 'looks', NOW + APART)
+    return false
   end
+  local look = stand_in_line(id, m.behind, m.line, math.max(p['until'], NOW + 1000))
+  redis.call('ZADD', due, sooner(look, m.expires), id)
+  return true
+end
+
+local function take(id, hash, m)
+  if lane ~= 'ask' then note_out(hash) else redis.call('HSET', hash, 'ask_now', 1) end
+  taken[#taken + 1] = id
+  taken[#taken + 1] = m.attempt or 0
+  free = free - 1
+end
+
+local looks = 0
+while free > 0 and looks < MOST_LOOKS do
+  local ids = redis.call('ZRANGEBYSCORE', due, '-inf', NOW, 'LIMIT', 0, free)
+  if #ids == 0 then break end
+  looks = looks + #ids
+  for _, id in ipairs(ids) do
+    local hash = key(lane == 'hook' and 'event' or 'msg', id)
+    local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires')
+    if lane == 'ask' and m.state ~= 'unknown' then
+      redis.call('ZREM', due, id)
+    elseif lane ~= 'send' or not in_line(id, m) then
+      redis.call('ZADD', due, NOW + GRACE, id)
+      if lane == 'ask' or not still_queued(m) then take(id, hash, m) end
+    end
+  end
+end
+if #taken > 0 then
+  redis.call('SET', key('filled', queue), queued + #taken / 2, 'PX', PUBLISHING)
 end
 return taken

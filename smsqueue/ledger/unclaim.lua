@@ -1,15 +1,17 @@
 -- Takes a claim back whose answer its worker never heard: it has no effect any more, not even if
 -- Redis reads it only now, from a connection that its client has given up.
 -- ARGV: id, token
--- Returns: whether it had an effect, which is to be settled (1 or ''); attempts so far
+-- Returns: whether it had an effect, which is to be settled (1 or ''); attempts so far; provider at which the
+--          last one was begun, or ''
 local id, token = ARGV[1], ARGV[2]
 local hash = key('msg', id)
-local m = read(hash, 'state', 'token', 'attempt', 'refused')
-if not m.state then return { '', 0 } end
+local m = read(hash, 'state', 'token', 'attempt', 'refused', 'calling', 'provider')
+if not m.state then return { '', 0, '' } end
 if m.token ~= token then
   -- More than one may be on its way: the last twenty are known.
   local refused = (m.refused or ' ') .. token .. ' '
   redis.call('HSET', hash, 'refused', string.sub(refused, -20 * (#token + 1) - 1))
-  return { '', 0 }
+  return { '', 0, '' }
 end
-return { (m.state == 'sending' or m.state == 'unknown') and 1 or '', m.attempt or 0 }
+return { (m.state == 'sending' or m.state == 'unknown') and 1 or '', m.attempt or 0,
+         m.calling and m.provider or '' }

@@ -120,11 +120,11 @@ class Book(Ledger):
             id = next((str(each.id) for each in sent if str(each.msgid) in pids), "")
         if not id:
             self.due[event] = ("onStatus", status)
-            return Reported(event, None, None, False)
+            return Reported(None, None, False, [event])
         self._about(id, event, status)
         told = {"provider": status.provider, "why": "report"}
         moved = self.sheets[id].move(status.state, status.status_code, **told)
-        return Reported(event, None, id, moved)
+        return Reported(None, id, moved, [event])
 
     def _about(self, id: str, event: str, status: MessageStatus) -> MessageStatus:
         status.id = id

@@ -20,22 +20,23 @@ class PlainProvider(ChaosProvider):
     deadline = HttpProvider.deadline
 
 
-def _note_needless_triggers() -> None:
+def _note_needless_triggers(command: str) -> None:
     """Write down those after which nothing was to be done."""
-    inner = Ledger.claim
+    inner = getattr(Ledger, command)
 
     def claim(self: Ledger, id: str, *args: Any, **options: Any) -> list[Any]:
-        answer = inner(self, id, *args, **options)
+        answer: list[Any] = inner(self, id, *args, **options)
         if answer[0] != "claimed":
             line = {"kind": "needless", "id": id, "answer": answer[:2]}
             os.write(_heard, json.dumps(line).encode() + b"\n")
         return answer
 
-    Ledger.claim = claim  # type: ignore[method-assign]
+    setattr(Ledger, command, claim)
 
 
 gateway = Gateway()
 gateway.router = lambda message, *names: list(names)
 for _name in os.environ["CHAOS_PROVIDERS"].split(","):
     gateway.add_provider(_name, PlainProvider, url=f"{os.environ['CHAOS_STUB']}/{_name}")
-_note_needless_triggers()
+for _command in ("claim", "hook_claim"):
+    _note_needless_triggers(_command)

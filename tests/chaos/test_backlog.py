@@ -13,26 +13,47 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from smsqueue import OutgoingMessage
+from smsqueue import IncomingMessage, OutgoingMessage
 from tests.chaos.conftest import ROUNDS
 from tests.chaos.figures import add_figures
-from tests.chaos.invariants import LANES, STATES
+from tests.chaos.invariants import LANES, STATES, check
 from tests.chaos.load import send, send_many
 from tests.chaos.rig import Rig, until
 
+if TYPE_CHECKING:
+    from smsqueue import Gateway
+
 #: The second backlog is ten times the first. Each is watched for so many seconds.
 MESSAGES, SECONDS = (200_000, 180) if ROUNDS else (4_000, 3)
+#: Incoming messages that wait for slow handlers.
+EVENTS = 20_000 if ROUNDS else 4_000
 #: What a worker may grow by as it works on, whatever waits.
 GROWTH_KIB = 20_000
 WAITING = [state for state, lane in LANES.items() if lane == "send"]
 
 
+def _slow(message: IncomingMessage) -> None:
+    time.sleep(0.05)
+
+
+def __getattr__(name: str) -> Gateway:
+    """``gateway``: what the workers load that are to have a backlog of events."""
+    if name != "gateway":
+        raise AttributeError(name)
+    from tests.chaos.plain import gateway
+
+    gateway.onReceive += _slow
+    globals()["gateway"] = gateway
+    return gateway
+
+
 class _Watch:
     """Looks at the queue and the workers all the time, while its block runs."""
 
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
+    def __init__(self, rig: Rig, queue: str = "") -> None:
+        self.rig, self.key = rig, queue or rig.settings.send_key
         #: The longest queue, triggers that were in it twice, the most memory of a worker (KiB).
         self.queue = self.doubled = self.memory = 0
         self._over = threading.Event()
@@ -40,7 +61,7 @@ class _Watch:
 
     def _run(self) -> None:
         while not self._over.wait(0.1):
-            triggers = self.rig.direct.lrange(self.rig.settings.send_key, 0, -1)
+            triggers = self.rig.direct.lrange(self.key, 0, -1)
             ids = {json.loads(each)["headers"]["id"] for each in triggers}
             self.queue = max(self.queue, len(triggers))
             self.doubled += len(triggers) - len(ids)
@@ -117,3 +138,26 @@ def test_a_backlog_is_records_only(make_rig: Callable[..., Rig]) -> None:
     # Before it are the triggers that were in the queue, and those that the workers have in hand.
     in_hand = len(rig.workers) * rig.settings.concurrency
     assert max(ahead) <= many.queue + in_hand
+
+
+def test_a_backlog_of_events_is_triggered_once(make_rig: Callable[..., Rig]) -> None:
+    """It lasts for several times the grace, after which a trigger may count as lost."""
+    more = {"SMSQUEUE_GATEWAY": f"{__name__}:gateway", "SMSQUEUE_GRACE": "1"}
+    rig = make_rig(plain=True, environment=more)
+    with _Watch(rig, rig.settings.hook_key) as watch:
+        for n in range(EVENTS):
+            message = IncomingMessage("15550001", "hello", msgid=f"m{n}")
+            message.provider = "a"
+            rig.gateway.receive_message(message)
+        rig.settle()
+    needless = [line for line in rig.heard() if line["kind"] == "needless"]
+    add_figures(
+        test="events", events=EVENTS, longest_queue=watch.queue, doubled=watch.doubled,
+        needless=len(needless),
+    )  # fmt: skip
+    assert rig.direct.zcard(rig.key("state", "done")) == EVENTS
+    # Whoever publishes has looked at the queue a moment before: one too many of each of them.
+    publishers = len(rig.workers) + 1
+    assert rig.settings.watermark / 2 < watch.queue < rig.settings.watermark + publishers
+    assert (watch.doubled, needless) == (0, [])
+    check(rig)

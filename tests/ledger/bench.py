@@ -142,6 +142,11 @@ class Bench:
         """The provider's pause has run out; probes may begin."""
         self.redis.hset(self.key("pause", name), "until", 1)
 
+    def drain(self, queue: str = "send") -> None:
+        """A broker queue is emptied, some time after upkeep's last turn."""
+        triggers = {"send": self.settings.send_key, "hook": self.settings.hook_key}[queue]
+        self.redis.delete(triggers, self.key("filled", queue))
+
     # --- looking -------------------------------------------------------------------------------
 
     def key(self, *parts: str) -> str:

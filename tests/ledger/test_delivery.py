@@ -99,7 +99,7 @@ def test_a_retry_waits_for_its_time(make_bench: Callable[..., Bench]) -> None:
     assert outcome.wait == pytest.approx(100, abs=2)
     assert bench.deliver(id).state == "retrying"
     assert len(provider.calls) == 1
-    bench.redis.delete(bench.settings.send_key)
+    bench.drain()
     bench.upkeep.turn()
     assert bench.published() == 0
     bench.redis.zadd(bench.key("due", "send"), {id: 1})

@@ -254,10 +254,10 @@ def test_questions_leave_room_for_what_is_to_be_sent(make_bench: Callable[..., B
     for id in asks:
         bench.slots._uses.clear()
         bench.deliver(id)
-    bench.redis.delete(bench.settings.send_key)
+    bench.drain()
     bench.redis.zadd(bench.key("due", "ask"), dict.fromkeys(asks, 1), xx=True)
     later = bench.send()
-    bench.redis.delete(bench.settings.send_key)
+    bench.drain()
     bench.redis.zadd(bench.key("due", "send"), {later: 1}, xx=True)
     before = bench.field(later, "out")
     bench.redis.hdel(bench.key("msg", later), "out")

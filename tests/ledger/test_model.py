@@ -310,9 +310,10 @@ class Machine(RuleBasedStateMachine):
         if not self.unheard:
             return
         token, _ = self.unheard[-1 - number % len(self.unheard)]
-        made = self.ledger.unclaim(self.id, token)
-        assert made == self.model.unclaim(token)
-        if made is not None:
+        effect = self.ledger.unclaim(self.id, token)
+        assert (effect and effect[0]) == self.model.unclaim(token)
+        if effect is not None:
+            made = effect[0]
             outcome = {"verdict": "retry", "delay": 60_000, "counted": True}
             self.ledger.settle(self.id, token, made, outcome)
             self.model.settle(token, made, "retry", "", False)
@@ -500,6 +501,18 @@ WALKS: dict[str, tuple[dict[str, bool], list[tuple[str, dict[str, Any]]]]] = {
     "a worker that slept, and another one has its message": (
         PLAIN, [("claim", {"usual": ""}), ("lapse", {}), RIPE, ("claim", {"usual": ""}),
                 ("begin", A | {"number": 1}), ("begin", A)],
+    ),
+    "a claim that nobody heard is given back": (
+        PLAIN, [("claims_in_vain", {"usual": "", "read": True}), ("gives_back", {"number": 0}),
+                RIPE, *BEGUN, ("told", {"number": 0, "verdict": "sent"})],
+    ),
+    "an attempt that nobody heard of is given back": (
+        PLAIN, [("claims_in_vain", {"usual": "a", "read": True}), ("gives_back", {"number": 0}),
+                ("gives_back", {"number": 0}), RIPE, *BEGUN],
+    ),
+    "a claim that was given back is read": (
+        PLAIN, [("claims_in_vain", {"usual": "a", "read": False}), ("gives_back", {"number": 0}),
+                ("reads", {"number": 0}), *BEGUN],
     ),
     "the answers of all calls are lost": (
         PLAIN, [("claim", {"usual": ""}), AGAIN, ("begin", A), AGAIN,

@@ -23,6 +23,12 @@ def overdue(bench: Bench, *ids: str) -> None:
     bench.redis.zadd(bench.key("due", "send"), dict.fromkeys(ids, 1), xx=True)
 
 
+def long_ago(bench: Bench, kind: str, id: str) -> None:
+    """The trigger was published a grace earlier."""
+    out = bench.now() - int(bench.settings.grace * 1000)
+    bench.redis.hset(bench.key(kind, id), "out", out)
+
+
 def test_a_trigger_that_is_still_in_the_queue_is_not_doubled(bench: Bench) -> None:
     bench.add("a")
     ids = [bench.send() for _ in range(3)]
@@ -36,23 +42,34 @@ def test_a_trigger_that_is_still_in_the_queue_is_not_doubled(bench: Bench) -> No
 def test_a_trigger_that_others_have_overtaken_was_lost(bench: Bench) -> None:
     bench.add("a")
     lost = bench.send()
-    while bench.now() <= int(bench.field(lost, "out") or 0):
-        pass  # so that the next one is published later
+    long_ago(bench, "msg", lost)
     after, waiting = bench.send(), bench.send()
     bench.deliver(after)
     overdue(bench, lost, waiting)
-    bench.redis.delete(bench.settings.send_key)
+    bench.drain()
     bench.redis.lpush(bench.settings.send_key, "somebody's")
     bench.upkeep.turn()
     assert bench.published() == 2
     assert int(bench.field(lost, "out") or 0) > int(bench.field(waiting, "out") or 0)
 
 
+def test_triggers_that_came_in_another_order_are_not_lost(bench: Bench) -> None:
+    """Who publishes later than others may have been told to before them."""
+    bench.add("a")
+    first = bench.send()
+    while bench.now() <= int(bench.field(first, "out") or 0):
+        pass  # so that the next one is published later
+    bench.deliver(bench.send())
+    overdue(bench, first)
+    bench.upkeep.turn()
+    assert bench.published() == 2
+
+
 def test_an_empty_queue_has_lost_all(bench: Bench) -> None:
     bench.add("a")
     ids = [bench.send() for _ in range(3)]
     overdue(bench, *ids)
-    bench.redis.delete(bench.settings.send_key)
+    bench.drain()
     bench.upkeep.turn()
     assert bench.published() == 3
 
@@ -81,7 +98,7 @@ def test_webhooks_wait_in_the_ledger_while_the_queue_of_hooks_is_long(short: Ben
     assert short.published(short.settings.hook_key) == 3
     # The rest is due at once: upkeep publishes as much as there is room for.
     while short.published(short.settings.hook_key):
-        short.redis.delete(short.settings.hook_key)
+        short.drain("hook")
         short.run_hooks()
         short.upkeep.turn()
     assert sorted(received) == [f"text {n}" for n in range(5)]
@@ -101,3 +118,56 @@ def test_the_end_of_a_lost_worker_is_published_at_once(bench: Bench) -> None:
     bench.run_hooks()
     [told] = heard
     assert told.status == "gave up: its worker did not report back in time"
+
+
+def overdue_events(bench: Bench, *events: str) -> None:
+    bench.redis.zadd(bench.key("due", "hook"), dict.fromkeys(events, 1), xx=True)
+
+
+def receive(bench: Bench, count: int) -> list[str]:
+    for n in range(count):
+        bench.gateway.get_provider("a")._receive_message(IncomingMessage("1555", "hi", f"m{n}"))
+    return bench.events("received")
+
+
+def test_a_trigger_of_an_event_that_is_still_in_the_queue_is_not_doubled(bench: Bench) -> None:
+    bench.add("a")
+    events, queue = receive(bench, 3), bench.settings.hook_key
+    for _ in range(2):
+        overdue_events(bench, *events)
+        bench.upkeep.turn()
+    assert bench.published(queue) == 3
+    assert all((bench.look("hook", event) or 0) > bench.now() for event in events)
+
+
+def test_a_trigger_of_an_event_that_others_have_overtaken_was_lost(bench: Bench) -> None:
+    bench.add("a")
+    [lost] = receive(bench, 1)
+    long_ago(bench, "event", lost)
+    [after] = set(receive(bench, 2)) - {lost}
+    bench.hooks.run(after)
+    overdue_events(bench, lost)
+    bench.drain("hook")
+    bench.redis.lpush(bench.settings.hook_key, "somebody's")
+    bench.upkeep.turn()
+    assert bench.published(bench.settings.hook_key) == 2
+
+
+def test_a_trigger_that_a_busy_worker_put_off_is_published_again(bench: Bench) -> None:
+    bench.add("a")
+    events = receive(bench, 2)
+    bench.hooks.later(events[0], 0.0)
+    overdue_events(bench, events[0])
+    bench.upkeep.turn()
+    assert bench.published(bench.settings.hook_key) == 3
+
+
+def test_a_parked_report_is_published_once(bench: Bench) -> None:
+    a = bench.add("a")
+    heard, id, queue = bench.listen(), bench.send(status_report=True), bench.settings.hook_key
+    a.then(lambda message: bench.report("delivered", msgid=message.msgid))
+    bench.deliver(id)
+    bench.upkeep.turn()
+    assert bench.published(queue) == 1
+    bench.run_hooks()
+    assert [status.id for status in heard] == [id]

@@ -1,0 +1,145 @@
+"""Messages that wait for a paused provider stand in line, and cost the others nothing."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from smsqueue import OutgoingMessage, exc
+from tests.ledger.bench import Bench, Told
+
+
+@pytest.fixture
+def paused(bench: Bench) -> Told:
+    """A provider that throttles, for 100 s."""
+    provider = bench.add("a", exc.LimitsError(retry_after=100))
+    bench.deliver(bench.send())
+    provider.calls.clear()
+    return provider
+
+
+def stand(bench: Bench, count: int, *names: str) -> list[str]:
+    """Messages that a worker has found to wait for the paused provider; the order of the line."""
+    ids = [bench.send_by(*names) if names else bench.send() for _ in range(count)]
+    for id in ids:
+        assert bench.deliver(id).error == "ProviderPaused"
+    return ids
+
+
+def come(bench: Bench, *ids: str) -> set[str]:
+    """Their time has come; those that upkeep publishes."""
+    bench.drain()
+    bench.redis.zadd(bench.key("due", "send"), dict.fromkeys(ids, 1), xx=True)
+    return {id for id, _ in bench.ledger.take("send", 500)}
+
+
+def looks(bench: Bench, ids: list[str]) -> list[float]:
+    return [bench.look("send", id) or 0.0 for id in ids]
+
+
+def test_they_come_one_by_one(bench: Bench, paused: Told) -> None:
+    times = looks(bench, stand(bench, 20))
+    until = float(bench.redis.hget(bench.key("pause", "a"), "until") or 0)
+    assert times[0] >= until
+    assert all(b - a == 1 for a, b in pairwise(times))
+
+
+def test_while_the_pause_lasts_one_looks_for_all(bench: Bench, paused: Told) -> None:
+    ids = stand(bench, 20)
+    assert len(come(bench, *ids)) == 1
+    waiting = sorted(looks(bench, ids))
+    until = float(bench.redis.hget(bench.key("pause", "a"), "until") or 0)
+    assert waiting[1] >= until  # the first is the one that looks
+
+
+def test_when_it_is_over_one_probes_and_the_rest_follows(bench: Bench, paused: Told) -> None:
+    ids = stand(bench, 20)
+    bench.unpause("a")
+    bench.redis.hdel(bench.key("pause", "a"), "single")  # which ended with the pause
+    [probe] = come(bench, *ids)
+    rest = [id for id in ids if id != probe]
+    assert all(look - bench.now() <= 1000 + len(ids) for look in looks(bench, rest))
+    assert bench.deliver(probe).state == "sent"
+    assert come(bench, *rest) == set(rest)
+    for id in rest:
+        assert bench.deliver(id).state == "sent"
+    assert len(paused.calls) == len(ids)
+
+
+def test_a_probe_that_fails_has_the_line_wait_for_the_new_end(bench: Bench, paused: Told) -> None:
+    ids = stand(bench, 20)
+    bench.unpause("a")
+    paused.then(exc.LimitsError(retry_after=500))
+    [probe] = come(bench, *ids)
+    bench.deliver(probe)
+    rest = [id for id in ids if id != probe]
+    come(bench, *rest)
+    assert sorted(looks(bench, rest))[1] >= bench.now() + 400_000
+
+
+def test_a_fresh_single_message_does_not_stand_behind_a_campaign(
+    bench: Bench, paused: Told
+) -> None:
+    campaign = bench.gateway.send_many([OutgoingMessage(f"1555{n}", "hi") for n in range(50)])
+    for message in campaign:
+        bench.deliver(message.id or "")
+    [id] = stand(bench, 1)
+    assert looks(bench, [id]) < looks(bench, [campaign[5].id or ""])
+
+
+def test_others_are_published_meanwhile(bench: Bench, paused: Told) -> None:
+    bench.add("b")
+    ids, other = stand(bench, 300), bench.send_by("b")
+    assert len(come(bench, *ids, other)) == 2
+
+
+def test_what_others_wait_for_is_found_behind_a_long_line(bench: Bench, paused: Told) -> None:
+    bench.add("b")
+    ids, other = stand(bench, 700), bench.send_by("b")
+    bench.redis.zadd(bench.key("due", "send"), dict.fromkeys(ids, 1), xx=True)
+    bench.redis.zadd(bench.key("due", "send"), {other: 2}, xx=True)
+    bench.drain()
+    assert other in {id for id, _ in bench.ledger.take("send", 500)}
+
+
+def test_where_one_is_sent_elsewhere_all_ask_their_router_again(bench: Bench, paused: Told) -> None:
+    """A deploy, or whatever the router looks at, may have changed their route."""
+    b = bench.add("b")
+    ids = stand(bench, 20, "a")
+    bench.gateway.router = lambda message, *values: "b"
+    [first] = come(bench, *ids)
+    assert bench.deliver(first).state == "sent"
+    rest = [id for id in ids if id != first]
+    assert come(bench, *rest) == set(rest)
+    for id in rest:
+        assert bench.deliver(id).state == "sent"
+    assert len(b.calls) == len(ids)
+    assert paused.calls == []
+
+
+def test_who_has_stood_in_line_since_then_stays(bench: Bench, paused: Told) -> None:
+    bench.add("b")
+    [first] = stand(bench, 1, "a")
+    bench.gateway.router = lambda message, *values: "b"
+    bench.deliver(first)
+    while bench.now() <= int(bench.redis.hget(bench.key("pause", "a"), "rerouted") or 0):
+        pass  # so that the others come later
+    ids = stand(bench, 20, "a")
+    assert len(come(bench, *ids)) == 1
+
+
+def test_what_is_outdated_leaves_the_line(bench: Bench, paused: Told) -> None:
+    ids = stand(bench, 5)
+    bench.outdated(ids[3])
+    assert ids[3] in come(bench, *ids)
+    assert bench.deliver(ids[3]).state == "expired"
+
+
+def test_a_pause_that_ended_before_it_was_noted_makes_no_line(bench: Bench, paused: Told) -> None:
+    id = bench.send()
+    bench.ledger.claim(id, "t", lease=60, worker="w")
+    bench.redis.delete(bench.key("pause", "a"))
+    outcome = {"verdict": "wait", "delay": 100_000, "why": "paused", "provider": "a"}
+    bench.ledger.settle(id, "t", 0, outcome | {"line": "single"})
+    assert not bench.redis.exists(bench.key("pause", "a"))
