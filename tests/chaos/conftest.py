@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", range(1, (ROUNDS or 1) + 1))
     if "size" in metafunc.fixturenames:
         metafunc.parametrize("size", [2000 if ROUNDS else 120])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whatever it was that failed, the seed and what is under way are told."""
+    report = yield
+    if report.when == "call" and report.failed:
+        report.sections += [("left behind", rig.under_way()) for rig in Rig.running]
+    return report
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 import requests
@@ -60,6 +61,9 @@ class Rig(Faults):
         plain: As an application runs it: default times, no proxy before Redis.
     """
 
+    #: Those of the test that runs now.
+    running: ClassVar[list[Rig]] = []
+
     def __init__(
         self,
         folder: Path,
@@ -96,6 +100,7 @@ class Rig(Faults):
         self.seed, self.dice = seed, random.Random(seed)
 
     def __enter__(self) -> Rig:
+        self.running.append(self)
         try:
             self.proxy.start()
             self.redis.start()
@@ -129,6 +134,7 @@ class Rig(Faults):
         self.close()
 
     def close(self) -> None:
+        self.running.remove(self)
         with contextlib.suppress(AttributeError):
             self.gateway.close()
             self.direct.close()
@@ -238,11 +244,16 @@ class Rig(Faults):
 
     def settle(self, seconds: float = PATIENCE) -> None:
         """Wait until nothing is under way any more."""
+        until(self._quiet, seconds, "the end of all messages")
+
+    def under_way(self) -> str:
+        """For a test that failed: the seed, and what it left behind."""
+        lines = [f"seed {self.seed}, {self.folder}"]
         try:
-            until(self._quiet, seconds, "the end of all messages")
-        except AssertionError as error:
-            counts = {k: v for k, v in self.gateway.ledger.counts().items() if v}
-            stuck = [str(each) for each in self.records().values() if each.state in OPEN]
-            logs = [worker.tail(8) for worker in self.workers]
-            text = "\n".join([*stuck[:10], *logs])
-            raise AssertionError(f"{error}: {counts} (seed {self.seed})\n{text}") from None
+            known = self.records().values()
+        except redis.RedisError as error:
+            lines.append(f"Redis does not answer: {error}")
+        else:
+            lines.append(str(dict(Counter(each.state for each in known))))
+            lines += [str(each) for each in known if each.state in OPEN][:10]
+        return "\n".join([*lines, *(worker.tail(8) for worker in self.workers)])
