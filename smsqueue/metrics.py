@@ -20,7 +20,7 @@ from smsqueue.states import EventState, State
 __all__ = ["BUCKETS", "CONTENT_TYPE", "scrape"]
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-#: Upper ends of the histograms' buckets in seconds, those of common.lua.
+#: Upper ends of the histograms' buckets in seconds, those of shared/base.lua in the ledger.
 BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 
 _INF = float("inf")

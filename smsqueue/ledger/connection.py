@@ -21,6 +21,9 @@ __all__ = ["Scripts", "connect", "translated"]
 #: Refused when memory is full; every other script ends what was accepted before and may go on.
 _TAKE_IN = {"accept", "receive", "part"}
 
+#: What all scripts share, each file may use those before it.
+_SHARED = ("base", "messages", "triggers", "events", "reports", "providers")
+
 #: Words of errors that say how Redis is now, not what is wrong with the command.
 _FOR_NOW = (
     "BUSY",
@@ -83,8 +86,12 @@ def _advice(settings: Settings, error: redis.exceptions.RedisError) -> str:
     return f"{where} answered with an error: {text[:200]}"
 
 
+def _text(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+
+
 class Scripts:
-    """The Lua scripts by name, each with the common part and the times of the settings."""
+    """The Lua scripts by name, each with the shared part and the times of the settings."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
@@ -105,8 +112,8 @@ class Scripts:
         numbers = {name: int(seconds * 1000) for name, seconds in times.items()}
         numbers |= {"WATERMARK": s.watermark, "BULK_WATERMARK": s.bulk_watermark}
         lines = [f"local {name} = {number}" for name, number in numbers.items()]
-        common = files(__package__).joinpath("common.lua").read_text("utf-8")
-        return "\n".join(lines) + "\n" + common
+        shared = [_text(f"shared/{name}") for name in _SHARED]
+        return "\n".join([*lines, *shared])
 
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
@@ -115,8 +122,7 @@ class Scripts:
                 # When memory is full Redis forbids a script's first write unless that frees
                 # memory, and allows all after it.
                 text += "redis.call('ZREM', due_key('watch'), '')\n"
-            text += files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
-            self._scripts[name] = self._client.register_script(text)
+            self._scripts[name] = self._client.register_script(text + _text(name))
         return self._scripts[name]
 
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:

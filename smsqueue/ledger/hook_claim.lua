@@ -20,8 +20,10 @@ if not (e.state == 'running' and e.token == token) then
     e.tries = redis.call('HINCRBY', hash, 'tries', 1)
     if e.tries > 1 then
       local longest = math.min(1000 * 2 ^ (e.tries - 1), 600000)
+      local look = NOW + math.floor(clock[2] / 1000000 * longest)
       redis.call('HDEL', hash, 'token', 'lease')
-      return { 'early', wait_again(event, NOW + math.floor(clock[2] / 1000000 * longest)) }
+      put_off(event, 'waiting', look)
+      return { 'early', look }
     end
   end
   redis.call('ZADD', key('state', 'running'), NOW, event)

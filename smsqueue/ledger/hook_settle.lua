@@ -21,7 +21,9 @@ redis.call('HSET', hash, 'why', ARGV[5])
 redis.call('HDEL', hash, 'token', 'lease')
 if verdict == 'retry' then
   redis.call('HINCRBY', hash, 'tries', 1)
-  return { 'waiting', wait_again(event, NOW + tonumber(ARGV[4])) }
+  local look = NOW + tonumber(ARGV[4])
+  put_off(event, 'waiting', look)
+  return { 'waiting', look }
 end
 redis.call('HSET', hash, 'state', verdict)
 redis.call('ZADD', key('state', verdict), NOW, event)

@@ -32,7 +32,7 @@ end
 if not open then
   open = event
   put_event(open, 'received', nil, '')
-  park(open, NOW + wait)
+  put_off(open, 'parked', NOW + wait)
   redis.call('HSET', key('event', open), 'number', number)
   redis.call('ZADD', key('number', number), NOW, open)
   redis.call('HSET', parts, 'event', open)

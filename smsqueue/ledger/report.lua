@@ -42,7 +42,7 @@ end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
 put_event(event, 'status', nil, ARGV[9])
-park(event, NOW + (#pids > 0 and PARK_WAIT or 0))
+put_off(event, 'parked', NOW + (#pids > 0 and PARK_WAIT or 0))
 for _, pid in ipairs(pids) do
   local parked = key('parked', provider .. ':' .. pid)
   redis.call('RPUSH', parked, cjson.encode({ event, state, code }))

@@ -1,0 +1,46 @@
+-- Puts an event into a state, to be looked at at a time.
+local function place(event, state, look)
+  redis.call('HSET', key('event', event), 'state', state)
+  redis.call('ZADD', key('state', state), NOW, event)
+  redis.call('ZADD', due_key('hook'), look, event)
+end
+
+-- Has an event wait for its hooks. Returns it if whoever called the script is to publish its
+-- trigger, else '': then upkeep does.
+local function hand_over(event)
+  local publish = room('hook', WATERMARK)
+  if publish then note_out(key('event', event)) end
+  redis.call('HDEL', key('event', event), 'not_before')
+  place(event, 'waiting', publish and NOW + GRACE or NOW)
+  return publish and event or ''
+end
+
+-- Has an event wait until a time: 'waiting' for another try, or 'parked' for what else is to come.
+local function put_off(event, state, ends)
+  redis.call('HSET', key('event', event), 'not_before', ends)
+  place(event, state, ends)
+end
+
+local function put_event(event, kind, message, data)
+  redis.call('HSET', key('event', event), 'kind', kind, 'data', data)
+  if message then redis.call('HSET', key('event', event), 'message', message) end
+end
+
+-- Records an event for the hooks. Returns as hand_over.
+local function add_event(event, kind, message, data)
+  put_event(event, kind, message, data)
+  return hand_over(event)
+end
+
+-- Ends the wait of an event. Returns as hand_over.
+local function unpark(event)
+  redis.call('ZREM', key('state', 'parked'), event)
+  return hand_over(event)
+end
+
+-- What a message ended with that no report tells of: onStatus hears of it as of a report.
+-- Returns as add_event.
+local function add_ending(event, id, class, why, code)
+  local status = { class = class, status = why, status_code = code, id = id }
+  return add_event(event, 'status', id, cjson.encode(status))
+end

@@ -1,0 +1,80 @@
+-- Adds a line to a message's timeline. A line that only repeats the last one is counted on it;
+-- of a long timeline the first line and the newest are kept.
+local function note(id, line)
+  local hash = key('msg', id)
+  local text = redis.call('HGET', hash, 'timeline')
+  local lines = text and cjson.decode(text) or {}
+  local last = lines[#lines]
+  if last and last.state == line.state and last.provider == line.provider and last.why == line.why
+      and last.error == line.error and last.code == line.code and last.attempt == line.attempt then
+    last.times = (last.times or 1) + 1
+    last.last = NOW
+    last.next = line.next
+  else
+    line.at = NOW
+    lines[#lines + 1] = line
+    if #lines > TIMELINE_MAX then
+      local gone = table.remove(lines, 2)
+      lines[2].dropped = (gone.dropped or 0) + 1
+    end
+  end
+  redis.call('HSET', hash, 'timeline', cjson.encode(lines))
+end
+
+-- When a message was taken in: its timeline's first line is never dropped.
+local function accepted_at(id)
+  return tonumber(string.match(redis.call('HGET', key('msg', id), 'timeline'), '"at":(%d+)'))
+end
+
+-- Moves a message into a state: the index by state, the due set of its lane (`look` is when
+-- somebody must next look; nil: it is final), and the day on which it is forgotten. `error` and
+-- `provider` (if not that of the last attempt) are what its end is counted under.
+local function enter(id, from, to, look, error, provider)
+  if from then
+    if LANE[from] then redis.call('ZREM', due_key(LANE[from]), id) end
+    redis.call('ZREM', key('state', from), id)
+    if from == 'unknown' then redis.call('ZREM', due_key('ask'), id) end
+  end
+  redis.call('HSET', key('msg', id), 'state', to)
+  redis.call('ZADD', key('state', to), NOW, id)
+  if ENDS[to] and from ~= to then
+    provider = provider or redis.call('HGET', key('msg', id), 'provider') or ''
+    count('ended', to, provider, error or '')
+  end
+  if look then
+    redis.call('ZADD', due_key(LANE[to]), look, id)
+    redis.call('ZREM', key('ends'), id)
+  else
+    redis.call('ZADD', key('ends'), NOW + RETENTION, id)
+  end
+end
+
+-- When somebody must look at a message that waits: its time, or the end of its validity.
+local function sooner(at, expires)
+  expires = tonumber(expires)
+  if expires and expires < at then return expires end
+  return at
+end
+
+-- Nobody knows what became of a message. `ask` (ms): its provider can be asked, after so long.
+local function uncertain(id, from, error, ask)
+  enter(id, from, 'unknown', NOW + REPORT_WAIT, error)
+  redis.call('HDEL', key('msg', id), 'pin', 'pin_until')
+  if ask then redis.call('ZADD', due_key('ask'), NOW + ask, id) end
+end
+
+-- Binds a message, which a provider may have, to that provider: it sends once for the same key,
+-- and so may be called again until `ends`. False: it may not, any more.
+local function pin(id, m, ends, look, ask)
+  if look >= ends then return false end
+  redis.call('HSET', key('msg', id), 'pin', m.provider, 'pin_until', ends,
+             'pin_ref', m.pin_ref or m.attempt)
+  if ask then redis.call('HSET', key('msg', id), 'ask', ask) end
+  return true
+end
+
+-- sent and accepted wait for reports, if some were asked for; the rest of RANK is final.
+local function report_look(state, report)
+  if report and (state == 'sent' or state == 'accepted') then return NOW + REPORT_WAIT end
+  return nil
+end

@@ -1,0 +1,33 @@
+-- Triggers in a broker queue ('send' or 'hook'), with those that upkeep is about to publish.
+local function length(queue)
+  local here = redis.call('LLEN', queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
+  return math.max(here, tonumber(redis.call('GET', key('filled', queue)) or 0))
+end
+
+-- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
+local function room(queue, most) return length(queue) < most end
+
+-- Has a message whose task did not see its end to be published once more, for the monitors? It
+-- is nothing that anybody waits for, so not while the queue is long.
+local function closing() return room('send', WATERMARK) and 1 or 0 end
+
+-- A trigger is published. When that was stays with its record (`out`), so that it is not doubled
+-- while it is in the queue.
+local function note_out(hash) redis.call('HSET', hash, 'out', NOW) end
+
+-- A trigger has left its queue, which is first in, first out: what was published before has left
+-- it, too.
+local function note_left(hash, queue, out)
+  if not out then return end
+  local passed = key('passed', queue)
+  if tonumber(out) > tonumber(redis.call('GET', passed) or 0) then redis.call('SET', passed, out) end
+  redis.call('HDEL', hash, 'out')
+end
+
+-- A message waits, and its trigger is published now or not; returns whether.
+local function queue_up(id, from, expires, most)
+  local publish = room('send', most)
+  if publish then note_out(key('msg', id)) end
+  enter(id, from, 'queued', sooner(publish and NOW + GRACE or NOW, expires))
+  return publish and 1 or 0
+end
