@@ -118,6 +118,19 @@ def test_where_one_is_sent_elsewhere_all_ask_their_router_again(bench: Bench, pa
     assert paused.calls == []
 
 
+def test_a_probe_elsewhere_calls_nobody_out_of_the_line(bench: Bench, paused: Told) -> None:
+    b = bench.add("b", exc.LimitsError(retry_after=200))
+    bench.deliver(bench.send_by("b"))
+    ids = stand(bench, 20, "a", "b")
+    bench.unpause("b")
+    b.then(exc.LimitsError(retry_after=200))
+    [first] = come(bench, *ids)
+    assert len(b.calls) == 1
+    bench.deliver(first)
+    assert len(b.calls) == 2
+    assert len(come(bench, *(id for id in ids if id != first))) <= 1
+
+
 def test_who_has_stood_in_line_since_then_stays(bench: Bench, paused: Told) -> None:
     bench.add("b")
     [first] = stand(bench, 1, "a")

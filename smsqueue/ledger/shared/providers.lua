@@ -30,9 +30,9 @@ local function begin(id, token, provider, lease)
   local hash = key('msg', id)
   local m = read(hash, 'worker', 'behind')
   if m.behind then
-    -- Who stood in line for another one was sent elsewhere: perhaps those behind it will be, too.
-    local pause = key('pause', m.behind)
-    if m.behind ~= provider and redis.call('HEXISTS', pause, 'until') == 1 then
+    -- Who stood in line for another one was sent to one that works: those behind may be, too.
+    local pause, other = key('pause', m.behind), key('pause', provider)
+    if redis.call('EXISTS', pause) == 1 and redis.call('EXISTS', other) == 0 then
       redis.call('HSET', pause, 'rerouted', NOW)
     end
     redis.call('HDEL', hash, 'behind', 'line', 'looked')
