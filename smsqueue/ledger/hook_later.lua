@@ -1,9 +1,11 @@
--- Has an event that waits looked at again soon: its trigger came while a worker had no room.
+-- Has an event that waits looked at again soon, but not before its time: its trigger came while a worker had
+-- no room.
 -- ARGV: event, delay (ms)
 local hash = key('event', ARGV[1])
-local e = read(hash, 'state', 'out')
+local e = read(hash, 'state', 'out', 'not_before')
 note_left(hash, 'hook', e.out)
-if e.state == 'waiting' then
-  redis.call('ZADD', due_key('hook'), 'XX', NOW + tonumber(ARGV[2]), ARGV[1])
+if e.state == 'waiting' or e.state == 'parked' then
+  local look = math.max(NOW + tonumber(ARGV[2]), tonumber(e.not_before or 0))
+  redis.call('ZADD', due_key('hook'), 'XX', look, ARGV[1])
 end
 return 1

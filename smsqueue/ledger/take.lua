@@ -37,7 +37,8 @@ local function in_line(id, m)
 end
 
 local function take(id, hash, m)
-  if lane ~= 'ask' then note_out(hash) else redis.call('HSET', hash, 'ask_now', 1) end
+  note_out(hash)
+  if lane == 'ask' then redis.call('HSET', hash, 'ask_now', 1) end
   taken[#taken + 1] = id
   taken[#taken + 1] = m.attempt or 0
   free = free - 1

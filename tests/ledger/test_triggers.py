@@ -171,3 +171,41 @@ def test_a_parked_report_is_published_once(bench: Bench) -> None:
     assert bench.published(queue) == 1
     bench.run_hooks()
     assert [status.id for status in heard] == [id]
+
+
+def test_a_trigger_is_lost_too_if_only_questions_have_overtaken_it(bench: Bench) -> None:
+    bench.add("a", ConnectionResetError())
+    unknown, lost = bench.send(), bench.send()
+    bench.deliver(unknown)
+    assert bench.state(unknown) == "unknown"
+    long_ago(bench, "msg", lost)
+    bench.redis.set(bench.key("passed", "send"), bench.field(lost, "out") or "")
+    bench.redis.zadd(bench.key("due", "ask"), {unknown: 1})
+    bench.drain()
+    assert bench.ledger.take("ask", 500) == [(unknown, 1)]
+    bench.deliver(unknown)
+    overdue(bench, lost)
+    bench.drain()
+    bench.redis.lpush(bench.settings.send_key, "a question")
+    assert bench.ledger.take("send", 500) == [(lost, 0)]
+
+
+def test_a_report_that_waits_no_more_is_put_off_by_a_busy_worker(bench: Bench) -> None:
+    bench.add("a")
+    bench.report("delivered", msgid="nobody's")
+    [event] = bench.events("status")
+    bench.ripe_event(event)
+    overdue_events(bench, event)
+    bench.upkeep.turn()
+    bench.hooks.later(event, 1.0)
+    assert (bench.look("hook", event) or 0) <= bench.now() + 1000
+
+
+def test_a_busy_worker_puts_nothing_off_to_before_its_time(bench: Bench) -> None:
+    """It would be looked at too early, and the next time only after the grace for lost triggers."""
+    bench.add("a")
+    [event] = receive(bench, 1)
+    not_before = bench.now() + 30_000
+    bench.redis.hset(bench.key("event", event), "not_before", not_before)
+    bench.hooks.later(event, 1.0)
+    assert bench.look("hook", event) == not_before
