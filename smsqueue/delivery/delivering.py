@@ -97,7 +97,7 @@ class Delivery:
         if claim.begun == "go":
             return self.walk.call_in_turn(attempt, [usual])
         if claim.begun == "paused":
-            return self.walk.wait(attempt, usual, int(claim.number) / 1000, "paused")
+            return self.walk.wait(attempt, [(int(claim.number) / 1000, usual, "paused")])
         try:
             names = self._names(attempt)
         except Exception as error:  # the router is the application's: whatever it raises

@@ -82,17 +82,22 @@ class Walk:
             if verdict == "lost":
                 return Outcome(State.SENDING)
             waits.append((number / 1000, name, "paused"))
-        wait, name, why = min(waits, key=lambda each: each[0])
         if otherwise is not None:
-            outcome = self._not_yet(attempt, otherwise, wait)
+            outcome = self._not_yet(attempt, otherwise, min(each[0] for each in waits))
             return self.settle(attempt, otherwise["provider"], outcome)
-        return self.wait(attempt, name, wait, why)
+        return self.wait(attempt, waits)
 
-    def wait(self, attempt: Attempt, name: str, wait: float, why: str | None) -> Outcome:
-        """Put a message back that nobody was called for."""
+    def wait(self, attempt: Attempt, waits: list[tuple[float, str, str | None]]) -> Outcome:
+        """Put a message back that nobody was called for.
+
+        Args:
+            waits: For how many seconds, at which provider, why.
+        """
+        wait, name, why = min(waits, key=lambda each: each[0])
         label = "ProviderPaused" if why else "ProviderBusy"
         outcome = {"verdict": "wait", "delay": int(wait * 1000), "why": why}
         if why:
+            outcome["behind"] = " ".join(name for _, name, _ in waits)
             outcome["line"] = "bulk" if attempt.bulk else "single"
         return self.settle(attempt, name, outcome, error=label)
 

@@ -10,7 +10,7 @@
 --   delay     ms until the next attempt; counted   it used up a try
 --   pin       ms for which the provider, which de-duplicates, sends an unknown message once; ask:
 --             ms after which it can be asked about it
---   line      it waits for a paused provider: 'single' | 'bulk', see stand_in_line
+--   behind    the paused providers that it waits for; line: 'single' | 'bulk', see next_place
 --   hold      an unknown message is not resent (any more), even if its sender chose that
 --   pause     ms that the provider is paused for, doubled each time up to pause_max
 --   well      the provider works: end its pause
@@ -87,7 +87,7 @@ if o.error and string.sub(m.settled or '', 1, #same) ~= same then
   count('errors', o.provider or '', o.error, o.verdict)
 end
 redis.call('HSET', hash, 'settled', mark)
-redis.call('HDEL', hash, 'calling')
+redis.call('HDEL', hash, 'calling', 'behind', 'line', 'looked')
 if calling > 0 then redis.call('HSET', hash, 'called', math.floor(calling)) end
 local reported = redis.call('HGET', hash, 'reported') or nil
 local state = redis.call('HGET', hash, 'state')
@@ -149,9 +149,11 @@ elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.ho
 elseif o.verdict == 'wait' then
   -- Nothing was sent under this claim: back to where it was.
   local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay or 0)
-  if o.line and redis.call('HEXISTS', pause, 'until') == 1 then
-    look = stand_in_line(id, o.provider, o.line, look)
-    redis.call('HSET', hash, 'looked', NOW)
+  local name, place = next_place(o.behind or '', o.line, look)
+  if name then
+    look = place
+    redis.call('HSET', key('pause', name), o.line, look)
+    redis.call('HSET', hash, 'behind', o.behind, 'line', o.line, 'looked', NOW)
   end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))

@@ -19,19 +19,22 @@ local function still_queued(m)
   return m.out and queued > 0 and passed <= tonumber(m.out) + GRACE / 2
 end
 
--- Does a message wait for a provider that is paused still? Then a worker need not find that out for
+-- Does a message wait for providers that are paused still? Then a worker need not find that out for
 -- each of them: one after the other asks its router again, and probes the provider if its pause is
--- over; the rest of the line follows when the provider works, or a router sent somebody elsewhere.
+-- over; the rest of the line follows when one of them works, or a router sent somebody elsewhere.
 local function in_line(id, m)
-  if not m.behind or m.expires and tonumber(m.expires) <= NOW then return false end
-  local pause = key('pause', m.behind)
-  local p = read(pause, 'until', 'looks', 'rerouted')
-  if not p['until'] or tonumber(m.looked) <= tonumber(p.rerouted or 0) then return false end
+  local ends = sooner(tonumber(m.expires) or math.huge, m.pin_until)
+  if not m.behind or ends <= NOW then return false end
+  local name, look = next_place(m.behind, m.line, NOW + 1000)
+  if not name then return false end
+  local pause = key('pause', name)
+  local p = read(pause, 'looks', 'rerouted')
+  if tonumber(m.looked) <= tonumber(p.rerouted or 0) then return false end
   if tonumber(p.looks or 0) <= NOW then
     redis.call('HSET', pause, 'looks', NOW + APART)
     return false
   end
-  local look = stand_in_line(id, m.behind, m.line, math.max(p['until'], NOW + 1000))
+  redis.call('HSET', pause, m.line, look)
   redis.call('ZADD', due, sooner(look, m.expires), id)
   return true
 end
@@ -51,7 +54,8 @@ while free > 0 and looks < MOST_LOOKS do
   looks = looks + #ids
   for _, id in ipairs(ids) do
     local hash = key(lane == 'hook' and 'event' or 'msg', id)
-    local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires')
+    local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires',
+                   'pin_until')
     if lane == 'ask' and m.state ~= 'unknown' then
       redis.call('ZREM', due, id)
     elseif lane ~= 'send' or not in_line(id, m) then

@@ -42,7 +42,7 @@ def test_they_come_one_by_one(bench: Bench, paused: Told) -> None:
     times = looks(bench, stand(bench, 20))
     until = float(bench.redis.hget(bench.key("pause", "a"), "until") or 0)
     assert times[0] >= until
-    assert all(b - a == 1 for a, b in pairwise(times))
+    assert all(b - a >= 1 for a, b in pairwise(times))
 
 
 def test_while_the_pause_lasts_one_looks_for_all(bench: Bench, paused: Told) -> None:
@@ -154,5 +154,95 @@ def test_a_pause_that_ended_before_it_was_noted_makes_no_line(bench: Bench, paus
     bench.ledger.claim(id, "t", lease=60, worker="w")
     bench.redis.delete(bench.key("pause", "a"))
     outcome = {"verdict": "wait", "delay": 100_000, "why": "paused", "provider": "a"}
-    bench.ledger.settle(id, "t", 0, outcome | {"line": "single"})
+    bench.ledger.settle(id, "t", 0, outcome | {"line": "single", "behind": "a"})
     assert not bench.redis.exists(bench.key("pause", "a"))
+
+
+def test_who_may_go_to_several_waits_for_none_of_them_alone(bench: Bench, paused: Told) -> None:
+    """The first of two paused providers works again, while the other one is paused anew."""
+    b = bench.add("b", exc.LimitsError(retry_after=50))
+    bench.deliver(bench.send_by("b"))
+    ids = stand(bench, 20, "a", "b")
+    bench.redis.delete(bench.key("pause", "a"))
+    assert come(bench, *ids) == set(ids)
+    for id in ids:
+        assert bench.deliver(id).state == "sent"
+    assert len(paused.calls) == len(ids)
+    assert len(b.calls) == 1
+
+
+def test_who_may_go_to_several_waits_for_the_end_that_comes_first(
+    bench: Bench, paused: Told
+) -> None:
+    bench.add("b", exc.LimitsError(retry_after=50))
+    bench.deliver(bench.send_by("b"))
+    ids = stand(bench, 20, "b", "a")
+    bench.redis.hset(bench.key("pause", "b"), "until", bench.now() + 500_000)
+    assert len(come(bench, *ids)) == 1
+    assert sorted(looks(bench, ids))[1] < bench.now() + 101_000
+
+
+def test_who_waits_for_a_slot_stands_in_line_no_more(bench: Bench, paused: Told) -> None:
+    """Its router has chosen another provider since then, and that one is busy."""
+    bench.add("b")
+    ids = stand(bench, 20, "a")
+    bench.gateway.router = lambda message, *values: "b"
+    held = 0
+    while bench.slots.take("b"):
+        held += 1
+    for id in ids:
+        assert bench.deliver(id).error == "ProviderBusy"
+    for _ in range(held):
+        bench.slots.give_back("b")
+    assert come(bench, *ids) == set(ids)
+
+
+def test_who_could_not_be_routed_stands_in_line_no_more(bench: Bench, paused: Told) -> None:
+    ids = stand(bench, 5, "a")
+    bench.gateway.router = lambda message, *values: ["nobody"]
+    for id in ids:
+        assert bench.deliver(id).state == "retrying"
+    assert come(bench, *ids) == set(ids)
+
+
+def test_who_is_requeued_stands_in_line_no_more(bench: Bench, paused: Told) -> None:
+    ids = stand(bench, 5, "a")
+    for id in ids:
+        bench.outdated(id)
+        assert bench.deliver(id).state == "expired"
+        assert bench.gateway.requeue(id, 60)
+    assert come(bench, *ids) == set(ids)
+
+
+def test_what_cannot_be_repeated_any_more_leaves_the_line(bench: Bench, paused: Told) -> None:
+    [id] = stand(bench, 1, "a")
+    others = stand(bench, 5, "a")
+    bench.redis.hset(bench.key("msg", id), mapping={"pin": "a", "pin_until": 1})
+    assert len(come(bench, *others)) == 1  # the one that looks
+    assert come(bench, id) == {id}
+    assert bench.deliver(id).state == "unknown"
+
+
+def test_who_waits_for_a_slot_too_does_not_stand_in_a_line(bench: Bench, paused: Told) -> None:
+    bench.add("b")
+    while bench.slots.take("b"):
+        pass
+    for _ in range(2000):
+        bench.slots.enter("b")  # for which it would have to wait longer
+    bench.unpause("a")
+    others = {"single": bench.now() + 200_000, "probe": "t", "probe_until": bench.now() + 60_000}
+    bench.redis.hset(bench.key("pause", "a"), mapping=others)
+    [id] = stand(bench, 1, "a", "b")
+    assert (bench.look("send", id) or 0) <= bench.now() + 1000
+
+
+def test_who_may_go_to_several_stands_where_it_comes_first(bench: Bench, paused: Told) -> None:
+    stand(bench, 1, "a")
+    bench.add("b", exc.LimitsError(retry_after=150))
+    bench.deliver(bench.send_by("b"))
+    bench.redis.hset(bench.key("pause", "a"), "single", bench.now() + 200_000)
+    [id] = stand(bench, 1, "a", "b")
+    assert (bench.look("send", id) or 0) <= bench.now() + 150_000
+    bench.redis.hset(bench.key("pause", "b"), "looks", bench.now() + 60_000)
+    assert come(bench, id) == set()
+    assert (bench.look("send", id) or 0) <= bench.now() + 150_001

@@ -11,15 +11,31 @@ local function paused_until(provider, token, lease)
   return nil
 end
 
--- Has a message wait for a paused provider, in a line, a millisecond after the one before, so that
--- not all of them come at once. `line`: 'single', or 'bulk' of those that were sent as one of many.
--- Returns when it is to be looked at, at `earliest` or later.
-local function stand_in_line(id, provider, line, earliest)
-  local pause = key('pause', provider)
-  local at = math.max(earliest, tonumber(redis.call('HGET', pause, line) or 0) + 1)
-  redis.call('HSET', pause, line, at)
-  redis.call('HSET', key('msg', id), 'behind', provider, 'line', line)
-  return at
+-- The next place in the lines of messages that wait for paused providers, a millisecond after the one
+-- before, so that not all of them come at once.
+-- names: of the providers, with a space between them; line: 'single', or 'bulk' for those that were
+-- sent as one of many; least: a time
+-- Returns: the provider in whose line it comes first, and when that is; nil if one of them is not paused.
+local function next_place(names, line, least)
+  local best, at
+  for name in string.gmatch(names, '%S+') do
+    local p = read(key('pause', name), 'until', line)
+    if not p['until'] then return nil end
+    local place = math.max(p['until'], least, tonumber(p[line] or 0) + 1)
+    if not at or place < at then best, at = name, place end
+  end
+  return best, at
+end
+
+-- Who stood in line was sent to a provider that it did not wait for, and that works: those behind it may
+-- be, too.
+local function call_out(names, provider)
+  if string.find(' ' .. names .. ' ', ' ' .. provider .. ' ', 1, true) then return end
+  if redis.call('EXISTS', key('pause', provider)) == 1 then return end
+  for name in string.gmatch(names, '%S+') do
+    local pause = key('pause', name)
+    if redis.call('EXISTS', pause) == 1 then redis.call('HSET', pause, 'rerouted', NOW) end
+  end
 end
 
 -- Begins an attempt at a provider, stored before the provider is called: `calling` says since
@@ -30,11 +46,7 @@ local function begin(id, token, provider, lease)
   local hash = key('msg', id)
   local m = read(hash, 'worker', 'behind')
   if m.behind then
-    -- Who stood in line for another one was sent to one that works: those behind may be, too.
-    local pause, other = key('pause', m.behind), key('pause', provider)
-    if redis.call('EXISTS', pause) == 1 and redis.call('EXISTS', other) == 0 then
-      redis.call('HSET', pause, 'rerouted', NOW)
-    end
+    call_out(m.behind, provider)
     redis.call('HDEL', hash, 'behind', 'line', 'looked')
   end
   local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
