@@ -53,7 +53,6 @@ local function begin(id, token, provider, lease)
   redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT)
   redis.call('ZADD', due_key('watch'), NOW + lease, id)
   count('attempts', provider)
-  note(id, { state = 'sending', provider = provider, attempt = attempt,
-             worker = m.worker })
+  note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })
   return { 'go', attempt }
 end
