@@ -163,6 +163,7 @@ def test_a_plugin_hangs_beyond_the_deadline_that_it_declares(rig: Rig) -> None:
     # Nobody else calls it meanwhile; then its answer still comes, and counts.
     (rig.points / "go").touch()
     until(lambda: _states(rig, ids) == ["sent"] * 4, what="the late answers")
+    rig.settle()
     figures = check(rig)
     assert (figures.lost, figures.twice) == (0, 0)
 
