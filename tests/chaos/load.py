@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from smsqueue import OutgoingMessage, exc
+from smsqueue import IncomingMessage, OutgoingMessage, exc
 
 if TYPE_CHECKING:
     from tests.chaos.rig import Rig
 
-__all__ = ["CALM", "MIXED", "Book", "Load", "message", "reach", "send", "send_many"]
+__all__ = ["CALM", "MIXED", "Book", "Load", "come_in", "message", "reach", "send", "send_many"]
 
 #: What messages ask of the provider, and how often. Only in MIXED may an answer be lost.
 CALM = {"accept": 12, "slow": 4, "busy accept": 2, "503 accept": 1, "no": 1, "429 accept": 1}
@@ -89,6 +89,14 @@ def send_many(rig: Rig, made: list[OutgoingMessage]) -> None:
     """Send a campaign while nothing is wrong."""
     rig.gateway.send_many(made)
     rig.book.sent |= {str(each.id): each.body for each in made}
+
+
+def come_in(rig: Rig, msgid: str, text: str) -> str:
+    """A message comes in from a provider; its event."""
+    made = IncomingMessage("15550001", text, msgid=msgid)
+    made.provider = "a"
+    rig.gateway.receive_message(made)
+    return str(made.id)
 
 
 class Load:

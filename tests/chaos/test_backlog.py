@@ -19,7 +19,7 @@ from smsqueue import IncomingMessage, OutgoingMessage
 from tests.chaos.conftest import ROUNDS
 from tests.chaos.figures import add_figures
 from tests.chaos.invariants import LANES, STATES, check
-from tests.chaos.load import send, send_many
+from tests.chaos.load import come_in, send, send_many
 from tests.chaos.rig import Rig, until
 
 if TYPE_CHECKING:
@@ -146,9 +146,7 @@ def test_a_backlog_of_events_is_triggered_once(make_rig: Callable[..., Rig]) -> 
     rig = make_rig(plain=True, environment=more)
     with _Watch(rig, rig.settings.hook_key) as watch:
         for n in range(EVENTS):
-            message = IncomingMessage("15550001", "hello", msgid=f"m{n}")
-            message.provider = "a"
-            rig.gateway.receive_message(message)
+            come_in(rig, f"m{n}", "hello")
         rig.settle()
     needless = [line for line in rig.heard() if line["kind"] == "needless"]
     add_figures(

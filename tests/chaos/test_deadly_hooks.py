@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from smsqueue import IncomingMessage, OutgoingMessage
 from tests.chaos.invariants import check
-from tests.chaos.load import send
+from tests.chaos.load import come_in, send
 from tests.chaos.rig import Rig, until
 
 if TYPE_CHECKING:
@@ -42,13 +42,6 @@ def __getattr__(name: str) -> Gateway:
     return gateway
 
 
-def _come(rig: Rig, name: str, text: str) -> str:
-    message = IncomingMessage("15550001", text, msgid=name)
-    message.provider = "a"
-    rig.gateway.receive_message(message)
-    return str(message.id)
-
-
 def _state(rig: Rig, event: str) -> str:
     return str(rig.direct.hget(rig.key("event", event), "state"))
 
@@ -56,7 +49,7 @@ def _state(rig: Rig, event: str) -> str:
 def _others(rig: Rig, count: int) -> tuple[list[str], list[str]]:
     """Incoming messages that kill nobody, and messages to be sent: their ids."""
     made = len(rig.book.sent)
-    events = [_come(rig, f"fine-{made + n}", "hello") for n in range(count)]
+    events = [come_in(rig, f"fine-{made + n}", "hello") for n in range(count)]
     sent = [send(rig, OutgoingMessage(f"15551{made + n}", "accept")) for n in range(count)]
     return events, [str(id) for id in sent]
 
@@ -64,7 +57,7 @@ def _others(rig: Rig, count: int) -> tuple[list[str], list[str]]:
 def test_an_event_that_kills_every_worker_is_given_up(make_rig: Callable[..., Rig]) -> None:
     more = {"SMSQUEUE_GATEWAY": f"{__name__}:gateway", "SMSQUEUE_HOOK_LEASE": "2"}
     rig = make_rig(environment=more)
-    deadly = _come(rig, "deadly", "die")
+    deadly = come_in(rig, "deadly", "die")
     events, sent = _others(rig, 5)
     with rig.hits.during():
         while _state(rig, deadly) != "dead":

@@ -16,6 +16,7 @@ import pytest
 from smsqueue import IncomingMessage, OutgoingMessage
 from smsqueue.events import current_event
 from tests.chaos.invariants import check
+from tests.chaos.load import come_in
 from tests.chaos.rig import Rig, until
 
 if TYPE_CHECKING:
@@ -112,14 +113,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield made
 
 
-def _come(rig: Rig, name: str, text: str) -> str:
-    """A message comes in; its event."""
-    message = IncomingMessage("15550001", text, msgid=name)
-    message.provider = "a"
-    rig.gateway.receive_message(message)
-    return str(message.id)
-
-
 def _replies(rig: Rig) -> Counter[str]:
     return Counter(request["word"] for request in rig.asked() if request["took"])
 
@@ -147,7 +140,7 @@ def _deploy(rig: Rig, version: str) -> None:
 
 def test_handlers_raise_and_kill_their_worker(rig: Rig) -> None:
     names = ["fine", "raise", "die", "reply", "reply-raise", "reply-die"]
-    events = {n: _come(rig, n, n.replace("-", " ")) for n in [*names, *names]}  # each comes twice
+    events = {n: come_in(rig, n, n.replace("-", " ")) for n in [*names, *names]}  # each comes twice
 
     def ended() -> bool:
         return all(_heard(rig, name)["ended"] for name in names)
@@ -171,7 +164,7 @@ def test_handlers_raise_and_kill_their_worker(rig: Rig) -> None:
 
 def test_a_handler_hangs_for_longer_than_its_lease(rig: Rig) -> None:
     names = ["hang", "reply-hang"]
-    events = [_come(rig, name, name.replace("-", " ")) for name in names]
+    events = [come_in(rig, name, name.replace("-", " ")) for name in names]
     rig.settle()
     for name, event in zip(names, events, strict=True):
         until(partial(_ended, rig, name, 2), what="the end of both runs")
@@ -184,7 +177,7 @@ def test_a_handler_hangs_for_longer_than_its_lease(rig: Rig) -> None:
 
 def test_no_handler_at_all(rig: Rig) -> None:
     _deploy(rig, "none")
-    event = _come(rig, "unheard", "hello")
+    event = come_in(rig, "unheard", "hello")
     rig.settle()
     assert _is(rig, event) == "unheard"
     _deploy(rig, "unruly")
@@ -196,7 +189,7 @@ def test_no_handler_at_all(rig: Rig) -> None:
 
 def test_handlers_are_renamed_while_an_event_is_repeated(rig: Rig) -> None:
     _deploy(rig, "old")
-    event = _come(rig, "deploy", "hello")
+    event = come_in(rig, "deploy", "hello")
     until(lambda: "fault" in (rig.direct.hget(rig.key("event", event), "why") or ""))
     _deploy(rig, "new")
     until(lambda: _is(rig, event) == "done", what="the mended handler")

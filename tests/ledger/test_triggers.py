@@ -74,6 +74,19 @@ def test_an_empty_queue_has_lost_all(bench: Bench) -> None:
     assert bench.published() == 3
 
 
+def test_two_workers_do_not_fill_the_same_room(short: Bench) -> None:
+    """The second one looks before the first has published what it took."""
+    for _ in range(8):
+        short.send()
+    short.drain()
+    pipe = short.redis.pipeline(transaction=True)  # nothing comes between
+    for _ in range(2):
+        short.ledger._scripts.run("take", "send", 500, client=pipe)
+    first, second = pipe.execute()
+    assert len(first) == 2 * 3
+    assert second == []
+
+
 def test_ends_that_nobody_hears_wait_for_room_too(short: Bench) -> None:
     ids = [short.send() for _ in range(8)]
     assert short.published() == 3

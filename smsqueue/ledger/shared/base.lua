@@ -1,7 +1,7 @@
 -- This folder is shared by every script of the ledger, one file after the other: see connection.py
--- for the order. A header sets the times, in
--- milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT, HOOK_LEASE; and the lengths of the
--- broker's queues above which no trigger is added: WATERMARK, BULK_WATERMARK.
+-- for the order. A header sets the times, in milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT,
+-- HOOK_LEASE; and the lengths of the broker's queues above which no trigger is added: WATERMARK,
+-- BULK_WATERMARK.
 -- Time is Redis's own, so that workers' clocks do not matter.
 local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
