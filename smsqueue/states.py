@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["ENDED_WELL", "SETTLED_BY_HAND", "WAITING", "EventState", "State"]
+__all__ = ["ENDED_BADLY", "ENDED_WELL", "SETTLED_BY_HAND", "WAITING", "EventState", "State"]
 
 
 class State(StrEnum):
@@ -50,8 +50,11 @@ class EventState(StrEnum):
 #: A worker may claim these.
 WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.RETRYING})
 
-#: The provider has the message: what comes later is the network's news.
-ENDED_WELL = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED, State.UNDELIVERED})
+#: A provider took the message, and nothing is known to have gone wrong with it since.
+ENDED_WELL = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
+
+#: Its recipient does not have it, whoever said so: a provider, a report or an operator.
+ENDED_BADLY = frozenset({State.FAILED, State.UNDELIVERED, State.EXPIRED, State.CANCELLED})
 
 #: What an operator may settle an unknown message as.
 SETTLED_BY_HAND = frozenset(

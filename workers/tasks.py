@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Retry
 from smsqueue import exc
 from smsqueue.delivery import Outcome
 from smsqueue.queue import DELIVER, HOOK
-from smsqueue.states import ENDED_WELL, WAITING, EventState, State
+from smsqueue.states import ENDED_BADLY, ENDED_WELL, WAITING, EventState, State
 
 __all__ = ["NotDelivered", "Waiting", "register"]
 
@@ -22,7 +22,7 @@ _HOOKS = "(hooks)"
 
 
 class NotDelivered(Exception):
-    """The message failed, expired before it was sent, or was cancelled."""
+    """The message failed, expired, was cancelled, or was reported as undelivered."""
 
 
 class Waiting(Exception):
@@ -68,9 +68,9 @@ def _shown(outcome: Outcome) -> str:
         # Nothing is sent when the wait of an unknown message is over.
         wait = None if outcome.state == State.UNKNOWN else outcome.wait
         raise Retry(exc=Waiting(label), when=_whole(wait)) from None
-    if outcome.state in ENDED_WELL or (outcome.state == State.EXPIRED and outcome.reported):
+    if outcome.state in ENDED_WELL:
         return outcome.state
-    if outcome.state in (State.FAILED, State.EXPIRED, State.CANCELLED):
+    if outcome.state in ENDED_BADLY:
         raise NotDelivered(": ".join(filter(None, (outcome.state, outcome.error)))) from None
     raise Ignore  # another worker has it, or it is forgotten
 

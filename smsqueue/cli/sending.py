@@ -19,14 +19,14 @@ from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Record
 from smsqueue.messages import OutgoingMessage
-from smsqueue.states import ENDED_WELL, State
+from smsqueue.states import ENDED_BADLY, ENDED_WELL, State
 
 __all__ = ["send"]
 
-_ENDED_BADLY = frozenset({State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN})
+#: Waiting longer is of no use: an unknown message may stay so for days.
+_BAD = ENDED_BADLY | {State.UNKNOWN}
 #: Nothing more comes of these when a report was asked for.
-_REPORTED = frozenset({State.DELIVERED, State.UNDELIVERED}) | _ENDED_BADLY
-_GOOD = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
+_REPORTED = _BAD | {State.DELIVERED}
 
 
 @click.command()
@@ -99,7 +99,7 @@ def _message(
 
 def _waited(gateway: Gateway, message: OutgoingMessage, timeout: float) -> Record:
     """The record once nothing more is to come, or at the end of the patience."""
-    final = _REPORTED if message.provider_options.status_report else ENDED_WELL | _ENDED_BADLY
+    final = _REPORTED if message.provider_options.status_report else ENDED_WELL | _BAD
     until = time.monotonic() + timeout
     while True:
         record = gateway.lookup(message.id or "")
@@ -115,12 +115,12 @@ def _problem(
     """Why waiting did not end well."""
     state = record.state
     look = f"smsqueue show {record.id}"
-    wanted = _REPORTED if message.provider_options.status_report else _GOOD
-    if state in _GOOD and state in wanted:
+    wanted = _REPORTED if message.provider_options.status_report else ENDED_WELL
+    if state in ENDED_WELL and state in wanted:
         return None
-    if state in _GOOD:
+    if state in ENDED_WELL:
         return f"no delivery report within {timeout:g} s, it is {state}: {look}"
-    if state in _ENDED_BADLY or state == State.UNDELIVERED:
+    if state in _BAD:
         return f"it is {state}: {look}"
     if state == State.QUEUED and not record.attempts:
         queue = gateway.settings.send_queue

@@ -80,9 +80,9 @@ class Delivery:
                 self.queue.hook([answer[1]])
                 return Outcome(State.EXPIRED)
             case "state":
-                state, look, reported = answer[1:]
+                state, look = answer[1:]
                 wait = seconds_until(int(float(look))) if state == State.UNKNOWN and look else None
-                return Outcome(state, wait=wait, reported=bool(reported))
+                return Outcome(state, wait=wait)
             case _:
                 return Outcome("gone")
 

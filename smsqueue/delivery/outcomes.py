@@ -106,8 +106,6 @@ class Outcome:
     state: str
     wait: float | None = None
     error: str | None = None
-    #: The state is the word of a report (or an operator), not of this gateway.
-    reported: bool = False
 
 
 def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any]:

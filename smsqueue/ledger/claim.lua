@@ -6,14 +6,14 @@
 --          attempt or ms that the pause lasts, provider that it is bound to (or ''), the attempt that it repeats (or ''),
 --          ms that are left of its validity (or '') |
 --          'ask', data, provider, attempt, when it was made, how often it was asked | 'early', not_before | 'expired', event or '' |
---          'state', state, next look or '', whether a report made it so (1 or '') | 'gone'
+--          'state', state, next look or '' | 'gone'
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out', 'ask_now',
                'pin', 'pin_until', 'ask', 'refused')
 if not m.state then return { 'gone' } end
 if m.refused and string.find(m.refused, ' ' .. token .. ' ', 1, true) then
-  return { 'state', m.state, '', '' }
+  return { 'state', m.state, '' }
 end
 note_left(hash, 'send', m.out)
 
@@ -27,21 +27,21 @@ if not (m.state == 'sending' and m.token == token) then
   end
   if not CLAIMABLE[m.state] then
     local look = redis.call('ZSCORE', due_key('watch'), id)
-    return { 'state', m.state, look or '', m.reported and 1 or '' }
+    return { 'state', m.state, look or '' }
   end
   local outdated = m.expires and tonumber(m.expires) <= NOW
   if m.pin and RANK[m.reported] and (outdated or tonumber(m.pin_until) <= NOW) then
     -- What the network said counts, now that it is not sent again.
     redis.call('HDEL', hash, 'pin', 'pin_until')
     enter(id, m.state, m.reported, nil)
-    return { 'state', m.reported, '', '1' }
+    return { 'state', m.reported, '' }
   end
   if m.pin and (outdated or tonumber(m.pin_until) <= NOW) then
     -- Its provider may have it from an earlier attempt: so it is not known to have expired.
     note(id, { state = 'unknown', provider = m.pin,
                why = 'the time is over in which it could be sent again safely' })
     uncertain(id, m.state, nil, tonumber(m.ask))
-    return { 'state', 'unknown', redis.call('ZSCORE', due_key('watch'), id), '' }
+    return { 'state', 'unknown', redis.call('ZSCORE', due_key('watch'), id) }
   end
   if outdated then
     enter(id, m.state, 'expired', nil)

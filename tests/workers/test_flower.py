@@ -106,3 +106,21 @@ def test_one_row_a_message_with_its_state_and_nothing_personal(
     everything = json.dumps(tasks)
     assert "15557654321" not in everything
     assert " text" not in everything
+
+
+@pytest.mark.parametrize("state", ["undelivered", "expired"])
+def test_a_message_that_did_not_arrive_is_no_success(
+    gateway: Gateway,
+    start_worker: Callable[..., Any],
+    flower: Ask,
+    until: Callable[..., None],
+    state: str,
+) -> None:
+    start_worker(GATEWAY)
+    until(lambda: flower("/api/workers?refresh=1"))
+    lost = gateway.send(OutgoingMessage("15557654321", "lost text")).id or ""
+    until(lambda: (flower("/api/tasks") or {}).get(lost, {}).get("state") == "RETRY")
+    gateway.settle(lost, state)
+    until(lambda: flower("/api/tasks")[lost]["state"] in ("SUCCESS", "FAILURE"))
+    row = flower("/api/tasks")[lost]
+    assert (row["state"], state in row["exception"]) == ("FAILURE", True)
