@@ -222,7 +222,7 @@ class Gateway(Registry, Desk):
         known = unique and status.msgid not in (None, "")
         report = self.ledger.report(status, pids=[str(status.msgid)] if known else [])
         if report.moved:
-            transition(log, report.id, status.state, provider=status.provider, why="report")
+            transition(log, report.id, report.state, provider=status.provider, why="report")
         self.queue.hook(report.events)
         if report.close:
             self.queue.deliver([(report.close, 0)])

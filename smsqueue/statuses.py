@@ -32,6 +32,9 @@ class MessageStatus:
     id: str | None = None
     #: ``id.attempt`` as the provider gave it back, if it did.
     reference: str | None = None
+    #: Is it of one part of a long message? ``msgid`` is then that part's, and ``state`` what became
+    #: of the part; ``gateway.lookup(status.id).state`` is the message's.
+    of_part: bool = False
     #: The provider's id of this report, if it has one: repetitions of it have the same.
     event_id: str | None = None
     #: The ``context`` option of the message.

@@ -170,13 +170,15 @@ def dump_status(status: MessageStatus) -> dict[str, Any]:
     data = {name: getattr(status, name) for name in _STATUS_FIELDS}
     data |= {"class": known, "msgid": status.msgid, "meta": status.meta}
     data |= {"provider": status.provider, "reference": status.reference}
+    if status.of_part:
+        data["of_part"] = True
     return data | {"rtime": _dump_time(status.rtime)}
 
 
 def load_status(data: dict[str, Any]) -> MessageStatus:
     """A report as its provider gave it, or as the ledger made it of a message's end."""
     status = _STATUS_CLASSES.get(data["class"], MessageStatus)(data.get("msgid"))
-    for name in (*_STATUS_FIELDS, "provider", "reference", "meta"):
+    for name in (*_STATUS_FIELDS, "provider", "reference", "meta", "of_part"):
         if name in data:
             setattr(status, name, data[name])
     if "rtime" in data:

@@ -37,6 +37,8 @@ class Reported(NamedTuple):
     moved: bool
     #: As those of :class:`Transition`.
     events: list[str]
+    #: The state that it moved to; None if it did not.
+    state: str | None = None
 
 
 class Lapse(NamedTuple):

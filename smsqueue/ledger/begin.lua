@@ -10,5 +10,7 @@ if m.calling and m.attempt == ARGV[5] and m.provider == provider then
 end
 if tonumber(m.attempt or 0) + 1 ~= tonumber(ARGV[5]) then return { 'lost' } end
 -- The network has it from an earlier attempt: nobody is called, and settling that ends it.
-if m.reported == 'accepted' or m.reported == 'delivered' then return { 'paused', 0 } end
+if m.reported == 'sent' or m.reported == 'accepted' or m.reported == 'delivered' then
+  return { 'paused', 0 }
+end
 return begin(id, token, provider, lease)

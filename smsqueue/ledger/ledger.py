@@ -13,6 +13,7 @@ from smsqueue.ledger.answers import Accepted, Lapse, Reported, Transition
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.watching import Watching
 from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.segments import segments_of
 from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 
@@ -106,8 +107,15 @@ class Ledger(Watching):
             "" if status.status_code is None else wire.clean(str(status.status_code)),
             self.hidden(wire.to_json([same, sorted(status.states)])),
             wire.to_json(data),
+            self._parts_of(id) if status.of_part else "",
         )
-        return Reported(close or None, message or None, bool(moved), events)
+        return Reported(close or None, message or None, bool(moved), events, moved or None)
+
+    def _parts_of(self, id: str) -> int:
+        """Parts that a message's text has by our count; the provider may count otherwise."""
+        with translated(self.settings):
+            data: Any = self.redis.hget(self._key("msg", id), "data")
+        return max(1, segments_of(json.loads(data)["body"]).parts) if data else 1
 
     # --- sending -------------------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 -- Records a delivery report: its effect on its message, and the event for onStatus.
 -- ARGV: event, provider, pids (JSON list of the provider's ids), id and attempt (of our own
---       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data
+--       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data,
+--       parts that the message's text has, if the report is of one of them (else '')
 -- Returns: 'matched' | 'parked' | 'repeat', id of the message whose task did not see its end (or ''), id of the message (or ''),
---          whether it moved (1 or ''), events to be published ('': none)...
+--          the state that it moved to (or ''), events to be published ('': none)...
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local guess = tonumber(ARGV[10])
 if ARGV[8] ~= '' then
   local seen = key('seen', ARGV[8])
   if not redis.call('SET', seen, event, 'NX', 'PX', REPORT_WAIT) then
@@ -31,13 +33,14 @@ end
 
 if id then
   local before = redis.call('HGET', key('msg', id), 'state')
-  local moved = state ~= '' and apply_report(id, attempt, state, provider, code)
+  local moved = state ~= '' and apply_report(id, attempt, state, provider, code, pids, guess)
   local events = { add_event(event, 'status', id, ARGV[9]) }
   if by_reference then
     for _, pid in ipairs(pids) do add_reference(id, attempt, provider, pid, events) end
   end
   count('reports', provider, state, 'matched')
-  return { 'matched', moved and not RANK[before] and closing() == 1 and id or '', id, moved and 1 or '', unpack(events) }
+  return { 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
+           moved and redis.call('HGET', key('msg', id), 'state') or '', unpack(events) }
 end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
@@ -45,7 +48,7 @@ put_event(event, 'status', nil, ARGV[9])
 put_off(event, 'parked', NOW + (#pids > 0 and PARK_WAIT or 0))
 for _, pid in ipairs(pids) do
   local parked = key('parked', provider .. ':' .. pid)
-  redis.call('RPUSH', parked, cjson.encode({ event, state, code }))
+  redis.call('RPUSH', parked, cjson.encode({ event, state, code, guess }))
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
 count('reports', provider, state, 'parked')

@@ -63,13 +63,19 @@ elseif pause and redis.call('HGET', pause, 'probe') == token then
 end
 
 local events = {}
+local ours = m.token == token and made == attempt
+local repeats = tonumber(m.pin_ref or attempt) < attempt and tonumber(m.pin_ref) or nil
 if o.verdict == 'sent' or o.verdict == 'unknown' then
-  for _, pid in ipairs(o.msgids or {}) do
+  local msgids = o.msgids or {}
+  count_parts(id, attempt, msgids, o.provider, repeats)
+  for _, pid in ipairs(msgids) do
     add_reference(id, attempt, o.provider, pid, events)
   end
+  count_parts(id, attempt, msgids, o.provider, repeats)
+elseif ours then
+  count_parts(id, attempt, {}, o.provider, repeats)
 end
 
-local ours = m.token == token and made == attempt
 -- Of an unknown message only who called for it can tell. What a repetition was told, once nobody
 -- is bound to its provider any more, says nothing of the attempt that it repeated; nor does a
 -- claim that called nobody.
@@ -87,7 +93,7 @@ if o.error and string.sub(m.settled or '', 1, #same) ~= same then
   count('errors', o.provider or '', o.error, o.verdict)
 end
 redis.call('HSET', hash, 'settled', mark)
-redis.call('HDEL', hash, 'calling', 'behind', 'line', 'looked')
+redis.call('HDEL', hash, 'calling', 'gathers', 'behind', 'line', 'looked')
 if calling > 0 then redis.call('HSET', hash, 'called', math.floor(calling)) end
 local reported = redis.call('HGET', hash, 'reported') or nil
 local state = redis.call('HGET', hash, 'state')

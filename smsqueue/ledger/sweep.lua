@@ -14,6 +14,11 @@ local NO_ANSWER = 'its worker did not report back in time'
 
 local function lapse(id, m)
   local hash, event = key('msg', id), ''
+  if m.calling then -- no answer tells how many parts it has
+    local made, ref = tonumber(m.attempt), tonumber(m.pin_ref)
+    count_parts(id, made, {}, m.provider, ref and ref < made and ref or nil)
+    m.reported = redis.call('HGET', hash, 'reported') or nil
+  end
   redis.call('HINCRBY', hash, 'tries', 1)
   local attempt = tonumber(m.attempt or 0)
   local function line(state, look, why)

@@ -181,7 +181,7 @@ class VonageProvider(AccountProvider):
         def status() -> ResponseReturnValue:
             fields = self._authentic("messageId", "status")
             report = self.report(fields["status"], fields["messageId"], code=fields.get("err-code"))
-            report.reference = fields.get("client-ref")
+            report.reference, report.of_part = fields.get("client-ref"), True
             report.rtime = _time(fields.get("message-timestamp")) or report.rtime
             report.meta = _rest(fields)
             self._receive_status(report)

@@ -258,3 +258,19 @@ def test_an_address_may_be_chosen_by_itself(make_side: Callable[..., Side]) -> N
     come_in(server)
     server.deliver()
     assert (len(one.requests), len(two.requests)) == (1, 0)
+
+
+@pytest.mark.parametrize("order", [("p1", "p2"), ("p2", "p1")])
+def test_a_client_hears_delivered_once_all_parts_are(
+    client: Side, server: Side, order: tuple[str, str]
+) -> None:
+    _, carrier = bind(client, server)
+    carrier.then(lambda message: setattr(message, "msgid", ["p1", "p2"]))
+    id = client.send(status_report=True)
+    client.deliver()
+    server.deliver()
+    assert client.bench
+    for part, state in zip(order, ("accepted", "delivered"), strict=True):
+        carrier._receive_status(MessageDelivered(part))
+        server.deliver()
+        assert client.bench.state(id) == state

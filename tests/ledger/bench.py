@@ -113,10 +113,11 @@ class Bench:
         provider: str = "a",
         code: Any = None,
         event_id: str | None = None,
+        of_part: bool = False,
     ) -> MessageStatus:
         status = STATUSES[state](msgid)
         status.provider, status.reference, status.status_code = provider, reference, code
-        status.event_id = event_id
+        status.event_id, status.of_part = event_id, of_part
         self.gateway.receive_status(status)
         return status
 

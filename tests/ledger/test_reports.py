@@ -318,18 +318,6 @@ def test_the_same_provider_id_at_two_providers_is_two_messages(bench: Bench) -> 
     assert bench.record(one).msgid == 7  # as the provider typed it
 
 
-def test_a_message_of_several_parts_has_several_ids(bench: Bench, provider: Told) -> None:
-    def parts(message: object) -> None:
-        message.msgid = ["p1", "p2"]  # type: ignore[attr-defined]
-
-    for part in ("p1", "p2"):
-        provider.then(parts)
-        id = bench.send(status_report=True)
-        bench.deliver(id)
-        bench.report("delivered", msgid=part)
-        assert bench.state(id) == "delivered"
-
-
 def test_a_second_yes_is_not_swallowed(bench: Bench, provider: Told) -> None:
     texts: list[str] = []
     bench.gateway.onReceive.connect(lambda message: texts.append(message.body), name="texts")

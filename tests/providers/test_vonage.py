@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import permutations
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -15,7 +17,7 @@ from flask import Flask
 
 from smsqueue import Gateway, Settings, exc
 from smsqueue.hooks import Hooks
-from smsqueue.messages import IncomingMessage
+from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.vonage import VonageProvider
 from smsqueue.providers.vonage_signing import signature
 from smsqueue.states import State
@@ -32,6 +34,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.hooked import client_of, receiver
 from smsqueue.testing.stub import Answer, Seen, Stub
+from tests.ledger.bench import Bench
 from tests.providers.speaking import account, basic, code_of, malformed, needs_a_sender
 
 FORM = "application/x-www-form-urlencoded"
@@ -635,3 +638,69 @@ def test_a_part_that_makes_no_sense_is_told_of_by_itself(
 def test_without_redis_a_part_is_answered_503() -> None:
     parts = Parts(Settings(redis_url="redis://127.0.0.1:1/0"))
     assert parts.post(1, "one") == 503
+
+
+# --- Reports of the parts of a long message ----------------------------------------------------
+
+PART_REPORTS = [
+    (order, early)
+    for order in permutations([("P1", "delivered"), ("P2", "delivered"), ("P1", "accepted")])
+    for early in range(4)
+] + [
+    (order, early)
+    for failure in ("failed", "rejected", "expired")
+    for order in permutations([("P1", "delivered"), ("P2", failure)])
+    for early in range(3)
+]
+
+
+@pytest.fixture
+def bench(settings: Settings) -> Iterator[Bench]:
+    bench = Bench(replace(settings, public_url=PUBLIC_URL, receiver_prefix=(PREFIX,)))
+    yield bench
+    bench.close()
+
+
+class Interrupted(VonageProvider):
+    """Does something between Vonage's answer and the worker that reads it."""
+
+    meanwhile: Callable[[OutgoingMessage], None]
+
+    def submit(self, message: OutgoingMessage) -> None:
+        super().submit(message)
+        self.meanwhile(message)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["answered", "answer lost"])
+def test_a_long_message_is_delivered_when_all_its_parts_are(bench: Bench, lost: bool) -> None:
+    app = Flask("parts")
+    with Stub(*[answer(entry("P1"), entry("P2"))] * len(PART_REPORTS)) as stub:
+        config = EXAMPLES.config | {"url": stub.url}
+        provider = bench.gateway.add_provider("main", Interrupted, **config)
+        bench.gateway.receiver_blueprints_register(app, PREFIX)
+        client = app.test_client()
+
+        def post(id: str | None, *reports: tuple[str, str]) -> None:
+            for part, word in reports:
+                fields = {"messageId": f"{id}{part}", "status": word, "client-ref": f"{id}.1"}
+                assert code_of(client, "status", data=signed_fields(fields)) == 204
+
+        for order, early in PART_REPORTS:
+
+            def meanwhile(
+                message: OutgoingMessage, before: tuple[tuple[str, str], ...] = order[:early]
+            ) -> None:
+                message.msgid = [f"{message.id}{part}" for part in message.msgid]
+                post(message.id, *before)
+                if lost:
+                    message.msgid = None
+                    raise exc.ServerError(ambiguous=True)
+
+            provider.meanwhile = meanwhile  # type: ignore[attr-defined]
+            id = bench.send("x" * 200, status_report=True)
+            bench.deliver(id)
+            post(id, *order[early:])
+            words = {word for _, word in order}
+            failed = "expired" if "expired" in words else "undelivered"
+            end = "delivered" if words <= {"accepted", "delivered"} else failed
+            assert bench.state(id) == end, (order, early)

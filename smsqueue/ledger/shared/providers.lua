@@ -50,7 +50,7 @@ local function begin(id, token, provider, lease)
     redis.call('HDEL', hash, 'behind', 'line', 'looked')
   end
   local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
-  redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT)
+  redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT, 'gathers', attempt)
   redis.call('ZADD', due_key('watch'), NOW + lease, id)
   count('attempts', provider)
   note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })

@@ -5,16 +5,108 @@ local function rank_of(state, reported)
   return RANK[state] or 0
 end
 
--- A report's effect on its message. An attempt of an earlier generation only counts if it
--- delivered: the operator chose to send again.
-local function apply_report(id, attempt, state, provider, code)
+-- Ids whose reports are kept for one attempt: no SMS has more parts.
+local MOST_PARTS = 255
+
+-- What was reported of an attempt's parts, nil if it is not known to have several: `ids` (by the
+-- provider's id 0: nothing; 1: it was taken; 2: it was delivered), `told` (the provider's answer
+-- named these ids; false: they are those that were reported), `guess` (how many parts the text
+-- has, where reports are of parts and no answer told).
+local function parts_of(id, attempt, m)
   local hash = key('msg', id)
-  local m = read(hash, 'state', 'reported', 'first', 'report', 'sent_at', 'attempt')
-  if not m.state then return false end
-  local old = attempt < tonumber(m.first or 1) and state ~= 'delivered'
-  note(id, { state = state, why = old and 'report of an earlier sending' or 'report',
-             provider = provider, attempt = attempt, code = code ~= '' and code or nil })
-  if old or RANK[state] <= (RANK[m.reported] or 0) then return false end
+  local text = redis.call('HGET', hash, 'parts.' .. attempt)
+  if text and string.sub(text, 1, 1) == '=' then -- the attempt that repeated this one
+    text = redis.call('HGET', hash, 'parts.' .. string.sub(text, 2))
+  end
+  if text then return cjson.decode(text) end
+  if not (m.sent_at and attempt == tonumber(m.attempt) and string.find(m.msgid or '', '^%[')) then
+    return nil
+  end
+  -- Settled by a version that kept the ids only.
+  local parts, number = { ids = {}, told = true }, 0
+  for _, pid in ipairs(cjson.decode(m.msgid)) do
+    if type(pid) == 'number' then pid = string.format('%.0f', pid) end
+    if type(pid) == 'string' and pid ~= '' and not parts.ids[pid] then
+      number = number + 1
+      parts.ids[pid] = 0
+    end
+  end
+  return number > 1 and parts or nil
+end
+
+-- The state of an attempt by what is known of its parts; nil: nothing is. A failure of a part
+-- counts by itself, see reported_state.
+local function state_of_parts(parts)
+  local number, taken, delivered = 0, 0, 0
+  for _, level in pairs(parts.ids) do
+    number = number + 1
+    if level > 0 then taken = taken + 1 end
+    if level == 2 then delivered = delivered + 1 end
+  end
+  if not parts.told then number = parts.guess or 1 end
+  if delivered >= number then return 'delivered' end
+  if taken >= number then return 'accepted' end
+  return taken > 0 and 'sent' or nil
+end
+
+local function keep_parts(id, attempt, parts)
+  local hash = key('msg', id)
+  local field = 'parts.' .. attempt
+  local text = redis.call('HGET', hash, field)
+  if text and string.sub(text, 1, 1) == '=' then field = 'parts.' .. string.sub(text, 2) end
+  if parts then
+    redis.call('HSET', hash, field, cjson.encode(parts))
+  else
+    redis.call('HDEL', hash, field)
+  end
+end
+
+-- The state that an attempt has after a report, which may be of one of its parts: delivered when
+-- all are, accepted when all were taken, undelivered or expired as soon as one is. This never
+-- decreases, whatever order the reports come in.
+-- Returns: the state (nil: to be seen when the provider's answer tells how many parts there are),
+--          whether the report is of a part
+local function reported_state(id, attempt, state, m, pids, guess)
+  if #pids == 0 or m.reported == 'delivered' then return state, false end
+  local made, parts = tonumber(m.attempt), parts_of(id, attempt, m)
+  -- Its answer is still to come, to a worker whose settle counts the parts.
+  local awaited = m.state == 'sending' and m.calling and tonumber(m.gathers) == made and
+      (attempt == made or attempt == tonumber(m.pin_ref))
+  if not parts then
+    local answered = m.sent_at and attempt == made -- with one id
+    if not awaited and (answered or not guess) then return state, false end
+    parts = { ids = {} }
+  end
+  -- Who parked a report could not read the text.
+  if guess then parts.guess = math.max(guess, parts.guess or 1) end
+  local number = 0
+  for _ in pairs(parts.ids) do number = number + 1 end
+  for _, pid in ipairs(pids) do
+    local level = parts.ids[pid]
+    if parts.told and not level then
+      -- None of its parts: the report is of the message, or of a part that counts if it failed.
+      if not guess then return state, false end
+    elseif level or number < MOST_PARTS then
+      number = level and number or number + 1
+      parts.ids[pid] = math.max(level or 0, state == 'delivered' and 2 or 1)
+    end
+  end
+  local now = state_of_parts(parts)
+  local waits = awaited and not parts.told
+  -- Of what is delivered there is no more to be known.
+  keep_parts(id, attempt, (waits or now ~= 'delivered') and parts or nil)
+  local several = parts.told or (parts.guess or 1) > 1
+  if state == 'expired' or state == 'undelivered' then return state, several end
+  if waits then return nil, several end
+  return now, several
+end
+
+-- An attempt has come into a state: its effect on the message. An attempt of an earlier generation
+-- only counts if it delivered: the operator chose to send again.
+local function advance(id, attempt, state, provider, m)
+  local hash = key('msg', id)
+  if attempt < tonumber(m.first or 1) and state ~= 'delivered' then return false end
+  if RANK[state] <= (RANK[m.reported] or 0) then return false end
   redis.call('HSET', hash, 'reported', state)
   if m.state == 'sending' then return false end -- the settle will take it into account
   local waits = CLAIMABLE[m.state]
@@ -28,6 +120,60 @@ local function apply_report(id, attempt, state, provider, code)
   return true
 end
 
+local function read_reported(id)
+  return read(key('msg', id), 'state', 'reported', 'first', 'report', 'sent_at', 'attempt',
+              'calling', 'gathers', 'pin_ref', 'msgid')
+end
+
+-- A report's effect on its message.
+-- pids: the provider's ids in the report; guess: parts that the message's text has, if the report
+-- is of one part, else nil
+local function apply_report(id, attempt, state, provider, code, pids, guess)
+  local m = read_reported(id)
+  if not m.state then return false end
+  local now, part = reported_state(id, attempt, state, m, pids, guess)
+  local old = attempt < tonumber(m.first or 1) and state ~= 'delivered'
+  local why = old and 'report of an earlier sending' or part and 'report of a part' or 'report'
+  note(id, { state = state, why = why, provider = provider, attempt = attempt,
+             code = code ~= '' and code or nil })
+  return now and advance(id, attempt, now, provider, m) or false
+end
+
+-- An attempt is over: how many parts it has is known by the ids of the provider's answer (none:
+-- it told none), and what was reported of them until now counts. Repeating it changes nothing.
+-- repeated: the attempt that it repeated, whose reports may be its own; nil: none
+local function count_parts(id, attempt, pids, provider, repeated)
+  local m, hash = read_reported(id), key('msg', id)
+  local function kept(number)
+    local text = number and redis.call('HGET', hash, 'parts.' .. number)
+    return text and string.sub(text, 1, 1) ~= '=' and cjson.decode(text) or { ids = {} }
+  end
+  local own, earlier = kept(attempt), kept(repeated)
+  local parts = { ids = {}, told = #pids > 0, guess = own.guess or earlier.guess }
+  local number, whole = 0, 0 -- whole: as a level, what was reported of the message itself
+  for _, pid in ipairs(pids) do
+    if not parts.ids[pid] then number = number + 1 end
+    parts.ids[pid] = 0
+  end
+  for _, known in ipairs({ own, earlier }) do
+    for pid, level in pairs(known.ids) do
+      if parts.ids[pid] or not parts.told then
+        parts.ids[pid] = math.max(parts.ids[pid] or 0, level)
+      elseif number == 1 or not known.guess then
+        whole = math.max(whole, level)
+      end
+    end
+  end
+  if own.told and not parts.told then return end
+  local now = state_of_parts(parts)
+  if whole == 2 then now = 'delivered' end
+  if whole == 1 and now ~= 'delivered' then now = 'accepted' end
+  local several = number > 1 or not parts.told and (parts.guess or 1) > 1
+  if repeated and several then redis.call('HSET', hash, 'parts.' .. repeated, '=' .. attempt) end
+  keep_parts(id, attempt, several and now ~= 'delivered' and parts or nil)
+  if now then advance(id, attempt, now, provider, m) end
+end
+
 -- Remembers that a provider's id means this attempt, and applies reports that came before. Adds
 -- to `events` those that are to be published.
 local function add_reference(id, attempt, provider, pid, events)
@@ -39,9 +185,9 @@ local function add_reference(id, attempt, provider, pid, events)
   redis.call('DEL', parked)
   for _, text in ipairs(reports) do
     -- The report counts even if its hook ran unmatched and its event is gone by now.
-    local event, state, code = unpack(cjson.decode(text))
+    local event, state, code, guess = unpack(cjson.decode(text))
     local hash = key('event', event)
-    if state ~= '' then apply_report(id, attempt, state, provider, code) end
+    if state ~= '' then apply_report(id, attempt, state, provider, code, { pid }, tonumber(guess)) end
     if redis.call('HGET', hash, 'state') == 'parked' then
       redis.call('HSET', hash, 'message', id)
       events[#events + 1] = unpark(event)

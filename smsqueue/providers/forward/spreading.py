@@ -25,6 +25,8 @@ from smsqueue.providers.forward.outbound import outbound
 from smsqueue.providers.forward.parts import Event, Thing
 from smsqueue.providers.forward.signing import Signer
 from smsqueue.retry import error_label
+from smsqueue.states import State
+from smsqueue.statuses import MessageAccepted
 
 __all__ = ["Spreader"]
 
@@ -89,7 +91,7 @@ class Spreader:
         Raises:
             ProviderError: some did not take it.
         """
-        event = outbound(thing, self._hops.onward(thing.meta))
+        event = outbound(self._of_message(thing), self._hops.onward(thing.meta))
         recorded = current_event()
         done = self._done(recorded)
         todo = [each for each in dict.fromkeys(clients) if self._mark(each) not in done]
@@ -150,6 +152,29 @@ class Spreader:
             return set()
         done: set[str] = self._gateway.ledger.handlers_done(recorded)
         return done
+
+    def _of_message(self, thing: Thing) -> Thing:
+        """Clients know one id of a message, not those of its parts: that a part was delivered is
+        told as *accepted* until the message is.
+
+        Raises:
+            ServerError: nobody knows yet how many parts it has; to be repeated.
+        """
+        if isinstance(thing, IncomingMessage) or not thing.delivered or thing.id is None:
+            return thing
+        try:
+            record = self._gateway.lookup(thing.id)
+        except LookupError:
+            return thing
+        part = thing.of_part or isinstance(record.msgid, list)
+        if not part or record.state == State.DELIVERED:
+            return thing
+        if record.state == State.SENDING:
+            raise exc.ServerError("the message is being sent: its parts are not known yet")
+        passed = MessageAccepted(thing.msgid)
+        vars(passed).update(vars(thing))
+        passed.accepted, passed.delivered = True, False
+        return passed
 
     def _remember(self, recorded: str | None, client: str) -> None:
         if recorded is None:
