@@ -70,6 +70,8 @@ class PigeonProvider(AccountProvider):
         # Parameters override what is above, but neither the recipient nor our reference.
         body |= message.provider_params | {"to": f"+{message.dst}", "ref": message.reference}
         answer = self.call("POST", "/v1/messages", headers=self._headers, json=body)
+        if not answer.get("pigeon") and self.error_code(answer):
+            raise self.refusal(answer)  # 200, and an error in it: nothing was sent
         message.msgid = answer.require("pigeon")
 
     def error_code(self, answer: Answer) -> str | None:

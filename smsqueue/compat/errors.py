@@ -32,11 +32,14 @@ _VAGUE = (exc.ProviderError, exc.MessageSendError)
 #: Classes that may stand for a lost answer. The others are a provider's clear word.
 _OPEN = (*_VAGUE, exc.ConnectionError, exc.ServerError)
 _STATUSES = {
-    **{401: exc.AuthError, 402: exc.CreditError, 403: exc.AuthError, 408: exc.ServerError},
-    **{429: exc.LimitsError, 501: exc.UnsupportedError, 505: exc.UnsupportedError},
+    **{303: exc.ServerError, 401: exc.AuthError, 402: exc.CreditError, 403: exc.AuthError},
+    **{407: exc.AuthError, 408: exc.ServerError, 425: exc.ServerError, 429: exc.LimitsError},
+    **{499: exc.ServerError, 501: exc.UnsupportedError, 505: exc.UnsupportedError},
 }
-#: These say that nothing was done, whoever says it.
-_NOT_DONE = (501, 503, 505)
+#: A server or proxy stopped waiting, or answers with the address of the result. Every 5xx is
+#: ambiguous, too: a plugin's error does not show whether its provider wrote it, and proxies
+#: answer 5xx (503 too) after they forwarded the request.
+_OUTCOME_NOT_KNOWN = (303, 408, 499)
 
 
 def guarded(function: Callable[..., _Result]) -> Callable[..., _Result]:
@@ -48,7 +51,8 @@ def guarded(function: Callable[..., _Result]) -> Callable[..., _Result]:
         try:
             return function(self, *args, **options)
         except Exception as error:
-            told = translated(error, outside)
+            declared = bool(getattr(self, "bare_503_is_refusal", ""))
+            told = translated(error, outside, refuses_with_503=declared)
             if isinstance(told, exc.ProviderError) and told.provider is None:
                 told.provider = self.name
             if told is error:
@@ -58,7 +62,9 @@ def guarded(function: Callable[..., _Result]) -> Callable[..., _Result]:
     return call
 
 
-def translated(error: Exception, outside: BaseException | None = None) -> BaseException:
+def translated(
+    error: Exception, outside: BaseException | None = None, *, refuses_with_503: bool = False
+) -> BaseException:
     """The same error, or one that is of smsqueue.exc as well.
 
     What neither comes from smsframework nor from the network is nobody's word on the message,
@@ -66,8 +72,12 @@ def translated(error: Exception, outside: BaseException | None = None) -> BaseEx
 
     Args:
         outside: What was being handled when the plugin was called; none of its business.
+        refuses_with_503: The plugin's class says, in ``bare_503_is_refusal``, where its provider
+            documents that a 503 means that the request was not processed.
     """
     ours = _nearest(error)
+    # What the plugin says of the message, if it says anything.
+    clear = ours is not None and ours not in _OPEN
     behind = next((each for each in _chain(error, outside) if _tells(each)), None)
     if posted_text(error):
         # Two of the published plugins do, and so cannot send at all: others of the route can.
@@ -84,8 +94,8 @@ def translated(error: Exception, outside: BaseException | None = None) -> BaseEx
         ours = exc.ConnectionError if status is None else _by_status(status)
     told = _as(error, ours)
     # Unless the plugin knows: that attribute is none that smsframework's errors have.
-    if ours in _OPEN and "ambiguous" not in vars(error):
-        told.ambiguous = _ambiguous(ours, behind)
+    if not clear and "ambiguous" not in vars(error):
+        told.ambiguous = _ambiguous(ours, behind, refuses_with_503=refuses_with_503)
     if behind is not None and http_status(behind) is not None:
         told.http_status = http_status(behind)
     return told
@@ -126,7 +136,9 @@ def _by_status(status: int) -> type[exc.ProviderError]:
     return _STATUSES.get(status, exc.ServerError if status >= 500 else exc.RequestError)
 
 
-def _ambiguous(ours: type[exc.ProviderError], behind: BaseException | None) -> bool:
+def _ambiguous(
+    ours: type[exc.ProviderError], behind: BaseException | None, *, refuses_with_503: bool
+) -> bool:
     """May the provider have taken the message all the same?"""
     if behind is None:
         # "Connection failed", and nothing shows that it did before the request was written.
@@ -134,4 +146,6 @@ def _ambiguous(ours: type[exc.ProviderError], behind: BaseException | None) -> b
     status = http_status(behind)
     if status is None:
         return not nothing_written(behind)
-    return status == 408 or (status >= 500 and status not in _NOT_DONE)
+    if status == 503 and refuses_with_503:
+        return False
+    return status in _OUTCOME_NOT_KNOWN or status >= 500

@@ -33,8 +33,8 @@ _RECIPIENTS = ("SMSMessageData", "Recipients")
 _NO_IDS = (None, "", "None")
 #: Other characters that sender ids may have.
 _ALSO = " -_.&"
-#: A request was refused as a whole: its reason is one word, or nobody is counted.
-_NOBODY = re.compile(r"\s*Sent to 0/|[A-Za-z]+\s*$")
+#: Without recipients the text is the reason of a refusal, unless it says otherwise.
+_SOMEBODY = re.compile(r"sent to [1-9]|queue|process", re.IGNORECASE)
 _MONEY = re.compile(r"\s*([A-Z]{3})?\s*(-?[\d,]+(?:\.\d+)?)\s*$")
 
 
@@ -87,8 +87,8 @@ class AfricasTalkingProvider(AccountProvider):
         form |= message.provider_params | {"username": self._username, "to": f"+{message.dst}"}
         answer = self.call("POST", "/version1/messaging", headers=self._headers, data=form)
         entries = answer.require(*_RECIPIENTS)
-        if entries == [] and _NOBODY.match(str(answer.get("SMSMessageData", "Message"))):
-            raise self.error(answer)  # it was refused as a whole, and the message is the reason
+        if entries == [] and not _SOMEBODY.search(str(answer.get("SMSMessageData", "Message"))):
+            raise self.refusal(answer)  # it was refused as a whole, and the message is the reason
         answer.require(*_RECIPIENTS, 0, "statusCode")
         if len(entries) > 1:
             raise exc.ServerError(
@@ -103,6 +103,8 @@ class AfricasTalkingProvider(AccountProvider):
             # Unless it is clear that nothing was sent, nothing may send it again.
             clear = isinstance(error, exc.RequestError | exc.CreditError | exc.UnsupportedError)
             error.ambiguous = code not in self.codes or not (clear or msgid in _NO_IDS)
+            if msgid in _NO_IDS and code not in self.codes and _says_refused(answer):
+                error = self.refusal(answer)
             raise error
         message.msgid = msgid
         message.meta = {name: answer.get(*_RECIPIENTS, 0, name) for name in ("status", "cost")}
@@ -115,6 +117,12 @@ class AfricasTalkingProvider(AccountProvider):
         reason = answer.get("SMSMessageData", "Message")
         word = isinstance(reason, str) and re.fullmatch(r"[A-Za-z]+", reason.strip())
         return word[0] if word else None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        if _code(answer) in _TAKEN:  # it contradicts its HTTP status, or has no id
+            error.ambiguous = True
+        return error
 
     def balance(self) -> Balance:
         params = {"username": self._username}
@@ -151,6 +159,11 @@ class AfricasTalkingProvider(AccountProvider):
             return "", 200
 
         return views
+
+
+def _says_refused(answer: Answer) -> bool:
+    """Does the answer count nobody, whatever the code of its only recipient means?"""
+    return str(answer.get("SMSMessageData", "Message")).strip().startswith("Sent to 0/")
 
 
 def _code(answer: Answer) -> int | None:

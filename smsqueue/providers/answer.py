@@ -29,6 +29,8 @@ class Answer:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    #: The request sends no message, so nothing about its answer is ambiguous.
+    safe: bool = False
 
     @cached_property
     def json(self) -> Any:
@@ -52,15 +54,16 @@ class Answer:
         """What stands at a path in the JSON body.
 
         Raises:
-            ServerError: nothing; ambiguous, as the provider said that it did accept something.
+            ServerError: nothing, or an empty text; ambiguous (unless the call was ``safe``), as the
+                provider said that it did accept something.
         """
         value = self.get(*path)
-        if value is None:
+        if value is None or value == "":
             raise exc.ServerError(
                 f"the provider answered {self.status} without what its answer must hold",
                 provider=self.provider,
                 http_status=self.status,
-                ambiguous=True,
+                ambiguous=not self.safe,
             )
         return value
 

@@ -119,6 +119,8 @@ class AwsMessagingProvider(SnsReceiver):
             "X-Amz-Target": "PinpointSMSVoiceV2.SendTextMessage",
         }
         answer = self.signed_call(json.dumps(body), headers)
+        if not answer.get("MessageId") and self.error_code(answer):
+            raise self.refusal(answer)
         message.msgid = answer.require("MessageId")
 
     def error_code(self, answer: Answer) -> str | None:
@@ -127,7 +129,9 @@ class AwsMessagingProvider(SnsReceiver):
             return reason
         # "com.amazonaws.pinpointsmsvoicev2#ThrottlingException", or without what is before,
         # or "ThrottlingException:http://..." in a header.
-        kind = answer.get("__type") or answer.headers.get("x-amzn-ErrorType")
+        kind = answer.get("__type")
+        if not kind and answer.status < 500:  # AWS's gateways set the header on a 5xx of theirs
+            kind = answer.headers.get("x-amzn-ErrorType")
         return kind.rpartition("#")[2].partition(":")[0] if isinstance(kind, str) else None
 
     def make_receiver_blueprint(self) -> Blueprint:

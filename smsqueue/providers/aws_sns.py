@@ -76,6 +76,8 @@ class AwsSnsProvider(AwsProvider):
         kind = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
         answer = self.signed_call(urlencode(form), kind)
         message.msgid = _element(answer, "MessageId")
+        if not message.msgid and self.error_code(answer):
+            raise self.refusal(answer)
         if not message.msgid:
             raise exc.ServerError(
                 f"SNS answered {answer.status} without a MessageId",
@@ -86,7 +88,7 @@ class AwsSnsProvider(AwsProvider):
         message.meta = {"RequestId": _element(answer, "RequestId")}
 
     def error_code(self, answer: Answer) -> str | None:
-        return _element(answer, "Code")
+        return _element(answer, "Code") if b"<ErrorResponse" in answer.body else None
 
 
 def _element(answer: Answer, name: str) -> str | None:

@@ -118,29 +118,41 @@ class BirdProvider(AccountProvider):
             headers=self._headers | ({"Idempotency-Key": key} if key else {}),
             json=body,
         )
-        msgid = answer.require("id")
-        if answer.get("status") in _ENDED:
-            raise exc.RequestError(
-                "the provider took the message and gave it up",
-                code=answer.get("last_error", "code"),
-                provider=self.name,
-                http_status=answer.status,
-            )
-        message.msgid = msgid
+        status, msgid = answer.get("status"), answer.get("id")
+        if (isinstance(status, str) and status in _ENDED) or (not msgid and answer.get("error")):
+            raise self.refusal(answer)
+        message.msgid = answer.require("id")
         message.meta = {name: answer.get(name) for name in ("status", "segments", "cost")}
 
     def error_code(self, answer: Answer) -> str | None:
         name, kind = answer.get("error", "name"), answer.get("error", "type")
         found = name if isinstance(name, str) and name in self.codes else kind
-        return found if isinstance(found, str) else None
+        ours = isinstance(found, str) and (found in self.codes or found.endswith("_error"))
+        return found if ours else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
         conflict = answer.status == 409  # the key is in use, or was used for another request
-        if conflict or (answer.status >= 500 and answer.status not in (501, 503, 505)):
+        # Bird's own 501 and 503 say that nothing was done; its other 5xx may have come late.
+        if conflict or (answer.status >= 500 and answer.status not in (501, 503)):
             error.ambiguous = True
-        code = answer.get("error", "code")
-        error.code = code if isinstance(code, str) else error.code  # E01234: ask the support for it
+        return self._with_code(error, answer)
+
+    def refusal(
+        self,
+        answer: Answer,
+        code: str | int | None = None,
+        default: type[exc.ProviderError] = exc.RequestError,
+    ) -> exc.ProviderError:
+        return self._with_code(super().refusal(answer, code, default), answer)
+
+    @staticmethod
+    def _with_code(error: exc.ProviderError, answer: Answer) -> exc.ProviderError:
+        for where in ("error", "last_error"):
+            code = answer.get(where, "code")
+            if isinstance(code, str):
+                error.code = code  # E01234: ask the support for it
+                break
         return error
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:

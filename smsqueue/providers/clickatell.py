@@ -114,7 +114,11 @@ class ClickatellProvider(AccountProvider):
         )
         # 202 and 207: the status of the whole says nothing of the message.
         if _refused(answer):
-            raise self.error(answer)
+            raise self.refusal(answer)
+        if _no_message(answer):
+            error = self.refusal(answer)
+            error.ambiguous = error.code == _INTERNAL
+            raise error
         msgid = answer.require("messages", 0, "apiMessageId")
         first = answer.get("messages", 0)
         if first.get("accepted") is not True or first.get("error") is not None:
@@ -127,7 +131,9 @@ class ClickatellProvider(AccountProvider):
             code = answer.get(*path)
             if isinstance(code, str) and code.isascii() and code.isdigit():
                 code = int(code[:9])
-            if isinstance(code, int):
+            # The description tells Clickatell's own errors from those of a gateway.
+            about = answer.get(*path[:-1], "description") or answer.get("errorDescription")
+            if isinstance(code, int) and not isinstance(code, bool) and about is not None:
                 return code
         return None
 
@@ -183,9 +189,17 @@ class ClickatellProvider(AccountProvider):
 def _refused(answer: Answer) -> bool:
     """Does the answer say, without a contradiction, that the message was not taken?"""
     first = answer.get("messages", 0)
-    return (
-        isinstance(first, dict) and first.get("accepted") is False and not first.get("apiMessageId")
+    if not isinstance(first, dict) or first.get("apiMessageId"):
+        return False
+    return first.get("accepted") is False or (
+        first.get("accepted") is None and isinstance(first.get("error"), dict)
     )
+
+
+def _no_message(answer: Answer) -> bool:
+    """Does the answer say that it is about no message at all, or hold an error in its place?"""
+    messages = answer.get("messages")
+    return messages == [] or (messages is None and isinstance(answer.get("error"), dict))
 
 
 def _incoming(fields: dict[str, Any]) -> IncomingMessage:

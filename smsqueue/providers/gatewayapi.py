@@ -6,6 +6,7 @@ Messaging API speaks otherwise and is not this one.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -117,16 +118,17 @@ class GatewayApiProvider(AccountProvider):
         answer = self.call(
             "POST", "/rest/mtsms", auth=self._auth, json=body | message.provider_params
         )
+        ids, cost = answer.get("ids"), answer.get("usage", "total_cost")
+        if not cost and (ids == [] or (ids is None and self.error_code(answer))):
+            raise self.refusal(answer)
         message.msgid = answer.require("ids", 0)
         # There may be more ids than one: their reports are found by our reference.
         message.meta = {"usage": answer.get("usage"), "ids": answer.get("ids")}
 
     def error_code(self, answer: Answer) -> str | None:
         code = answer.get("code")
-        try:
-            return f"0x{int(code, 16):04X}" if isinstance(code, str) else None
-        except ValueError:
-            return None
+        found = re.fullmatch("0[xX]([0-9a-fA-F]{1,8})", code) if isinstance(code, str) else None
+        return f"0x{int(found[1], 16):04X}" if found else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)

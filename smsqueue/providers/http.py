@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -33,19 +34,21 @@ __all__ = ["Answer", "HttpProvider", "begin_attempt", "written"]
 MAX_ANSWER = 256 * 1024
 
 _STATUSES: Mapping[int, type[exc.ProviderError]] = {
+    303: exc.ServerError,
     401: exc.AuthError,
     402: exc.CreditError,
     403: exc.AuthError,
+    407: exc.AuthError,
     408: exc.ServerError,
     425: exc.ServerError,
     429: exc.LimitsError,
+    499: exc.ServerError,
     501: exc.UnsupportedError,
     505: exc.UnsupportedError,
 }
-#: Somebody on the way gave up waiting: what became of the request is not known.
-_GAVE_UP = frozenset({408, 502, 504})
-#: These say that nothing was done, whoever says it.
-_NOT_DONE = frozenset({501, 503, 505})
+#: Ambiguous unless the provider's own code says more. A server or proxy stopped waiting (408, 499,
+#: 502, 504); "See Other" (303) is an answer to a request that was processed.
+_OUTCOME_NOT_KNOWN = frozenset({303, 408, 499, 502, 504})
 
 
 class HttpProvider(IProvider):
@@ -66,6 +69,19 @@ class HttpProvider(IProvider):
     deadline: ClassVar[float] = 30.0
     #: What the provider's own error codes mean, where that says more than the HTTP status.
     codes: ClassVar[Mapping[str | int, type[exc.ProviderError]]] = {}
+    #: The page of the provider's documentation that says that a 503 without its error body means
+    #: that the request was not processed. Empty: such a 503 is ambiguous, because proxies also
+    #: answer 503 when the connection breaks after they forwarded the request (Envoy and Istio,
+    #: response flags UC and UR).
+    bare_503_is_refusal: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not isinstance(cls.bare_503_is_refusal, str):
+            raise TypeError(
+                f"{cls.__name__}.bare_503_is_refusal must be a text: the page of the provider's "
+                "documentation that says so"
+            )
 
     def __init__(
         self,
@@ -121,7 +137,7 @@ class HttpProvider(IProvider):
                 # ``from None``: what these errors say holds addresses with their queries.
                 raise self._no_answer(error, ambiguous=wrote()) from None
         if 200 <= answer.status < 300:
-            return answer
+            return replace(answer, safe=safe)
         refusal = self.error(answer)
         if safe:
             refusal.ambiguous = False
@@ -130,23 +146,58 @@ class HttpProvider(IProvider):
     def error_code(self, answer: Answer) -> str | int | None:
         """The provider's own code in an error answer; None if it did not write that answer.
 
-        To be overridden: without it a 5xx may come from anything that stands before the provider.
+        To be overridden: without it any 5xx may come from a proxy before the provider. Return a
+        code only if it stands where the provider documents it and looks as documented: gateways
+        write JSON too, such as ``{"code": 503, "message": "no healthy upstream"}``.
         """
         return None
 
     def error(self, answer: Answer) -> exc.ProviderError:
-        """The error that an answer means: by ``codes``, else by its HTTP status."""
+        """The error that an answer means: by ``codes``, else by its HTTP status.
+
+        A 5xx without the provider's own code is ambiguous: a proxy may have written it after it
+        forwarded the request. A code that only repeats the HTTP status is not the provider's own.
+        """
         status, code = answer.status, self.error_code(answer)
         known = None if code is None else self.codes.get(code)
+        if known is None and str(code) == str(status):
+            code = None
         default = exc.ServerError if status >= 500 else exc.RequestError
-        unsaid = status >= 500 and status not in _NOT_DONE and code is None
+        bare = status >= 500 and code is None
+        declared = status == 503 and bool(self.bare_503_is_refusal)
+        not_known = status in _OUTCOME_NOT_KNOWN or (bare and not declared)
+        taken = " and did not take the message" if status < 300 else ""
         return (known or _STATUSES.get(status, default))(
-            f"the provider answered {status}",
+            f"the provider answered {status}{taken}",
             code=code,
             provider=self.name,
             http_status=status,
             retry_after=answer.retry_after,
-            ambiguous=known is None and (status in _GAVE_UP or unsaid),
+            ambiguous=known is None and not_known,
+        )
+
+    def refusal(
+        self,
+        answer: Answer,
+        code: str | int | None = None,
+        default: type[exc.ProviderError] = exc.RequestError,
+    ) -> exc.ProviderError:
+        """The error of a 2xx that says that nothing was sent: never ambiguous.
+
+        Args:
+            code: The provider's code of the reason, which ``codes`` looks up; else the one that
+                :meth:`error_code` finds.
+            default: The class of a code that is not in ``codes``.
+        """
+        if code is None:
+            code = self.error_code(answer)
+        kind = (None if code is None else self.codes.get(code)) or default
+        return kind(
+            f"the provider answered {answer.status} and did not take the message",
+            code=code,
+            provider=self.name,
+            http_status=answer.status,
+            retry_after=answer.retry_after,
         )
 
     def _exchange(self, method: str, url: str, **request: Any) -> Answer:

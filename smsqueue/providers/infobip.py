@@ -7,6 +7,7 @@ before is refused, not for how long; how webhooks are signed with HMAC is not pu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -42,6 +43,14 @@ _GROUPS: dict[str, type[Report]] = table(
     (MessageExpired, ["EXPIRED"]),
     (MessageError, ["UNDELIVERABLE", "REJECTED"]),
 )
+#: Groups by their ids, which a status has as well.
+_GROUP_IDS = dict(enumerate(["ACCEPTED", "PENDING", "UNDELIVERABLE", "DELIVERED", "EXPIRED"]))
+_GROUP_IDS[5] = "REJECTED"
+#: Statuses of other groups that say that the message was not sent: UNDELIVERABLE_NOT_SENT and
+#: EXPIRED_SIGNALS_BLOCKED.
+_NOT_SENT = frozenset({31, 87})
+#: Its codes of errors of the whole request.
+_ERROR = re.compile("E[0-9]{3}")
 #: Parameters that are options of the request, beside those of the message.
 _OF_REQUEST = {"schedule", "tracking", "conversionTracking", "includeSmsCountInResponse"}
 _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
@@ -131,6 +140,9 @@ class InfobipProvider(AccountProvider):
         entry = merged(entry, {"destinations": [to], "webhooks": reference})
         body = {"messages": [entry], "options": options}
         answer = self.call("POST", "/sms/3/messages", headers=self._headers, json=body)
+        no_messages = answer.get("messages") == []
+        if no_messages or (not answer.get("messages") and self.error_code(answer)):
+            raise self.refusal(answer)
         # That the id was used by us, for this very sending, only the caller can know.
         duplicate = str(answer.get("messages", 0, "status", "id")) == _DUPLICATE
         if not (duplicate and key and message.repeated):
@@ -143,22 +155,26 @@ class InfobipProvider(AccountProvider):
         group = _group(answer.require("messages", 0, "status"))
         if group in ("ACCEPTED", "PENDING", "DELIVERED") and not duplicate:
             return
-        # UNDELIVERABLE and EXPIRED are said of what was sent, and a duplicate may have been.
-        refused = group == "REJECTED" and not duplicate
         code = answer.get("messages", 0, "status", "id")
-        known = self.codes.get(code) if isinstance(code, int) else None
-        raise (known or (exc.RequestError if refused else exc.ServerError))(
+        code = code if isinstance(code, int) else None
+        # UNDELIVERABLE and EXPIRED are said of what was sent, and a duplicate may have been.
+        if not duplicate and (group == "REJECTED" or code in _NOT_SENT):
+            raise self.refusal(answer, code)
+        known = None if code is None else self.codes.get(code)
+        raise (known or exc.ServerError)(
             "the provider did not say that it took the message",
             code=code,
             provider=self.name,
             http_status=answer.status,
-            ambiguous=not refused,
+            ambiguous=True,
         )
 
     def error_code(self, answer: Answer) -> str | None:
         old = answer.get("requestError", "serviceException", "messageId")
-        code = answer.get("errorCode") or old
-        return code if isinstance(code, str) else None
+        code = answer.get("errorCode")
+        if isinstance(code, str) and _ERROR.fullmatch(code):
+            return code
+        return old if isinstance(old, str) else None
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> Report | None:
         key = message.dedup_key or message.reference
@@ -252,5 +268,9 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
 
 def _group(status: Any) -> str:
     """Name of the group that a status belongs to; empty if it tells none."""
-    name = status.get("groupName") if isinstance(status, dict) else None
-    return name.upper() if isinstance(name, str) else ""
+    if not isinstance(status, dict):
+        return ""
+    name, id = status.get("groupName"), status.get("groupId")
+    if isinstance(name, str) and name:
+        return name.upper()
+    return _GROUP_IDS.get(id, "") if isinstance(id, int) else ""

@@ -91,23 +91,21 @@ class MessageBirdProvider(AccountProvider):
             body["validity"] = validity
         body |= message.provider_params | ours
         answer = self.call("POST", "/messages", headers=self._headers, json=body)
-        msgid = answer.require("id")
         if answer.get("errors"):
-            raise self.error(answer)
+            raise self.error(answer) if answer.get("id") else self.refusal(answer)
         first = _recipient(answer.json)
-        if first.get("status") in _ENDED:
-            raise exc.RequestError(
-                "the provider took the message and gave it up",
-                code=first.get("statusErrorCode"),
-                provider=self.name,
-                http_status=answer.status,
-            )
-        message.msgid = msgid
+        status, reason = first.get("status"), first.get("statusErrorCode")
+        if _nobody(answer) or (isinstance(status, str) and status in _ENDED):
+            refusal = self.refusal(answer)
+            refusal.code = reason if isinstance(reason, int | str) else None
+            raise refusal
+        message.msgid = answer.require("id")
         message.meta = {name: first.get(name) for name in ("status", "messagePartCount", "price")}
 
     def error_code(self, answer: Answer) -> int | None:
-        code = answer.get("errors", 0, "code")
-        return code if isinstance(code, int) else None
+        code, about = answer.get("errors", 0, "code"), answer.get("errors", 0, "description")
+        own = isinstance(code, int) and not isinstance(code, bool) and about is not None
+        return code if own else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
@@ -215,6 +213,15 @@ def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool
         if same_url and same_body:
             return True
     return False
+
+
+def _nobody(answer: Answer) -> bool:
+    """Does an answer say that the message has no recipients?"""
+    told = answer.get("recipients")
+    if not isinstance(told, dict):
+        return False
+    total, items = told.get("totalCount"), told.get("items")
+    return not items and (total == 0 or (total is None and items == []))
 
 
 def _recipient(message: Any) -> dict[str, Any]:

@@ -99,6 +99,9 @@ class PlivoProvider(AccountProvider):
             auth=self._auth,
             json=body | message.provider_params,
         )
+        uuid = answer.get("message_uuid")
+        if uuid in ([], "") or (uuid is None and answer.get("error") is not None):
+            raise self.refusal(answer)
         uuid = answer.require("message_uuid")
         message.msgid = answer.require("message_uuid", 0) if isinstance(uuid, list) else uuid
         message.meta = {"api_id": answer.get("api_id")}
@@ -106,11 +109,18 @@ class PlivoProvider(AccountProvider):
     def error_code(self, answer: Answer) -> str | None:
         """What of an error the status does not tell. 403 is a country that is not enabled."""
         text = answer.get("error")
-        if text is None:
+        if text is None or not _is_plivos(answer):
             return None
         if _CREDIT.search(json.dumps(text)):
             return "credit"
         return "forbidden" if answer.status == 403 else None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        # Its errors have no codes. A 500 of its own may have come late, a 503 is a refusal.
+        if answer.status == 503 and _is_plivos(answer):
+            error.ambiguous = False
+        return error
 
     def balance(self) -> Balance:
         answer = self.call("GET", self._account, safe=True, auth=self._auth)
@@ -185,3 +195,8 @@ def _pairs(fields: MultiDict[str, str], between: str) -> list[str]:
     """Names and values as they are signed: sorted by name, then by value."""
     lists = dict(fields.lists())
     return [f"{name}{between}{value}" for name in sorted(lists) for value in sorted(lists[name])]
+
+
+def _is_plivos(answer: Answer) -> bool:
+    """Is it an error of Plivo's own? A gateway's has no ``api_id``."""
+    return answer.get("error") is not None and isinstance(answer.get("api_id"), str)

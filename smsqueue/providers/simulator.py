@@ -90,12 +90,14 @@ class SimulatorProvider(HttpProvider):
                 "validity": None if options.expires is None else options.expires * 60,
             },
         )
+        if not answer.get("id") and self.error_code(answer):
+            raise self.refusal(answer)
         message.msgid = answer.require("id")
         return message
 
-    def error_code(self, answer: Answer) -> str | int | None:
-        code: str | int | None = answer.get("error", "code")
-        return code
+    def error_code(self, answer: Answer) -> str | None:
+        code = answer.get("error", "code")
+        return code if isinstance(code, str) else None
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint, request

@@ -7,6 +7,7 @@ arranges: HTTP Basic, or the signature that the SDKs verify.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -46,6 +47,8 @@ __all__ = ["SinchProvider"]
 _SIGNATURE = "X-Sinch-Webhook-Signature"
 #: Validity over while the message was in Sinch's own queue.
 _EXPIRED = 406
+#: How its error codes look.
+_CODE = re.compile("[a-z][a-z0-9_]*")
 _DAY = 86400
 #: Longest call of the API, in seconds. It may have to wait for a token before.
 _CALL = 30.0
@@ -154,11 +157,16 @@ class SinchProvider(AccountProvider):
         if message.reference:
             ours["client_reference"] = message.reference
         answer = self._call("POST", json=body | message.provider_params | ours)
+        batch = answer.get("id")
+        nobody = answer.get("to") == [] or answer.get("canceled") is True
+        if (batch and nobody) or (not batch and self.error_code(answer)):
+            raise self.refusal(answer)
         message.msgid = answer.require("id")
 
     def error_code(self, answer: Answer) -> str | None:
-        code = answer.get("code")
-        return code if isinstance(code, str) else None
+        code, about = answer.get("code"), answer.get("text")
+        own = isinstance(code, str) and _CODE.fullmatch(code) and isinstance(about, str)
+        return code if own else None
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
         ours = message.reference

@@ -41,6 +41,8 @@ _KEY = re.compile(r"[A-Za-z0-9_:-]{1,255}")
 _EXPIRED = frozenset({"40005", "40014"})
 #: What a detail record's final status means, where it says more than that Telnyx has the message.
 _RECORDED = table((MessageDelivered, ["delivered"]), (MessageError, ["failed", "gw_reject"]))
+#: What the statuses mean with which a message is answered that was given up at once.
+_GIVEN_UP = (MessageError, MessageExpired)
 _DAY = 86400
 
 
@@ -141,11 +143,28 @@ class TelnyxProvider(AccountProvider):
             if message.repeated and error.http_status in (409, 422):
                 error.ambiguous = True
             raise
+        self._check(answer)
         message.msgid = answer.require("data", "id")
         message.meta = {name: answer.get("data", name) for name in ("parts", "encoding", "cost")}
 
+    def _check(self, answer: Answer) -> None:
+        """Raise an error if a 2xx says that nothing was sent."""
+        if not answer.get("data", "id"):
+            if answer.get("data") is None and self.error_code(answer):
+                raise self.refusal(answer)
+            return
+        status = answer.get("data", "to", 0, "status")
+        given_up = isinstance(status, str) and self.statuses.get(status) in _GIVEN_UP
+        if given_up or answer.get("data", "to") == []:
+            raise self.refusal(answer, self._first(answer.get("data", "errors")))
+
     def error_code(self, answer: Answer) -> str | None:
-        codes = _codes(answer.get("errors"))
+        return self._first(answer.get("errors"))
+
+    def _first(self, errors: Any) -> str | None:
+        """The first code that is in ``codes``, else the first one."""
+        # Telnyx's codes have five digits; a gateway may write an HTTP status there.
+        codes = [code for code in _codes(errors) if len(code) == 5]
         return next((code for code in codes if code in self.codes), codes[0] if codes else None)
 
     def error(self, answer: Answer) -> exc.ProviderError:

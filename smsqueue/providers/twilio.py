@@ -125,6 +125,11 @@ class TwilioProvider(AccountProvider):
             form[name] = [form_value(each) for each in many if each is not None]
         form["To"] = f"+{message.dst}"
         answer = self.call("POST", f"{self._account}/Messages.json", auth=self._auth, data=form)
+        status = answer.get("status")
+        ended = isinstance(status, str) and self.statuses.get(status) is MessageError
+        if ended or (not answer.get("sid") and self.error_code(answer)):
+            code = answer.get("error_code")  # no report follows: Twilio has said it here
+            raise self.refusal(answer, code if isinstance(code, int) else None)
         message.msgid = answer.require("sid")
         message.meta = {
             name: answer.get(name) for name in ("status", "num_segments", "price", "price_unit")
@@ -132,7 +137,8 @@ class TwilioProvider(AccountProvider):
 
     def error_code(self, answer: Answer) -> int | None:
         code = answer.get("code")
-        return code if isinstance(code, int) else None
+        # Five digits; gateways have a "code" as well, with an HTTP or gRPC status in it.
+        return code if isinstance(code, int) and 10000 <= code <= 99999 else None
 
     def balance(self) -> Balance:
         answer = self.call("GET", f"{self._account}/Balance.json", safe=True, auth=self._auth)

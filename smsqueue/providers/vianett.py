@@ -128,7 +128,7 @@ class VianettProvider(AccountProvider):
             ) from None
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = self.call("POST", "/V3/CPA/MT/MT.ashx", data=body, headers=headers)
-        code = self.error_code(answer)
+        code = _code(answer)
         # 0 is success in older versions of the API, and nothing in this one.
         if code in (None, "0"):
             raise exc.ServerError(
@@ -138,11 +138,18 @@ class VianettProvider(AccountProvider):
                 ambiguous=True,
             )
         if code != _OK:
-            raise self.error(answer)
+            raise self.refusal(answer)
         message.msgid = _ack(answer).get("refno") or msgid
 
     def error_code(self, answer: Answer) -> str | None:
-        return _ack(answer).get("errorcode", "").strip() or None
+        code = _code(answer)
+        return None if code in (_OK, "0") else code
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        if _code(answer) in (_OK, "0"):  # it contradicts its HTTP status
+            error.ambiguous = True
+        return error
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint
@@ -233,6 +240,11 @@ def _ack(answer: Answer) -> Mapping[str, str]:
     except (ElementTree.ParseError, ValueError):
         return {}
     return root.attrib if root.tag == "ack" else {}
+
+
+def _code(answer: Answer) -> str | None:
+    """The code in an acknowledgement, of success too."""
+    return _ack(answer).get("errorcode", "").strip() or None
 
 
 def _number(reference: str) -> str:

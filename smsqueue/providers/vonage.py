@@ -22,7 +22,13 @@ from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.vonage_signing import METHODS, WINDOW, signature, verify
 from smsqueue.senders import sender
-from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
+from smsqueue.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
 from smsqueue.wire import to_json
 
 if TYPE_CHECKING:
@@ -74,6 +80,8 @@ class VonageProvider(AccountProvider):
         (MessageDelivered, ["delivered"]),
         (MessageExpired, ["expired"]),
         (MessageError, ["failed", "rejected"]),
+        # "The network operator has returned an undocumented status code": it says nothing.
+        (MessageStatus, ["unknown"]),
     )
 
     def __init__(
@@ -124,6 +132,8 @@ class VonageProvider(AccountProvider):
 
     def _take(self, message: OutgoingMessage, answer: Answer) -> None:
         """Read an answer: an entry for each part, each accepted or refused by itself."""
+        if not answer.get("messages") and str(answer.get("message-count")) == "0":
+            raise self.refusal(answer)
         answer.require("messages", 0, "status")
         entries = answer.json["messages"]
         refused = _refused(answer)
@@ -140,11 +150,14 @@ class VonageProvider(AccountProvider):
 
     def error_code(self, answer: Answer) -> str | None:
         refused = _refused(answer)
-        return str(refused["status"]) if refused and "status" in refused else None
+        code = str(refused["status"]) if refused and "status" in refused else ""
+        return code if re.fullmatch("[0-9]{1,3}", code) else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
         refused = _refused(answer)
+        if refused is None and answer.get("messages", 0, "message-id"):
+            error.ambiguous = True  # it contradicts its HTTP status
         wait = _WAIT.search(str(refused.get("error-text"))) if refused else None
         if wait and isinstance(error, exc.LimitsError):
             error.retry_after = min(int(wait[1]) / 1000, MAX_RETRY_AFTER)

@@ -34,6 +34,8 @@ __all__ = ["VonageMessagesProvider"]
 _LIFE = 900
 #: An error is named by the end of a link.
 _NAME = re.compile(r"[#/]([A-Za-z0-9-]+)/?$")
+#: Where the links to Vonage's own errors lead.
+_OWN_LINK = re.compile(r"https?://([a-z0-9.-]+\.)?(vonage|nexmo)\.com/", re.IGNORECASE)
 #: The time to live was over.
 _EXPIRED = "1360"
 #: Fields of webhooks that stand elsewhere.
@@ -113,6 +115,8 @@ class VonageMessagesProvider(AccountProvider):
         if self._key is not None:
             how = {"headers": {"Authorization": f"Bearer {self._token()}"}}
         answer = self.call("POST", "/v1/messages", json=body, **how)
+        if not answer.get("message_uuid") and self.error_code(answer):
+            raise self.refusal(answer)
         message.msgid = answer.require("message_uuid")
         message.meta = {"workflow_id": answer.get("workflow_id")}
 
@@ -124,7 +128,9 @@ class VonageMessagesProvider(AccountProvider):
         return str(jwt_library().encode(claims, self._key, algorithm="RS256"))
 
     def error_code(self, answer: Answer) -> str | None:
-        return _name(answer.get("type"))
+        link = answer.get("type")
+        # Other gateways write problems as well, with links of their own.
+        return _name(link) if isinstance(link, str) and _OWN_LINK.match(link) else None
 
     def make_receiver_blueprint(self) -> Blueprint:
         from flask import Blueprint

@@ -8,7 +8,7 @@ def test_contract(check):
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,9 @@ def checks(examples: Examples) -> list[Check]:
 def _checks(examples: Examples) -> Iterator[Check]:
     for sending in examples.sendings:
         yield Check(f"sends: {sending.name}", lambda s=sending: _sends(examples, s))  # type: ignore[misc]
-    for refusal in (*examples.refusals, *_COMMON):
+    for refusal in (*examples.refusals, *_COMMON, *_bare_5xx(examples)):
         yield Check(f"error: {refusal.name}", lambda r=refusal: _refuses(examples, r))  # type: ignore[misc]
+    yield Check("a 5xx of a gateway is not the provider's own", lambda: _gateways(examples))
     for n, asked in enumerate(examples.unsupported):
         yield Check(f"unsupported {n}", lambda m=asked: _cannot(examples, m))  # type: ignore[misc]
     yield Check("nobody listens", lambda: _nobody(examples))
@@ -75,9 +76,59 @@ _COMMON = (
     Refusal("an empty answer", Answer(200, ""), exc.ServerError, ambiguous=True),
     Refusal("502 of a proxy", Answer(502, "<html>"), exc.ServerError, ambiguous=True),
     Refusal("500 that is not its own", Answer(500, "<html>"), exc.ServerError, ambiguous=True),
-    Refusal("503", Answer(503, "<html>"), exc.ServerError),
+    Refusal("501 of a proxy", Answer(501, "<html>"), exc.UnsupportedError, ambiguous=True),
+    Refusal("505 of a proxy", Answer(505, "<html>"), exc.UnsupportedError, ambiguous=True),
+    Refusal("499 of a proxy", Answer(499, "<html>"), exc.ServerError, ambiguous=True),
+    Refusal("407 of a proxy", Answer(407, "<html>"), exc.AuthError),
     Refusal("429", Answer(429, "", {"Retry-After": "7"}), exc.LimitsError, retry_after=7.0),
 )
+
+#: How proxies and API gateways write errors of their own: each with the status in it.
+_GATEWAY_ERRORS: Mapping[str, Callable[[int], Any]] = {
+    "a line of text": lambda status: "upstream connect error or disconnect/reset before headers",
+    "an empty object": lambda status: {},
+    "message": lambda status: {"message": "Service Unavailable"},
+    "code, message": lambda status: {"code": status, "message": "no healthy upstream"},
+    "code as a text": lambda status: {"code": str(status), "message": "no", "text": "no"},
+    "code of gRPC": lambda status: {"code": 14, "message": "unavailable", "details": []},
+    "code as a word": lambda status: {"code": "SERVICE_UNAVAILABLE", "message": "no"},
+    "status, error": lambda status: {"status": status, "error": "no", "path": "/", "message": "no"},
+    "error, code": lambda status: {
+        "error": {"code": status, "message": "no", "status": "UNAVAILABLE", "description": "no"}
+    },
+    "error, code as a text": lambda status: {"error": {"code": str(status), "message": "no"}},
+    "errors": lambda status: {"errors": [{"code": status, "message": "no", "description": "no"}]},
+    "errors, code as a text": lambda status: {"errors": [{"status": str(status), "code": "503"}]},
+    "errorCode": lambda status: {"errorCode": status, "errorMessage": "no"},
+    "fault": lambda status: {"fault": {"faultstring": "no", "detail": {"errorcode": "x.y"}}},
+    "a problem": lambda status: {
+        "type": f"https://httpstatuses.com/{status}",
+        "title": "no",
+        "status": status,
+    },
+    "a problem of no type": lambda status: {"type": "about:blank", "status": status},
+    "XML": lambda status: f"<error><code>{status}</code><Code>{status}</Code></error>",
+}
+
+
+def _bare_5xx(examples: Examples) -> Iterator[Refusal]:
+    """A 503 without an error body may mean anything, unless the provider documents it."""
+    declared = bool(examples.provider.bare_503_is_refusal)
+    yield Refusal("503 without its error body", Answer(503, "<html>"), exc.ServerError,
+                  ambiguous=not declared)  # fmt: skip
+
+
+def _gateways(examples: Examples) -> None:
+    """Whatever a proxy or gateway writes into a 5xx, it says nothing of the message."""
+    declared = bool(examples.provider.bare_503_is_refusal)
+    for name, body in _GATEWAY_ERRORS.items():
+        statuses = (500, 501, 502, 503, 504, 505, 520)
+        with Stub(*(Answer(status, body(status)) for status in statuses)) as stub:
+            for status in statuses:
+                error = failure(examples, stub.url, message())
+                wanted = not (status == 503 and declared)
+                found = f"{status}, {name}: ambiguous={error.ambiguous}, code={error.code!r}"
+                assert error.ambiguous is wanted, found
 
 
 def _sends(examples: Examples, sending: Sending) -> None:

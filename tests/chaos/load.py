@@ -21,8 +21,8 @@ __all__ = ["CALM", "MIXED", "Book", "Load", "come_in", "message", "reach", "send
 #: What messages ask of the provider, and how often. Only in MIXED may an answer be lost.
 CALM = {"accept": 12, "slow": 4, "busy accept": 2, "503 accept": 1, "no": 1, "429 accept": 1}
 MIXED = CALM | {
-    "took500": 1, "took502": 1, "cut": 1, "cutafter": 1, "half": 1, "rubbish": 1, "late": 1,
-    "busy busy slow": 1, "307": 1, "accept": 40,
+    "took500": 1, "took502": 1, "took503 accept": 1, "cut": 1, "cutafter": 1,
+    "half": 1, "rubbish": 1, "late": 1, "busy busy slow": 1, "307": 1, "accept": 40,
 }  # fmt: skip
 #: After these the provider may have it and the gateway cannot know.
 LOSES = ("took", "slow502", "cut", "half", "rubbish", "late", "huge", "drip", "hang")

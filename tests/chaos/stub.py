@@ -130,7 +130,7 @@ def with_linger(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-_MOVED = {"301", "302", "303", "307", "308"}
+_MOVED = {"301", "302", "307", "308"}
 _REFUSALS = {"busy", "no", "503", "429", "limit", "401", "402"} | _MOVED
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n"
 
@@ -144,12 +144,14 @@ _WORDS: dict[str, tuple[bool, Callable[[_Handler], None]]] = {
     "hang": (False, _Handler.hang),
     "busy": (False, lambda h: h.refuse(422, "busy")),
     "no": (False, lambda h: h.refuse(400, "bad")),
-    "503": (False, lambda h: h.refuse(503)),
+    "503": (False, lambda h: h.refuse(503, "overloaded")),
+    "took503": (True, lambda h: h.refuse(503)),  # as Envoy does, when the connection breaks
     "429": (False, lambda h: h.refuse(429, Retry_After="0.2")),
     "limit": (False, lambda h: h.after(STEADY, 429)),
     "401": (False, lambda h: h.refuse(401)),
     "402": (False, lambda h: h.refuse(402)),
     **{word: (False, lambda h, s=int(word): h.refuse(s, Location="/elsewhere")) for word in _MOVED},
+    "took303": (True, lambda h: h.refuse(303, Location="/elsewhere")),
     "took500": (True, lambda h: h.refuse(500)),
     "took502": (True, lambda h: h.refuse(502)),
     "cut": (False, lambda h: h.cut()),

@@ -25,6 +25,8 @@ ENDS = {
     "late": ("unknown", 1),
     "took500": ("unknown", 1),
     "took502": ("unknown", 1),
+    "took503": ("unknown", 1),
+    "took303": ("unknown", 1),  # the answer to a request that was processed
     "cut": ("unknown", 1),  # before it took the message; nobody can know
     "cutafter": ("unknown", 1),
     "half": ("unknown", 1),
@@ -32,7 +34,7 @@ ENDS = {
     "huge": ("unknown", 1),
     "driphead": ("unknown", 1),
     "dripbody": ("unknown", 1),
-    **dict.fromkeys(("301", "302", "303", "307", "308"), ("failed", 1)),
+    **dict.fromkeys(("301", "302", "307", "308"), ("failed", 1)),
     "no": ("failed", 1),
     "503 accept": ("sent", 2),
     "busy busy accept": ("sent", 3),
@@ -131,6 +133,7 @@ def test_an_answer_of_fifty_megabytes_is_not_kept(rig: Rig) -> None:
 
 def test_a_second_provider_is_called_only_if_the_first_surely_did_not_take_it(rig: Rig) -> None:
     texts = {"busy accept": "b", "503 accept": "b", "took500 accept": "a", "cut accept": "a"}
+    texts["took503 accept"] = "a"
     ids = {}
     for text in texts:
         ids[text] = send(rig, OutgoingMessage("15551", text).route("a", "b"))

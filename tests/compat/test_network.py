@@ -234,7 +234,11 @@ def test_a_plugin_that_knows_is_believed() -> None:
         (429, exc.LimitsError, False),
         (500, exc.ServerError, True),
         (502, exc.ServerError, True),
-        (503, exc.ServerError, False),
+        (407, exc.AuthError, False),
+        (499, exc.ServerError, True),
+        (501, exc.UnsupportedError, True),
+        (503, exc.ServerError, True),
+        (505, exc.UnsupportedError, True),
     ],
 )
 def test_an_answer_that_escapes_as_an_error_is_judged_by_its_status(

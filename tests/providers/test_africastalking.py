@@ -123,7 +123,8 @@ EXAMPLES = Examples(
         refused(405, exc.CreditError, ""),
         refused(500, exc.ServerError, "ATXid_1", ambiguous=True),
         refused(502, exc.ServerError, "ATXid_1", ambiguous=True),
-        refused(499, exc.RequestError, ambiguous=True),
+        refused(499, exc.RequestError),  # "Sent to 0/1" says enough
+        Refusal("499, and nobody is counted", answer(recipient(499)), exc.RequestError, 499, True),
         refused(103, exc.RequestError, "ATXid_1", ambiguous=True),
         Refusal("taken, no id", answer(recipient(101, "None")), exc.RequestError, None, True),
         Refusal("no status code", answer({"messageId": "A"}), exc.ServerError, None, True),
@@ -149,7 +150,8 @@ EXAMPLES = Examples(
             ambiguous=True,
         ),
         Refusal("who knows", answer(text="Sent to 1/1 ..."), exc.ServerError, ambiguous=True),
-        Refusal("no words", answer(text=""), exc.ServerError, ambiguous=True),
+        Refusal("nobody, no words", answer(text=""), exc.RequestError),
+        Refusal("nobody, words", answer(text="Invalid Sender Id"), exc.RequestError),
         Refusal("many words", answer(text="It is queued"), exc.ServerError, ambiguous=True),
         Refusal(
             "no list",

@@ -293,6 +293,14 @@ EXAMPLES = Examples(
             exc.LimitsError,
             "ThrottlingException",
         ),
+        refused("ThrottlingException", exc.LimitsError, status=200),
+        refused("ServiceUnavailable", exc.ServerError, status=503),
+        Refusal(
+            "503 of a gateway of AWS",
+            Answer(503, {}, {"x-amzn-ErrorType": "ServiceUnavailableException"}),
+            exc.ServerError,
+            ambiguous=True,
+        ),
         Refusal("200 without an id", Answer(200, {}), exc.ServerError, ambiguous=True),
     ],
     webhooks=[

@@ -147,9 +147,10 @@ EXAMPLES = Examples(
         Refusal(
             "200 with an error",
             Answer(200, "<ErrorResponse><Code>InvalidParameter</Code></ErrorResponse>"),
-            exc.ServerError,
-            ambiguous=True,
+            exc.RequestError,
+            "InvalidParameter",
         ),
+        refused("ServiceUnavailable", 503, exc.ServerError),
     ],
     unsupported=[message(expires=5)],
 )

@@ -183,7 +183,9 @@ EXAMPLES = Examples(
         Refusal("an odd error", errors(["x"], 400, {}, 5), exc.RequestError),
         Refusal("401 without a code", Answer(401, ""), exc.AuthError),
         Refusal("202 without an id", Answer(202, {}), exc.ServerError, ambiguous=True),
-        Refusal("202 with an error", errors("x", 202), exc.ServerError, ambiguous=True),
+        Refusal("202 with an error", errors("billing_error", 202), exc.CreditError, "E01234"),
+        Refusal("202, no id", Answer(202, {"status": "rejected"}), exc.RequestError),
+        refused("new_error", 503, exc.ServerError),
         Refusal(
             "given up at once",
             Answer(202, told("rejected", last_error={"code": "recipient_opted_out"})),
@@ -282,11 +284,11 @@ def test_a_message_is_found_by_our_reference() -> None:
 
 def test_a_look_up_that_fails() -> None:
     answers = [Answer(200, {}), Answer(409, ""), Answer(500, ""), Answer(cut=True)]
-    with account(EXAMPLES, *answers) as (provider, _):
-        for n in range(4):
+    with account(EXAMPLES, *answers) as (provider, _stub):
+        for _ in range(4):
             with pytest.raises(exc.ProviderError) as caught:
                 provider.look_up(message(), datetime.now(UTC))
-            assert n == 0 or not caught.value.ambiguous
+            assert not caught.value.ambiguous
 
 
 # --- The signature -----------------------------------------------------------------------------

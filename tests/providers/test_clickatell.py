@@ -163,7 +163,10 @@ EXAMPLES = Examples(
         Refusal("500, please retry", whole(19, 500), exc.ServerError, code=19),
         Refusal("500, internal", whole(18, 500), exc.ServerError, code=18, ambiguous=True),
         Refusal("500, internal, refused", entry(18, 500), exc.ServerError, code=18),
-        Refusal("202 and an error of the whole", whole(20, 202), exc.ServerError, ambiguous=True),
+        Refusal("202 and an error of the whole", whole(20, 202), exc.CreditError, code=20),
+        Refusal("202, internal", whole(18, 202), exc.ServerError, code=18, ambiguous=True),
+        Refusal("202 and no messages", Answer(202, {"messages": []}), exc.RequestError),
+        Refusal("an error, no word on accepted", entry(20, accepted=None), exc.CreditError, 20),
         Refusal(
             "refused with an id", entry(20, apiMessageId="m1"), exc.CreditError, ambiguous=True
         ),

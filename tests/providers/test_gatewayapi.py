@@ -144,10 +144,16 @@ EXAMPLES = Examples(
         Refusal("a code that is no text", Answer(400, {"code": 534}), exc.RequestError),
         Refusal("401 without a code", Answer(401, ""), exc.AuthError),
         Refusal("422", Answer(422, ""), exc.RequestError),
-        Refusal("200 without ids", Answer(200, {"ids": []}), exc.ServerError, ambiguous=True),
+        Refusal("200 without ids", Answer(200, {"ids": []}), exc.RequestError),
         Refusal(
-            "200 with a code", Answer(200, {"code": "0x0216"}), exc.ServerError, ambiguous=True
+            "200 without ids, and it costs",
+            Answer(200, {"ids": [], "usage": USAGE}),
+            exc.ServerError,
+            ambiguous=True,
         ),
+        Refusal("a number in 503", Answer(503, {"code": "503"}), exc.ServerError, None, True),
+        refused("0x0299", 503, exc.ServerError),
+        Refusal("200 with a code", Answer(200, {"code": "0x0216"}), exc.CreditError, "0x0216"),
     ],
     webhooks=[
         hook("incoming", "/im", [Received("15551234567", "foo Hello", "451204", 1000001)], json=MO),

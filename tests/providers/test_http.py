@@ -351,11 +351,20 @@ ERROR = '{"error": {"code": "%s"}}'
         (500, "", exc.ServerError, True),
         (500, "<h1>proxy</h1>", exc.ServerError, True),
         (500, ERROR % "broken", exc.ServerError, False),
-        (501, "", exc.UnsupportedError, False),
+        (303, "", exc.ServerError, True),
+        (407, "", exc.AuthError, False),
+        (425, "", exc.ServerError, False),
+        (499, "", exc.ServerError, True),
+        (501, "", exc.UnsupportedError, True),
+        (501, ERROR % "broken", exc.UnsupportedError, False),
+        (505, "", exc.UnsupportedError, True),
         (502, "", exc.ServerError, True),
         (502, ERROR % "upstream", exc.ServerError, True),
         (502, ERROR % "again", exc.ServerError, False),
-        (503, "", exc.ServerError, False),
+        (503, "", exc.ServerError, True),
+        (503, "upstream connect error or disconnect/reset before headers", exc.ServerError, True),
+        (503, ERROR % "broken", exc.ServerError, False),
+        (503, ERROR % "no_money", exc.CreditError, False),
         (504, "", exc.ServerError, True),
         (520, "", exc.ServerError, True),
         (599, ERROR % "broken", exc.ServerError, False),
@@ -375,6 +384,50 @@ def test_error_answers(
     assert error.ambiguous is ambiguous
     assert (error.http_status, error.provider) == (status, "example")
     assert (error.code is None) == (not body.startswith("{"))
+
+
+def test_a_code_that_only_repeats_the_status_is_not_the_providers(
+    serve: Callable[[Handle], RawServer],
+) -> None:
+    with pytest.raises(exc.ServerError) as caught:
+        post(example(serve(answering(503, ERROR % "503"))))
+    assert (caught.value.code, caught.value.ambiguous) == (None, True)
+
+
+def test_a_provider_may_declare_that_its_bare_503_is_a_refusal(
+    serve: Callable[[Handle], RawServer],
+) -> None:
+    class Declared(Example):
+        bare_503_is_refusal = "https://docs.example.com/errors#503"
+
+    def error_of(status: int) -> exc.ProviderError:
+        provider = Declared(None, "example", url=serve(answering(status)).url)
+        with pytest.raises(exc.ProviderError) as caught:
+            post(provider)
+        return caught.value
+
+    assert not error_of(503).ambiguous
+    assert all(error_of(status).ambiguous for status in (500, 501, 502, 504))
+
+
+def test_the_declaration_of_a_bare_503_names_its_source() -> None:
+    with pytest.raises(TypeError, match="the page of the provider's documentation"):
+
+        class Declared(Example):
+            bare_503_is_refusal = True  # type: ignore[assignment]
+
+
+def test_nothing_about_a_call_that_sends_no_message_is_ambiguous(
+    serve: Callable[[Handle], RawServer],
+) -> None:
+    for status in (303, 408, 500, 503, 504):
+        with pytest.raises(exc.ProviderError) as caught:
+            example(serve(answering(status))).call("GET", safe=True)
+        assert not caught.value.ambiguous
+    answer = example(serve(answering(200, "{}"))).call("GET", safe=True)
+    with pytest.raises(exc.ServerError) as caught:
+        answer.require("id")
+    assert not caught.value.ambiguous
 
 
 def test_refusal_counts_even_if_its_body_is_cut_off(

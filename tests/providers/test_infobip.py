@@ -206,7 +206,16 @@ EXAMPLES = Examples(
             exc.ServerError,
             ambiguous=True,
         ),
-        Refusal("no messages", Answer(200, {"messages": []}), exc.ServerError, ambiguous=True),
+        Refusal("no messages", Answer(200, {"messages": []}), exc.RequestError),
+        Refusal("200 with an error", Answer(200, {"errorCode": "E400"}), exc.RequestError, "E400"),
+        Refusal("not sent", answered(2, 31, "UNDELIVERABLE_NOT_SENT"), exc.RequestError, 31),
+        Refusal("blocked", answered(4, 87, "EXPIRED_SIGNALS_BLOCKED"), exc.RequestError, 87),
+        Refusal(
+            "rejected, by the group's id",
+            Answer(200, {"messages": [{"status": {"groupId": 5, "id": 12}}]}),
+            exc.CreditError,
+            12,
+        ),
         Refusal("400", Answer(400, {"errorCode": "E400"}), exc.RequestError, code="E400"),
         Refusal("401", Answer(401, {"errorCode": "E401"}), exc.AuthError, code="E401"),
         Refusal(

@@ -146,7 +146,12 @@ EXAMPLES = Examples(
         Refusal("a code that is no number", errors("x", 400), exc.RequestError),
         Refusal("401 without a code", Answer(401, ""), exc.AuthError),
         Refusal("201 without an id", Answer(201, {}), exc.ServerError, ambiguous=True),
-        Refusal("201 with errors", errors(25, 201), exc.ServerError, ambiguous=True),
+        Refusal("201 with errors", errors(25, 201), exc.CreditError, code=25),
+        Refusal(
+            "201, to nobody",
+            Answer(201, {"id": "m", "recipients": {"totalCount": 0, "items": []}}),
+            exc.RequestError,
+        ),
         Refusal(
             "201 with an id and errors", errors(25, 201, id="m"), exc.CreditError, ambiguous=True
         ),
@@ -230,11 +235,11 @@ def test_a_message_is_found_by_our_reference() -> None:
 
 def test_a_look_up_that_fails() -> None:
     answers = [Answer(200, {"items": None}), Answer(500, ""), Answer(cut=True)]
-    with account(EXAMPLES, *answers) as (provider, _):
-        for n in range(3):
+    with account(EXAMPLES, *answers) as (provider, _stub):
+        for _ in range(3):
             with pytest.raises(exc.ProviderError) as caught:
                 provider.look_up(message(), datetime.now(UTC))
-            assert n == 0 or not caught.value.ambiguous
+            assert not caught.value.ambiguous
 
 
 # --- The signature -----------------------------------------------------------------------------

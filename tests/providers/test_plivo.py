@@ -175,8 +175,19 @@ EXAMPLES = Examples(
         refused(504, exc.ServerError, ambiguous=True),
         Refusal("401", Answer(401, "no"), exc.AuthError),
         Refusal("403 of somebody else", Answer(403, "<html>"), exc.AuthError),
-        Refusal("no id", Answer(202, {"message_uuid": []}), exc.ServerError, ambiguous=True),
-        Refusal("202 with an error", Answer(202, {"error": "no"}), exc.ServerError, ambiguous=True),
+        Refusal("no id", Answer(202, {"message_uuid": []}), exc.RequestError),
+        Refusal("an empty id", Answer(202, {"message_uuid": ""}), exc.RequestError),
+        Refusal(
+            "a list of nothing", Answer(202, {"message_uuid": [""]}), exc.ServerError, None, True
+        ),
+        Refusal("202 with an error", Answer(202, {"error": "no"}), exc.RequestError),
+        Refusal(
+            "202 without credit",
+            Answer(202, {"api_id": "A1", "error": "insufficient credit"}),
+            exc.CreditError,
+        ),
+        Refusal("503 without api_id", Answer(503, {"error": "no"}), exc.ServerError, None, True),
+        Refusal("403 of a gateway", Answer(403, {"error": "Forbidden"}), exc.AuthError),
     ],
     webhooks=[
         hook(

@@ -165,6 +165,10 @@ EXAMPLES = Examples(
         refused(500, "internal_error", exc.ServerError),
         Refusal("403 without a code", Answer(403, ""), exc.AuthError),
         Refusal("201 without an id", Answer(201, {"to": []}), exc.ServerError, ambiguous=True),
+        refused(201, "syntax_constraint_violation", exc.RequestError),
+        Refusal("201, to nobody", Answer(201, {"id": "01FC", "to": []}), exc.RequestError),
+        Refusal("201, cancelled", Answer(201, {"id": "01FC", "canceled": True}), exc.RequestError),
+        refused(503, "service_unavailable", exc.ServerError),
         Refusal("201 with a list", Answer(201, []), exc.ServerError, ambiguous=True),
     ],
     webhooks=[

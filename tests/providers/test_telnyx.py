@@ -227,9 +227,22 @@ EXAMPLES = Examples(
         Refusal(
             "200 with errors only",
             Answer(200, {"errors": [{"code": "10015"}]}),
-            exc.ServerError,
-            ambiguous=True,
+            exc.RequestError,
+            "10015",
         ),
+        Refusal(
+            "200, given up at once",
+            Answer(
+                200,
+                {
+                    "data": {"id": "T1", "to": [{"status": "sending_failed"}]}
+                    | {"errors": [{"code": "40333"}]}
+                },
+            ),
+            exc.CreditError,
+            "40333",
+        ),
+        Refusal("200, to nobody", Answer(200, {"data": {"id": "T1", "to": []}}), exc.RequestError),
     ],
     unsupported=[message(expires=5), message(senderId="Shop"), message(senderId="A_B")],
     webhooks=[

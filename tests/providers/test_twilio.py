@@ -169,6 +169,13 @@ EXAMPLES = Examples(
         refused(99999, 429, exc.LimitsError),
         refused(99999, 503, exc.ServerError),
         Refusal("401 without a code", Answer(401, ""), exc.AuthError),
+        refused(20005, 200, exc.CreditError),
+        Refusal(
+            "201, failed at once",
+            Answer(201, {"sid": "SM1", "status": "failed", "error_code": 21610}),
+            exc.RequestError,
+            code=21610,
+        ),
         Refusal("201 without a sid", Answer(201, {}), exc.ServerError, ambiguous=True),
     ],
     webhooks=[

@@ -224,7 +224,14 @@ EXAMPLES = Examples(
             exc.RequestError,
             ambiguous=True,
         ),
-        Refusal("no entries", answer(), exc.ServerError, ambiguous=True),
+        Refusal("no entries", answer(), exc.RequestError),
+        Refusal("a count of nothing", Answer(200, {"message-count": 0}), exc.RequestError),
+        Refusal(
+            "a count without entries",
+            Answer(200, {"message-count": "1", "messages": []}),
+            exc.ServerError,
+            ambiguous=True,
+        ),
         Refusal("401", Answer(401, ""), exc.AuthError),
         Refusal("401 with a code", answer({"status": "9"}, status=401), exc.CreditError, code="9"),
         Refusal("420", Answer(420, ""), exc.RequestError),
@@ -633,6 +640,16 @@ def test_a_part_that_makes_no_sense_is_told_of_by_itself(
 ) -> None:
     assert parts.post(1, "alone", **fields) == 204
     assert parts.run_published() == [("alone", None)]
+
+
+def test_a_receipt_that_says_unknown_is_no_surprise(caplog: pytest.LogCaptureFixture) -> None:
+    """It is one of Vonage's statuses: kept as it is, without a warning and without a new state."""
+    report = VonageProvider(Gateway(eager=True), "main", api_key="k", api_secret="s").report
+    told = report("unknown", "0A1", code="1")
+    assert (told.status, told.status_code, told.state) == ("unknown", "1", None)
+    assert "not known" not in caplog.text
+    report("never-heard-of", "0A1")
+    assert "not known: never-heard-of" in caplog.text
 
 
 def test_without_redis_a_part_is_answered_503() -> None:

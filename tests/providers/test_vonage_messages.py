@@ -198,6 +198,8 @@ EXAMPLES = Examples(
         Refusal("no JSON object", Answer(401, ["type"]), exc.AuthError),
         Refusal("402", Answer(402, ""), exc.CreditError),
         Refusal("500, no link", Answer(500, {"title": "no"}), exc.ServerError, ambiguous=True),
+        refused("1070", 202, exc.CreditError),
+        refused("9999", 503, exc.ServerError),
         Refusal("202 without an id", Answer(202, {}), exc.ServerError, ambiguous=True),
     ],
     unsupported=[message(senderId="My_Shop")],

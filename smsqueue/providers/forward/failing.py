@@ -18,7 +18,7 @@ def misplaced(status: int) -> exc.ProviderError | None:
             "same on both sides, and both clocks right",
             code="not let in",
         )
-    if status in (404, 405, 410) or 300 <= status < 400:
+    if status in (404, 405, 410) or (300 <= status < 400 and status != 303):
         return exc.ConnectionError(
             f"no forward provider is at this address ({status}): it is the other side's receiver "
             "prefix, then the name of its provider there",
