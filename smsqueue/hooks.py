@@ -6,21 +6,25 @@ import json
 import logging
 import secrets
 import socket
+import threading
+import time
 from typing import Any
 
 from smsqueue import wire
+from smsqueue.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery import Outcome
 from smsqueue.delivery.persist import persist
-from smsqueue.events import EventHook, hook_scope
+from smsqueue.events import EventHook, Handler, hook_scope
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
 from smsqueue.retry import RetryPolicy
+from smsqueue.settings import LEASE_FACTOR
 from smsqueue.states import EventState
 
-__all__ = ["Hooks"]
+__all__ = ["HandlerTimeout", "Hooks"]
 
 log = logging.getLogger("smsqueue.hooks")
 
@@ -28,11 +32,21 @@ log = logging.getLogger("smsqueue.hooks")
 _KINDS = {"received": "onReceive", "status": "onStatus", "sent": "onSend"}
 
 
+class HandlerTimeout(Exception):
+    """A handler did not end within SMSQUEUE_HANDLER_TIMEOUT."""
+
+
 class Hooks:
     """Runs the hooks of one gateway in this process.
 
+    Each handler has ``settings.handler_timeout`` seconds. One that takes longer keeps its thread,
+    but neither the slot nor the event, which is repeated later. If it succeeds after all, that is
+    recorded, and the repetition passes it over. While it runs, this process does not call it again
+    for the same event.
+
     Args:
         retry: Backoff of failing handlers, and after how many tries the event is dead.
+        threads: What the handlers run in.
     """
 
     def __init__(
@@ -41,11 +55,18 @@ class Hooks:
         ledger: Ledger,
         worker: str = "",
         retry: RetryPolicy | None = None,
+        threads: CallThreads | None = None,
     ) -> None:
         self.gateway = gateway
         self.ledger = ledger
         self.worker = worker or socket.gethostname()
         self.retry = retry or RetryPolicy()
+        self.threads = threads or CallThreads()
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Call no more handlers: events that wait for one go back to the ledger."""
+        self._stopping.set()
 
     def run(self, event: str) -> Outcome:
         """Do what is due for an event; harmless for any id, any number of times.
@@ -53,7 +74,9 @@ class Hooks:
         Raises:
             QueueUnavailable: Redis did not confirm the claim; no handler ran.
         """
-        token = secrets.token_hex(8)
+        if self._stopping.is_set():
+            return Outcome(EventState.WAITING, wait=0.0)
+        token, claimed = secrets.token_hex(8), time.monotonic()
         answer = self.ledger.hook_claim(event, token, self.worker)
         match answer[0]:
             case "claimed":
@@ -66,9 +89,8 @@ class Hooks:
                     log.error("%s: %s", event, why)
                     return self._again(event, token, int(tries), why, "UnknownEvent")
                 subject = self._subject(kind, event, json.loads(data), message_id, message_data)
-                return self._call_all(
-                    event, token, kind, subject, set(json.loads(done)), int(tries)
-                )
+                lease = _Lease(self.ledger, event, token, claimed)
+                return self._call_all(lease, kind, subject, set(json.loads(done)), int(tries))
             case "early" | "busy":
                 return Outcome(EventState.WAITING, wait=0.0)
             case _:
@@ -98,9 +120,10 @@ class Hooks:
         return sent
 
     def _call_all(
-        self, event: str, token: str, kind: str, subject: Any, done: set[str], tries: int
+        self, lease: _Lease, kind: str, subject: Any, done: set[str], tries: int
     ) -> Outcome:
         hook: EventHook = getattr(self.gateway, _KINDS[kind])
+        event, token = lease.event, lease.token
         if kind == "received" and not hook:
             log.warning("%s: nobody heard it: no handler is connected to onReceive", event)
             return self._settle(
@@ -110,31 +133,65 @@ class Hooks:
                 why="no handler is connected to onReceive: is the module that connects it "
                 "imported by the one that SMSQUEUE_GATEWAY names?",
             )
-        errors: list[tuple[str, Exception]] = []
+        errors: list[tuple[str, BaseException]] = []
         for handler in hook:
             if handler.name in done:
                 continue
-            try:
-                with hook_scope(event, handler.name):
-                    handler.call(subject)
-            except Exception as error:  # the handlers are the application's
+            if self._stopping.is_set() and not errors:
+                return self._settle(event, token, "back")
+            if self._stopping.is_set():
+                break
+            if not lease.renewed():
+                log.warning("%s: another worker has it: its lease was over", event)
+                return Outcome(EventState.WAITING, wait=0.0)
+            error = self._call(event, handler, subject)
+            if error is not None:
                 errors.append((handler.name, error))
-                log.error(
-                    "%s: the handler %s failed: %s at %s",
-                    event,
-                    handler.name,
-                    type(error).__name__,
-                    place_of(error),
-                    extra={"id": event, "error_class": type(error).__name__},
-                )
-            else:
-                name = handler.name
-                persist(lambda n=name: self.ledger.handler_done(event, n))  # type: ignore[misc]
         if not errors:
             return self._settle(event, token, "done")
         name, first = errors[0]
         why = f"{name}: {type(first).__name__}: {first}"[:500]
         return self._again(event, token, tries, why, type(first).__name__)
+
+    def _call(self, event: str, handler: Handler, subject: Any) -> BaseException | None:
+        """Call one handler and record its success; its error, or None."""
+        name, limit = handler.name, self.ledger.settings.handler_timeout
+
+        def run() -> None:
+            with hook_scope(event, name):
+                handler.call(subject)
+
+        def succeeded() -> None:
+            persist(lambda: self.ledger.handler_done(event, name))
+
+        def late() -> None:
+            log.warning("%s: the handler %s succeeded after its time limit", event, name)
+            succeeded()
+
+        try:
+            self.threads.call(run, limit=limit, kind="handler", key=(event, name), late=late)
+        except CallTimeout as error:
+            log.error(
+                "%s: the handler %s %s (SMSQUEUE_HANDLER_TIMEOUT): its thread is lost until it "
+                "ends, the event is repeated",
+                event,
+                name,
+                error,
+                extra={"id": event, "error_class": "HandlerTimeout"},
+            )
+            return HandlerTimeout(str(error))
+        except BaseException as error:  # the handlers are the application's; sys.exit() is one too
+            log.error(
+                "%s: the handler %s failed: %s at %s",
+                event,
+                name,
+                type(error).__name__,
+                place_of(error),
+                extra={"id": event, "error_class": type(error).__name__},
+            )
+            return error
+        succeeded()
+        return None
 
     def _again(self, event: str, token: str, tries: int, why: str, error: str) -> Outcome:
         """Repeat an event later, unless its tries are used up."""
@@ -161,7 +218,26 @@ class Hooks:
         error: str | None = None,
     ) -> Outcome:
         state, look = persist(
-            lambda: self.ledger.hook_settle(event, token, verdict, delay=delay, why=why, done=())
+            lambda: self.ledger.hook_settle(event, token, verdict, delay=delay, why=why)
         )
         transition(log, event, state, error=error)
         return Outcome(state, wait=delay if look else None, error=error)
+
+
+class _Lease:
+    """The time during which an event is this worker's."""
+
+    def __init__(self, ledger: Ledger, event: str, token: str, began: float) -> None:
+        self.ledger = ledger
+        self.event = event
+        self.token = token
+        #: When it began at the latest (monotonic).
+        self._began = began
+
+    def renewed(self) -> bool:
+        """Make the lease last for another handler; False if another worker has the event."""
+        settings, now = self.ledger.settings, time.monotonic()
+        if now - self._began + settings.handler_timeout * LEASE_FACTOR <= settings.hook_lease:
+            return True
+        self._began = now
+        return persist(lambda: self.ledger.hook_renew(self.event, self.token))

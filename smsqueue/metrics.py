@@ -145,6 +145,12 @@ class _Page(Collector):
             "Time since the oldest queued message was queued; 0 if none is.",
             self.ledger.oldest(State.QUEUED),
         )
+        yield GaugeMetricFamily(
+            "smsqueue_events_oldest_seconds",
+            "Time since the oldest event that is not handled began to wait for its handlers, "
+            "however often they were tried; 0 if there is none.",
+            self.ledger.oldest_event(),
+        )
         # Without the namespace: the same alerts fit every installation.
         short = {self.ledger.settings.send_queue: "send", self.ledger.settings.hook_queue: "hook"}
         lengths = self.ledger.queued_triggers().items()
@@ -155,10 +161,18 @@ class _Page(Collector):
             {short.get(name, name): length for name, length in lengths},
         )
         workers = Counter(dict.fromkeys(short.values(), 0))
+        hung = Counter(dict.fromkeys(("handler", "look-up", "provider", "router"), 0))
         for worker in self.ledger.workers():
             if worker.alive:
+                hung.update(worker.hung)
                 workers.update({short.get(name, name) for name in worker.queues})
         yield _gauge("workers", "Worker processes that take from a queue.", "queue", workers)
+        yield _gauge(
+            "hung_calls",
+            "Calls that are past their time limit and hold a thread of a live worker.",
+            "kind",
+            hung,
+        )
 
     def _server(self) -> Iterator[GaugeMetricFamily]:
         server = self.ledger.server()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,12 +28,21 @@ class Pulse:
     Args:
         worker: Name of the worker; the process id is added to it.
         file: Touched as long as this process works; "": none.
+        hung: Calls that are past their time limit, by kind.
     """
 
     def __init__(
-        self, ledger: Ledger, worker: str, *, queues: list[str], concurrency: int, file: str = ""
+        self,
+        ledger: Ledger,
+        worker: str,
+        *,
+        queues: list[str],
+        concurrency: int,
+        file: str = "",
+        hung: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self.ledger = ledger
+        self.hung = hung
         self.name = f"{worker}/{os.getpid()}"
         self.file = Path(file) if file else None
         self.told = {"queues": queues, "concurrency": concurrency, "version": _version()}
@@ -78,7 +88,7 @@ class Pulse:
                 )
         if redis:
             with suppress(exc.QueueUnavailable):
-                self.ledger.beat(self.name, self.told)
+                self.ledger.beat(self.name, self.told | {"hung": dict(self.hung())})
 
     def end(self) -> None:
         """The process ends in order."""

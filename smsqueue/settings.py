@@ -9,7 +9,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-__all__ = ["Settings", "SettingsError", "hide_password"]
+__all__ = ["LEASE_FACTOR", "Settings", "SettingsError", "hide_password"]
+
+#: A hook's lease is at least so many times as long as a handler's time limit: what remains is for
+#: recording how it ended.
+LEASE_FACTOR = 1.25
+_HANDLER_TIMEOUT = 60.0
 
 
 class SettingsError(ValueError):
@@ -84,8 +89,14 @@ class Settings:
     grace: float = _setting("GRACE", 60.0, float)
     #: How often each worker process looks for what is due.
     upkeep_interval: float = _setting("UPKEEP_INTERVAL", 0.5, float)
-    #: How long a hook may run before its worker counts as dead.
+    #: After this long without a sign of life the worker that runs an event's handlers counts as
+    #: dead, and another one runs the event.
     hook_lease: float = _setting("HOOK_LEASE", 300.0, float)
+    #: Time limit of one call of a handler; if not given, 60 s or half of the lease if that is less.
+    handler_timeout: float = _setting("HANDLER_TIMEOUT", None, float)
+    #: Calls past their time limit (handlers, routers, look-ups) that a worker process bears; with
+    #: so many it ends in order, for its supervisor to start it anew.
+    max_hung_calls: int = _setting("MAX_HUNG_CALLS", 50, int)
     #: Triggers in a queue of the broker above which what is new waits in the ledger: single
     #: sends and webhooks, or one of many. The first is higher, so that a one-time password
     #: overtakes a campaign.
@@ -130,6 +141,8 @@ class Settings:
             raise SettingsError(
                 "SMSQUEUE_PUBLIC_URL must be like https://sms.example.org, without the prefix"
             )
+        if self.handler_timeout is None:
+            object.__setattr__(self, "handler_timeout", min(_HANDLER_TIMEOUT, self.hook_lease / 2))
         for each in fields(self):
             value = getattr(self, each.name)
             if (
@@ -139,6 +152,13 @@ class Settings:
             ):
                 variable = each.metadata["variable"]
                 raise SettingsError(f"{variable} must be above zero and below 1e9, not {value}")
+        if self.hook_lease < self.handler_timeout * LEASE_FACTOR:
+            raise SettingsError(
+                f"SMSQUEUE_HOOK_LEASE is {self.hook_lease:g} s, and SMSQUEUE_HANDLER_TIMEOUT "
+                f"{self.handler_timeout:g} s: a worker that waits for a handler would count as "
+                "dead, and another one would run the event. Make the lease at least "
+                f"{self.handler_timeout * LEASE_FACTOR:g} s, or the time limit shorter"
+            )
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Self:

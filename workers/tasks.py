@@ -47,13 +47,10 @@ def register(app: Any) -> None:
             if busy:
                 app.smsqueue_hooks.later(event, busy)
                 raise Retry(exc=Waiting("WorkerBusy"), when=_whole(busy + 1))
-            app.smsqueue_users_app.set_current()  # of this thread, as long as handlers run
             try:
                 outcome: Outcome = app.smsqueue_hooks.run(event)
             except exc.QueueUnavailable as error:
                 raise Retry(exc=Waiting(type(error).__name__), when=None) from None
-            finally:
-                app.set_current()
         if outcome.state == EventState.WAITING:
             raise Retry(exc=Waiting(outcome.error or "Waiting"), when=_whole(outcome.wait))
         if outcome.state == EventState.DEAD:

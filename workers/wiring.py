@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from typing import Any
 
 from celery import Celery, _state, bootsteps
@@ -11,6 +12,7 @@ from kombu import Exchange
 from kombu import Queue as Broker
 
 from smsqueue import exc
+from smsqueue.call_threads import CallThreads
 from smsqueue.delivery import Delivery, Slots
 from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
@@ -22,6 +24,7 @@ from smsqueue.queue import Queue, celery_config
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.upkeep import Upkeep
 from workers.channel import survive_lost_connections
+from workers.stopping import Stopping
 from workers.tasks import register
 
 __all__ = ["create_worker"]
@@ -81,16 +84,43 @@ class _Engine(bootsteps.StartStopStep):
         queue = Queue(settings, app)
         # What hooks send goes the same way.
         gateway.ledger, gateway.queue = ledger, queue
-        app.smsqueue_users_app = _users_app(app)
         app.smsqueue_slots = slots
-        app.smsqueue_delivery = Delivery(gateway, ledger, queue, slots, parent.hostname)
-        app.smsqueue_hooks = Hooks(gateway, ledger, parent.hostname, gateway.retry)
+        deadlines = [provider.deadline for provider in gateway.providers.values()]
+        self.stopping = stopping = Stopping(
+            # A route may name several providers, which are called one after the other.
+            max(sum(deadlines) if sends else 0.0, settings.handler_timeout if hooks else 0.0),
+            hung=lambda: slots.hung().total(),
+        )
+        most = settings.max_hung_calls
+        # Handlers have threads of their own: what they delay goes to their application's broker.
+        handlers = CallThreads(
+            prepare=_users_app(app).set_current,
+            most_hung=most,
+            too_many=lambda: stopping.ask(f"{most} calls of handlers do not end"),
+        )
+        others = CallThreads(
+            most_hung=most,
+            too_many=lambda: stopping.ask(f"{most} calls of routers or look-ups do not end"),
+        )
+        app.smsqueue_delivery = Delivery(
+            gateway, ledger, queue, slots, parent.hostname, threads=others
+        )
+        self.hooks = app.smsqueue_hooks = Hooks(
+            gateway, ledger, parent.hostname, gateway.retry, threads=handlers
+        )
+
+        def hung() -> Counter[str]:
+            calls = handlers.hung() + others.hung()
+            calls["provider"] += slots.hung().total()
+            return +calls
+
         app.smsqueue_pulse = pulse = Pulse(
             ledger,
             parent.hostname,
             queues=sorted(consumes),
             concurrency=parent.concurrency or settings.concurrency,
             file=settings.heartbeat_file,
+            hung=hung,
         )
         self.upkeep = Upkeep(
             settings,
@@ -103,9 +133,24 @@ class _Engine(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         self.upkeep.start()
+        self._hung: Counter[str] = Counter()
+        parent.timer.call_repeatedly(5.0, self._look_for_hung, (parent.app.smsqueue_slots,))
+
+    def _look_for_hung(self, slots: Slots) -> None:
+        hung = slots.hung()
+        for name, calls in hung.items():
+            if calls > self._hung[name]:
+                log.error("%d calls of the provider %s did not end by its deadline", calls, name)
+            if calls >= slots.most:
+                self.stopping.ask(f"all {calls} calls of the provider {name} that it may make hang")
+        self._hung = hung
+
+    def close(self, parent: Any) -> None:
+        self.hooks.stop()
 
     def stop(self, parent: Any) -> None:
         self.upkeep.stop()
+        self.stopping.wait(parent.pool)
 
     terminate = stop
 

@@ -29,6 +29,7 @@ class Health:
     troubled: dict[str, int]
     #: Seconds.
     oldest_queued: float
+    oldest_event: float
     backlog: dict[str, Backlog]
     #: Triggers by broker queue.
     queues: dict[str, int]
@@ -70,6 +71,7 @@ def examine(gateway: Gateway, since: datetime | None) -> Health:
         counts=counts,
         troubled={s: ledger.entered(s, since) if since else counts[s] for s in _TROUBLED},
         oldest_queued=ledger.oldest(State.QUEUED),
+        oldest_event=ledger.oldest_event(),
         backlog=ledger.backlog(),
         queues=ledger.queued_triggers(),
         pauses={pause.provider: pause for pause in ledger.pauses()},

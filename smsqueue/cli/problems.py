@@ -73,6 +73,16 @@ def _moving(health: Health, max_oldest: float) -> Iterator[Problem]:
     if health.hook_queue not in idle and hook.oldest > max_oldest:
         what = f"{counted(hook.due, 'event', 'is')} due since {span(hook.oldest)}"
         yield Problem(Level.WARNING, what, slow)
+    elif health.hook_queue not in idle and health.oldest_event > max_oldest:
+        what = f"the oldest event waits for its handlers since {span(health.oldest_event)}"
+        do = "they fail, hang or are too slow: look for 'the handler' in the workers' logs"
+        yield Problem(Level.WARNING, what, do)
+    for worker in health.workers:
+        if worker.alive and worker.hung:
+            kinds = ", ".join(f"{n} of {clean(kind)}" for kind, n in sorted(worker.hung.items()))
+            what = f"worker {clean(worker.name)} has calls that do not end ({kinds})"
+            do = "look for 'did not end' in its log; it restarts when they are too many"
+            yield Problem(Level.WARNING, what, do)
     if len(idle) < 2 and watch.oldest > max_oldest:
         what = f"{counted(watch.due, 'wait')} should have ended {span(watch.oldest)} ago"
         do = "look for 'upkeep failed' in the workers' logs"

@@ -37,6 +37,8 @@ def report(health: Health, problems: list[Problem]) -> None:
     if health.oldest_queued:
         rows.add_row("", f"the oldest is queued for {span(health.oldest_queued)}")
     rows.add_row("events", ", ".join(f"{count[state]} {state}" for state in _EVENTS))
+    if health.oldest_event:
+        rows.add_row("", f"the oldest waits for {span(health.oldest_event)}")
     for lane, backlog in health.backlog.items():
         since = f" since {span(backlog.oldest)}" if backlog.due else ""
         rows.add_row(f"lane {lane}", f"{backlog.due} due{since}, of {backlog.held}")
@@ -74,12 +76,13 @@ def _providers(health: Health) -> Table:
 
 
 def _workers(workers: list[Worker]) -> Table:
-    rows = columns("worker", "queues", "slots", "heard of", "version")
+    rows = columns("worker", "queues", "slots", "hung calls", "heard of", "version")
     for worker in workers:
         ago = span(worker.ago)
         heard = f"{ago} ago" if worker.alive else f"not heard of for {ago}: killed?"
         slots, version = str(worker.concurrency), clean(worker.version)
-        rows.add_row(clean(worker.name), ", ".join(worker.queues), slots, heard, version)
+        hung = str(sum(worker.hung.values()))
+        rows.add_row(clean(worker.name), ", ".join(worker.queues), slots, hung, heard, version)
     return rows
 
 
@@ -94,13 +97,14 @@ def as_document(
         "problems": [{"level": p.level.name, "what": p.what, "do": p.do} for p in problems],
     }
     if health is None:
-        names = ("messages", "oldest_queued", "events", "backlog", "queues")
+        names = ("messages", "oldest_queued", "events", "oldest_event", "backlog", "queues")
         return found | dict.fromkeys((*names, "providers", "workers", "redis"))
     providers = sorted({*health.tallies, *health.pauses})
     return found | {
         "messages": {state: health.counts[state] for state in _MESSAGES},
         "oldest_queued": round(health.oldest_queued, 1),
         "events": {state: health.counts[state] for state in _EVENTS},
+        "oldest_event": round(health.oldest_event, 1),
         "backlog": {
             lane: {"due": b.due, "oldest": round(b.oldest, 1), "held": b.held}
             for lane, b in health.backlog.items()
@@ -119,6 +123,7 @@ def as_document(
                 "ago": round(worker.ago, 1),
                 "queues": worker.queues,
                 "slots": worker.concurrency,
+                "hung_calls": worker.hung,
                 "version": worker.version,
             }
             for worker in health.workers

@@ -6,9 +6,11 @@ import json
 import logging
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from smsqueue import exc, wire
+from smsqueue.call_threads import CallThreads
 from smsqueue.delivery.outcomes import FIRST_ASK, Outcome
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
@@ -26,7 +28,18 @@ log = logging.getLogger("smsqueue.delivery")
 _LONGEST = 6 * 3600.0
 
 
-def ask(gateway: Gateway, ledger: Ledger, slots: Slots, id: str, answer: list[Any]) -> Outcome:
+#: Longer than its deadline, in seconds, a look-up is not waited for.
+_MARGIN = 30.0
+
+
+def ask(
+    gateway: Gateway,
+    ledger: Ledger,
+    slots: Slots,
+    threads: CallThreads,
+    id: str,
+    answer: list[Any],
+) -> Outcome:
     """Ask in one of the provider's slots: it may be the one that does not answer.
 
     As :func:`_ask`, which it calls if there is a slot.
@@ -38,12 +51,14 @@ def ask(gateway: Gateway, ledger: Ledger, slots: Slots, id: str, answer: list[An
         return Outcome(State.UNKNOWN, wait=busy, error="ProviderBusy")
     began = time.monotonic()
     try:
-        return _ask(gateway, ledger, id, answer)
+        return _ask(gateway, ledger, threads, id, answer)
     finally:
         slots.leave(name, time.monotonic() - began, well=True)
 
 
-def _ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcome:
+def _ask(
+    gateway: Gateway, ledger: Ledger, threads: CallThreads, id: str, answer: list[Any]
+) -> Outcome:
     """Ask once. What the provider says counts as a delivery report; if it says nothing, it is
     asked again later. Nothing is ever sent again because of it.
 
@@ -64,7 +79,12 @@ def _ask(gateway: Gateway, ledger: Ledger, id: str, answer: list[Any]) -> Outcom
     try:
         if provider is None:  # another worker may have it
             raise NotImplementedError
-        found = provider.look_up(message, since)
+        found = threads.call(
+            partial(provider.look_up, message, since),
+            limit=provider.deadline + _MARGIN,
+            kind="look-up",
+            key=("look-up", id),
+        )
         if not isinstance(found, MessageStatus | None):
             raise TypeError(f"look_up gave a {type(found).__name__}")
         status = found

@@ -28,7 +28,9 @@ def call(gateway: Gateway, slots: Slots, attempt: Attempt, name: str) -> BaseExc
     transport.begin_attempt()
     began, well = time.monotonic(), True
     try:
-        gateway.get_provider(name).send(message)
+        provider = gateway.get_provider(name)
+        with slots.calling(name, provider.deadline):
+            provider.send(message)
     except Exception as error:  # a plugin may raise anything
         known, label = isinstance(error, exc.ProviderError), error_label(error)
         well = known and not _unhealthy(error)

@@ -10,6 +10,7 @@ import secrets
 import socket
 import time
 
+from smsqueue.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery.asking import ask
 from smsqueue.delivery.claiming import Claims
 from smsqueue.delivery.outcomes import (
@@ -27,7 +28,7 @@ from smsqueue.ledger import Ledger
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
 from smsqueue.queue import Queue
-from smsqueue.router import RoutingError
+from smsqueue.router import RoutingError, default_router
 from smsqueue.states import State
 
 __all__ = ["Delivery"]
@@ -36,6 +37,8 @@ log = logging.getLogger("smsqueue.delivery")
 
 #: Seconds that a claim may take until its router has answered.
 _ROUTING = 60.0
+#: Time limit of a router, in seconds.
+_ROUTER = 30.0
 
 
 class Delivery:
@@ -45,15 +48,23 @@ class Delivery:
         ledger: With a timeout that suits a worker.
         queue: Where the triggers of events go.
         worker: This worker's name, for the timeline.
+        threads: What routers and look-ups run in, with a time limit.
     """
 
     def __init__(
-        self, gateway: Gateway, ledger: Ledger, queue: Queue, slots: Slots, worker: str = ""
+        self,
+        gateway: Gateway,
+        ledger: Ledger,
+        queue: Queue,
+        slots: Slots,
+        worker: str = "",
+        threads: CallThreads | None = None,
     ) -> None:
         self.gateway = gateway
         self.ledger = ledger
         self.queue = queue
         self.slots = slots
+        self.threads = threads or CallThreads()
         self.worker = worker or socket.gethostname()
         self.claims = Claims(ledger, slots, self.worker)
         self.walk = Walk(gateway, ledger, queue, slots)
@@ -72,7 +83,7 @@ class Delivery:
             case "claimed":
                 return self._claimed(Claim(id, token, began, *answer[1:]))
             case "ask":
-                return ask(self.gateway, self.ledger, self.slots, id, answer[1:])
+                return ask(self.gateway, self.ledger, self.slots, self.threads, id, answer[1:])
             case "early":
                 return Outcome(State.RETRYING, wait=seconds_until(int(answer[1])))
             case "expired":
@@ -119,7 +130,21 @@ class Delivery:
 
     def _names(self, attempt: Attempt) -> list[str]:
         if not attempt.pin:
-            return self.gateway.route(attempt.message)
+            return self._route(attempt)
         if not getattr(self.gateway.providers.get(attempt.pin), "dedup_window", 0):
             raise RoutingError(f"Bound to {attempt.pin!r}, which is gone or has no dedup_window")
         return [attempt.pin]
+
+    def _route(self, attempt: Attempt) -> list[str]:
+        gateway, message = self.gateway, attempt.message
+        if message.provider is not None or gateway.router is default_router:
+            return gateway.route(message)
+        try:
+            return self.threads.call(
+                lambda: gateway.route(message),
+                limit=_ROUTER,
+                kind="router",
+                key=("router", attempt.id),
+            )
+        except CallTimeout as error:
+            raise RoutingError(f"The router {error}") from None

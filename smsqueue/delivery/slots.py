@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ _LONGEST_WAIT = 30.0
 _APART = 0.05
 #: The part of a group's slots that messages sent as one of many may hold.
 _BULK = 7 / 8
+#: A provider's call that lasts so many seconds longer than its deadline has hung.
+_OVERDUE = 30.0
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Slots:
     def __init__(self, total: int, groups: int) -> None:
         self.most = total if groups < 2 else max(1, total // 2)
         self._uses: dict[str, _Use] = {}
+        #: Calls of providers that run: the group, and when each has hung (monotonic).
+        self._calls: dict[object, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     def _use(self, group: str) -> _Use:
@@ -50,7 +55,10 @@ class Slots:
         """Take a slot, if there is one; ``bulk``: for what was sent as one of many."""
         with self._lock:
             use = self._use(group)
-            if use.running >= max(1, int(use.limit * _BULK if bulk else use.limit)):
+            # What has hung keeps its slot, but is no reason to call that provider less.
+            running = use.running - self._hung()[group]
+            limit = max(1, int(use.limit * _BULK if bulk else use.limit))
+            if running >= limit or use.running >= self.most:
                 return False
             use.running += 1
             use.moved = time.monotonic()
@@ -85,6 +93,27 @@ class Slots:
             use.moved = time.monotonic()
             use.seconds += (seconds - use.seconds) / 8
             use.limit = min(self.most, use.limit + 1) if well else max(1, use.limit / 2)
+
+    @contextmanager
+    def calling(self, group: str, deadline: float) -> Iterator[None]:
+        """While a provider is called: after its deadline, in seconds, the call counts as hung."""
+        call = object()
+        with self._lock:
+            self._calls[call] = group, time.monotonic() + deadline + _OVERDUE
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._calls[call]
+
+    def _hung(self) -> Counter[str]:
+        now = time.monotonic()
+        return Counter(group for group, ends in self._calls.values() if ends < now)
+
+    def hung(self) -> Counter[str]:
+        """Calls of providers that are long past their deadline, by group."""
+        with self._lock:
+            return self._hung()
 
     @contextmanager
     def held(self, group: str) -> Iterator[float]:

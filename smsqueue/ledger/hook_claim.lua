@@ -26,10 +26,8 @@ if not (e.state == 'running' and e.token == token) then
       return { 'early', look }
     end
   end
-  redis.call('ZADD', key('state', 'running'), NOW, event)
-  redis.call('HSET', hash, 'state', 'running', 'token', token, 'lease', NOW + HOOK_LEASE,
-             'worker', ARGV[3])
-  redis.call('ZADD', due_key('hook'), NOW + HOOK_LEASE, event)
+  redis.call('HSET', hash, 'token', token, 'lease', NOW + HOOK_LEASE, 'worker', ARGV[3])
+  place(event, 'running', NOW + HOOK_LEASE)
 end
 local done = redis.call('SMEMBERS', key('done', event))
 local data = e.message and redis.call('HGET', key('msg', e.message), 'data')

@@ -1,6 +1,6 @@
 -- Records how the handlers of an event fared. Repeating it returns the first answer.
--- ARGV: event, token, verdict ('done' | 'retry' | 'dead' | 'unheard'), delay (ms), why,
---       handlers that succeeded (JSON list)
+-- ARGV: event, token, verdict ('done' | 'retry' | 'dead' | 'unheard' | 'back': its worker stops, no
+--       try is used), delay (ms), why
 -- Returns: state, next look ('' if it is over)
 local event, token, verdict = ARGV[1], ARGV[2], ARGV[3]
 local hash = key('event', event)
@@ -9,8 +9,10 @@ if not e.state then return { 'gone', '' } end
 if e.state ~= 'running' or e.token ~= token then return { e.state, '' } end
 redis.call('ZREM', due_key('hook'), event)
 redis.call('ZREM', key('state', 'running'), event)
-for _, handler in ipairs(cjson.decode(ARGV[6])) do
-  redis.call('SADD', key('done', event), handler)
+if verdict == 'back' then
+  redis.call('HDEL', hash, 'token', 'lease')
+  place(event, 'waiting', NOW)
+  return { 'waiting', NOW }
 end
 count('hooks', e.kind, verdict)
 if verdict == 'done' and e.kind ~= 'received' then

@@ -193,7 +193,7 @@ class Ledger(Watching):
         return answer
 
     def hook_settle(
-        self, event: str, token: str, verdict: str, *, delay: float, why: str, done: Iterable[str]
+        self, event: str, token: str, verdict: str, *, delay: float, why: str
     ) -> tuple[str, int | None]:
         """Record how an event's handlers fared; (state, next look in ms)."""
         state, look = self._scripts.run(
@@ -203,9 +203,12 @@ class Ledger(Watching):
             verdict,
             int(delay * 1000),
             wire.clean(why),
-            wire.to_json(list(done)),
         )
         return state, int(float(look)) if look else None
+
+    def hook_renew(self, event: str, token: str) -> bool:
+        """Begin the lease of a running event anew; False if it is not this worker's any more."""
+        return bool(self._scripts.run("hook_renew", event, token))
 
     def hook_later(self, event: str, seconds: float) -> None:
         """Have a waiting event looked at in ``seconds``."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -60,6 +60,8 @@ class Worker:
     #: Its slots, and its version of this package.
     concurrency: int
     version: str
+    #: Calls that are past their time limit and cannot be ended, by kind.
+    hung: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -111,6 +113,16 @@ class Watching(Looking):
             first: Any = self.redis.zrange(self._key("state", state), 0, 0, withscores=True)
         return max(0.0, self.now() - first[0][1] / 1000) if first else 0.0
 
+    def oldest_event(self) -> float:
+        """Seconds since the oldest event that is not handled began to wait for its handlers,
+        however often they were tried; 0.0 if there is none."""
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for state in (EventState.WAITING, EventState.RUNNING):
+                pipe.zrange(self._key("state", state), 0, 0, withscores=True)
+            began = [first[0][1] for first in pipe.execute() if first]
+        return max(0.0, self.now() - min(began) / 1000) if began else 0.0
+
     def entered(self, state: State | EventState, since: datetime) -> int:
         """How many came into a state at a time or later, and are still in it."""
         least = int(since.timestamp() * 1000)
@@ -129,8 +141,8 @@ class Watching(Looking):
         with translated(self.settings):
             info: Any = self.redis.info()
         return Server(
-            str(info["redis_version"]),
-            int(info["used_memory"]),
+            str(info.get("redis_version", "?")),
+            int(info.get("used_memory", 0)),
             int(info.get("maxmemory", 0)),
             bool(info.get("aof_enabled")),
             str(info.get("maxmemory_policy", "noeviction")),
@@ -183,6 +195,7 @@ class Watching(Looking):
                     tuple(about.get("queues", ())),
                     int(about.get("concurrency", 0)),
                     str(about.get("version", "")),
+                    about.get("hung") or {},
                 )
             )
         return found

@@ -78,7 +78,7 @@ def make(gateway: Gateway) -> Callable[..., str]:
         _, id = gateway.ledger.receive(incoming, repeats=False)
         if state != "waiting":
             gateway.ledger.hook_claim(id, "token", "w")
-            gateway.ledger.hook_settle(id, "token", state, delay=0, why="why", done=[])
+            gateway.ledger.hook_settle(id, "token", state, delay=0, why="why")
         return id
 
     def call(state: str, *args: Any, **kwargs: Any) -> str:

@@ -33,7 +33,7 @@ def heard(gateway: Gateway) -> str:
     _, id = gateway.ledger.receive(message, repeats=True)
     gateway.ledger.hook_claim(id, "token", "w")
     why = "shop.hooks:reply: ValueError: the secret text of 15551234567"
-    gateway.ledger.hook_settle(id, "token", "dead", delay=0, why=why, done=[])
+    gateway.ledger.hook_settle(id, "token", "dead", delay=0, why=why)
     return id
 
 

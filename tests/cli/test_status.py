@@ -99,6 +99,41 @@ def test_a_message_that_nobody_claims(run, live, make, gateway: Gateway) -> None
     run("status")
 
 
+def test_the_oldest_event_is_measured_from_its_beginning(
+    run, run_json, live, make, gateway: Gateway
+) -> None:
+    live()
+    event = make("waiting")
+    run("status")
+    hash = f"{gateway.settings.namespace}:event:{event}"
+    gateway.ledger.redis.hincrby(hash, "since", -400_000)
+    # Looked at and put off, claimed, given back, tried again: it stays as old as it is.
+    for verdict in ("back", "retry"):
+        gateway.ledger.hook_claim(event, verdict, "w")
+        text = "the oldest event waits for its handlers since 6 min: they fail, hang or are too"
+        assert text in run("status", code=1).stdout
+        gateway.ledger.hook_settle(event, verdict, verdict, delay=0, why="")
+        gateway.ledger.hook_later(event, 60)
+        result = run("status", code=1)
+        assert _first(result) == "WARNING: the oldest event waits for its handlers since 6 min"
+        assert 400 <= run_json("status", code=1)["oldest_event"] < 500
+    gateway.ledger.hook_claim(event, "end", "w")
+    gateway.ledger.hook_settle(event, "end", "done", delay=0, why="")
+    run("status")
+
+
+def test_calls_that_do_not_end(run, run_json, live, gateway: Gateway, settings: Settings) -> None:
+    queues = (settings.send_queue, settings.hook_queue)
+    told = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
+    gateway.ledger.beat("celery@host/1", told | {"hung": {"handler": 8, "router": 1}})
+    result = run("status", code=1)
+    assert _first(result) == (
+        "WARNING: worker celery@host/1 has calls that do not end (8 of handler, 1 of router)"
+    )
+    [worker] = run_json("status", code=1)["workers"]
+    assert worker["hung_calls"] == {"handler": 8, "router": 1}
+
+
 def test_leases_that_nobody_ends(run, live, make, gateway: Gateway) -> None:
     live()
     make("sending")

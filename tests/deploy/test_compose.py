@@ -74,7 +74,8 @@ def test_a_service_is_watched_comes_back_and_is_given_time_to_stop(name: str) ->
 def test_workers_may_end_their_calls_and_handlers() -> None:
     lease = IProvider.deadline + 30
     assert seconds(SERVICES["send"]["stop_grace_period"]) > lease
-    assert seconds(SERVICES["hook"]["stop_grace_period"]) > Settings(hook_lease=300).hook_lease
+    longest = Settings(handler_timeout=60).handler_timeout + 30
+    assert seconds(SERVICES["hook"]["stop_grace_period"]) > longest
 
 
 def test_receivers_may_end_their_requests() -> None:

@@ -431,5 +431,5 @@ def test_a_hook_that_is_settled_again_counts_once(bench: Bench) -> None:
     [event] = bench.events()
     assert bench.ledger.hook_claim(event, "t", "w")[0] == "claimed"
     for _ in range(3):
-        bench.ledger.hook_settle(event, "t", "done", delay=0, why="", done=())
+        bench.ledger.hook_settle(event, "t", "done", delay=0, why="")
     assert counted(bench)["hooks|status|done"] == 1

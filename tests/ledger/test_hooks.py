@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, RetryPolicy, exc
+from smsqueue.hooks import Hooks
+from smsqueue.ledger import Ledger
 from smsqueue.statuses import MessageStatus
 from tests.ledger.bench import Bench, Told
 
@@ -190,7 +194,7 @@ def test_an_event_whose_worker_died_is_run_by_another(bench: Bench, provider: To
     bench.upkeep.turn()
     assert bench.published(bench.settings.hook_key) == 1
     assert bench.hooks.run(event).state == "done"
-    assert bench.ledger.hook_settle(event, "dead", "retry", delay=0, why="", done=())[0] == "done"
+    assert bench.ledger.hook_settle(event, "dead", "retry", delay=0, why="")[0] == "done"
     assert good.calls == 1
 
 
@@ -297,3 +301,57 @@ def test_an_exception_whose_text_is_not_text_is_retried_like_any(
     event = _receive(bench)
     assert bench.hooks.run(event).error == "OSError"
     assert (bench.ledger.read_event(event) or {})["state"] == "waiting"
+
+
+def test_a_lease_lasts_for_all_handlers_of_an_event(bench: Bench, provider: Told) -> None:
+    settings = replace(bench.settings, hook_lease=0.5, handler_timeout=0.4)
+    bench.hooks.ledger = bench.gateway.ledger = Ledger(settings)
+    taken: list[object] = []
+    event = ""
+
+    def slow(message: object) -> None:
+        threading.Event().wait(0.3)
+        taken.append(bench.hooks.ledger.hook_claim(event, "other", "another worker")[0])
+
+    for n in range(4):
+        bench.gateway.onReceive.connect(slow, name=f"slow{n}")
+    event = _receive(bench)
+    assert bench.hooks.run(event).state == "done"
+    assert taken == ["busy"] * 4
+
+
+def test_a_handler_that_lost_its_event_is_the_last_one(bench: Bench, provider: Told) -> None:
+    settings = replace(bench.settings, hook_lease=0.5, handler_timeout=0.4)
+    bench.hooks.ledger = Ledger(settings)
+    called: list[str] = []
+    event = ""
+
+    def robbed(message: object) -> None:
+        called.append("robbed")
+        threading.Event().wait(0.2)
+        hash = f"{bench.settings.namespace}:event:{event}"
+        bench.hooks.ledger.redis.hset(hash, "token", "of another worker")
+
+    bench.gateway.onReceive.connect(robbed, name="robbed")
+    bench.gateway.onReceive.connect(lambda message: called.append("second"), name="second")
+    event = _receive(bench)
+    bench.hooks.run(event)
+    assert called == ["robbed"]
+
+
+def test_a_stopping_worker_gives_its_event_back_without_a_try(bench: Bench, provider: Told) -> None:
+    called: list[str] = []
+
+    def first(message: object) -> None:
+        called.append("first")
+        bench.hooks.stop()
+
+    bench.gateway.onReceive.connect(first, name="first")
+    bench.gateway.onReceive.connect(lambda message: called.append("second"), name="second")
+    event = _receive(bench)
+    assert bench.hooks.run(event).state == "waiting"
+    fields = bench.ledger.read_event(event) or {}
+    assert (fields["state"], fields.get("tries")) == ("waiting", None)
+    other = Hooks(bench.gateway, bench.ledger)
+    assert other.run(event).state == "done"
+    assert called == ["first", "second"]

@@ -195,3 +195,11 @@ def test_an_error_does_not_print_the_secret(
     with pytest.raises(SettingsError) as caught:
         Settings()
     assert "secret" not in str(caught.value)
+
+
+def test_a_lease_is_longer_than_a_handler_may_take() -> None:
+    assert Settings().handler_timeout == 60
+    assert Settings(hook_lease=30).handler_timeout == 15
+    assert Settings(hook_lease=75, handler_timeout=60).handler_timeout == 60
+    with pytest.raises(SettingsError, match=r"SMSQUEUE_HOOK_LEASE is 70 s.*at least 75 s"):
+        Settings(hook_lease=70, handler_timeout=60)

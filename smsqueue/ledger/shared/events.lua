@@ -1,7 +1,13 @@
--- Puts an event into a state, to be looked at at a time.
+-- Puts an event into a state, to be looked at at a time. In 'waiting' and 'running' its score is
+-- when it began to wait for its handlers, however often it was tried since.
 local function place(event, state, look)
-  redis.call('HSET', key('event', event), 'state', state)
-  redis.call('ZADD', key('state', state), NOW, event)
+  local hash, entered = key('event', event), NOW
+  redis.call('HSET', hash, 'state', state)
+  if state ~= 'parked' then
+    redis.call('HSETNX', hash, 'since', NOW)
+    entered = redis.call('HGET', hash, 'since')
+  end
+  redis.call('ZADD', key('state', state), entered, event)
   redis.call('ZADD', due_key('hook'), look, event)
 end
 
@@ -11,6 +17,7 @@ local function hand_over(event)
   local publish = room('hook', WATERMARK)
   if publish then note_out(key('event', event)) end
   redis.call('HDEL', key('event', event), 'not_before')
+  redis.call('HSET', key('event', event), 'since', NOW)
   place(event, 'waiting', publish and NOW + GRACE or NOW)
   return publish and event or ''
 end

@@ -1,0 +1,180 @@
+"""Calls of the application's code that have a time limit.
+
+Python cannot end a thread from outside. A call that exceeds its limit therefore keeps its own
+daemon thread: its caller goes on, and the end of the process does not wait for it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+__all__ = ["CallThreads", "CallTimeout"]
+
+log = logging.getLogger("smsqueue.worker")
+
+T = TypeVar("T")
+
+
+class CallTimeout(Exception):
+    """A call did not end within its time limit, or an earlier one with its key still runs."""
+
+
+class _Call:
+    """One call, on its way to a thread and back."""
+
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        kind: str,
+        key: Hashable,
+        late: Callable[[], None] | None,
+    ) -> None:
+        self.function = function
+        self.kind = kind
+        self.key = key
+        self.late = late
+        self.context = contextvars.copy_context()
+        self.ended = threading.Event()
+        self.hung = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class CallThreads:
+    """Runs calls in daemon threads, which are reused, so that what a thread keeps (a connection to
+    a database) is reused as well.
+
+    Args:
+        prepare: Called once in each new thread.
+        most_hung: With so many calls past their limit, ``too_many`` is called, once.
+        idle: Threads that are kept while nothing is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        prepare: Callable[[], object] = lambda: None,
+        most_hung: int = 0,
+        too_many: Callable[[], None] = lambda: None,
+        idle: int = 50,
+    ) -> None:
+        self._prepare = prepare
+        self._most_hung = most_hung
+        self._too_many = too_many
+        self._most_idle = idle
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[_Call]] = []
+        self._hung: set[_Call] = set()
+        self._told = False
+
+    def call(
+        self,
+        function: Callable[[], T],
+        *,
+        limit: float,
+        kind: str,
+        key: Hashable = None,
+        late: Callable[[], None] | None = None,
+    ) -> T:
+        """Call a function in one of the threads, in a copy of the caller's context; its result.
+
+        What it raises is raised here.
+
+        Args:
+            limit: Seconds to wait for it.
+            kind: What is called, for :meth:`hung`.
+            key: While a call with this key is past its limit, it is not called once more.
+            late: Called in its thread if it succeeds after its limit.
+
+        Raises:
+            CallTimeout: it did not end in time, or is not called because of its key.
+        """
+        if self._process != os.getpid():  # forked: the threads stayed in the parent
+            self._reset()
+        call = _Call(function, kind, key, late)
+        with self._lock:
+            if key is not None and any(hung.key == key for hung in self._hung):
+                raise CallTimeout("still runs since an earlier call")
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = SimpleQueue()
+            threading.Thread(
+                target=self._work, args=(inbox,), name="smsqueue-call", daemon=True
+            ).start()
+        inbox.put(call)
+        if not call.ended.wait(limit):
+            self._give_up(call)
+            if call.hung:
+                raise CallTimeout(f"did not end within {limit:g} s")
+        if call.error is not None:
+            raise call.error
+        result: T = call.result
+        return result
+
+    def hung(self) -> Counter[str]:
+        """Calls that are past their limit and have not ended, by kind."""
+        with self._lock:
+            return Counter(call.kind for call in self._hung)
+
+    def _give_up(self, call: _Call) -> None:
+        with self._lock:
+            if call.ended.is_set():
+                return
+            call.hung = True
+            self._hung.add(call)
+            tell = 0 < self._most_hung <= len(self._hung) and not self._told
+            self._told = self._told or tell
+        if tell:
+            self._too_many()
+
+    def _work(self, inbox: SimpleQueue[_Call]) -> None:
+        try:
+            self._prepare()
+        except Exception as error:
+            log.error("a thread for calls could not be prepared: %s", type(error).__name__)
+        while True:
+            call = inbox.get()
+            _refresh_django()
+            try:
+                call.result = call.context.run(call.function)
+            except BaseException as error:  # SystemExit too: raised where it was called
+                call.error = error
+            _refresh_django()
+            with self._lock:
+                call.ended.set()
+                hung = call.hung
+                self._hung.discard(call)
+            if hung and call.error is None and call.late is not None:
+                try:
+                    call.late()
+                except Exception as error:
+                    log.error("a late result was not recorded: %s", type(error).__name__)
+            del call
+            with self._lock:
+                if len(self._idle) >= self._most_idle:
+                    return
+                self._idle.append(inbox)
+
+
+def _refresh_django() -> None:
+    """Close database connections of this thread that are broken, or older than CONN_MAX_AGE, as
+    Django does before and after each request."""
+    db, conf = sys.modules.get("django.db"), sys.modules.get("django.conf")
+    if db is None or conf is None or not conf.settings.configured:
+        return
+    try:
+        db.close_old_connections()
+    except Exception as error:
+        log.warning("Django's connections could not be closed: %s", type(error).__name__)

@@ -1,0 +1,10 @@
+-- Begins the lease of a running event anew: its worker lives and calls another handler.
+-- ARGV: event, token
+-- Returns: 1, or 0 if the event is not this worker's (any more)
+local event, token = ARGV[1], ARGV[2]
+local hash = key('event', event)
+local e = read(hash, 'state', 'token')
+if e.state ~= 'running' or e.token ~= token then return 0 end
+redis.call('HSET', hash, 'lease', NOW + HOOK_LEASE)
+redis.call('ZADD', due_key('hook'), 'XX', NOW + HOOK_LEASE, event)
+return 1
