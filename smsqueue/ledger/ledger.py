@@ -104,7 +104,7 @@ class Ledger(Watching):
             id,
             attempt if attempt.isdigit() and len(attempt) < 9 else "",
             status.state or "",
-            "" if status.status_code is None else wire.clean(str(status.status_code)),
+            "" if status.status_code is None else wire.clean(str(status.status_code))[:64],
             self.hidden(wire.to_json([same, sorted(status.states)])),
             wire.to_json(data),
             self._parts_of(id) if status.of_part else "",

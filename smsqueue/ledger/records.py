@@ -26,7 +26,8 @@ class Record:
     msgid: Any
     #: How many times a provider was called.
     attempts: int
-    #: Error class and provider's code of the last thing that went wrong.
+    #: Error class and provider's code of the last thing that went wrong. If a delivery report made
+    #: the state: no class, and the report's code. What was overcome is in the timeline only.
     error: str | None
     code: str | None
     #: Oldest first: ``at`` (aware datetime), ``state``, and what is known of: attempt, provider,
@@ -50,23 +51,49 @@ class Record:
 
 def parse_record(id: str, fields: dict[str, str]) -> Record:
     """A record out of its hash."""
-    timeline = json.loads(fields.get("timeline", "[]"))
+    timeline: list[dict[str, Any]] = json.loads(fields.get("timeline", "[]"))
     for line in timeline:
         for name in ("at", "next", "last"):
             if name in line:
                 line[name] = datetime.fromtimestamp(line[name] / 1000, UTC)
-    troubles = [line for line in timeline if "error" in line]
+    state = State(fields["state"])
+    trouble = _trouble(state, timeline)
     message = wire.load_outgoing(id, json.loads(fields["data"]))
     message.msgid = json.loads(fields["msgid"]) if "msgid" in fields else None
     message.meta = json.loads(fields["meta"]) if "meta" in fields else None
     return Record(
         id=id,
-        state=State(fields["state"]),
+        state=state,
         provider=fields.get("provider"),
         msgid=message.msgid,
         attempts=int(fields.get("attempt", 0)),
-        error=troubles[-1]["error"] if troubles else None,
-        code=troubles[-1].get("code") if troubles else None,
+        error=trouble.get("error"),
+        code=trouble.get("code"),
         timeline=timeline,
         message=message,
     )
+
+
+#: States in which nothing is wrong (any more).
+_WELL = (State.SENT, State.ACCEPTED, State.DELIVERED)
+#: Why a line is there that a report of this sending made.
+_REPORTS = ("report", "report of a part")
+_REQUEUED = "requeued by an operator"
+
+
+def _trouble(state: State, timeline: list[dict[str, Any]]) -> dict[str, Any]:
+    """The line of the timeline that a record's error and code are taken from; empty: none."""
+    requeued = max(
+        (i for i, line in enumerate(timeline) if line.get("why") == _REQUEUED), default=0
+    )
+    # What made the state counts, whatever came after it.
+    made = [line for line in timeline[requeued:] if _reported(line, state)]
+    if made or state in _WELL:
+        return made[-1] if made else {}
+    failed = (State.UNDELIVERED, State.EXPIRED)
+    wrong = [line for line in timeline if "error" in line or _reported(line, *failed)]
+    return wrong[-1] if wrong else {}
+
+
+def _reported(line: dict[str, Any], *states: State) -> bool:
+    return line.get("why") in _REPORTS and line["state"] in states

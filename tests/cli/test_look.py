@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 from rich.console import Console
 
-from smsqueue import Gateway, IncomingMessage, OutgoingMessage
+from smsqueue import Gateway, IncomingMessage, MessageError, OutgoingMessage
 
 
 @pytest.fixture
@@ -195,3 +195,22 @@ def test_narrow_terminals_cut_no_id(monkeypatch, run, heard: str) -> None:
     with narrow.capture() as captured:
         run("list", "--state", "dead")
     assert heard in captured.get()
+
+
+def test_the_code_of_a_delivery_report_is_listed_and_selects(
+    run, run_json, gateway: Gateway, sent: str, make
+) -> None:
+    other = make("failed", error="RequestError", code="21211")
+    report = MessageError("m1")
+    report.provider, report.status_code = "main", 30007
+    gateway.receive_status(report)
+    assert gateway.lookup(sent).code == "30007"
+    for select in (["--error", "30007"], ["--state", "undelivered", "--error", "30007"]):
+        (item,) = run_json("list", *select)["items"]
+        assert (item["id"], item["state"], item["code"]) == (sent, "undelivered", "30007")
+    assert "30007" in run("list", "--state", "undelivered").stdout
+    assert "30007" in run("find", "15551234567").stdout
+    assert "30007" in run("show", sent).stdout.split("\n\n")[0]
+    assert _ids(run_json("list", "--error", "21211")) == [other]
+    again = run_json("requeue", "--state", "undelivered", "--error", "30007", "--yes")
+    assert [result["id"] for result in again["results"]] == [sent]
