@@ -61,6 +61,10 @@ class MessageSendError(ProviderError):
 class RequestError(MessageSendError):
     """The message is invalid: repeating it would fail again."""
 
+    #: Of ``send_many``: the message's place in the list, from 0, and its number, masked.
+    index: int | None = None
+    destination: str = ""
+
 
 class UnsupportedError(MessageSendError):
     """The provider cannot do what the message asks for."""

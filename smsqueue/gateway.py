@@ -12,9 +12,11 @@ from smsqueue.desk import Desk
 from smsqueue.events import HookAttribute, derived_key
 from smsqueue.ids import new_id
 from smsqueue.logs import transition
+from smsqueue.masking import mask
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.registry import Registry
+from smsqueue.registry import Registry, valid_name
 from smsqueue.retry import RetryPolicy
+from smsqueue.router import unknown_provider
 from smsqueue.settings import Settings
 from smsqueue.statuses import MessageStatus
 
@@ -82,37 +84,66 @@ class Gateway(Registry, Desk):
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         """Take a message in for delivery and return it, with its ``id``.
 
-        Once this has returned the message is kept. In eager mode: deliver it now.
+        Once it is taken in, nothing is raised any more: a trigger that cannot be published is
+        logged, and upkeep publishes it. In eager mode: deliver it now.
 
         Raises:
             AssertionError: the message names a provider that this gateway does not have.
             RequestError: the message cannot be queued; it says what is wrong with it.
             IdempotencyConflict: its key was used for other content.
-            QueueUnavailable: not confirmed; sending the same object again is safe.
+            QueueUnavailable: not confirmed; sending the same object again is safe, as it is
+                after anything else that was raised here, such as KeyboardInterrupt.
             ProviderError: in eager mode, what the provider raised.
         """
         if self.eager:
-            wire.check_kind(message)
             return self.deliver(message)
-        self._prepare(message)
+        self._check(message)
+        queue = self.queue  # made before the message is taken in: nothing may go wrong after that
+        _identify(message)
         publish = self._confirm(message, self.ledger.accept(message, message.unconfirmed_id or ""))
         if publish:
-            self.queue.deliver([(publish, 0)])
+            queue.deliver([(publish, 0)])
+        _forget_unconfirmed(message)
         return message
 
     def send_many(self, messages: Iterable[OutgoingMessage]) -> list[OutgoingMessage]:
         """Take many messages in; all are checked before the first one is taken.
 
+        An object that is in the list twice is one message. In eager mode they are delivered one
+        after the other, once all are checked.
+
         Raises:
-            As :meth:`send`; QueueUnavailable and IdempotencyConflict have ``accepted``, the list
-            of messages that were confirmed. Calling again with all of them is safe.
+            As :meth:`send`, and what iterating over ``messages`` raises. An error about one
+            message has ``index``, its place in the list, and ``destination``, its number masked.
+            An invalid one is found before any is taken. QueueUnavailable and IdempotencyConflict
+            have ``accepted``, the list of messages that were confirmed; whether the others are in
+            nobody knows. After any error the same objects may be sent again, all of them or any,
+            one by one or together: none is taken twice. Objects that are made anew are new
+            messages, unless they have idempotency keys. In eager mode, ``accepted`` lists what
+            was delivered: send only the others again.
         """
-        batch = list(messages)
-        if self.eager:
-            return [self.send(message) for message in batch]
-        for message in batch:
-            self._prepare(message)
+        given = list(messages)
+        for index, message in enumerate(given):
+            try:
+                self._check(message)
+            except Exception as error:
+                _name_message(error, index, message)
+                raise
+        places = {id(message): index for index, message in reversed([*enumerate(given)])}
+        batch = [message for index, message in enumerate(given) if places[id(message)] == index]
         accepted: list[OutgoingMessage] = []
+        if self.eager:
+            for message in batch:
+                try:
+                    self.deliver(message)
+                except Exception as error:
+                    _name_message(error, places[id(message)], message, accepted, text=False)
+                    raise
+                accepted.append(message)
+            return given
+        queue = self.queue if batch else None
+        for message in batch:
+            _identify(message)
         for start in range(0, len(batch), _CHUNK):
             chunk = batch[start : start + _CHUNK]
             triggers: list[tuple[str, int]] = []
@@ -127,34 +158,32 @@ class Gateway(Registry, Desk):
                 try:
                     publish = self._confirm(message, answer)
                 except (exc.QueueUnavailable, exc.IdempotencyConflict) as error:
-                    failure = failure or error  # those behind it may be in the ledger
-                    continue
+                    if failure is None:
+                        failure = error
+                        if isinstance(error, exc.IdempotencyConflict):
+                            _name_message(error, places[id(message)], message)
+                    continue  # those behind it may be in the ledger
                 accepted.append(message)
                 if publish:
                     triggers.append((publish, 0))
-            self.queue.deliver(triggers)
+            if queue is not None:
+                queue.deliver(triggers)
             if failure is not None:
                 failure.accepted = accepted
-                # So that calling again with all of them takes none of them twice.
-                for message in accepted:
-                    message.unconfirmed_id = message.id
                 raise failure
-        return batch
+        for message in batch:
+            _forget_unconfirmed(message)
+        return given
 
-    def _prepare(self, message: OutgoingMessage) -> None:
-        """Check a message and give it the id that it will have if the ledger takes it."""
+    def _check(self, message: OutgoingMessage) -> None:
+        """Raise what is wrong with a message; nothing has happened then."""
         wire.check_kind(message)
         wire.check_outgoing(message, self.settings.max_body)
         name = message.provider
-        if name is not None and self._providers and name not in self._providers:
-            known = ", ".join(sorted(self._providers))
-            raise AssertionError(
-                f"The message names an unknown provider: {name!r} (known: {known})"
-            )
-        if message.unconfirmed_id is None:
-            message.unconfirmed_id = new_id()
-            if message.provider_options.idempotency_key is None:
-                message.derived_key = derived_key()
+        if name is None or (isinstance(name, str) and name in self._providers):
+            return
+        if self._providers or not valid_name(name):
+            raise unknown_provider("The message names", name, self._providers)
 
     def _confirm(self, message: OutgoingMessage, answer: Any) -> str | None:
         """Note the ledger's answer on a message; the id to publish, if its trigger is wanted."""
@@ -169,7 +198,6 @@ class Gateway(Registry, Desk):
             )
         message.id = answer.id
         message.duplicate = answer.verdict == "duplicate"
-        message.unconfirmed_id = message.derived_key = None
         transition(log, message.id, "duplicate" if message.duplicate else "queued")
         return answer.id if answer.publish else None
 
@@ -178,9 +206,11 @@ class Gateway(Registry, Desk):
 
         Raises:
             AssertionError: the message or the router names an unknown provider, or there is none.
+            RequestError: the message is invalid, as :meth:`send` has it.
             ProviderError: what the last provider of the route raised. The next one of a route is
                 tried only if the one before surely did not take the message.
         """
+        self._check(message)
         # A provider that the sender asked for stays asked for if the object is sent again.
         asked_for = message.provider is not None and message.provider != message.routed_to
         names = self.route(message)
@@ -256,3 +286,34 @@ class Gateway(Registry, Desk):
         for name, blueprint in self.receiver_blueprints():
             app.register_blueprint(blueprint, url_prefix=f"{base}/{name}")
         return app
+
+
+def _identify(message: OutgoingMessage) -> None:
+    """Give a message the id that it will have if the ledger takes it."""
+    if message.unconfirmed_id is None:
+        message.unconfirmed_id = new_id()
+        if message.provider_options.idempotency_key is None:
+            message.derived_key = derived_key()
+
+
+def _forget_unconfirmed(message: OutgoingMessage) -> None:
+    """The caller is about to learn that it is in. Not earlier: if anything is raised before, such
+    as KeyboardInterrupt while its trigger is published, sending the object again is safe."""
+    message.unconfirmed_id = message.derived_key = None
+
+
+def _name_message(
+    error: Exception,
+    index: int,
+    message: object,
+    accepted: list[OutgoingMessage] | None = None,
+    *,
+    text: bool = True,
+) -> None:
+    """Say in an error of ``send_many`` which of the messages it is about."""
+    number = getattr(message, "dst", None)
+    destination = mask(number) if isinstance(number, str) else ""
+    if text:
+        to = f" (to {destination})" if destination else ""
+        error.args = (f"message {index} of the list{to}: {error}",)
+    vars(error).update(index=index, destination=destination, accepted=accepted or [])

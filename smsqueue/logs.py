@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from typing import Any
 
-__all__ = ["transition"]
+__all__ = ["safely", "transition"]
+
+
+def safely(log: logging.Logger, level: int, text: str, *args: Any, extra: dict[str, Any]) -> None:
+    """Log what has happened already: an error of the application's log handlers changes nothing."""
+    with suppress(Exception):
+        log.log(level, text, *args, extra=extra, stacklevel=2)
 
 
 def transition(
@@ -27,4 +35,5 @@ def transition(
         extra = {"id": id, "state": str(state), "provider": provider, "error_class": error}
         words = [f"at {provider}" if provider else "", error or "", why]
         rest = ", ".join(filter(None, words))
-        log.log(level, "%s: %s%s", id, state, f" ({rest})" if rest else "", extra=extra)
+        rest = f" ({rest})" if rest else ""
+        safely(log, level, "%s: %s%s", id, state, rest, extra=extra)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -10,7 +11,7 @@ from smsqueue.lib import digits_only
 from smsqueue.segments import Segments, segments_of
 from smsqueue.senders import digits
 
-__all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part"]
+__all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part", "sender_text"]
 
 _LONGEST = timedelta(days=3650)
 
@@ -45,7 +46,7 @@ class OutgoingMessageOptions:
             TypeError: there is no option of that name, or a value has the wrong type.
             ValueError: the value cannot be used, e.g. ``send_at`` without a time zone.
         """
-        for name, value in options.items():
+        for name in options:
             if (
                 name.startswith("_")
                 or not hasattr(OutgoingMessageOptions, name)
@@ -53,13 +54,40 @@ class OutgoingMessageOptions:
             ):
                 known = ", ".join(sorted(_OPTION_NAMES))
                 raise TypeError(f"unknown option {name!r}; the options are: {known}")
-            check = _CHECKS.get(name)
-            if check is not None and value is not None:
-                check(value)
-        self.__dict__.update(options)
+        checked = {
+            name: value if value is None else _CHECKS[name](name, value)
+            for name, value in options.items()
+        }
+        self.__dict__.update(checked)
 
 
-def _check_send_at(value: Any) -> None:
+def sender_text(name: str, value: Any) -> str | None:
+    """A number or sender id as text; a short code may be given as a number.
+
+    Raises:
+        TypeError: it is neither text nor a whole number. The text begins with ``name``.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {type(value).__name__}")
+    return value
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if value not in (True, False):  # 0 and 1, too
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be True or False, not {kind}")
+    return bool(value)
+
+
+def _check_context(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+    return value
+
+
+def _check_send_at(name: str, value: Any) -> datetime:
     if not isinstance(value, datetime):
         raise TypeError(f"send_at must be a datetime, not {type(value).__name__}")
     if value.tzinfo is None or value.utcoffset() is None:
@@ -70,29 +98,39 @@ def _check_send_at(value: Any) -> None:
     # The last years of the calendar cannot be read back.
     if value > datetime.now(UTC) + 10 * _LONGEST:
         raise ValueError(f"send_at must be within a hundred years, not {value.isoformat()}")
+    return value
 
 
-def _check_expires(value: Any) -> None:
+def _check_expires(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"expires must be a number of minutes, not {type(value).__name__}")
     if not 0 < value < _LONGEST / timedelta(minutes=1):
         raise ValueError(f"expires must be between 0 minutes and ten years, not {value!r}")
+    return value
 
 
-def _check_on_unknown(value: Any) -> None:
-    if value not in ("hold", "resend"):
+def _check_on_unknown(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in ("hold", "resend"):
         raise ValueError(f'on_unknown must be "hold" or "resend", not {value!r}')
+    return value
 
 
-def _check_key(value: Any) -> None:
+def _check_key(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise TypeError("idempotency_key must be a non-empty str")
+    return value
 
 
 _OPTION_NAMES = [
     name for name in vars(OutgoingMessageOptions) if not name.startswith("_") and name != "update"
 ]
-_CHECKS = {
+#: Each returns the value as it is kept.
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "allow_reply": _check_flag,
+    "status_report": _check_flag,
+    "escalate": _check_flag,
+    "senderId": sender_text,
+    "context": _check_context,
     "send_at": _check_send_at,
     "expires": _check_expires,
     "on_unknown": _check_on_unknown,
@@ -107,7 +145,7 @@ class OutgoingMessage:
         dst: Destination phone number. Everything but digits is cut off; of one with a plus also
             the extension and the "(0)", see :func:`smsqueue.senders.digits`.
         body: The text.
-        src: Source number or sender id, left as it is.
+        src: Source number or sender id, left as it is; of a whole number, the digits.
         provider: Name of the provider to use; without one, the router decides.
     """
 
@@ -134,7 +172,7 @@ class OutgoingMessage:
     ) -> None:
         if not isinstance(dst, str):
             raise TypeError(f"the number must be text, not {type(dst).__name__}")
-        self.src = src
+        self.src = sender_text("src", src)
         self.dst = digits(dst)
         self.body = body
         self.provider = provider

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError
 
 from smsqueue.envelope import Envelope, record
 from smsqueue.ledger.connection import connect
+from smsqueue.logs import safely
 from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,9 +88,21 @@ def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
     }
 
 
+def _heard(task: str) -> bool:
+    """Does anybody listen to the publishing of this task?"""
+    from celery import signals
+
+    names = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+    return any(signal.has_listeners(task) for signal in names)
+
+
 class Queue:
     """Publishes triggers: ids only. A lost trigger is found by upkeep, so that errors are only
-    logged.
+    logged, whatever they are.
+
+    While the application's process listens to Celery's signals of publishing, as tracing does,
+    each trigger is published through Celery, with headers of its own; otherwise in a way that
+    takes half the time.
 
     Args:
         app: The Celery application to publish with; one of its own if not given.
@@ -97,7 +111,7 @@ class Queue:
     def __init__(self, settings: Settings, app: Celery | None = None) -> None:
         self.settings = settings
         self._app = app
-        self._envelopes: dict[str, Envelope | None] = {}
+        self._envelopes: dict[tuple[str, int], Envelope | None] = {}
 
     @cached_property
     def app(self) -> Celery:
@@ -120,8 +134,6 @@ class Queue:
         self._publish(HOOK, self.settings.hook_queue, [(event, 0) for event in events if event])
 
     def _publish(self, task: str, queue: str, triggers: Iterable[tuple[str, int]]) -> None:
-        from kombu.exceptions import KombuError
-
         batch = list(triggers)
         if not batch:
             return
@@ -129,31 +141,58 @@ class Queue:
             envelope = self._envelope(task, queue)
             if envelope is None:
                 self._send_tasks(task, queue, batch)
-            else:
+            elif not _heard(task):
                 self._push(envelope, batch)
-        except (KombuError, OSError, RedisError) as error:
-            name, first = type(error).__name__, batch[0][0]
-            log.warning(
-                "%s was not published%s (%s): upkeep will do it",
-                first,
-                f", nor were some of {len(batch) - 1} others" if len(batch) > 1 else "",
-                name,
-                extra={"id": first, "error_class": name},
-            )
+            else:
+                self._send_to_listeners(task, queue, batch, envelope)
+        except Exception as error:  # the ledger has them
+            self._log_unpublished(batch, error, "upkeep will do it")
+
+    def _send_to_listeners(
+        self, task: str, queue: str, batch: list[tuple[str, int]], envelope: Envelope
+    ) -> None:
+        try:
+            self._send_tasks(task, queue, batch)
+        except Exception as error:
+            from kombu.exceptions import OperationalError
+
+            if isinstance(error, OperationalError | OSError | RedisError):
+                raise
+            # What a handler did to a task must not stop it: upkeep would meet it again.
+            self._log_unpublished(batch, error, "publishing without the handlers of signals")
+            self._push(envelope, batch)
+
+    def _log_unpublished(self, batch: list[tuple[str, int]], error: Exception, remedy: str) -> None:
+        name, first = type(error).__name__, batch[0][0]
+        others = f", nor were some of {len(batch) - 1} others" if len(batch) > 1 else ""
+        safely(
+            log,
+            logging.WARNING,
+            "%s was not published%s (%s): %s",
+            *(first, others, name, remedy),
+            extra={"id": first, "error_class": name},
+        )
 
     def _envelope(self, task: str, queue: str) -> Envelope | None:
         """None: kombu itself has to publish."""
-        if task not in self._envelopes:
+        key = (task, os.getpid())  # a task says which process it comes from
+        if key not in self._envelopes:
+            from kombu.exceptions import KombuError
+
             options = self.app.conf.broker_transport_options or {}
             ours = options.get("global_keyprefix") == self.settings.broker_prefix
             try:
                 # An application of the user's may have any other broker.
                 known = ours and self.app.conf.broker_url == self.settings.redis_url
-                self._envelopes[task] = record(self.app, task, queue) if known else None
-            except LookupError as error:
-                log.info("%s: publishing through it, at half the speed", error)
-                self._envelopes[task] = None
-        return self._envelopes[task]
+                self._envelopes[key] = record(self.app, task, queue) if known else None
+            except (KombuError, OSError, RedisError):
+                raise
+            except Exception as error:
+                why = str(error) if isinstance(error, LookupError) else type(error).__name__
+                text, extra = "%s: publishing through it, at half the speed", {"task": task}
+                safely(log, logging.INFO, text, why, extra=extra)
+                self._envelopes[key] = None
+        return self._envelopes[key]
 
     def _push(self, envelope: Envelope, batch: list[tuple[str, int]]) -> None:
         for start in range(0, len(batch), _BATCH):
@@ -169,9 +208,11 @@ class Queue:
                     task,
                     args=(id,),
                     task_id=id,
+                    root_id=id,
                     queue=queue,
                     retries=retries,
                     retry=False,
+                    add_to_parent=False,
                     producer=producer,
                 )
 

@@ -12,7 +12,12 @@ from smsqueue.providers.capabilities import Can
 from smsqueue.router import Router, default_router, resolve
 from smsqueue.settings import Settings
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "valid_name"]
+
+
+def valid_name(name: object) -> bool:
+    """Can a provider have this name? It is a part of the webhooks' addresses."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name))
 
 
 class Registry:
@@ -40,7 +45,7 @@ class Registry:
         Provider = adapted(Provider)  # a plugin of smsframework becomes a provider of ours
         if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
             raise AssertionError("Provider does not implement IProvider")
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        if not valid_name(name):
             raise AssertionError(
                 f"Provider name is {name!r}: use 1 to 64 letters, digits, dots, dashes and "
                 "underscores; it is a part of the webhooks' addresses"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from smsqueue.masking import word
 from smsqueue.messages import OutgoingMessage
 
-__all__ = ["Router", "RoutingError", "default_router", "resolve"]
+__all__ = ["Router", "RoutingError", "default_router", "resolve", "unknown_provider"]
 
 Router = Callable[..., Any]
 
@@ -52,7 +52,16 @@ def resolve(
         return [default]
     for name in names:
         if not isinstance(name, str) or name not in providers:
-            known = ", ".join(sorted(providers)) or "none"
-            shown = repr(word(name)) if isinstance(name, str) else f"a {type(name).__name__}"
-            raise RoutingError(f"{by} an unknown provider: {shown} (known: {known})")
+            raise unknown_provider(by, name, providers)
     return names
+
+
+def unknown_provider(by: str, name: object, providers: Iterable[str]) -> RoutingError:
+    """The error for a provider's name that no provider has.
+
+    Args:
+        by: Who named it: ``"The router named"``.
+    """
+    known = ", ".join(sorted(providers)) or "none"
+    shown = repr(word(name)) if isinstance(name, str) else f"a {type(name).__name__}"
+    return RoutingError(f"{by} an unknown provider: {shown} (known: {known})")

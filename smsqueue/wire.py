@@ -9,7 +9,13 @@ from typing import Any
 
 from smsqueue import exc, statuses
 from smsqueue.masking import mask
-from smsqueue.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
+from smsqueue.messages import (
+    IncomingMessage,
+    OutgoingMessage,
+    OutgoingMessageOptions,
+    sender_text,
+)
+from smsqueue.senders import digits
 from smsqueue.statuses import MessageStatus
 
 __all__ = [
@@ -74,7 +80,45 @@ def check_kind(message: object) -> None:
 
 
 def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
-    """Raise RequestError if a message cannot be queued; nothing has happened then."""
+    """Raise RequestError if a message cannot be sent; nothing has happened then.
+
+    What was set as an attribute is checked, and converted, as if it had been given to the
+    constructor or to ``options()``.
+    """
+    _check_destination(message)
+    _check_body(message, max_body)
+    try:
+        message.src = sender_text("src", message.src)
+    except TypeError as error:
+        raise exc.RequestError(f"src cannot be queued: {error}") from None
+    _plain("src", message.src)
+    if not isinstance(message.provider_params, dict):
+        kind = type(message.provider_params).__name__
+        raise exc.RequestError(f"params() cannot be queued: it must be a dict, not {kind}")
+    _plain("params()", message.provider_params)
+    if not isinstance(message.provider_options, OutgoingMessageOptions):
+        kind = type(message.provider_options).__name__
+        raise exc.RequestError(f"provider_options must be OutgoingMessageOptions, not {kind}")
+    for name, option in [*vars(message.provider_options).items()]:
+        try:
+            message.provider_options.update(**{name: option})
+        except (TypeError, ValueError) as error:
+            raise exc.RequestError(f"the {name} option cannot be queued: {error}") from None
+        if name != "send_at":
+            _plain(f"the {name} option", option)
+    values = message.routing_values
+    if values is not None and not isinstance(values, tuple | list):
+        raise exc.RequestError(f"routing_values must be a tuple, not {type(values).__name__}")
+    for value in values or ():
+        _plain(f"the routing value {type(value).__name__}", value)
+
+
+def _check_destination(message: OutgoingMessage) -> None:
+    if not isinstance(message.dst, str):
+        kind = type(message.dst).__name__
+        raise exc.RequestError(f"the destination number must be text, not {kind}")
+    if not message.dst.isascii() or not message.dst.isdigit():
+        message.dst = digits(message.dst)  # it was set as an attribute
     if not message.dst:
         raise exc.RequestError("the destination number has no digits")
     if len(message.dst) > 15:
@@ -83,8 +127,16 @@ def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
             "number has more than 15: give one number, and write it with a plus if it has an "
             "extension"
         )
+
+
+def _check_body(message: OutgoingMessage, max_body: int) -> None:
     if not isinstance(message.body, str):
         raise exc.RequestError(f"the body must be text, not {type(message.body).__name__}")
+    if not message.body and not message.provider_params:
+        raise exc.RequestError(
+            "the body is empty: only a message whose params() give its provider something else "
+            "to send, such as a picture, has no text"
+        )
     if len(message.body) > max_body:
         raise exc.RequestError(
             f"the body has {len(message.body)} characters, more than the {max_body} "
@@ -96,19 +148,6 @@ def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
         raise exc.RequestError(
             f"the body is not text: half a character at position {error.start}"
         ) from None
-    _plain("src", message.src)
-    _plain("params()", message.provider_params)
-    options = vars(message.provider_options)
-    try:
-        # What was set as an attribute is not checked yet.
-        message.provider_options.update(**options)
-    except (TypeError, ValueError) as error:
-        raise exc.RequestError(str(error)) from None
-    for name, option in options.items():
-        if name != "send_at":
-            _plain(f"the {name} option", option)
-    for value in message.routing_values or ():
-        _plain(f"the routing value {type(value).__name__}", value)
 
 
 def dump_outgoing(message: OutgoingMessage) -> dict[str, Any]:
@@ -137,15 +176,18 @@ def content_of(message: OutgoingMessage) -> str:
 
 def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
     """A fresh message, a snapshot that nobody else holds."""
-    message = OutgoingMessage(data["dst"], data["body"], data.get("src"), data.get("provider"))
+    src = data.get("src")  # older versions took numbers, and more
+    src = src if src is None else str(src)
+    message = OutgoingMessage(data["dst"], data["body"], src, data.get("provider"))
     message.id = id
     message.routing_values = tuple(data["route"]) if "route" in data else None
     message.provider_params = data.get("params", {})
     # An older worker may meet options of a newer one: it ignores them.
     known = data.get("options", {}).items()
-    vars(message.provider_options).update(
-        (name, value) for name, value in known if hasattr(OutgoingMessageOptions, name)
-    )
+    options = vars(message.provider_options)
+    options.update((name, value) for name, value in known if hasattr(OutgoingMessageOptions, name))
+    if options.get("senderId") is not None:
+        options["senderId"] = str(options["senderId"])
     return message
 
 

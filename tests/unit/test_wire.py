@@ -163,7 +163,10 @@ PLACES: dict[str, tuple[str, Callable[[OutgoingMessage, Any], Any]]] = {
     "params": (r"params\(\)", lambda message, value: message.params(**value)),
     "route": ("the routing value", lambda message, value: message.route("ok", value)),
     "context": ("the context option", lambda message, value: message.options(context=value)),
-    "sender": ("the senderId option", lambda message, value: message.options(senderId=value)),
+    "sender": (
+        "the senderId option",
+        lambda message, value: setattr(message.provider_options, "senderId", value),
+    ),
     "src": ("src", lambda message, value: setattr(message, "src", value)),
 }
 
@@ -195,6 +198,7 @@ def test_a_refusal_does_not_tell_the_value() -> None:
         ("1", b"x", "must be text, not bytes"),
         ("1", None, "must be text, not NoneType"),
         ("1", 5, "must be text, not int"),
+        ("1", "", "the body is empty"),
     ],
 )
 def test_a_message_that_nobody_can_send_is_refused(dst: str, body: Any, why: str) -> None:
@@ -202,7 +206,7 @@ def test_a_message_that_nobody_can_send_is_refused(dst: str, body: Any, why: str
         check(OutgoingMessage(dst, body))
 
 
-@pytest.mark.parametrize("body", ["", "x" * 100, "😀" * 100, "\0"])
+@pytest.mark.parametrize("body", [" ", "x" * 100, "😀" * 100, "\0"])
 def test_any_text_up_to_the_limit_is_taken(body: str) -> None:
     check(OutgoingMessage("1", body))
 
