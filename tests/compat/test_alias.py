@@ -27,6 +27,7 @@ MODULES = {
     "smsframework.providers": "smsqueue.providers",
     "smsframework.providers.forward": "smsqueue.providers.forward",
     "smsframework.providers.forward.provider": "smsqueue.providers.forward.provider",
+    "smsframework.providers.forward.jsonex": "smsqueue.providers.forward.jsonex",
     "smsframework.providers.log": "smsqueue.providers.log",
     "smsframework.providers.loopback": "smsqueue.providers.loopback",
     "smsframework.providers.null": "smsqueue.providers.null",
@@ -88,6 +89,24 @@ def test_the_imports_of_the_manual_and_of_plugins(tmp_path: Path) -> None:
         "print(gateway.send(OutgoingMessage('+1', 'x')).msgid, MessageDelivered.__module__)\n"
     )
     assert run(code, tmp_path) == "1 smsqueue.statuses"
+
+
+def test_the_jsonex_functions_are_where_smsframework_has_them(tmp_path: Path) -> None:
+    code = INSTALL + (
+        "from datetime import datetime\n"
+        "from smsframework import OutgoingMessage, exc\n"
+        "from smsframework.providers.forward.provider import jsonex_dumps, jsonex_loads\n"
+        "message = OutgoingMessage('+1555', 'hi').options(senderId='me').params(a=1).route(1)\n"
+        "at = datetime(2026, 2, 3, 4, 5, 6)\n"
+        "written = jsonex_dumps({'message': message, 'error': exc.CreditError('no'), 'at': at})\n"
+        "assert isinstance(written, bytes)\n"
+        "read = jsonex_loads(written)\n"
+        "found = read['message']\n"
+        "assert type(found) is OutgoingMessage and type(read['error']) is exc.CreditError\n"
+        "assert read['error'].args == ('no',) and read['at'] == at\n"
+        "print(found.dst, found.body, found.provider_options.senderId, found.provider_params)\n"
+    )
+    assert run(code, tmp_path) == "1555 hi me {'a': 1}"
 
 
 def test_installing_it_again_does_no_harm(tmp_path: Path) -> None:

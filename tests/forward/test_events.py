@@ -16,6 +16,7 @@ from smsqueue import (
     MessageDelivered,
     MessageExpired,
     MessageStatus,
+    exc,
 )
 from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
 from smsqueue.providers.forward.health import Health
@@ -179,6 +180,46 @@ def test_what_a_client_heard_already_is_heard_once(client: Side, server: Side) -
     server.deliver()
     assert client.repeat().status_code == 200
     assert bodies(client) == ["YES"]
+
+
+def test_one_client_that_cannot_be_reached_is_a_connection_error(
+    eager_client: Side, eager_server: Side
+) -> None:
+    """As smsframework has it; and so while it is not called again for a moment."""
+    _, carrier = bind(eager_client, eager_server, clients=["http://127.0.0.1:9/remote"])
+    for _ in range(2):
+        with pytest.raises(exc.ConnectionError, match="1 of 1 clients") as caught:
+            carrier._receive_message(IncomingMessage("1555", "YES"))
+        assert type(caught.value) is exc.ConnectionError
+
+
+@pytest.mark.parametrize(
+    ("clients", "kind"),
+    [
+        (["http://127.0.0.1:9/a", "http://127.0.0.1:9/b"], exc.ConnectionError),
+        (["http://127.0.0.1:9/a", None], exc.ProviderError),
+        ([None], exc.AuthError),
+    ],
+)
+def test_several_clients_raise_the_class_that_their_errors_share(
+    eager_client: Side, eager_server: Side, clients: list[str | None], kind: type[Exception]
+) -> None:
+    urls = [url or eager_client.url("remote") for url in clients]
+    _, carrier = bind(eager_client, eager_server, clients=urls)
+    eager_client.front = answering(403, b"")
+    with pytest.raises(exc.ProviderError) as caught:
+        carrier._receive_message(IncomingMessage("1555", "YES"))
+    assert type(caught.value) is kind
+
+
+def test_the_error_of_one_of_several_clients_is_of_its_own_class(
+    eager_client: Side, eager_server: Side
+) -> None:
+    urls = ["http://127.0.0.1:9/a", eager_client.url("remote")]
+    _, carrier = bind(eager_client, eager_server, clients=urls)
+    with pytest.raises(exc.ConnectionError, match="1 of 2 clients"):
+        carrier._receive_message(IncomingMessage("1555", "YES"))
+    assert [message.body for message in eager_client.received] == ["YES"]
 
 
 class Choosing(ForwardServerProvider):

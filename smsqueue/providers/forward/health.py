@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from smsqueue import exc
+
 __all__ = ["Health"]
 
 _SHORTEST, _LONGEST = 1.0, 60.0
@@ -18,6 +20,8 @@ class Health:
         self._deadline = deadline
         self._failures = 0
         self._until = 0.0
+        #: The class of the last failure, which is that of a call which is not made for it.
+        self.last_failure: type[exc.ProviderError] = exc.ConnectionError
 
     def may_call(self) -> bool:
         """May it be called now? Whoever is told yes has to report how it went."""
@@ -29,12 +33,13 @@ class Health:
                 self._until = now + self._deadline
             return True
 
-    def report(self, *, well: bool) -> None:
+    def report(self, *, well: bool, failure: type[exc.ProviderError] = exc.ProviderError) -> None:
         """Note how a call went."""
         with self._lock:
             if well:
                 self._failures, self._until = 0, 0.0
                 return
+            self.last_failure = failure
             pause = min(_LONGEST, _SHORTEST * 2 ** min(self._failures, 16))
             self._failures += 1
             self._until = time.monotonic() + pause

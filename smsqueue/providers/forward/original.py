@@ -18,9 +18,10 @@ from smsqueue.providers.forward.parts import STATUSES, Event, Passed, fill_statu
 from smsqueue.providers.forward.times import in_utc, read_time
 from smsqueue.retry import error_label
 
-__all__ = ["Original"]
+__all__ = ["OPTIONS", "Original", "nearest_name"]
 
-_OPTIONS = ("allow_reply", "status_report", "expires", "senderId", "escalate")
+#: The options of a message that smsframework knows.
+OPTIONS = ("allow_reply", "status_report", "expires", "senderId", "escalate")
 
 
 class Original:
@@ -43,7 +44,7 @@ class Original:
         message.routing_values = None if route is None else tuple(route)
         message.provider_params = mapping(_plain(fields.get("provider_params")), "params")
         if fields.get("provider_options") is not None:
-            set_options(message, _object(fields["provider_options"])[1], _OPTIONS)
+            set_options(message, _object(fields["provider_options"])[1], OPTIONS)
         return Passed(message)
 
     def dump_taken(self, message: OutgoingMessage, name: str | None) -> dict[str, Any]:
@@ -82,7 +83,7 @@ class Original:
         msgid = scalar(fields.get("msgid"), "msgid")
         time, meta = _time(fields.get("rtime")), mapping(_plain(fields.get("meta")), "meta")
         if view == "status":
-            status = STATUSES[_nearest_name(name)](msgid, time, meta)
+            status = STATUSES[nearest_name(name)](msgid, time, meta)
             fill_status(status, fields)
             return Event(status)
         dst = named(fields.get("dst"), "dst")
@@ -117,7 +118,7 @@ class Original:
 
 def _outgoing(message: OutgoingMessage, name: str | None) -> tuple[str, dict[str, Any]]:
     given = vars(message.provider_options)
-    options = {each: given[each] for each in _OPTIONS if each in given}
+    options = {each: given[each] for each in OPTIONS if each in given}
     fields: dict[str, Any] = {"src": message.src, "dst": message.dst, "body": message.body}
     fields |= {"provider": name, "provider_params": message.provider_params}
     fields["provider_options"] = {"?": ["OutgoingMessageOptions", options]}
@@ -134,7 +135,7 @@ def _object(value: Any) -> tuple[str, dict[str, Any]]:
     return told[0], mapping(told[1], "the fields")
 
 
-def _nearest_name(name: str) -> str:
+def nearest_name(name: str) -> str:
     """The class of reports that a subclass's name says it is made of, MessageStatus if none."""
     return next((k for k in sorted(STATUSES, key=len) if name.endswith(k)), "MessageStatus")
 

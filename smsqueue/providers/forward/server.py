@@ -85,7 +85,8 @@ class ForwardServerProvider(IProvider):
         """Pass an incoming message or a report on to the clients that are chosen for it.
 
         Raises:
-            ProviderError: not all of them took it; the others are remembered.
+            ProviderError: not all of them took it; the others are remembered. It is of the class
+                that their errors share: ConnectionError, if nobody answered.
         """
         chosen = self.choose_clients(obj)
         self._spreader.spread(obj, [chosen] if isinstance(chosen, str) else chosen)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from smsqueue import exc
@@ -17,6 +18,7 @@ from smsqueue.events import current_event
 from smsqueue.masking import word
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.forward.address import label, mark
+from smsqueue.providers.forward.errors import known
 from smsqueue.providers.forward.formats import format_named
 from smsqueue.providers.forward.health import Health
 from smsqueue.providers.forward.hops import LOOP, Hops
@@ -36,6 +38,19 @@ log = logging.getLogger(__name__)
 _MOST_THREADS = 32
 #: The view that reports go to, and the field that they are in.
 _STATUS = ("status", "status")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A client that did not take an event."""
+
+    reason: str
+    kind: type[exc.ProviderError]
+
+
+def _class_of(error: Exception) -> type[exc.ProviderError]:
+    """The class of smsframework's that an error of a client is of."""
+    return known(error_label(error)) or exc.ProviderError
 
 
 class Spreader:
@@ -89,7 +104,8 @@ class Spreader:
         """Call the clients that do not have it yet, all at the same time.
 
         Raises:
-            ProviderError: some did not take it.
+            ProviderError: some did not take it; of the class of their errors, if all of these
+                are of one class (:class:`~smsqueue.exc.ConnectionError`: nobody answered).
         """
         event = outbound(self._of_message(thing), self._hops.onward(thing.meta))
         recorded = current_event()
@@ -98,35 +114,41 @@ class Spreader:
         if not todo:
             return
         with ThreadPoolExecutor(min(len(todo), _MOST_THREADS)) as pool:
-            failed = list(pool.map(lambda client: self._pass(event, client, recorded), todo))
-        reasons = [reason for reason in failed if reason]
-        if reasons:
-            raise exc.ProviderError(
-                f"{len(reasons)} of {len(todo)} clients did not take it: {'; '.join(reasons)}",
+            passed = list(pool.map(lambda client: self._pass(event, client, recorded), todo))
+        failures = [failure for failure in passed if failure is not None]
+        if failures:
+            reasons = "; ".join(failure.reason for failure in failures)
+            classes = {failure.kind for failure in failures}
+            kind = classes.pop() if len(classes) == 1 else exc.ProviderError
+            raise kind(
+                f"{len(failures)} of {len(todo)} clients did not take it: {reasons}",
                 provider=self._name,
             )
 
-    def _pass(self, event: Event, client: str, recorded: str | None) -> str | None:
+    def _pass(self, event: Event, client: str, recorded: str | None) -> _Failure | None:
         """Call one client; why it did not take the event, or None."""
         try:
             link, health = self.link(client)
             if not health.may_call():
-                return f"{label(client)} failed a moment ago"
-            well = False
+                return _Failure(f"{label(client)} failed a moment ago", health.last_failure)
+            well, failure = False, exc.ProviderError
             try:
                 self._call(link, event, client)
                 well = True
             except exc.RequestError:
                 well = True  # it is there, and does not want this one
                 raise
+            except exc.ProviderError as error:
+                failure = _class_of(error)
+                raise
             finally:
-                health.report(well=well)
+                health.report(well=well, failure=failure)
             self._remember(recorded, client)
         except Exception as error:  # whatever it is, the other clients get theirs
             code = getattr(error, "code", None)
             said = f"{error_label(error)} {word(str(code)) if code else ''}".rstrip()
             log.warning("%s: %s did not take an event: %s", self._name, label(client), said)
-            return f"{label(client)}: {said}"
+            return _Failure(f"{label(client)}: {said}", _class_of(error))
         return None
 
     def _call(self, link: Link, event: Event, client: str) -> None:
