@@ -81,7 +81,7 @@ class Hooks:
         match answer[0]:
             case "claimed":
                 kind, data, tries, message_id, message_data, done = answer[1:]
-                if int(tries) >= self.retry.attempts:
+                if int(tries) >= self.retry.event_attempts:
                     log.error("%s: given up, its workers died: smsqueue list --state dead", event)
                     return self._settle(event, token, "dead", why="its workers died of it")
                 if kind not in _KINDS:
@@ -195,7 +195,7 @@ class Hooks:
 
     def _again(self, event: str, token: str, tries: int, why: str, error: str) -> Outcome:
         """Repeat an event later, unless its tries are used up."""
-        dead = tries + 1 >= self.retry.attempts
+        dead = tries + 1 >= self.retry.event_attempts
         if dead:
             log.error("%s: given up after %d tries: smsqueue list --state dead", event, tries + 1)
         return self._settle(

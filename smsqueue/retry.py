@@ -12,6 +12,7 @@ __all__ = ["Decision", "RetryPolicy", "error_label"]
 
 #: Longest wait that a provider can ask for, in seconds.
 _LONGEST_WAIT = 86400.0
+_EVENT_ATTEMPTS = 25
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Decision:
     #: Pause the provider for this many seconds, doubled each time up to ``pause_max``.
     pause: float | None = None
     pause_max: float = 0.0
+    #: The error may be this message's own fault: pause the provider only once several messages
+    #: have failed there.
+    suspect: bool = False
+    #: Seconds that the provider asked to be left alone; pauses it at once, for at least so long.
+    wait: float = 0.0
     #: Did the provider show that it works?
     well: bool = False
     #: For unknown: not resent (any more), even if its sender chose ``on_unknown="resend"``.
@@ -38,16 +44,21 @@ class Decision:
 class RetryPolicy:
     """When and where a failed attempt is repeated. Replace :meth:`decide` for rules of your own.
 
-    Times are in seconds.
+    Times are in seconds. With the defaults a message without a validity is tried for 36 hours, so
+    it survives an outage of a day; each try is at most 10 minutes after the one before.
     """
 
     #: Backoff: a random time up to base, 2 x base, 4 x base ... up to cap.
     base: float = 2.0
     cap: float = 600.0
-    #: A message has failed after this many tries, or at the first error after this age.
-    attempts: int = 25
-    give_up: float = 86400.0
-    #: Pauses of a provider: throttled or unreachable, and out of credit or locked out.
+    #: A message has failed at the first error after this age.
+    give_up: float = 36 * 3600.0
+    #: Also after this many tries; None: tries only slow it down.
+    attempts: int | None = None
+    #: A message sent with ``on_unknown="resend"`` is sent again at most this often although its
+    #: provider may have it: each of these may be a second SMS.
+    resends: int = 25
+    #: Pauses of a provider: throttled, unreachable or failing, and out of credit or locked out.
     pause: float = 1.0
     pause_max: float = 60.0
     slow_pause: float = 60.0
@@ -56,6 +67,15 @@ class RetryPolicy:
     def backoff(self, tries: int) -> float:
         """Full jitter: anything from 0 to the exponential bound."""
         return random.uniform(0, min(self.cap, self.base * 2 ** min(tries, 30)))
+
+    @property
+    def event_attempts(self) -> int:
+        """Tries after which an event is dead, and a message that kills its workers has failed."""
+        return _EVENT_ATTEMPTS if self.attempts is None else self.attempts
+
+    def spent(self, tries: int, age: float) -> bool:
+        """Has a message failed for good at its next error? ``tries`` include the one of that error."""
+        return age > self.give_up or (self.attempts is not None and tries >= self.attempts)
 
     def decide(
         self, error: BaseException, *, tries: int, age: float, wrote: bool | None
@@ -67,55 +87,63 @@ class RetryPolicy:
             age: Seconds since the message should have gone out.
             wrote: Did our HTTP layer begin to write? None: it cannot tell.
         """
-        decision = self._judge(error, tries=tries, wrote=wrote)
-        spent = tries + decision.counted >= self.attempts or age > self.give_up
+        decision = self._with_wait(error, self._judge(error, tries=tries, wrote=wrote))
+        spent = self.spent(tries + decision.counted, age)
         if decision.verdict == "unknown":
             return replace(decision, hold=spent)
         if decision.verdict == "retry" and spent:
             # The other providers of the route still get their turn.
-            return Decision(
-                "failed",
-                elsewhere=decision.elsewhere,
-                pause=decision.pause,
-                pause_max=decision.pause_max,
-            )
+            return replace(decision, verdict="failed", delay=0.0, counted=True)
         return decision
 
     def _judge(self, error: BaseException, *, tries: int, wrote: bool | None) -> Decision:
-        later = self.backoff(tries)
+        later, slow = self.backoff(tries), self.slow_pause
+        pause = Decision("retry", delay=later, pause=self.pause, pause_max=self.pause_max)
         match error:
             case exc.ProviderError(ambiguous=True):
-                return Decision("unknown", delay=later)
+                return replace(pause, verdict="unknown", suspect=True)
             case exc.LimitsError():
-                wait = _wait(error.retry_after)
-                pause, longest = (self.pause, self.pause_max) if wait is None else (wait, wait)
-                return Decision("retry", True, pause, counted=False, pause=pause, pause_max=longest)
+                return replace(pause, elsewhere=True, counted=False)
             case exc.CreditError() | exc.AuthError():
-                slow = self.slow_pause
                 return Decision(
                     "retry", True, slow, counted=False, pause=slow, pause_max=self.slow_pause_max
                 )
-            case exc.ConnectionError():
-                return Decision("retry", True, later, pause=self.pause, pause_max=self.pause_max)
             case exc.UnsupportedError():
                 return Decision("failed", elsewhere=True, well=True)
             case exc.RequestError():
                 return Decision("failed", well=True)
             case exc.ProviderError():
-                return Decision("retry", True, later)
+                return replace(pause, elsewhere=True, suspect=True)
         # Not an error that a provider reports. If anything was written, the provider may have
         # the message; if not, it is a fault that a deploy may mend.
-        return (
-            Decision("retry", delay=later) if wrote is False else Decision("unknown", delay=later)
+        return replace(pause, verdict="retry" if wrote is False else "unknown", suspect=True)
+
+    def _with_wait(self, error: BaseException, decision: Decision) -> Decision:
+        """The decision, with the wait that the provider asked for: it never shortens the backoff."""
+        wait = _requested_wait(error)
+        if not wait:
+            return decision
+        pause = decision.pause or self.pause, decision.pause_max or self.pause_max
+        return replace(
+            decision,
+            delay=max(decision.delay, wait),
+            pause=pause[0],
+            pause_max=pause[1],
+            wait=wait,
+            suspect=False,
+            well=False,
         )
 
 
-def _wait(asked: Any) -> float | None:
-    """Seconds that a provider asked for, a day at most; None if it is no number: a plugin may
-    have copied whatever its provider wrote."""
-    if isinstance(asked, bool) or not isinstance(asked, int | float) or asked != asked:
-        return None
-    return float(min(max(asked, 0), _LONGEST_WAIT))
+def _requested_wait(error: BaseException) -> float:
+    """Seconds that a provider asked for, a day at most; 0.0 if it asked for none.
+
+    A plugin may have copied whatever its provider wrote, so what is no number above 0 is ignored.
+    """
+    asked: Any = getattr(error, "retry_after", None)
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not asked > 0:
+        return 0.0
+    return float(min(asked, _LONGEST_WAIT))
 
 
 def error_label(error: BaseException) -> str:

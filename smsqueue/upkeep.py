@@ -29,7 +29,7 @@ class Upkeep:
     """A supervised thread.
 
     Args:
-        max_tries: After so many workers died before its provider was called, a message has failed.
+        max_lapses: After so many workers died before its provider was called, a message has failed.
         pulse: Told after each round.
         remedies: What can be done at providers about messages that they may have.
     """
@@ -40,14 +40,14 @@ class Upkeep:
         ledger: Ledger,
         queue: Queue,
         *,
-        max_tries: int = 25,
+        max_lapses: int = 25,
         pulse: Pulse | None = None,
         remedies: dict[str, dict[str, int]] | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.queue = queue
-        self.max_tries = max_tries
+        self.max_lapses = max_lapses
         self.pulse = pulse
         self.remedies = remedies
         self._stop = threading.Event()
@@ -55,7 +55,7 @@ class Upkeep:
 
     def turn(self) -> bool:
         """One round over all lanes; True if messages were due, so that more may be."""
-        lapsed = self.ledger.sweep(_QUOTA, self.max_tries, self.remedies)
+        lapsed = self.ledger.sweep(_QUOTA, self.max_lapses, self.remedies)
         for lapse in lapsed:
             transition(
                 log,

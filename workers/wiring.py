@@ -126,7 +126,7 @@ class _Engine(bootsteps.StartStopStep):
             settings,
             ledger,
             queue,
-            max_tries=gateway.retry.attempts,
+            max_lapses=gateway.retry.event_attempts,
             pulse=pulse,
             remedies={name: remedies(each) for name, each in gateway.providers.items()},
         )

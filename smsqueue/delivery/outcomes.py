@@ -156,6 +156,8 @@ def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any
     if decision.pause is not None:
         outcome["pause"] = int(decision.pause * 1000)
         outcome["pause_max"] = int(decision.pause_max * 1000)
+        outcome["suspect"] = decision.suspect or None
+        outcome["wait"] = int(decision.wait * 1000) or None
         if isinstance(error, exc.CreditError | exc.AuthError):
             log.error(
                 "%s is paused: %s. No message is lost; they go out when it works again",

@@ -133,6 +133,7 @@ class Walk:
         outcome = judged(decision, error, name)
         if decision.verdict == "unknown":
             outcome |= remedies(provider) | {"msgids": ids_of(provider, attempt.message)}
+            outcome["resends"] = self.gateway.retry.resends
         if not decision.elsewhere or not rest:
             return self.settle(attempt, name, outcome)
         attempt.tries += decision.counted
@@ -161,7 +162,7 @@ class Walk:
         """An outcome while the next provider is paused or busy: that does not make the refusal
         of the one before final, unless the message's tries or time are over."""
         retry = self.gateway.retry
-        spent = attempt.tries >= retry.attempts or attempt.age > retry.give_up
+        spent = retry.spent(attempt.tries, attempt.age)
         if outcome["verdict"] != "failed" or spent:
             return outcome
         return outcome | {"verdict": "retry", "delay": int(wait * 1000), "why": None}

@@ -231,7 +231,7 @@ class Ledger(Watching):
         return [(answer[i], int(answer[i + 1] or 0)) for i in range(0, len(answer), 2)]
 
     def sweep(
-        self, quota: int, max_tries: int, remedies: dict[str, dict[str, int]] | None = None
+        self, quota: int, max_lapses: int, remedies: dict[str, dict[str, int]] | None = None
     ) -> list[Lapse]:
         """End what nobody will end any more; the messages whose worker never came back.
 
@@ -239,7 +239,7 @@ class Ledger(Watching):
             remedies: By provider, what can be done about a message that it may have: see
                 settle.lua for ``pin`` and ``ask``.
         """
-        answer = self._scripts.run("sweep", quota, max_tries, new_id(), _for_lua(remedies or {}))
+        answer = self._scripts.run("sweep", quota, max_lapses, new_id(), _for_lua(remedies or {}))
         return [
             Lapse(answer[i], answer[i + 1], answer[i + 2] or None) for i in range(0, len(answer), 3)
         ]

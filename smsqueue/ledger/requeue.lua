@@ -18,7 +18,8 @@ local publish = queue_up(id, m.state, expires, ARGV[3] ~= '' and BULK_WATERMARK 
 -- Reports of the attempts until now no longer count against it.
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)
 redis.call('HDEL', hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling',
-           'gathers', 'pin', 'pin_until', 'pin_ref', 'ask', 'asks', 'ask_now', 'behind', 'line', 'looked')
+           'gathers', 'pin', 'pin_until', 'pin_ref', 'ask', 'asks', 'ask_now', 'behind', 'line', 'looked',
+           'resent', 'lapses')
 if expires then redis.call('HSET', hash, 'expires', expires) end
 redis.call('HDEL', hash, 'sent_at')
 note(id, { state = 'queued', why = 'requeued by an operator' })

@@ -11,8 +11,10 @@
 --   pin       ms for which the provider, which de-duplicates, sends an unknown message once; ask:
 --             ms after which it can be asked about it
 --   behind    the paused providers that it waits for; line: 'single' | 'bulk', see next_place
---   hold      an unknown message is not resent (any more), even if its sender chose that
---   pause     ms that the provider is paused for, doubled each time up to pause_max
+--   hold      an unknown message is not resent (any more), even if its sender chose that; resends: how
+--             often it is resent at most
+--   pause     ms that the provider is paused for, doubled each time up to pause_max; suspect: only if
+--             other messages failed there too; wait: ms that it asked for, the least
 --   well      the provider works: end its pause
 --   event     id for the event that this makes; sent  its data, if onSend is to run
 --   next      {provider, lease}                    call this one under the same claim
@@ -21,7 +23,7 @@ local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local o = cjson.decode(ARGV[4])
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend', 'expires',
-               'calling', 'settled', 'since', 'provider', 'pin_until', 'pin_ref')
+               'calling', 'settled', 'since', 'provider', 'pin_until', 'pin_ref', 'resent')
 if not m.state then return { 'gone', '', '', '' } end
 
 local made = tonumber(m.attempt or 0)
@@ -32,34 +34,17 @@ if m.settled == mark then
   return { m.state, '', 'paused', 0 }
 end
 
--- The provider's health is news whoever owns the message by now; but calls that began before
--- the pause say nothing new about it.
+-- The provider's health is news whoever owns the message by now.
 local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
-if o.well or o.pause then
-  local p = read(pause, 'since', 'times')
-  if calling > tonumber(p.since or 0) then
-    if o.well then
-      redis.call('DEL', pause)
-      redis.call('SREM', key('pauses'), o.provider)
-    else
-      local times = tonumber(p.times or 0)
-      local ends = NOW + math.min(o.pause * 2 ^ times, math.max(o.pause, o.pause_max))
-      redis.call('HSET', pause, 'until', ends, 'since', MOMENT, 'times', times + 1, 'error', o.error)
-      redis.call('HDEL', pause, 'probe', 'probe_until')
-      redis.call('EXPIRE', pause, 86400)
-      redis.call('SADD', key('pauses'), o.provider)
-      count('pauses', o.provider, o.error or '')
-    end
-  end
-  local ends = redis.call('HGET', pause, 'until')
-  if ends and o.delay then
-    local left = math.max(0, ends - NOW)
-    -- Who has just failed comes after those who wait: else it would be the next to probe, and
-    -- the next, while the provider may refuse nobody but it.
-    o.delay = math.max(o.delay, left + (o.pause and math.floor(200 + 0.2 * left) or 0))
-  end
-elseif pause and redis.call('HGET', pause, 'probe') == token then
+note_health(o, id, calling)
+if pause and not o.well and not o.pause and redis.call('HGET', pause, 'probe') == token then
   redis.call('HDEL', pause, 'probe', 'probe_until') -- it told nothing: let another one probe
+end
+local ends = pause and (o.well or o.pause) and redis.call('HGET', pause, 'until')
+if ends and o.delay then
+  local left = math.max(0, ends - NOW)
+  -- Queue the message that failed behind the others, so that it is not the next probe.
+  o.delay = math.max(o.delay, left + (o.pause and math.floor(200 + 0.2 * left) or 0))
 end
 
 local events = {}
@@ -147,8 +132,10 @@ elseif o.verdict == 'unknown' and o.pin and not o.hold and
   o.why = 'its answer was lost: the same again'
   line('retrying', look)
   wait('retrying', look)
-elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.hold) then
+elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.hold and
+    tonumber(m.resent or 0) < (o.resends or 25)) then
   tries()
+  if o.verdict == 'unknown' then redis.call('HINCRBY', hash, 'resent', 1) end
   local look = NOW + (o.delay or 0)
   line('retrying', look)
   wait('retrying', look)

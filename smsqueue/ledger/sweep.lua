@@ -1,11 +1,11 @@
 -- Ends what nobody will end any more: leases whose worker is gone, waits for reports, and
 -- records whose time is over.
--- ARGV: quota, tries after which a message that never reaches its provider has failed, event id
+-- ARGV: quota, lost workers after which a message that never reaches its provider has failed, event id
 --       (a prefix of ids for the endings), what can be done at providers about messages that they
 --       may have (JSON: provider -> pin, ask; see settle.lua)
 -- Returns: id, state, event to be published or '', id ... of those whose worker never came back;
 --          all of them are to be published
-local quota, max_tries, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
+local quota, max_lapses, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 local lapsed = {}
 local remedies = cjson.decode(ARGV[4])
 -- A message that kills its worker shall not do so for long.
@@ -30,27 +30,28 @@ local function lapse(id, m)
     redis.call('HSET', hash, 'not_before', NOW + delay)
     enter(id, 'sending', 'retrying', sooner(NOW + delay, m.expires))
   end
-  local tries = tonumber(m.tries or 0) + 1
-  local delay, remedy = math.min(2000 * 2 ^ (tries - 1), 600000), remedies[m.provider] or {}
+  -- Only its lost workers count here: it may have had hundreds of tries in a long outage.
+  local lapses = redis.call('HINCRBY', hash, 'lapses', 1)
+  local delay, remedy = math.min(2000 * 2 ^ (lapses - 1), 600000), remedies[m.provider] or {}
   if m.calling then redis.call('HSET', hash, 'called', math.floor(m.calling)) end
   -- The provider may have it, and nobody repeats it any more.
-  local given_up = m.pin and tries >= max_tries
+  local given_up = m.pin and lapses >= max_lapses
   if RANK[m.reported] and
       (m.calling or given_up or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
     line(m.reported, nil)
     enter(id, 'sending', m.reported, report_look(m.reported, m.report))
-  elseif m.calling and remedy.pin and tries <= MOST_PINNED and
+  elseif m.calling and remedy.pin and lapses <= MOST_PINNED and
       pin(id, m, tonumber(m.pin_until) or m.calling + remedy.pin, NOW + delay, remedy.ask) then
     again(delay)
-  elseif given_up or m.calling and not (m.resend and tries < max_tries and not m.pin) then
+  elseif given_up or m.calling and not (m.resend and lapses < max_lapses and not m.pin) then
     -- The provider may have the message. Nobody resends it: only a report, the provider's own
     -- answer, should it still come, or an operator says what became of it.
     line('unknown', nil)
     uncertain(id, 'sending', 'WorkerLost', remedy.ask)
-  elseif tries >= max_tries then
+  elseif lapses >= max_lapses then
     events = events + 1
     event = ARGV[3] .. events
-    line('failed', nil, 'gave up: ' .. NO_ANSWER .. ', ' .. tries .. ' times')
+    line('failed', nil, 'gave up: ' .. NO_ANSWER .. ', ' .. lapses .. ' times')
     enter(id, 'sending', 'failed', nil, 'WorkerLost')
     event = add_ending(event, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
   else

@@ -69,7 +69,7 @@ class Bench:
         self.slots = Slots(total=8, groups=3)
         self.delivery = Delivery(self.gateway, self.ledger, self.queue, self.slots, "bench")
         self.hooks = Hooks(self.gateway, self.ledger, "bench", retry)
-        self.upkeep = Upkeep(settings, self.ledger, self.queue, max_tries=3)
+        self.upkeep = Upkeep(settings, self.ledger, self.queue, max_lapses=3)
         #: What onStatus was called with.
         self.heard: list[MessageStatus] = []
 
@@ -147,6 +147,15 @@ class Bench:
         """A broker queue is emptied, some time after upkeep's last turn."""
         triggers = {"send": self.settings.send_key, "hook": self.settings.hook_key}[queue]
         self.redis.delete(triggers, self.key("filled", queue))
+
+    def fail_in_a_row(self, provider: Told, error: Exception, messages: int = 5) -> list[str]:
+        """So many messages fail at a provider one after the other; their ids."""
+        ids = []
+        for _ in range(messages):
+            provider.then(error)
+            ids.append(self.send_by(provider.name))
+            self.deliver(ids[-1])
+        return ids
 
     # --- looking -------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ RANK = {"": 0, "sent": 1, "accepted": 2, "expired": 3, "undelivered": 4, "delive
 WAITING = {"queued", "scheduled", "retrying"}
 REPORTS = ("accepted", "expired", "undelivered", "delivered")
 #: Workers that may die of a message before their provider is called; repetitions with one key.
-MAX_TRIES, MOST_PINNED = 4, 3
+MAX_LAPSES, MOST_PINNED = 4, 3
 NUMBER = st.integers(0, 2)
 
 
@@ -36,6 +36,7 @@ class Model:
     def __init__(self, *, report: bool, resend: bool, later: bool) -> None:
         self.report, self.resend, self.early = report, resend, later
         self.made, self.tries, self.first, self.ref = 0, 0, 1, 0
+        self.lapses = 0
         self.token = self.reported = self.pin = self.provider = ""
         self.settled: tuple[object, ...] = ()
         self.refused: set[str] = set()
@@ -150,18 +151,19 @@ class Model:
             self.place = "ends"
             return
         self.tries += 1
-        given_up = bool(self.pin) and self.tries >= MAX_TRIES
+        self.lapses += 1
+        given_up = bool(self.pin) and self.lapses >= MAX_LAPSES
         if self.reported and (
             self.calling or given_up or self.reported in ("accepted", "delivered")
         ):
             self._enter(self.reported)
-        elif self.calling and keyed and self.tries <= MOST_PINNED and self._bind():
+        elif self.calling and keyed and self.lapses <= MOST_PINNED and self._bind():
             self._retry()
         elif given_up or (
-            self.calling and not (self.resend and self.tries < MAX_TRIES and not self.pin)
+            self.calling and not (self.resend and self.lapses < MAX_LAPSES and not self.pin)
         ):
             self._enter("unknown")
-        elif self.tries >= MAX_TRIES:
+        elif self.lapses >= MAX_LAPSES:
             self._enter("failed")
         else:
             self._retry()
@@ -192,6 +194,7 @@ class Model:
         if before in ("failed", "expired", "undelivered", "unknown"):
             self._enter("queued")
             self.first, self.tries, self.token, self.reported = self.made + 1, 0, "", ""
+            self.lapses = 0
             self.calling = self.early = self.outdated = self.pin_over = False
             self.pin, self.ref, self.settled = "", 0, ()
         return before
@@ -411,7 +414,7 @@ class Machine(RuleBasedStateMachine):
         """What somebody waits for (the end of a lease, a report) has not come in time."""
         if self.bench.redis.zadd(self.key("due", "watch"), {self.id: 1}, xx=True, ch=True):
             remedies = dict.fromkeys("ab", self.remedy) if self.remedy else {}
-            lapsed = self.ledger.sweep(9, MAX_TRIES, remedies)
+            lapsed = self.ledger.sweep(9, MAX_LAPSES, remedies)
             self.model.lapse(bool(self.remedy))
             assert [(each.id, each.state) for each in lapsed] in (
                 [], [(self.id, self.model.state)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from smsqueue import Gateway, RetryPolicy, exc
@@ -16,60 +14,61 @@ class PluginLimits(exc.LimitsError):
     """A plugin's own subclass."""
 
 
-# error, wrote -> verdict, elsewhere, counted, pauses the provider, shows that it is well
-TABLE: dict[str, tuple[BaseException, bool | None, tuple[str, bool, bool, bool, bool]]] = {
+# error, wrote -> verdict, elsewhere, counted, what it says of the provider: "pause" it at once,
+# "suspect" it (pause it once several messages failed), or it works ("well")
+TABLE: dict[str, tuple[BaseException, bool | None, tuple[str, bool, bool, str]]] = {
     "nothing was written": (
         exc.ConnectionError("refused"),
         False,
-        ("retry", True, True, True, False),
+        ("retry", True, True, "suspect"),
     ),
     "a plugin's connection error": (
         exc.ConnectionError("refused"),
         None,
-        ("retry", True, True, True, False),
+        ("retry", True, True, "suspect"),
     ),
     "the provider's 5xx": (
         exc.ServerError("503", http_status=503),
         True,
-        ("retry", True, True, False, False),
+        ("retry", True, True, "suspect"),
     ),
     "read timeout": (
         exc.ConnectionError("timeout", ambiguous=True),
         True,
-        ("unknown", False, True, False, False),
+        ("unknown", False, True, "suspect"),
     ),
     "a gateway's 502": (
         exc.ServerError("502", ambiguous=True),
         True,
-        ("unknown", False, True, False, False),
+        ("unknown", False, True, "suspect"),
     ),
     "2xx without an answer": (
         exc.MessageSendError("?", ambiguous=True),
         True,
-        ("unknown", False, True, False, False),
+        ("unknown", False, True, "suspect"),
     ),
     "an ambiguous refusal": (
         exc.RequestError("?", ambiguous=True),
         True,
-        ("unknown", False, True, False, False),
+        ("unknown", False, True, "suspect"),
     ),
-    "throttled": (exc.LimitsError("slow"), True, ("retry", True, False, True, False)),
-    "throttled, by a subclass": (PluginLimits("slow"), True, ("retry", True, False, True, False)),
-    "no credit": (exc.CreditError("empty"), True, ("retry", True, False, True, False)),
-    "locked out": (exc.AuthError("who?"), True, ("retry", True, False, True, False)),
-    "unsupported": (exc.UnsupportedError("no"), True, ("failed", True, True, False, True)),
-    "refused": (exc.RequestError("no"), True, ("failed", False, True, False, True)),
-    "some send error": (exc.MessageSendError("?"), True, ("retry", True, True, False, False)),
-    "some provider error": (exc.ProviderError("?"), None, ("retry", True, True, False, False)),
-    "a bug before writing": (KeyError("x"), False, ("retry", False, True, False, False)),
-    "a bug after writing": (KeyError("x"), True, ("unknown", False, True, False, False)),
-    "a bug, who knows when": (KeyError("x"), None, ("unknown", False, True, False, False)),
+    "throttled": (exc.LimitsError("slow"), True, ("retry", True, False, "pause")),
+    "throttled, by a subclass": (PluginLimits("slow"), True, ("retry", True, False, "pause")),
+    "no credit": (exc.CreditError("empty"), True, ("retry", True, False, "pause")),
+    "locked out": (exc.AuthError("who?"), True, ("retry", True, False, "pause")),
+    "unsupported": (exc.UnsupportedError("no"), True, ("failed", True, True, "well")),
+    "refused": (exc.RequestError("no"), True, ("failed", False, True, "well")),
+    "some send error": (exc.MessageSendError("?"), True, ("retry", True, True, "suspect")),
+    "some provider error": (exc.ProviderError("?"), None, ("retry", True, True, "suspect")),
+    "a bug before writing": (KeyError("x"), False, ("retry", False, True, "suspect")),
+    "a bug after writing": (KeyError("x"), True, ("unknown", False, True, "suspect")),
+    "a bug, who knows when": (KeyError("x"), None, ("unknown", False, True, "suspect")),
     "a network error of a plugin": (
         TimeoutError("x"),
         None,
-        ("unknown", False, True, False, False),
+        ("unknown", False, True, "suspect"),
     ),
-    "the router": (AssertionError("who?"), False, ("retry", False, True, False, False)),
+    "the router": (AssertionError("who?"), False, ("retry", False, True, "suspect")),
 }
 
 
@@ -77,16 +76,14 @@ TABLE: dict[str, tuple[BaseException, bool | None, tuple[str, bool, bool, bool, 
 def test_what_an_outcome_means(case: str) -> None:
     error, wrote, expected = TABLE[case]
     decision = POLICY.decide(error, tries=0, age=0.0, wrote=wrote)
-    told = (decision.verdict, decision.elsewhere, decision.counted)
-    assert (*told, decision.pause is not None, decision.well) == expected
+    health = "well" if decision.well else "suspect" if decision.suspect else "pause"
+    assert (decision.verdict, decision.elsewhere, decision.counted, health) == expected
+    assert (decision.pause is None) is decision.well
 
 
 @pytest.mark.parametrize(
     ("error", "delay", "pause", "longest"),
     [
-        (exc.LimitsError("x"), 1.0, 1.0, 60.0),
-        (exc.LimitsError("x", retry_after=17.0), 17.0, 17.0, 17.0),
-        (exc.LimitsError("x", retry_after=0.0), 0.0, 0.0, 0.0),
         (exc.CreditError("x"), 60.0, 60.0, 600.0),
         (exc.AuthError("x"), 60.0, 60.0, 600.0),
     ],
@@ -101,34 +98,101 @@ def test_an_unreachable_provider_is_paused_shortly() -> None:
     assert (decision.pause, decision.pause_max) == (1.0, 60.0)
 
 
+# --- A wait that the provider asks for -------------------------------------------------------
+
+#: Every error of a provider, with the verdict that it has without a wait.
+ERRORS: list[type[exc.ProviderError]] = [
+    exc.ProviderError,
+    exc.ConnectionError,
+    exc.MessageSendError,
+    exc.RequestError,
+    exc.UnsupportedError,
+    exc.ServerError,
+    exc.AuthError,
+    exc.LimitsError,
+    exc.CreditError,
+]
+
+
+class _Later(RetryPolicy):
+    """Its backoff is always 8 seconds."""
+
+    def backoff(self, tries: int) -> float:
+        return 8.0
+
+
+@pytest.mark.parametrize("ambiguous", [False, True])
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_requested_wait_counts_on_every_error_and_pauses_the_provider(
+    kind: type[exc.ProviderError], ambiguous: bool
+) -> None:
+    plain, asked = (
+        _Later().decide(kind("x", ambiguous=ambiguous, **wait), tries=0, age=0.0, wrote=True)
+        for wait in ({}, {"retry_after": 120.0})
+    )
+    assert asked.delay == 120.0
+    assert (asked.wait, asked.suspect, asked.well) == (120.0, False, False)
+    assert asked.pause is not None
+    assert (asked.verdict, asked.elsewhere) == (plain.verdict, plain.elsewhere)
+
+
+@pytest.mark.parametrize(
+    "wait", [0, 0.0, -1, -86400.0, float("nan"), float("-inf"), "120", None, True, [5]]
+)
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_wait_of_nothing_never_shortens_the_backoff(
+    kind: type[exc.ProviderError], wait: object
+) -> None:
+    plain = _Later().decide(kind("x"), tries=0, age=0.0, wrote=True)
+    assert _Later().decide(kind("x", retry_after=wait), tries=0, age=0.0, wrote=True) == plain
+
+
+def test_a_wait_shorter_than_the_backoff_changes_nothing_but_that_it_pauses() -> None:
+    decision = _Later().decide(exc.LimitsError("x", retry_after=0.25), tries=0, age=0, wrote=True)
+    assert (decision.delay, decision.pause, decision.pause_max) == (8.0, 1.0, 60.0)
+
+
+def test_a_wait_is_a_day_at_most() -> None:
+    error = exc.ServerError("x", retry_after=float("inf"))
+    assert POLICY.decide(error, tries=0, age=0.0, wrote=True).delay == 86400.0
+
+
 # --- Giving up -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tries", [24, 25, 1000])
+@pytest.mark.parametrize("error", [exc.ServerError("x"), exc.ConnectionError("x"), KeyError("x")])
+def test_tries_alone_fail_no_message(error: Exception, tries: int) -> None:
+    decision = POLICY.decide(error, tries=tries, age=86400.0, wrote=False)
+    assert decision.verdict == "retry"
+
+
 @pytest.mark.parametrize(("tries", "verdict"), [(0, "retry"), (23, "retry"), (24, "failed")])
-def test_giving_up_after_the_last_try(tries: int, verdict: str) -> None:
-    error = exc.ServerError("x")
-    assert POLICY.decide(error, tries=tries, age=0.0, wrote=True).verdict == verdict
+def test_giving_up_after_the_last_try_if_tries_are_limited(tries: int, verdict: str) -> None:
+    policy = RetryPolicy(attempts=25)
+    assert policy.decide(exc.ServerError("x"), tries=tries, age=0.0, wrote=True).verdict == verdict
 
 
-@pytest.mark.parametrize(("age", "verdict"), [(86400.0, "retry"), (86400.1, "failed")])
+@pytest.mark.parametrize(("age", "verdict"), [(36 * 3600.0, "retry"), (36 * 3600.1, "failed")])
 @pytest.mark.parametrize("kind", [exc.ServerError, exc.LimitsError, exc.CreditError])
-def test_giving_up_at_the_first_error_after_a_day(
+def test_giving_up_at_the_first_error_after_36_hours(
     kind: type[exc.ProviderError], age: float, verdict: str
 ) -> None:
     assert POLICY.decide(kind("x"), tries=0, age=age, wrote=True).verdict == verdict
 
 
 def test_what_is_not_the_messages_fault_uses_no_try() -> None:
-    decision = POLICY.decide(exc.LimitsError("x"), tries=24, age=0.0, wrote=True)
-    assert decision.verdict == "retry"
+    policy = RetryPolicy(attempts=25)
+    assert policy.decide(exc.LimitsError("x"), tries=24, age=0.0, wrote=True).verdict == "retry"
 
 
 def test_the_other_providers_still_get_their_turn_and_the_pause_stays() -> None:
-    error = exc.ConnectionError("x")
-    assert POLICY.decide(error, tries=24, age=0.0, wrote=False) == Decision(
-        "failed", elsewhere=True, pause=1.0, pause_max=60.0
+    policy = RetryPolicy(attempts=25)
+    error = exc.ConnectionError("x", retry_after=7.0)
+    assert policy.decide(error, tries=24, age=0.0, wrote=False) == Decision(
+        "failed", elsewhere=True, pause=1.0, pause_max=60.0, wait=7.0
     )
-    bug = POLICY.decide(KeyError("x"), tries=24, age=0.0, wrote=False)
+    bug = policy.decide(KeyError("x"), tries=24, age=0.0, wrote=False)
     assert (bug.verdict, bug.elsewhere) == ("failed", False)
 
 
@@ -156,9 +220,7 @@ def test_the_bounds_of_the_jitter(
     monkeypatch.setattr("random.uniform", uniform)
     assert POLICY.backoff(tries) == bound
     assert asked == [(0, bound)]
-    decision = replace(POLICY, attempts=10**7).decide(
-        exc.ServerError("x"), tries=tries, age=0.0, wrote=True
-    )
+    decision = POLICY.decide(exc.ServerError("x"), tries=tries, age=0.0, wrote=True)
     assert decision.delay == bound
 
 

@@ -1,3 +1,76 @@
+-- A provider is paused for all workers when its calls fail because of it, not because of one message.
+-- `health:<provider>` holds the evidence: the outcomes of its last RECENT calls, one for each message, as
+-- '+<id>' (it works) and '-<id>' (it failed). It exists only while one of them failed. The provider is
+-- paused when the last IN_A_ROW of them failed, or when half of RECENT did.
+local RECENT, IN_A_ROW = 20, 5
+-- A pause that follows an earlier one within so many ms goes on doubling: the provider only seemed well.
+local PROBATION = 60000
+
+-- Adds the outcome of a call to the evidence. Returns: whether it suffices for a pause.
+local function add_evidence(provider, id, failed)
+  local hash = key('health', provider)
+  local recent = redis.call('HGET', hash, 'recent')
+  if not recent and not failed then return false end
+  local outcomes, failures, in_a_row = {}, 0, 0
+  for outcome in string.gmatch(recent or '', '%S+') do
+    if string.sub(outcome, 2) ~= id then outcomes[#outcomes + 1] = outcome end
+  end
+  outcomes[#outcomes + 1] = (failed and '-' or '+') .. id
+  if #outcomes > RECENT then table.remove(outcomes, 1) end
+  for _, outcome in ipairs(outcomes) do
+    local bad = string.sub(outcome, 1, 1) == '-'
+    failures = failures + (bad and 1 or 0)
+    in_a_row = bad and in_a_row + 1 or 0
+  end
+  if failures == 0 then
+    redis.call('HDEL', hash, 'recent')
+    return false
+  end
+  redis.call('HSET', hash, 'recent', table.concat(outcomes, ' '))
+  redis.call('EXPIRE', hash, 86400)
+  return in_a_row >= IN_A_ROW or (#outcomes == RECENT and failures * 2 >= RECENT)
+end
+
+-- Notes what a call says of its provider's health: pauses it, or ends its pause.
+-- o: provider, error, and well | pause, pause_max, suspect, wait (see settle.lua)
+-- id: the message; began: when the call began (ms)
+local function note_health(o, id, began)
+  if not o.provider or not (o.well or o.pause) then return end
+  local pause, health = key('pause', o.provider), key('health', o.provider)
+  local p, h = read(pause, 'until', 'since', 'times', 'suspect'), read(health, 'since', 'times')
+  -- A call that began before the last pause began or ended says nothing new.
+  local since = math.max(tonumber(p.since or 0), tonumber(h.since or 0))
+  if began <= since then return end
+  if o.well then
+    if p['until'] then
+      redis.call('DEL', pause)
+      redis.call('SREM', key('pauses'), o.provider)
+      redis.call('HSET', health, 'since', MOMENT, 'times', p.suspect and p.times or 0)
+      redis.call('HDEL', health, 'recent')
+      redis.call('EXPIRE', health, 86400)
+    else
+      add_evidence(o.provider, id, false)
+    end
+    return
+  end
+  -- During a pause only probes are called: one that fails prolongs it.
+  local waits = p['until']
+  if o.suspect and not waits and not add_evidence(o.provider, id, true) then return end
+  local times = tonumber(p.times or 0)
+  if o.suspect and not waits and NOW - tonumber(h.since or 0) < PROBATION then
+    times = tonumber(h.times or 0)
+  end
+  local doubled = math.min(o.pause * 2 ^ times, math.max(o.pause, o.pause_max))
+  redis.call('HSET', pause, 'until', NOW + math.max(doubled, o.wait or 0), 'since', MOMENT,
+             'times', times + 1, 'error', o.error or '')
+  redis.call('HDEL', pause, 'probe', 'probe_until', 'suspect')
+  if o.suspect then redis.call('HSET', pause, 'suspect', 1) end
+  redis.call('EXPIRE', pause, 2 * 86400)
+  redis.call('SADD', key('pauses'), o.provider)
+  redis.call('HDEL', health, 'recent')
+  count('pauses', o.provider, o.error or '')
+end
+
 -- May this provider be called now? nil: yes (for a paused one: as its probe, one at a time);
 -- else the time at which to ask again.
 local function paused_until(provider, token, lease)
