@@ -74,7 +74,7 @@ class RetryPolicy:
         return _EVENT_ATTEMPTS if self.attempts is None else self.attempts
 
     def spent(self, tries: int, age: float) -> bool:
-        """Has a message failed for good at its next error? ``tries`` include the one of that error."""
+        """Is an error at this age, or at the last of so many tries, the message's last one?"""
         return age > self.give_up or (self.attempts is not None and tries >= self.attempts)
 
     def decide(
@@ -119,7 +119,7 @@ class RetryPolicy:
         return replace(pause, verdict="retry" if wrote is False else "unknown", suspect=True)
 
     def _with_wait(self, error: BaseException, decision: Decision) -> Decision:
-        """The decision, with the wait that the provider asked for: it never shortens the backoff."""
+        """The decision with the wait that the provider asked for. Never shortens the backoff."""
         wait = _requested_wait(error)
         if not wait:
             return decision

@@ -63,9 +63,7 @@ def test_an_uncertain_message_that_may_be_resent_is(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"attempts": 3}, {"resends": 2}])
-def test_resending_ends_some_time(
-    make_bench: Callable[..., Bench], limit: dict[str, int]
-) -> None:
+def test_resending_ends_some_time(make_bench: Callable[..., Bench], limit: dict[str, int]) -> None:
     bench = make_bench(RetryPolicy(**limit))
     provider = bench.add("a", *[exc.ServerError(ambiguous=True)] * 10)
     id = bench.send(on_unknown="resend")

@@ -1,4 +1,4 @@
-"""When a provider is paused: by what several messages met there, not by one message's own trouble."""
+"""A provider is paused by what several messages met there, not by one message's own trouble."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def _send(bench: Bench, provider: Told, *errors: Exception | None) -> None:
 
 
 @pytest.mark.parametrize("error", SICK, ids=_name)
-def test_five_messages_that_fail_in_a_row_pause_the_provider(bench: Bench, error: Exception) -> None:
+def test_five_messages_that_fail_in_a_row_pause_the_provider(
+    bench: Bench, error: Exception
+) -> None:
     a = bench.add("a")
     _send(bench, a, *[error] * 4)
     assert not _paused(bench)
@@ -113,7 +115,9 @@ def test_messages_of_a_paused_provider_go_to_the_next(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("error", SICK, ids=_name)
-def test_a_probe_that_fails_doubles_the_pause_up_to_a_minute(bench: Bench, error: Exception) -> None:
+def test_a_probe_that_fails_doubles_the_pause_up_to_a_minute(
+    bench: Bench, error: Exception
+) -> None:
     a = bench.add("a")
     bench.fail_in_a_row(a, error)
     lengths = []
