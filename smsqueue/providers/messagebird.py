@@ -185,6 +185,11 @@ class MessageBirdProvider(AccountProvider):
         from flask import request
 
         token, body = request.headers.get("MessageBird-Signature-JWT", ""), request.get_data()
+        if not (token or self.insecure) and "MessageBird-Signature" in request.headers:
+            raise Refused(
+                "it has only the deprecated MessageBird-Signature, which does not cover the "
+                "address: MessageBird-Signature-JWT is needed"
+            )
         if not (self.insecure or authentic(token, self.seen_url(), body, self._secrets)):
             raise Refused("the signature is not MessageBird's")
 

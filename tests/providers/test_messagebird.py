@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
 from smsqueue import Gateway, exc
-from smsqueue.providers.authentic import sha256_hex
+from smsqueue.providers.authentic import hmac_base64, sha256_hex
 from smsqueue.providers.messagebird import MessageBirdProvider, authentic
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.states import State
@@ -33,6 +35,7 @@ from smsqueue.testing.stub import Answer
 from tests.providers.speaking import account, away, code_of, failure_of, malformed
 
 KEY, SECRET = "messagebird-access-key", "the signing key of the account, long enough"
+PAGE = Path(__file__).parents[2] / "docs" / "providers" / "messagebird.md"
 OLD = "the signing key of before, that is also long"
 REPORTS = f"{PUBLIC_URL}/{PREFIX}/main/status"
 
@@ -400,6 +403,19 @@ def test_what_is_no_token_is_refused(token: str) -> None:
     assert get({"MessageBird-Signature-JWT": token}) == 403
     assert get({}) == 403
     assert heard == []
+
+
+def test_the_deprecated_signature_is_refused_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    """It covers time, query and body, but not the address."""
+    query, at = "id=mb1&status=delivered", str(int(time.time()))
+    signed_part = f"{at}\n{query}\n".encode() + hashlib.sha256(b"").digest()
+    signature = hmac_base64(SECRET, signed_part)
+    old = {"MessageBird-Signature": signature, "MessageBird-Request-Timestamp": at}
+    client, heard = receiver(EXAMPLES)
+    assert code_of(client, f"status?{query}", "GET", headers=old) == 403
+    assert heard == []
+    assert "MessageBird-Signature-JWT is needed" in caplog.text
+    assert "MessageBird-Request-Timestamp" in PAGE.read_text("utf-8")
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -182,3 +183,31 @@ def test_a_long_text_takes_no_more_time_for_each_character_than_a_short_one(text
     short = min(seconds(10_000) for _ in range(3))
     # Ten times the text; a square would be a hundred times the time.
     assert min(seconds(100_000) for _ in range(3)) < 40 * short
+
+
+@pytest.mark.parametrize(
+    ("grapheme", "units", "most"),
+    [
+        ("\U0001f1f3\U0001f1f1", 4, 1),
+        ("\U0001f469\U0001f3fd\u200d\U0001f680", 7, 2),
+        ("\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466", 11, 0),
+        ("\U0001f469\U0001f3fd\u200d\u2764\ufe0f\u200d\U0001f48b\u200d\U0001f468\U0001f3ff", 15, 3),
+    ],
+)
+def test_a_calculator_that_cuts_no_grapheme_counts_up_to_three_parts_more(
+    grapheme: str, units: int, most: int
+) -> None:
+    """As Twilio's does, see docs/segments.md; up to the 1600 units that Twilio takes."""
+    assert segments_of(grapheme).units == units
+    more = set()
+    for count in range(71 // units + 1, 1600 // units + 1):
+        whole = -(-count // (67 // units))
+        more.add(whole - segments_of(grapheme * count).parts)
+    assert (min(more), max(more)) == (0, most)
+
+
+def test_the_pages_say_how_twilio_counts() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    for page in ("segments.md", "providers/twilio.md"):
+        text = " ".join((docs / page).read_text("utf-8").split())
+        assert "may count one to three parts more" in text
