@@ -13,7 +13,13 @@ from typing import Any, TypeVar, cast
 
 from smsqueue import exc
 from smsqueue.compat.classes import remade
-from smsqueue.compat.network import http_status, is_network, nothing_written, posted_text
+from smsqueue.compat.network import (
+    http_status,
+    is_network,
+    nothing_written,
+    posted_text,
+    status_in_hand,
+)
 
 __all__ = ["guarded", "translated"]
 
@@ -92,12 +98,19 @@ def translated(
     elif ours in _VAGUE and behind is not None:
         status = http_status(behind)
         ours = exc.ConnectionError if status is None else _by_status(status)
+    status = None if behind is None else http_status(behind)
+    if behind is None:
+        found = (status_in_hand(each) for each in _chain(error, outside))
+        status = next((each for each in found if each is not None), None)
     told = _as(error, ours)
     # Unless the plugin knows: that attribute is none that smsframework's errors have.
-    if not clear and "ambiguous" not in vars(error):
-        told.ambiguous = _ambiguous(ours, behind, refuses_with_503=refuses_with_503)
-    if behind is not None and http_status(behind) is not None:
-        told.http_status = http_status(behind)
+    if "ambiguous" not in vars(error):
+        if status is not None and _outcome_not_known(status, refuses_with_503=refuses_with_503):
+            told.ambiguous = True  # whatever class the plugin makes of a proxy's answer
+        elif not clear:
+            told.ambiguous = status is None and _ambiguous(ours, behind)
+    if status is not None:
+        told.http_status = status
     return told
 
 
@@ -136,16 +149,16 @@ def _by_status(status: int) -> type[exc.ProviderError]:
     return _STATUSES.get(status, exc.ServerError if status >= 500 else exc.RequestError)
 
 
-def _ambiguous(
-    ours: type[exc.ProviderError], behind: BaseException | None, *, refuses_with_503: bool
-) -> bool:
-    """May the provider have taken the message all the same?"""
-    if behind is None:
-        # "Connection failed", and nothing shows that it did before the request was written.
-        return ours is exc.ConnectionError
-    status = http_status(behind)
-    if status is None:
-        return not nothing_written(behind)
+def _outcome_not_known(status: int, *, refuses_with_503: bool) -> bool:
+    """May the provider have taken the message, although somebody answered with this status?"""
     if status == 503 and refuses_with_503:
         return False
     return status in _OUTCOME_NOT_KNOWN or status >= 500
+
+
+def _ambiguous(ours: type[exc.ProviderError], behind: BaseException | None) -> bool:
+    """May the provider have taken the message, of which there is no answer?"""
+    if behind is None:
+        # "Connection failed", and nothing shows that it did before the request was written.
+        return ours is exc.ConnectionError
+    return not nothing_written(behind)

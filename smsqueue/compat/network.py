@@ -11,9 +11,10 @@ import http.client
 import socket
 import ssl
 import traceback
+from typing import Any
 from urllib.error import HTTPError, URLError
 
-__all__ = ["http_status", "is_network", "nothing_written", "posted_text"]
+__all__ = ["http_status", "is_network", "nothing_written", "posted_text", "status_in_hand"]
 
 #: Base classes of the libraries' network errors, by the module's first name.
 _LIBRARIES = {
@@ -47,9 +48,70 @@ def http_status(error: BaseException) -> int | None:
     status: object = None
     if isinstance(error, HTTPError):
         status = error.code
+    elif _is_from("botocore", {"ClientError"}, error):
+        status = _status_of_botocore(error)
     elif _is_from("requests", {"HTTPError"}, error):
         status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def _status_of_botocore(error: BaseException) -> int | None:
+    """The status, if it stands in the place of the code: then AWS itself wrote no code."""
+    told: Any = getattr(error, "response", None)
+    try:
+        status, code = told["ResponseMetadata"]["HTTPStatusCode"], told["Error"]["Code"]
+    except (KeyError, TypeError):
+        return None
+    return status if isinstance(status, int) and str(code) == str(status) else None
+
+
+def status_in_hand(error: BaseException) -> int | None:
+    """The status of an HTTP answer that a function had in a variable when an error left it.
+
+    Plugins that look at the answer themselves raise errors that do not show it: one makes an
+    AuthError of everything that is not 200, a proxy's 503 too. An answer does not count if the
+    error has a code that stands in its JSON: then the plugin has read the provider's own word.
+    """
+    code = getattr(error, "code", None)
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        for value in list(frame.f_locals.values()):
+            status = _status_of_answer(value)
+            if status is not None:
+                own = code is not None and str(code) != str(status) and _holds(value, code)
+                return None if own else status
+    return None
+
+
+def _status_of_answer(value: object) -> int | None:
+    status: object = None
+    if isinstance(value, http.client.HTTPResponse) or _is_from(
+        "urllib3", {"BaseHTTPResponse", "HTTPResponse"}, value
+    ):
+        status = getattr(value, "status", None)
+    elif any(_is_from(library, {"Response"}, value) for library in ("requests", "httpx")):
+        status = getattr(value, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _holds(answer: Any, code: object) -> bool:
+    """Does a code stand in the JSON of an answer of requests or httpx, also as a hexadecimal?"""
+    try:
+        values = [answer.json()]
+    except Exception:  # whatever its library raises
+        return False
+    for value in values:  # grows while it is walked
+        if isinstance(value, dict | list):
+            values += value.values() if isinstance(value, dict) else value
+        elif str(value) == str(code) or (isinstance(code, int) and _number(value) == code):
+            return True
+    return False
+
+
+def _number(value: object) -> int | None:
+    try:
+        return int(value, 0) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def is_network(error: BaseException) -> bool:
@@ -102,8 +164,8 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _is_from(library: str, names: set[str], error: BaseException) -> bool:
+def _is_from(library: str, names: set[str], thing: object) -> bool:
     return any(
         each.__name__ in names and each.__module__.partition(".")[0] == library
-        for each in type(error).__mro__
+        for each in type(thing).__mro__
     )

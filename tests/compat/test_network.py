@@ -17,6 +17,7 @@ import requests
 import smsframework.exc
 import trustme
 import urllib3
+from smsframework_pswin import PswinProvider
 
 from smsqueue import Gateway, OutgoingMessage, exc
 from tests.compat.carrier import HANG_UP, Answer, Carrier
@@ -255,3 +256,54 @@ def test_an_answer_that_escapes_as_an_error_is_judged_by_its_status(
         error = error_of(each)
         assert isinstance(error, kind)
         assert (error.http_status, error.ambiguous) == (status, expected)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(400, False), (401, False), (408, True), (500, True), (502, True), (503, True), (504, True)],
+)
+def test_a_published_plugin_that_calls_every_answer_a_refusal(
+    carrier: Carrier, status: int, expected: bool
+) -> None:
+    """PSWin's makes an AuthError of all that is not 200: what a proxy answers says nothing."""
+    carrier.then(Answer('{"message": "no"}', status))
+    with Gateway(eager=True) as gateway:
+        gateway.add_provider(
+            "main", PswinProvider, user="u", password="p", hostname=carrier.address
+        )
+        with pytest.raises(exc.AuthError) as caught:
+            gateway.send(OutgoingMessage("15550001", "hi"))
+    assert (caught.value.http_status, caught.value.ambiguous) == (status, expected)
+
+
+@pytest.mark.parametrize("kind", ["AuthError", "LimitsError", "CreditError", "ServerError"])
+def test_whatever_a_plugin_makes_of_a_503_it_is_no_refusal(carrier: Carrier, kind: str) -> None:
+    def wrapped() -> None:
+        try:
+            with_urllib(f"http://{carrier.address}/")
+        except HTTPError as error:
+            raise getattr(smsframework.exc, kind)("failed") from error
+
+    def looked_at() -> None:
+        response = requests.post(f"http://{carrier.address}/", timeout=5)
+        if response.status_code != 200:
+            raise getattr(smsframework.exc, kind)("failed")
+
+    carrier.then(Answer(status=503), Answer(status=503))
+    for each in (wrapped, looked_at):
+        error = error_of(each)
+        assert isinstance(error, getattr(exc, kind))
+        assert (error.http_status, error.ambiguous) == (503, True)
+
+
+def test_a_plugin_may_declare_that_its_503_is_a_refusal(carrier: Carrier) -> None:
+    class Declared(PswinProvider):  # type: ignore[misc]
+        bare_503_is_refusal = "https://docs.example.com/errors#503"
+
+    carrier.then(Answer(status=503), Answer(status=502))
+    with Gateway(eager=True) as gateway:
+        gateway.add_provider("main", Declared, user="u", password="p", hostname=carrier.address)
+        for expected in (False, True):
+            with pytest.raises(exc.AuthError) as caught:
+                gateway.send(OutgoingMessage("15550001", "hi"))
+            assert caught.value.ambiguous is expected

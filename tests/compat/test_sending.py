@@ -130,8 +130,10 @@ def test_amazon_sends_and_takes_its_parameters_out_of_the_message(
     [
         (Answer(THROTTLED, 400, "text/xml"), "retrying", "ProviderError", "Throttling"),
         (HANG_UP, "unknown", "ConnectionError", "ConnectionClosedError"),
+        # What AWS did not write itself has the status in the place of its code.
+        (Answer("<html>", 503, "text/html"), "unknown", "ServerError", "503"),
     ],
-    ids=["throttled", "hung up"],
+    ids=["throttled", "hung up", "a proxy"],
 )
 def test_what_amazon_raises_is_judged(
     bench: Bench, carrier: Carrier, answer: Any, state: str, error: str, code: str
