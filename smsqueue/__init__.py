@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from smsqueue import exc
 from smsqueue.data import (
     IncomingMessage,
+    Media,
     MessageAccepted,
     MessageDelivered,
     MessageError,
@@ -36,6 +37,7 @@ __all__ = [
     "Gateway",
     "IProvider",
     "IncomingMessage",
+    "Media",
     "MessageAccepted",
     "MessageDelivered",
     "MessageError",

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from smsqueue.logs import transition
-from smsqueue.messages import OutgoingMessage
+from smsqueue.senders import searched_address
 from smsqueue.settings import Settings
 from smsqueue.states import SETTLED_BY_HAND, State
 
@@ -57,8 +57,8 @@ class Desk:
 
     def find(self, number: str) -> list[Record]:
         """Records of the messages to a number, newest first."""
-        digits = OutgoingMessage(number, "").dst
-        records = (self.ledger.read(id) for id in self.ledger.find(digits))
+        address = searched_address(number)
+        records = (self.ledger.read(id) for id in self.ledger.find(address))
         return [record for record in records if record is not None]
 
     def cancel(self, id: str) -> bool:

@@ -12,11 +12,18 @@ __all__ = ["mask", "place_of", "word"]
 _WORD = re.compile(r"(?!.*\d{5})[A-Za-z0-9_.-]{1,64}|[a-z]{1,12}( [a-z]{1,12}){1,2}")
 
 
+#: Anything else is a name, or somebody's address in another channel.
+_DIGITS = re.compile(r"\+?[0-9]{8,}")
+
+
 def mask(number: str | None) -> str:
-    """A phone number or sender id with its middle hidden: ``'15551234567' -> '1555*****67'``."""
+    """A phone number with its middle hidden: ``'15551234567' -> '1555*****67'``.
+
+    Of what is no number nothing is shown: ``'jane@example.com' -> '****************'``.
+    """
     if not number:
         return ""
-    if len(number) < 8:
+    if not _DIGITS.fullmatch(number):
         return "*" * len(number)
     return number[:4] + "*" * (len(number) - 6) + number[-2:]
 

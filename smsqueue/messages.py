@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from smsqueue.lib import digits_only
+from smsqueue import senders
+from smsqueue.media import Media
 from smsqueue.segments import Segments, segments_of
-from smsqueue.senders import digits
 
 __all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part", "sender_text"]
 
@@ -142,8 +142,9 @@ class OutgoingMessage:
     """A message to be sent, or that was sent.
 
     Args:
-        dst: Destination phone number. Everything but digits is cut off; of one with a plus also
-            the extension and the "(0)", see :func:`smsqueue.senders.digits`.
+        dst: Destination phone number or short code. Everything but digits is cut off; of one with
+            a plus also the extension and the "(0)", see :func:`smsqueue.senders.destination`. Of
+            what is neither nothing is kept, and sending raises RequestError.
         body: The text.
         src: Source number or sender id, left as it is; of a whole number, the digits.
         provider: Name of the provider to use; without one, the router decides.
@@ -166,6 +167,8 @@ class OutgoingMessage:
     msgid: Any = None
     #: Anything else that the provider tells of the message.
     meta: Any = None
+    #: Why no SMS can be sent to the destination that was given, in words; None: one can.
+    dst_problem: str | None = None
 
     def __init__(
         self, dst: str, body: str, src: str | None = None, provider: str | None = None
@@ -173,7 +176,7 @@ class OutgoingMessage:
         if not isinstance(dst, str):
             raise TypeError(f"the number must be text, not {type(dst).__name__}")
         self.src = sender_text("src", src)
-        self.dst = digits(dst)
+        self.dst, self.dst_problem = senders.destination(dst)
         self.body = body
         self.provider = provider
         self.provider_options = OutgoingMessageOptions()
@@ -235,12 +238,15 @@ class IncomingMessage:
     """A message received from a provider.
 
     Args:
-        src: Sender's number; everything but digits is cut off.
-        body: The text.
+        src: Who sent it: digits of a phone number, any other address as it came, see
+            :func:`smsqueue.senders.incoming_address`.
+        body: The text; ``""`` if there was none.
         msgid: The provider's message id, of any type.
-        dst: The number it was sent to.
+        dst: What it was sent to, kept as ``src`` is.
         rtime: When it was received; now (aware, UTC) if not given.
-        meta: Anything else that the provider told.
+        meta: Anything else that the provider told. ``meta["recipients"]`` lists all recipients of
+            a group message, kept as ``src`` is.
+        media: Pictures and other files, in order.
     """
 
     #: Our id of the event, set when it is recorded.
@@ -250,6 +256,10 @@ class IncomingMessage:
     #: Set by a provider that hands over the parts of long messages: the ledger joins them. The
     #: whole has ``meta["parts"]``; if the rest did not come in time, ``meta["missing"]`` is a list.
     part: Part | None = None
+    #: The channel that it came by, if the provider has several; None: SMS or MMS.
+    channel: str | None = None
+    #: Addresses and types of what came beside the text, in order.
+    media: tuple[Media, ...] = ()
 
     def __init__(
         self,
@@ -259,13 +269,24 @@ class IncomingMessage:
         dst: str | None = None,
         rtime: Any = None,
         meta: dict[str, Any] | None = None,
+        media: Iterable[tuple[str, str | None]] = (),
     ) -> None:
         self.msgid = msgid
-        self.src = digits_only(src)
+        self.src = senders.incoming_address(src)
         self.body = body
-        self.dst = digits_only(dst) if dst else None
+        self.dst = senders.incoming_address(dst) or None
         self.rtime = rtime or datetime.now(UTC)
         self.meta = meta or {}
+        if media:
+            self.media = tuple(Media(url, kind) for url, kind in media)
+
+    @property
+    def replyable(self) -> bool:
+        """Can an SMS to ``src`` answer it? See :func:`smsqueue.senders.replyable`.
+
+        Not if it came by another channel: there the sender may be no phone number.
+        """
+        return self.channel is None and senders.replyable(self.src)
 
     def __repr__(self) -> str:
         return (

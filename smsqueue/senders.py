@@ -1,4 +1,4 @@
-"""Numbers and sender ids as networks want them written."""
+"""Addresses: phone numbers, short codes and sender ids, as they come and as networks want them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,21 @@ from typing import Literal
 
 from smsqueue import exc
 from smsqueue.lib import digits_only
+from smsqueue.masking import mask
 
-__all__ = ["check_alphanumeric", "digits", "number_problem", "plus", "sender", "sender_kind"]
+__all__ = [
+    "check_alphanumeric",
+    "destination",
+    "digits",
+    "incoming_address",
+    "number_problem",
+    "plus",
+    "recipient",
+    "replyable",
+    "searched_address",
+    "sender",
+    "sender_kind",
+]
 
 Kind = Literal["alphanumeric", "number", "short code"]
 
@@ -17,6 +30,20 @@ _LONGEST = 15
 _LONGEST_ID = 11
 #: What people write between the digits of a number.
 _NUMBER = re.compile(r"\(?\+?[0-9 ()./-]+")
+#: The same, as copied from anywhere: any script's digits, spaces and dashes, or a ``tel:`` link.
+_SEPARATORS = r"\s()\[\]./+\uff0b\-\u2010-\u2015\u2212\u00b7'"
+_WRITTEN = re.compile(rf"[\d{_SEPARATORS}]*")
+_EXTENSION = re.compile(r"[\s;,]*(?:ext(?:ension|n)?|x|#)[\s.:=]*\d{1,7}\s*$", re.IGNORECASE)
+#: Letters that stand for digits, in a number with a plus: ``+1 800 FLOWERS``.
+_VANITY = re.compile(rf"[\s(]*[+\uff0b][\dA-Za-z{_SEPARATORS}]*")
+#: Before a number: the scheme of a link, or what it is called (then it has a plus).
+_LABEL = re.compile(
+    r"\A(?:(?:tel|sms|smsto):|(?:tel|phone|mobile|cell)[.:]*\s+(?=\(?[+\uff0b]))", re.IGNORECASE
+)
+#: Soft hyphens, joiners, marks of direction: they come along when a number is copied.
+_INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+#: Digits of a short code; a number has more.
+_SHORT = range(3, 7)
 
 
 # --- Numbers ---------------------------------------------------------------------------------
@@ -98,6 +125,105 @@ def number_problem(number: str) -> str | None:
         ValidationResult.IS_POSSIBLE_LOCAL_ONLY: f"it lacks the area code {where}",
         ValidationResult.INVALID_LENGTH: f"no number has that length {where}",
     }.get(reason_of(sent))
+
+
+# --- Addresses -------------------------------------------------------------------------------
+
+
+def incoming_address(address: str | None) -> str:
+    """Sender or recipient of an incoming message as ``src`` and ``dst`` keep it.
+
+    A phone number becomes its digits. It consists of digits and of what people write between them,
+    has a plus or at least 7 digits, and 15 at most: ``'+1 (555) 123-4567' -> '15551234567'``,
+    ``'tel:+15551234567' -> '15551234567'``. Anything else keeps its text as it came: short codes
+    (``'40404'``), sender ids (``'INFO4242'``), addresses of other channels
+    (``'whatsapp:+15551234567'``, ``'messenger:123'``, ``'jane@example.com'``), ids of more than
+    15 digits, blanks. None is ``''``.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if address is None:
+        return ""
+    if not isinstance(address, str):
+        raise TypeError(f"an address must be text, not {type(address).__name__}")
+    bare = _bare(address)
+    if not _WRITTEN.fullmatch(bare):
+        return address
+    found = _ascii_digits(bare)
+    international = "+" in bare or "\uff0b" in bare
+    is_number = (1 if international else _SHORT.stop) <= len(found) <= _LONGEST
+    return found if is_number else address
+
+
+def destination(address: str) -> tuple[str, str | None]:
+    """Where an SMS is to go: its digits, and why it cannot be sent there, in words.
+
+    Phone numbers and short codes, however they are decorated, are their :func:`digits`, with None:
+    ``'+1 (555) 123-4567 ext. 8'``, ``'tel:+15551234567'``, ``'+1 800 FLOWERS'``, ``'40404'``. The
+    digits of anything else are somebody else's number, so there are none: ``'INFO4242'``,
+    ``'whatsapp:+15551234567'`` and ``'jane1984@example.com'`` give ``''`` and the reason.
+    """
+    bare = _bare(address)
+    if not _ascii_digits(bare):
+        return "", "the destination number has no digits"
+    parts = [part for part in re.split("[,;]", bare) if len(_ascii_digits(part)) >= _SHORT.stop]
+    if len(parts) > 1:
+        return "", "the destination is several numbers (no number has more than 15 digits)"
+    if _is_written_number(bare.replace(",", " ")):
+        return digits(bare) or _ascii_digits(bare), None
+    return "", (
+        f"the destination {mask(address)} is neither a phone number nor a short code, so no SMS "
+        "can go there: answer an incoming message only if its .replyable is true"
+    )
+
+
+def replyable(address: str) -> bool:
+    """Can an SMS be sent to this ``src`` of an incoming message?
+
+    True for a phone number (7 to 15 digits) and for a short code (3 to 6 digits), which networks
+    of its country take answers for. False for everything else that :func:`incoming_address` keeps.
+    """
+    found, problem = destination(address)
+    return problem is None and _SHORT.start <= len(found) <= _LONGEST
+
+
+def searched_address(address: str) -> str:
+    """What the ledger's index of numbers knows an address by that somebody looks for."""
+    return destination(address)[0] or incoming_address(address)
+
+
+def recipient(dst: str) -> str:
+    """A message's ``dst`` for providers that want a plus: ``'+15551234567'``.
+
+    A short code has none: with a plus it would be a number in another country.
+    """
+    return dst if len(dst) in _SHORT else f"+{dst}"
+
+
+def _bare(address: str) -> str:
+    return _LABEL.sub("", _INVISIBLE.sub("", address).strip()).strip()
+
+
+def _ascii_digits(text: str) -> str:
+    """Its digits, of whichever script, from 0 to 9."""
+    return "".join(str(int(character)) for character in text if character.isdecimal())
+
+
+def _is_written_number(text: str) -> bool:
+    if _WRITTEN.fullmatch(text):
+        return True
+    without = _EXTENSION.sub("", text)
+    if without != text:
+        return bool(_WRITTEN.fullmatch(without)) and len(_ascii_digits(without)) not in range(7)
+    if not _VANITY.fullmatch(text):
+        return False
+    from phonenumbers import NumberParseException, is_valid_number, parse
+
+    try:
+        return is_valid_number(parse(text))
+    except NumberParseException:
+        return False
 
 
 # --- Senders ---------------------------------------------------------------------------------

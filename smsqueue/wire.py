@@ -9,13 +9,14 @@ from typing import Any
 
 from smsqueue import exc, statuses
 from smsqueue.masking import mask
+from smsqueue.media import media_of
 from smsqueue.messages import (
     IncomingMessage,
     OutgoingMessage,
     OutgoingMessageOptions,
     sender_text,
 )
-from smsqueue.senders import digits
+from smsqueue.senders import destination
 from smsqueue.statuses import MessageStatus
 
 __all__ = [
@@ -117,10 +118,11 @@ def _check_destination(message: OutgoingMessage) -> None:
     if not isinstance(message.dst, str):
         kind = type(message.dst).__name__
         raise exc.RequestError(f"the destination number must be text, not {kind}")
-    if not message.dst.isascii() or not message.dst.isdigit():
-        message.dst = digits(message.dst)  # it was set as an attribute
+    if message.dst and not (message.dst.isascii() and message.dst.isdigit()):
+        # It was set as an attribute.
+        message.dst, message.dst_problem = destination(message.dst)
     if not message.dst:
-        raise exc.RequestError("the destination number has no digits")
+        raise exc.RequestError(message.dst_problem or "the destination number has no digits")
     if len(message.dst) > 15:
         raise exc.RequestError(
             f"the destination number {mask(message.dst)} has {len(message.dst)} digits, and no "
@@ -178,7 +180,8 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
     """A fresh message, a snapshot that nobody else holds."""
     src = data.get("src")  # older versions took numbers, and more
     src = src if src is None else str(src)
-    message = OutgoingMessage(data["dst"], data["body"], src, data.get("provider"))
+    message = OutgoingMessage("", data["body"], src, data.get("provider"))
+    message.dst, message.dst_problem = data["dst"], None
     message.id = id
     message.routing_values = tuple(data["route"]) if "route" in data else None
     message.provider_params = data.get("params", {})
@@ -195,12 +198,22 @@ def dump_incoming(message: IncomingMessage) -> dict[str, Any]:
     """What is stored of an incoming message."""
     data = {"src": message.src, "body": message.body, "msgid": message.msgid}
     data |= {"dst": message.dst, "meta": message.meta, "provider": message.provider}
+    media = media_of(message.media)
+    data |= {"media": media} if media else {}
+    data |= {"channel": message.channel} if message.channel is not None else {}
     return data | {"rtime": _dump_time(message.rtime)}
 
 
 def load_incoming(id: str, data: dict[str, Any]) -> IncomingMessage:
     """The incoming message of an event."""
-    message = IncomingMessage(data["src"], data["body"], data["msgid"], data["dst"])
+    message = IncomingMessage("", data["body"], data["msgid"])
+    # As they were recorded, by whichever version.
+    message.src, message.dst = data["src"], data["dst"]
+    media = media_of(data.get("media"))
+    if media:
+        message.media = media
+    if "channel" in data:
+        message.channel = data["channel"]
     message.id, message.provider, message.meta = id, data["provider"], data["meta"]
     message.rtime = _load_time(data["rtime"])
     return message

@@ -81,16 +81,21 @@ def _timeline(lines: list[dict[str, Any]]) -> Table:
 @reveal_option
 @json_option
 def find(number: str, reveal: bool, as_json: bool) -> None:
-    """List what was sent to and received from a number, newest first."""
-    digits = senders.digits(number)
-    if not digits:
-        raise click.BadParameter("a number has digits", param_hint="NUMBER")
+    """List what was sent to and received from a number, newest first.
+
+    NUMBER may also be another address that a message came from: INFO4242, whatsapp:+15551234567.
+    """
+    address = senders.searched_address(number)
     with opened() as gateway:
-        found = (looked_up(gateway, id, reveal) for id in gateway.ledger.find(digits))
+        found = (looked_up(gateway, id, reveal) for id in gateway.ledger.find(address))
         items = [item for item in found if item is not None]
+        if not items and not any(character.isdecimal() for character in address):
+            raise click.BadParameter(
+                "a number has digits, and no message came from this address", param_hint="NUMBER"
+            )
         if as_json:
-            show_json({"number": digits if reveal else mask(digits), "items": items})
+            show_json({"number": address if reveal else mask(address), "items": items})
         elif items:
             screen().print(table(items))
         else:
-            click.echo(f"nothing of {mask(digits)}: {kept(gateway.settings)}")
+            click.echo(f"nothing of {mask(address)}: {kept(gateway.settings)}")

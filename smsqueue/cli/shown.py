@@ -10,6 +10,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.ids import time_of
 from smsqueue.ledger import Record
 from smsqueue.masking import mask
+from smsqueue.media import media_of
 
 __all__ = ["event_shown", "looked_up", "message_shown"]
 
@@ -75,6 +76,10 @@ def event_shown(id: str, fields: dict[str, str], reveal: bool) -> dict[str, Any]
         shown["dst"] = dst if reveal else mask(dst) or None
         shown["text"] = body if reveal else None
         shown["length"] = len(body or "")
+        media = media_of(data.get("media"))
+        shown["channel"] = data.get("channel")
+        # Addresses of pictures are as personal as the text.
+        shown["media"] = [each._asdict() for each in media] if reveal else len(media) or None
     else:
         shown["report"] = data.get("class")
         shown["code"] = data.get("status_code", data.get("code"))

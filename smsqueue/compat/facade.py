@@ -9,7 +9,9 @@ from typing import Any
 
 from smsqueue import messages, statuses
 from smsqueue.compat.classes import join
+from smsqueue.compat.given import given
 from smsqueue.messages import OutgoingMessage
+from smsqueue.senders import incoming_address
 
 __all__ = ["Facade", "lent"]
 
@@ -44,7 +46,8 @@ class Facade:
         """Send a message of the plugin's class; it is noted there what became of it."""
         if isinstance(message, OutgoingMessage):
             return self._gateway.send(message)
-        ours = OutgoingMessage(message.dst, message.body, message.src, message.provider)
+        dst = given(message, "dst")
+        ours = OutgoingMessage(dst, message.body, message.src, message.provider)
         ours.options(**vars(message.provider_options)).params(**message.provider_params)
         ours.routing_values = message.routing_values
         self._gateway.send(ours)
@@ -100,4 +103,7 @@ def _adopted(thing: Any) -> Any:
     """
     names = [each.__name__ for each in type(thing).__mro__]
     ours = next((_OURS[name] for name in names if name in _OURS), None)
+    if ours is messages.IncomingMessage:
+        thing.src, thing.dst = given(thing, "src"), given(thing, "dst")
+        thing.src, thing.dst = incoming_address(thing.src), incoming_address(thing.dst) or None
     return thing if ours is None else join(thing, ours)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue.compat.errors import guarded
 from smsqueue.compat.facade import Facade, lent
+from smsqueue.compat.given import remember_addresses
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
 
@@ -110,13 +111,16 @@ def _handed_over(message: OutgoingMessage, data: ModuleType | None) -> Iterator[
 @cache
 def _adapter(Provider: type, theirs: type) -> type[IProvider]:
     package = theirs.__module__.partition(".")[0]
+    # Loaded already: smsframework imports it itself.
+    data = None if theirs is IProvider else sys.modules.get(f"{package}.data")
+    if data is not None:
+        remember_addresses(data)
     own = [each for each in Provider.__mro__ if each not in (object, theirs, IProvider)]
     fields: dict[str, Any] = {
         "__module__": Provider.__module__,
         "__qualname__": Provider.__qualname__,
         "__doc__": Provider.__doc__,
-        # Loaded already: smsframework imports it itself.
-        "_data": None if theirs is IProvider else sys.modules.get(f"{package}.data"),
+        "_data": data,
         # Those that smsframework has count their message ids anew in each process.
         "unique_msgids": not any(each.__module__ == "smsframework.providers.null" for each in own),
         "deadline": DEADLINE,

@@ -2,6 +2,7 @@
 
 # From its own module, so that importing that module later does not replace the class by it.
 from smsqueue.data.OutgoingMessageOptions import OutgoingMessageOptions
+from smsqueue.media import Media
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.statuses import (
     MessageAccepted,
@@ -13,6 +14,7 @@ from smsqueue.statuses import (
 
 __all__ = [
     "IncomingMessage",
+    "Media",
     "MessageAccepted",
     "MessageDelivered",
     "MessageError",

@@ -38,6 +38,9 @@ def _route(message: OutgoingMessage, kind: str = "") -> list[str]:
 
 
 def _answer(gateway: Gateway, message: IncomingMessage) -> None:
+    if not message.replyable:
+        log.info("incoming from %s, which takes no SMS", mask(message.src))
+        return
     log.info("incoming from %s: answering", mask(message.src))
     gateway.send(OutgoingMessage(message.src, AUTO_REPLY).options(status_report=True))
 

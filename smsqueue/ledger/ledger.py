@@ -12,6 +12,7 @@ from smsqueue.ids import new_id
 from smsqueue.ledger.answers import Accepted, Lapse, Reported, Transition
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.watching import Watching
+from smsqueue.lib import digits_only
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.segments import segments_of
 from smsqueue.states import State
@@ -69,23 +70,26 @@ class Ledger(Watching):
             repeats: The provider's message id tells a repeated webhook from a new message.
         """
         data = wire.dump_incoming(message)
-        same = (message.provider, str(message.msgid), message.src, message.body)
+        # With the sender's digits only, as older versions hash it.
+        sender = digits_only(message.src)
+        same = (message.provider, str(message.msgid), sender, message.body)
         repeats = repeats and message.msgid not in (None, "")
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
-        rest = (self.hidden(message.src), message.provider or "")
+        rest = (self.hidden(wire.clean(message.src)), message.provider or "")
         if message.part is None:
             _, event, publish = self._scripts.run(
                 "receive", new_id(), repetition, wire.to_json(data), *rest
             )
             return bool(publish), event
         part = message.part
-        body = wire.to_json(data.pop("body"))
+        body, media = wire.to_json(data.pop("body")), wire.to_json(data.pop("media", []))
         # Written last, so that the script can add to it.
         data["meta"] = (data.pop("meta") or {}) | {"parts": part.total}
         group = (message.provider, message.src, message.dst, part.ref, part.total)
         _, event, publish = self._scripts.run(
             *("part", new_id(), repetition, wire.to_json(data)[:-2], body[1:-1], *rest),
             *(self.hidden(wire.to_json(group)), part.number, part.total, int(part.wait * 1000)),
+            media[1:-1],
         )
         return bool(publish), event
 

@@ -4,9 +4,10 @@
 -- ARGV: event, repetition ('' or a hash that repeats share), head (the data without the body: the
 --       text of a JSON object that ends in its meta, without its last two braces), body (the text
 --       of a JSON string, without its quotes), number (hash), provider, group (a hash that the
---       parts share), part, total, wait (ms)
+--       parts share), part, total, wait (ms), media (the text of a JSON list, without its brackets)
 -- Returns: 'recorded' | 'repeat', event, event again if it is to be published, or ''
 local event, repetition, head, body, number, provider = unpack(ARGV, 1, 6)
+local media = ARGV[11]
 local parts, part, total, wait = key('parts', ARGV[7]), ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local seen = repetition ~= '' and key('seen', repetition)
 local before = seen and redis.call('GET', seen)
@@ -38,22 +39,26 @@ if not open then
   redis.call('HSET', parts, 'event', open)
   count('incoming', provider, 'recorded')
 end
-redis.call('HSET', parts, 'head' .. part, head, 'body' .. part, body)
+redis.call('HSET', parts, 'head' .. part, head, 'body' .. part, body, 'media' .. part, media)
 redis.call('PEXPIRE', parts, math.max(REPORT_WAIT, wait))
 if seen then redis.call('SET', seen, open, 'PX', REPORT_WAIT) end
 
-local first, bodies, missing = nil, {}, {}
+local first, bodies, files, missing = nil, {}, {}, {}
 for i = 1, total do
   local text = redis.call('HGET', parts, 'body' .. i)
   if text then
     first = first or redis.call('HGET', parts, 'head' .. i)
     bodies[#bodies + 1] = text
+    local list = redis.call('HGET', parts, 'media' .. i)
+    if list and list ~= '' then files[#files + 1] = list end
   else
     missing[#missing + 1] = i
   end
 end
 if #missing > 0 then first = first .. ',"missing":[' .. table.concat(missing, ',') .. ']' end
-first = first .. '},"body":"' .. table.concat(bodies) .. '"}'
+first = first .. '},"body":"' .. table.concat(bodies) .. '"'
+if #files > 0 then first = first .. ',"media":[' .. table.concat(files, ',') .. ']' end
+first = first .. '}'
 redis.call('HSET', key('event', open), 'data', first)
 if #missing > 0 then return { 'recorded', open, '' } end
 redis.call('DEL', parts)

@@ -16,7 +16,7 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.senders import sender
+from smsqueue.senders import recipient, sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class AfricasTalkingProvider(AccountProvider):
         if src:
             form["from"] = sender(src, plus=True, also=_ALSO)
         # Several recipients would have commas between them: parameters do not change these.
-        form |= message.provider_params | {"username": self._username, "to": f"+{message.dst}"}
+        form |= message.provider_params | {"username": self._username, "to": recipient(message.dst)}
         answer = self.call("POST", "/version1/messaging", headers=self._headers, data=form)
         entries = answer.require(*_RECIPIENTS)
         if entries == [] and not _SOMEBODY.search(str(answer.get("SMSMessageData", "Message"))):

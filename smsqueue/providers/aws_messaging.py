@@ -18,8 +18,8 @@ from smsqueue.providers.aws_topics import SnsReceiver
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import event_views, text_of, time_of
+from smsqueue.senders import recipient, sender_kind
 from smsqueue.senders import sender as written
-from smsqueue.senders import sender_kind
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -111,7 +111,7 @@ class AwsMessagingProvider(SnsReceiver):
         validity = self.validity_of(message, 5, 259200)
         if validity is not None:
             body["TimeToLive"] = validity
-        body |= message.provider_params | {"DestinationPhoneNumber": f"+{message.dst}"}
+        body |= message.provider_params | {"DestinationPhoneNumber": recipient(message.dst)}
         if message.reference:
             body["Context"] = {**(body.get("Context") or {}), _CONTEXT: message.reference}
         headers = {
@@ -149,7 +149,7 @@ class AwsMessagingProvider(SnsReceiver):
         if "inboundMessageId" in told:
             message = IncomingMessage(
                 text_of(told, "originationNumber"),
-                text_of(told, "messageBody"),
+                "" if told.get("messageBody") is None else text_of(told, "messageBody"),
                 text_of(told, "inboundMessageId"),
                 text_of(told, "destinationNumber"),
             )

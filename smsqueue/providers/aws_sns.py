@@ -16,8 +16,8 @@ from smsqueue.providers.account import table
 from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS, AwsProvider
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.senders import recipient, sender_kind
 from smsqueue.senders import sender as written
-from smsqueue.senders import sender_kind
 
 __all__ = ["AwsSnsProvider"]
 
@@ -58,7 +58,7 @@ class AwsSnsProvider(AwsProvider):
         form = {
             "Action": "Publish",
             "Version": "2010-03-31",
-            "PhoneNumber": f"+{message.dst}",
+            "PhoneNumber": recipient(message.dst),
             "Message": message.body,
         }
         attributes: dict[str, Any] = {"AWS.SNS.SMS.SMSType": self._message_type}

@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
 from smsqueue.providers.authentic import Refused, any_equal, fresh, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import event_views, json_object, text_of, time_of
-from smsqueue.senders import sender
+from smsqueue.providers.reading import event_views, json_object, listed, text_of, time_of
+from smsqueue.senders import recipient, sender
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -108,7 +109,7 @@ class BirdProvider(AccountProvider):
         source = self.sender_of(message)
         if source:
             body["from"] = sender(source, plus=True, also=" -_")
-        body |= params | {"to": f"+{message.dst}"}
+        body |= params | {"to": recipient(message.dst)}
         if message.reference:
             body["metadata"] = {**(body.get("metadata") or {}), _OURS: message.reference}
         key = message.dedup_key or message.reference
@@ -161,7 +162,7 @@ class BirdProvider(AccountProvider):
             "/v1/sms/messages",
             safe=True,
             headers=self._headers,
-            params={"to": f"+{message.dst}", "direction": "outbound"},  # the newest come first
+            params={"to": recipient(message.dst), "direction": "outbound"},  # the newest come first
         )
         items = answer.require("data")
         for each in items if message.reference and isinstance(items, list) else ():
@@ -190,6 +191,7 @@ class BirdProvider(AccountProvider):
             message = IncomingMessage(number, text, id, text_of(data, "to"), rtime=at)
             known = ("from", "text", "to")
             message.meta = {k: v for k, v in data.items() if k not in known}
+            message.media = media_of(_media(data))
             yield message
         else:
             report = self._report(data, what, text_of(data, "sms_id"), "error")
@@ -219,6 +221,17 @@ class BirdProvider(AccountProvider):
         genuine = [any_equal(each, wanted) for each in signatures.split()]
         if not (any(genuine) and fresh(sent_at)):
             raise Refused("the signature is not Bird's, or too old")
+
+
+def _media(data: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Files of an MMS. Bird has them in preview: named as where they are sent, or objects."""
+    urls = data.get("media_urls")
+    found = [(url, None) for url in urls] if isinstance(urls, list) else []
+    for name in ("media", "attachments"):
+        for each in listed(data.get(name)):
+            kind = each.get("content_type") or each.get("media_type")
+            found.append((each.get("url") or each.get("source_url"), kind))
+    return found
 
 
 def _key(secret: str) -> bytes:

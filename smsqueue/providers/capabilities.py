@@ -22,6 +22,8 @@ class Can(StrEnum):
     REPORTS = "reports"
     #: Incoming messages.
     INBOUND = "inbound"
+    #: Pictures and other files of incoming messages (MMS).
+    MEDIA = "media"
     #: What is left on the account.
     BALANCE = "balance"
     #: It can say what became of a message whose answer was lost.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage
 from smsqueue.statuses import MessageStatus
 
@@ -14,7 +15,13 @@ _Event = TypeVar("_Event", IncomingMessage, MessageStatus)
 #: Levels of lists and objects in what a provider tells beside.
 _DEPTH = 24
 _KINDS: dict[type[Any], dict[str, Any]] = {
-    IncomingMessage: {"src": str, "body": str, "dst": str | None, "msgid": str | int | None},
+    IncomingMessage: {
+        "src": str,
+        "body": str,
+        "dst": str | None,
+        "msgid": str | int | None,
+        "channel": str | None,
+    },
     MessageStatus: {
         "msgid": str | int | None,
         "status": str | int | None,
@@ -32,12 +39,14 @@ def checked(event: _Event) -> _Event:
     """The event, if the ledger and handlers can take it.
 
     Its texts are texts, its ids texts or whole numbers; its ``meta`` is nested so little that it
-    can be written and read anywhere.
+    can be written and read anywhere. Media that are none are left out, as the text counts more.
 
     Raises:
         Malformed: they are not.
     """
     kind = IncomingMessage if isinstance(event, IncomingMessage) else MessageStatus
+    if isinstance(event, IncomingMessage):
+        event.media = media_of(event.media)
     for name, allowed in _KINDS[kind].items():
         value = getattr(event, name)
         if not isinstance(value, allowed) or isinstance(value, bool):

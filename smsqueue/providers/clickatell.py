@@ -7,16 +7,18 @@ older REST API, which are taken as well. How callbacks are repeated is not docum
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Refused, basic_matches, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import event_views, json_object, text_of, time_of
+from smsqueue.providers.reading import event_views, json_object, listed, text_of, time_of
 from smsqueue.senders import sender, sender_kind
 from smsqueue.statuses import (
     MessageAccepted,
@@ -60,7 +62,7 @@ class ClickatellProvider(AccountProvider):
     """
 
     base_url = "https://platform.clickatell.com"
-    capabilities = frozenset({Can.REPORTS, Can.INBOUND, Can.BALANCE})
+    capabilities = frozenset({Can.REPORTS, Can.INBOUND, Can.MEDIA, Can.BALANCE})
     url_arguments = ("api_key", "secret")
     authenticates = False
     codes: ClassVar = table(
@@ -163,8 +165,13 @@ class ClickatellProvider(AccountProvider):
         """All that a callback tells; ValueError if it tells nothing that can be understood."""
         event = fields.get("event")
         if isinstance(event, dict):
-            messages, reports = event.get("moText") or [], event.get("messageStatusUpdate") or []
-            return [*map(_incoming, _objects(messages)), *map(self._report, _objects(reports))]
+            texts, files = event.get("moText") or [], event.get("moMedia") or []
+            reports = event.get("messageStatusUpdate") or []
+            return [
+                *map(_incoming, _objects(texts)),
+                *_incoming_media(files),
+                *map(self._report, _objects(reports)),
+            ]
         if "fromNumber" in fields:
             return [_incoming(fields)]
         return [self._report(fields, _NUMBERS)]
@@ -216,7 +223,37 @@ def _incoming(fields: dict[str, Any]) -> IncomingMessage:
     )
     known = ("from", "fromNumber", "to", "toNumber", "content", "text", "apiKey")
     made.meta = {k: v for k, v in fields.items() if k not in known}
+    made.channel = _channel(fields)
     return made
+
+
+def _incoming_media(values: Any) -> Iterator[IncomingMessage]:
+    """Messages with files, by the One API. A file without an address is in ``meta``, in Base64."""
+    for fields in listed(values):
+        source, msgid, target = (fields.get(name) for name in ("from", "messageId", "to"))
+        if not (isinstance(source, str) and isinstance(msgid, str)):
+            continue  # it must not lose the texts that it came with
+        caption = fields.get("caption")
+        made = IncomingMessage(
+            source,
+            caption if isinstance(caption, str) else "",
+            msgid,
+            target if isinstance(target, str) else None,
+            rtime=time_of(fields.get("timestamp"), 1000),
+        )
+        known = ("from", "to", "caption", "apiKey")
+        made.meta = {k: v for k, v in fields.items() if k not in known}
+        files = [(f.get("downloadUrl"), f.get("contentType")) for f in listed(fields.get("files"))]
+        made.media = media_of(files)
+        made.channel = _channel(fields)
+        yield made
+
+
+def _channel(fields: dict[str, Any]) -> str | None:
+    """The One API's channel of a message, which its examples write with a blank at its end."""
+    channel = fields.get("channel")
+    name = channel.strip().lower() if isinstance(channel, str) else ""
+    return name if name and name != "sms" else None
 
 
 def _decoded(text: str, charset: Any) -> str:

@@ -57,7 +57,7 @@ class GatewayApiProvider(AccountProvider):
     """
 
     base_url = "https://gatewayapi.com"
-    capabilities = frozenset(Can) - {Can.LOOKUP, Can.DEDUPLICATION}
+    capabilities = frozenset(Can) - {Can.LOOKUP, Can.DEDUPLICATION, Can.MEDIA}
     url_arguments = ("token", "secret")
     codes: ClassVar = table(
         (exc.AuthError, ["0x0210", "0x0211", "0x0212", "0x0213", "0x021D"]),

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers import authentic
 from smsqueue.providers.account import AccountProvider, Balance, merged, table
@@ -21,7 +22,14 @@ from smsqueue.providers.authentic import Refused, Secrets, basic_matches, secret
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import checked
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import id_of, json_object, text_of, time_of
+from smsqueue.providers.reading import (
+    id_of,
+    json_object,
+    listed,
+    recipients_of,
+    text_of,
+    time_of,
+)
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -256,14 +264,34 @@ class InfobipProvider(AccountProvider):
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:
-    return IncomingMessage(
+    """An SMS, or an MMS, whose ``message`` is a list of its parts (webhooks of the kind MO_MMS_2)
+    or has it as JSON text."""
+    parts = listed(_unpacked(told.get("message")))
+    texts = [text_of(told, "text")] if told.get("text") else []
+    for part in parts:
+        texts += [v for v in (part.get("value"), part.get("text")) if isinstance(v, str) and v]
+    message = IncomingMessage(
         str(id_of(told, "from")),
-        text_of(told, "text") if told.get("text") else "",
+        "\n".join(texts),
         id_of(told, "messageId"),
         str(id_of(told, "to")) if told.get("to") else None,
         time_of(told.get("receivedAt")),
         {k: v for k, v in told.items() if k not in ("from", "to", "text", "cleanText")},
     )
+    message.media = media_of([(part.get("url"), part.get("contentType")) for part in parts])
+    group = listed(told.get("group"))
+    others = [each.get(name) for each in group for name in ("to", "cc")]
+    message.meta |= recipients_of(told.get("to"), *others)
+    return message
+
+
+def _unpacked(message: Any) -> Any:
+    """The parts of an MMS; a text that is no JSON is the only part."""
+    if not isinstance(message, str):
+        return message
+    with suppress(ValueError):
+        return json_object(message.encode()).get("mms_parts")
+    return {"value": message}
 
 
 def _group(status: Any) -> str:

@@ -7,11 +7,13 @@ of both webhooks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Refused, equal, sha256_hex
@@ -30,6 +32,7 @@ from smsqueue.statuses import (
 if TYPE_CHECKING:
     from flask import Blueprint
     from flask.typing import ResponseReturnValue
+    from werkzeug.datastructures import MultiDict
 
 __all__ = ["MessageBirdProvider", "authentic"]
 
@@ -163,6 +166,7 @@ class MessageBirdProvider(AccountProvider):
             )
             known = ("originator", text, dst)
             message.meta = {k: v for k, v in fields.items() if k not in known}
+            message.media = media_of([(url, None) for url in _media_urls(fields)])
             self._receive_message(message)
             return "OK", 200, {"Content-Type": "text/plain"}
 
@@ -227,6 +231,13 @@ def _nobody(answer: Answer) -> bool:
         return False
     total, items = told.get("totalCount"), told.get("items")
     return not items and (total == 0 or (total is None and items == []))
+
+
+def _media_urls(fields: MultiDict[str, str]) -> list[str]:
+    """Addresses of an MMS's files: one field of several values, or several fields with numbers."""
+    names = sorted(n for n in fields if re.fullmatch(r"mediaUrls(\[[0-9]{0,2}\])?", n))
+    names.sort(key=len)  # [2] before [10]
+    return [url for name in names for url in fields.getlist(name)]
 
 
 def _recipient(message: Any) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import numbered
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -135,10 +137,11 @@ class PlivoProvider(AccountProvider):
         @views.route("/im", methods=["GET", "POST"])
         def im() -> ResponseReturnValue:
             fields = self._authentic_fields()
-            message = IncomingMessage(
-                fields["From"], fields.get("Text", ""), fields["MessageUUID"], fields["To"]
-            )
-            message.meta = {k: v for k, v in fields.items() if k not in ("From", "Text", "To")}
+            text = fields.get("Text") or fields.get("Body", "")  # of an SMS, and of an MMS
+            message = IncomingMessage(fields["From"], text, fields["MessageUUID"], fields["To"])
+            ours = ("From", "Text", "Body", "To")
+            message.meta = {k: v for k, v in fields.items() if k not in ours}
+            message.media = media_of([(url, None) for _, url in numbered(fields, "Media")])
             self._receive_message(message)
             return "", 200
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.base import IProvider
+from smsqueue.senders import incoming_address
 from smsqueue.statuses import MessageStatus
 
 if TYPE_CHECKING:
     from flask import Blueprint
     from flask.typing import ResponseReturnValue
 
-__all__ = ["event_views", "id_of", "json_object", "text_of", "time_of"]
+__all__ = [
+    "event_views",
+    "id_of",
+    "json_object",
+    "listed",
+    "numbered",
+    "recipients_of",
+    "text_of",
+    "time_of",
+]
+
+#: Recipients of one message.
+_MOST_RECIPIENTS = 100
 
 
 def event_views(
@@ -90,6 +104,30 @@ def id_of(fields: dict[str, Any], name: str = "id") -> int | str:
     if isinstance(value, int | str) and not isinstance(value, bool) and value != "":
         return value
     raise ValueError(f"{name} is no id")
+
+
+def listed(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list, or the only one; none if it is neither.
+
+    For what comes beside a text, and must not lose it when it is malformed.
+    """
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, dict)]
+
+
+def numbered(fields: Mapping[str, str], name: str) -> list[tuple[int, str]]:
+    """Fields that are counted, as ``MediaUrl0``, ``MediaUrl1``: their numbers and values."""
+    pattern = re.compile(rf"{name}([0-9]{{1,3}})")
+    found = ((pattern.fullmatch(each), each) for each in fields)
+    numbers = {int(match[1]): each for match, each in found if match}
+    return [(n, fields[numbers[n]]) for n in sorted(numbers)]
+
+
+def recipients_of(*values: Any) -> dict[str, list[str]]:
+    """For ``meta``: all recipients of a group message; nothing if there is only one."""
+    texts = [str(v) for v in values if v and isinstance(v, str | int) and v is not True]
+    found = list(dict.fromkeys(map(incoming_address, texts)))[:_MOST_RECIPIENTS]
+    return {"recipients": found} if len(found) > 1 else {}
 
 
 def time_of(value: Any, per_second: int = 1) -> datetime | None:

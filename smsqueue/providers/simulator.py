@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Refused, equal, hmac_hex
 from smsqueue.providers.http import Answer, HttpProvider
-from smsqueue.providers.reading import json_object
+from smsqueue.providers.reading import json_object, listed
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -146,8 +147,8 @@ def incoming(fields: dict[str, Any]) -> IncomingMessage:
         dst=_text(fields, "to", optional=True),
         rtime=_time(fields),
     )
-    if not message.src:
-        raise ValueError("from has no digits")
+    files = listed(fields.get("media"))
+    message.media = media_of([(each.get("url"), each.get("type")) for each in files])
     return message
 
 

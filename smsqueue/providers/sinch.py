@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
 from smsqueue.providers.authentic import (
@@ -28,8 +29,16 @@ from smsqueue.providers.authentic import (
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.oauth import Tokens
-from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
-from smsqueue.senders import sender, sender_kind
+from smsqueue.providers.reading import (
+    event_views,
+    id_of,
+    json_object,
+    listed,
+    recipients_of,
+    text_of,
+    time_of,
+)
+from smsqueue.senders import recipient, sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import (
     MessageAccepted,
@@ -153,7 +162,7 @@ class SinchProvider(AccountProvider):
         validity = self.validity_of(message, 60, 3 * _DAY - 60)
         if validity is not None:
             body["expire_at"] = _iso(datetime.now(UTC) + timedelta(seconds=validity))
-        ours: dict[str, Any] = {"to": [f"+{message.dst}"]}
+        ours: dict[str, Any] = {"to": [recipient(message.dst)]}
         if message.reference:
             ours["client_reference"] = message.reference
         answer = self._call("POST", json=body | message.provider_params | ours)
@@ -191,6 +200,8 @@ class SinchProvider(AccountProvider):
         return event_views(self, read)
 
     def _events(self, told: dict[str, Any]) -> list[IncomingMessage] | list[MessageStatus]:
+        if told.get("origin") == "MMS_MO":
+            return [_incoming_mms(told)]
         kind = told["type"]
         if kind.startswith("mo_"):
             return [_incoming(told)]
@@ -231,7 +242,7 @@ class SinchProvider(AccountProvider):
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:
-    """Text; of what is binary (Base64) or media, only what text it has: the rest is in meta."""
+    """Text; of what is binary (Base64) only what text it has: the rest is in meta."""
     body = told["body"]
     binary = told["type"] != "mo_text"
     text = (body.get("message") or "" if isinstance(body, dict) else "") if binary else body
@@ -241,6 +252,24 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
     message.rtime = time_of(told.get("received_at")) or message.rtime
     hidden = ("from", "to") if binary else ("from", "to", "body")
     message.meta = {k: v for k, v in told.items() if k not in hidden}
+    files = listed(body.get("media")) if isinstance(body, dict) else []
+    message.media = media_of([(each.get("url"), each.get("content_type")) for each in files])
+    return message
+
+
+def _incoming_mms(told: dict[str, Any]) -> IncomingMessage:
+    """A postback of Sinch's MMS API (code N401): its texts are files, too."""
+    message = IncomingMessage(
+        str(id_of(told, "from")),
+        "",
+        id_of(told, "tracking-id"),
+        str(id_of(told, "to")) if told.get("to") else None,
+    )
+    message.rtime = time_of(told.get("timestamp")) or message.rtime
+    message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "content", "copy-to")}
+    others = (each.get("number") for each in listed(told.get("copy-to")))
+    message.meta |= recipients_of(told.get("to"), *others)
+    message.media = media_of([(each.get("file"), None) for each in listed(told.get("content"))])
     return message
 
 

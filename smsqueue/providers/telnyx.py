@@ -13,14 +13,23 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh, secrets_of, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.ed25519 import load_keys, verifies
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
-from smsqueue.senders import sender
+from smsqueue.providers.reading import (
+    event_views,
+    id_of,
+    json_object,
+    listed,
+    recipients_of,
+    text_of,
+    time_of,
+)
+from smsqueue.senders import recipient, sender
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -112,7 +121,7 @@ class TelnyxProvider(AccountProvider):
             self.capabilities = self.capabilities | {Can.DEDUPLICATION}
 
     def submit(self, message: OutgoingMessage) -> None:
-        body = {"to": f"+{message.dst}", "text": message.body, "type": "SMS"}
+        body = {"to": recipient(message.dst), "text": message.body, "type": "SMS"}
         source = self.sender_of(message)
         if source:
             body["from"] = sender(source, plus=True, also=" ")
@@ -259,6 +268,11 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
         rtime=time_of(told.get("received_at")),
     )
     message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "cc", "text")}
+    all_of_them = [*listed(told["to"]), *listed(told.get("cc"))]
+    message.meta |= recipients_of(*(each.get("phone_number") for each in all_of_them))
+    message.media = media_of(
+        [(each.get("url"), each.get("content_type")) for each in listed(told.get("media"))]
+    )
     return message
 
 

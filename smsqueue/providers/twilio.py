@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, form_value, table
 from smsqueue.providers.authentic import (
@@ -24,7 +25,8 @@ from smsqueue.providers.authentic import (
 )
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.senders import sender
+from smsqueue.providers.reading import numbered, recipients_of
+from smsqueue.senders import recipient, sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ class TwilioProvider(AccountProvider):
         for name, value in message.provider_params.items():
             many = value if isinstance(value, list) else [value]
             form[name] = [form_value(each) for each in many if each is not None]
-        form["To"] = f"+{message.dst}"
+        form["To"] = recipient(message.dst)
         answer = self.call("POST", f"{self._account}/Messages.json", auth=self._auth, data=form)
         status = answer.get("status")
         ended = isinstance(status, str) and self.statuses.get(status) is MessageError
@@ -156,7 +158,14 @@ class TwilioProvider(AccountProvider):
             if fields.get("MessageStatus", "received") not in ("received", "receiving"):
                 raise ValueError("a report at the address of incoming messages")
             told = (fields["From"], fields.get("Body", ""), fields["MessageSid"], fields["To"])
-            self._receive_message(IncomingMessage(*told, meta=_rest(fields)))
+            message = IncomingMessage(*told, meta=_rest(fields))
+            others = (number for _, number in numbered(fields, "OtherRecipients"))
+            message.meta |= recipients_of(fields["To"], *others)
+            urls = numbered(fields, "MediaUrl")
+            message.media = media_of([(url, fields.get(f"MediaContentType{n}")) for n, url in urls])
+            channel, separator, _ = fields["From"].partition(":")
+            message.channel = channel if separator else None
+            self._receive_message(message)
             return "<Response/>", 200, {"Content-Type": "text/xml"}
 
         @views.post("/status")

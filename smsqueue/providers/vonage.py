@@ -64,7 +64,9 @@ class VonageProvider(AccountProvider):
     """
 
     base_url = "https://rest.nexmo.com"
-    capabilities = frozenset(Can) - {Can.SCHEDULING, Can.LOOKUP, Can.DEDUPLICATION}
+    capabilities = frozenset(Can) - {
+        *(Can.SCHEDULING, Can.LOOKUP, Can.DEDUPLICATION, Can.MEDIA),
+    }
     url_arguments = ("api_key", "api_secret")
     codes: ClassVar = table(
         (exc.LimitsError, ["1", "10"]),

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import id_of, json_object, text_of, time_of
+from smsqueue.providers.reading import id_of, json_object, listed, text_of, time_of
 from smsqueue.providers.vonage_signing import WINDOW, claims_of, jwt_library, rsa_key
 from smsqueue.senders import sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -40,6 +41,12 @@ _OWN_LINK = re.compile(r"https?://([a-z0-9.-]+\.)?(vonage|nexmo)\.com/", re.IGNO
 _EXPIRED = "1360"
 #: Fields of webhooks that stand elsewhere.
 _NOT_META = {"from", "to", "text", "message_uuid", "client_ref", "status"}
+#: Kinds of files that messages have.
+_FILES = ("image", "audio", "video", "file", "vcard", "sticker")
+#: What was chosen from what a message offered: the field with the words, and the object.
+_ANSWERS = (("title", "reply"), ("text", "button"))
+#: Channels whose senders an SMS reaches.
+_PHONES = ("sms", "mms")
 
 
 class VonageMessagesProvider(AccountProvider):
@@ -145,15 +152,7 @@ class VonageMessagesProvider(AccountProvider):
             told = self._authentic()
             if "status" in told:
                 raise ValueError("a report at the address of incoming messages")
-            message = IncomingMessage(
-                _number(told, "from"),
-                text_of(told, "text") if told.get("text") else "",
-                id_of(told, "message_uuid"),
-                _number(told, "to") if told.get("to") else None,
-                time_of(told.get("timestamp")),
-                _rest(told),
-            )
-            self._receive_message(message)
+            self._receive_message(_incoming(told))
             return "", 200
 
         @views.post("/status")
@@ -195,10 +194,41 @@ def _error(error: Mapping[str, Any]) -> str | None:
     return None if code is None else str(code)
 
 
+def _incoming(told: dict[str, Any]) -> IncomingMessage:
+    """A text, or a file of one of :data:`_FILES`; older webhooks have both in an object."""
+    content: Any = told.get("message")
+    content = content.get("content") if isinstance(content, dict) else told
+    content = content if isinstance(content, dict) else {}
+    # Several files come in a list, each with its own type.
+    entries = [content, *listed(content.get("content"))]
+    files = [each for entry in entries for name in _FILES for each in listed(entry.get(name))]
+    files += [each for each in entries[1:] if "url" in each]
+    texts: list[Any] = [text_of(content, "text")] if content.get("text") else []
+    texts += [entry.get("text") for entry in entries[1:]]
+    texts += [each.get("caption") for each in files]
+    texts += [each.get(name) for name, key in _ANSWERS for each in listed(content.get(key))]
+    channel, sender = told.get("channel"), told.get("from")
+    if channel is None and isinstance(sender, dict):
+        channel = sender.get("type")
+    message = IncomingMessage(
+        _number(told, "from"),
+        "\n".join(text for text in texts if isinstance(text, str) and text),
+        id_of(told, "message_uuid"),
+        _number(told, "to") if told.get("to") else None,
+        time_of(told.get("timestamp")),
+        _rest(told),
+    )
+    message.media = media_of([(each.get("url"), each.get("mime_type")) for each in files])
+    message.channel = channel if isinstance(channel, str) and channel not in _PHONES else None
+    return message
+
+
 def _number(told: dict[str, Any], name: str) -> str:
-    """A number; older webhooks have it in an object."""
+    """A number, or an id of another channel; older webhooks have it in an object."""
     party = told.get(name)
-    return str(id_of(party, "number") if isinstance(party, dict) else id_of(told, name))
+    if not isinstance(party, dict):
+        return str(id_of(told, name))
+    return str(id_of(party, "number" if party.get("number") else "id"))
 
 
 def _rest(told: Mapping[str, Any]) -> dict[str, Any]:

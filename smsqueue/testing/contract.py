@@ -237,6 +237,7 @@ def _honest(examples: Examples) -> None:
         Can.DEDUPLICATION: provider.dedup_window > 0,
         Can.REPORTS: receives and Can.REPORTS in provider.capabilities,
         Can.INBOUND: receives and Can.INBOUND in provider.capabilities,
+        Can.MEDIA: {Can.INBOUND, Can.MEDIA} <= provider.capabilities,
     }
     for can, really in has.items():
         claimed = can in provider.capabilities

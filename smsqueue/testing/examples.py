@@ -97,6 +97,11 @@ class Received:
     body: str
     dst: str | None = None
     msgid: Any = None
+    #: Address and type of each file, and ``meta["recipients"]``; None: not looked at.
+    media: Sequence[tuple[str, str | None]] | None = None
+    recipients: Sequence[str] | None = None
+    #: Can an SMS answer it? None: not looked at.
+    replyable: bool | None = None
 
 
 @dataclass(frozen=True)

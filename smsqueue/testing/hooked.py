@@ -111,6 +111,13 @@ def _matches(found: Any, wanted: Received | Reported) -> None:
         assert isinstance(found, IncomingMessage), found
         told = (found.src, found.body, found.dst, found.msgid)
         assert told == (wanted.src, wanted.body, wanted.dst, wanted.msgid), told
+        if wanted.media is not None:
+            assert found.media == tuple(wanted.media), found.media
+        if wanted.recipients is not None:
+            recipients = found.meta.get("recipients")
+            assert recipients == list(wanted.recipients), recipients
+        if wanted.replyable is not None:
+            assert found.replyable is wanted.replyable, f"replyable is {found.replyable}"
         return
     assert not isinstance(found, IncomingMessage), found
     report = (found.state, found.msgid, found.reference)

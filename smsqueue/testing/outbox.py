@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id
-from smsqueue.lib import digits_only
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.senders import digits
+from smsqueue.senders import searched_address
 from smsqueue.states import State
 from smsqueue.statuses import (
     MessageAccepted,
@@ -52,7 +52,7 @@ class Outbox(list[OutgoingMessage]):
 
     def to(self, number: str) -> list[OutgoingMessage]:
         """The messages to a number, oldest first; only its digits count."""
-        return [message for message in self if message.dst == digits(number)]
+        return [message for message in self if message.dst == searched_address(number)]
 
     def fail(self, error: BaseException | type[BaseException], times: int | None = 1) -> None:
         """Let the next calls of ``send`` and ``send_many`` raise an error and catch nothing.
@@ -66,13 +66,20 @@ class Outbox(list[OutgoingMessage]):
         )
 
     def reply(
-        self, to: OutgoingMessage | str, text: str, *, provider: str | None = None
+        self,
+        to: OutgoingMessage | str,
+        text: str,
+        *,
+        provider: str | None = None,
+        media: Iterable[tuple[str, str | None]] = (),
     ) -> IncomingMessage:
         """Play an incoming message: calls onReceive with it, and returns it.
 
         Args:
-            to: The message that is answered, or the number that it comes from.
+            to: The message that is answered, or the number (or any other address) that it comes
+                from.
             provider: Who receives it; the message's or the default provider if not given.
+            media: Address and type of each picture.
 
         Raises:
             AssertionError: no handler is connected to onReceive: in production nobody heard it.
@@ -83,10 +90,13 @@ class Outbox(list[OutgoingMessage]):
                 "no handler is connected to onReceive: does the module of the gateway import "
                 "the one that connects it?"
             )
-        asked = to if isinstance(to, OutgoingMessage) else OutgoingMessage(to, "")
-        own = digits_only(asked.src or "") or None
-        message = IncomingMessage(asked.dst, text, f"reply-{next(self._replies)}", own)
-        message.provider = provider or asked.provider or self._gateway.default_provider
+        if isinstance(to, OutgoingMessage):
+            source, own, asked_for = to.dst, to.src, to.provider
+        else:
+            source, own, asked_for = to, None, None
+        msgid = f"reply-{next(self._replies)}"
+        message = IncomingMessage(source, text, msgid, own, media=media)
+        message.provider = provider or asked_for or self._gateway.default_provider
         self._gateway.receive_message(message)
         return message
 

@@ -214,3 +214,25 @@ def test_the_code_of_a_delivery_report_is_listed_and_selects(
     assert _ids(run_json("list", "--error", "21211")) == [other]
     again = run_json("requeue", "--state", "undelivered", "--error", "30007", "--yes")
     assert [result["id"] for result in again["results"]] == [sent]
+
+
+@pytest.mark.parametrize("src", ["INFO4242", "whatsapp:+15551234567", "jane.doe@example.com"])
+def test_a_sender_that_is_no_number_is_found_and_hidden(
+    run, run_json, gateway: Gateway, src: str
+) -> None:
+    message = IncomingMessage(src, "hi", "m3", dst=src, media=[("https://a.example/me.jpg", None)])
+    _, id = gateway.ledger.receive(message, repeats=True)
+    for command in (("show", id), ("find", src), ("list", "--state", "waiting")):
+        shown = run(*command).stdout + str(run_json(*command))
+        assert id in shown
+        for word in (src, src[:6], src[-3:], "me.jpg"):
+            assert word not in shown
+    assert run_json("show", id)["media"] == 1
+    revealed = run_json("show", id, "--reveal")
+    assert (revealed["number"], revealed["dst"]) == (src, src)
+    assert revealed["media"] == [{"url": "https://a.example/me.jpg", "content_type": None}]
+    assert [item["id"] for item in run_json("find", src)["items"]] == [id]
+
+
+def test_what_is_no_address_at_all_is_not_looked_for(run) -> None:
+    assert "a number has digits" in run("find", "--", "-", code=2).stderr

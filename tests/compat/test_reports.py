@@ -5,11 +5,12 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+import pytest
 import smsframework
 from smsframework.providers import LoopbackProvider, NullProvider
 
 import smsqueue
-from smsqueue import Gateway, OutgoingMessage
+from smsqueue import Gateway, OutgoingMessage, exc
 from tests.compat.plugin import Arrived, Plugin, PluginStatus, add
 from tests.ledger.bench import Bench
 
@@ -140,3 +141,24 @@ def test_ids_that_begin_anew_in_every_process_match_no_reports(bench: Bench) -> 
     status.provider = "null"
     bench.gateway.receive_status(status)
     assert bench.state(id) == "sent"
+
+
+def test_a_plugins_sender_that_is_no_number_keeps_its_text(bench: Bench, eager: Gateway) -> None:
+    for each in (eager, bench.gateway):
+        heard: list[Any] = []
+        each.onReceive.connect(heard.append, name="heard")
+        plugin = add(each)
+        for src, dst in (("INFO4242", "SHOP24"), ("+1 555 000 1111", "40404")):
+            message = smsframework.IncomingMessage(src, "hi", f"m-{src}", dst=dst)
+            plugin._receive_message(message)
+        bench.run_hooks()
+        told = {(one.src, one.dst, one.replyable) for one in heard}
+        assert told == {("INFO4242", "SHOP24", False), ("15550001111", "40404", True)}
+        assert all(one.media == () for one in heard)
+
+
+def test_a_plugin_that_answers_such_a_sender_is_refused(eager: Gateway) -> None:
+    plugin = add(eager)
+    with pytest.raises(exc.RequestError, match="neither a phone number"):
+        plugin.gateway.send(smsframework.OutgoingMessage("INFO4242", "thanks"))
+    assert plugin.seen == []

@@ -13,13 +13,16 @@ import pytest
 
 from smsqueue import (
     IncomingMessage,
+    Media,
     MessageDelivered,
     MessageExpired,
     MessageStatus,
     exc,
 )
 from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
+from smsqueue.providers.forward.formats import format_named
 from smsqueue.providers.forward.health import Health
+from smsqueue.providers.forward.parts import Event
 from tests.forward.side import SECRET, Side, answering, bind, carrier_of
 from tests.forward.speaking import come_in
 from tests.workers.conftest import until
@@ -315,3 +318,28 @@ def test_a_client_hears_delivered_once_all_parts_are(
         carrier._receive_status(MessageDelivered(part))
         server.deliver()
         assert client.bench.state(id) == state
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_senders_that_are_no_numbers_and_pictures_are_passed_on(
+    make_side: Callable[..., Side], eager: bool
+) -> None:
+    server, client = make_side(eager=eager), make_side(eager=eager)
+    bind(client, server)
+    pictures = (Media("https://a.example/1", "image/png"), Media("https://a.example/2"))
+    message = IncomingMessage("INFO4242", "look", "m1", dst="SHOP24", media=pictures)
+    message.channel = "rcs"
+    carrier_of(server)._receive_message(message)
+    if not eager:
+        server.deliver()
+        client.deliver()
+    [heard] = client.received
+    assert (heard.src, heard.dst, heard.body) == ("INFO4242", "SHOP24", "look")
+    assert (heard.media, heard.channel, heard.replyable) == (pictures, "rcs", False)
+
+
+def test_smsframework_gets_the_pictures_beside_the_text() -> None:
+    message = IncomingMessage("15550001", "look", "m1", media=[("https://a.example/1", None)])
+    told = format_named("smsframework").dump_event(Event(message))
+    assert told["message"]["?"][1]["meta"]["media"] == [["https://a.example/1", None]]
+    assert message.meta == {}

@@ -158,7 +158,7 @@ def test_wrong_signature(provider: SimulatorProvider, kind: str, signature: str 
         ("im", b"{}"),
         ("im", b"\xff"),
         ("im", b"[" * 100_000),
-        ("im", b'{"id": "1", "from": "nobody", "text": "x"}'),
+        ("im", b'{"id": "1", "from": null, "text": "x"}'),
         ("im", b'{"id": "1", "from": 1555, "text": "x"}'),
         ("status", b'{"id": "1"}'),
         ("status", b'{"id": 1, "state": "delivered"}'),

@@ -60,6 +60,9 @@ class Handlers:
 
     def on_receive(self, message: IncomingMessage) -> None:
         """Somebody answered. Only known words are answered in turn: two robots must not chat."""
+        if not message.replyable:
+            log.info("%s: its sender takes no SMS", message.id)
+            return
         match message.body.strip().upper():
             case "STOP":
                 self.codes.stop(message.src)

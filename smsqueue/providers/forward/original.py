@@ -69,6 +69,8 @@ class Original:
         fields |= {"meta": thing.meta or {}, "provider": thing.provider}
         if isinstance(thing, IncomingMessage):
             fields |= {"src": thing.src, "dst": thing.dst, "body": thing.body}
+            if thing.media:  # it has no other place for them
+                fields["meta"] = {**fields["meta"], "media": list(map(list, thing.media))}
             return {"message": {"?": ["IncomingMessage", fields]}}
         if event.id is not None:  # what the client was told when it sent
             fields["msgid"] = event.id

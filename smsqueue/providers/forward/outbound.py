@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.forward.hops import CONTEXT, told_of
 from smsqueue.providers.forward.parts import Event, Thing
@@ -26,6 +27,8 @@ def outbound(thing: Thing, hops: tuple[str, ...]) -> Event:
     if isinstance(thing, IncomingMessage):
         told.src, told.body = _text(thing.src), _text(thing.body)
         told.dst = None if thing.dst is None else thing.dst[:_LONGEST]
+        told.media = media_of(thing.media)
+        told.channel = thing.channel[:_LONGEST] if isinstance(thing.channel, str) else None
     else:
         told.accepted, told.delivered = _flag(thing.accepted), _flag(thing.delivered)
         told.expired, told.error = bool(thing.expired), bool(thing.error)

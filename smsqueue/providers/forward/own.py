@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from smsqueue import exc
+from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.forward.errors import dump_facts, load_facts
 from smsqueue.providers.forward.failing import speaks_original
@@ -111,6 +112,7 @@ class Own:
         fields["rtime"] = in_utc(thing.rtime).isoformat() if known else None
         if isinstance(thing, IncomingMessage):
             fields |= {"src": thing.src, "dst": thing.dst, "body": thing.body}
+            fields |= {"media": thing.media, "channel": thing.channel}
         else:
             names = ("accepted", "delivered", "expired", "error", "status_code", "status")
             fields |= {name: getattr(thing, name) for name in names}
@@ -126,6 +128,8 @@ class Own:
             dst = named(fields.get("dst"), "dst")
             src, body = text(fields.get("src"), "src"), text(fields.get("body"), "body")
             thing = IncomingMessage(src, body, msgid, dst)
+            thing.media = media_of(fields.get("media"))
+            thing.channel = named(fields.get("channel"), "channel")
             thing.provider = named(fields.get("provider"), "provider")
         else:
             kind = STATUSES.get(text(fields.get("class"), "class"))

@@ -1,0 +1,143 @@
+"""Incoming messages through the ledger: whoever sent them, and whatever came with them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from smsqueue import IncomingMessage, Media, OutgoingMessage, exc
+from smsqueue.messages import Part
+from tests.ledger.bench import Bench, Told
+
+PICTURES = (Media("https://a.example/1", "image/jpeg"), Media("https://a.example/2"))
+
+
+@pytest.fixture
+def provider(bench: Bench) -> Told:
+    return bench.add("a")
+
+
+@pytest.fixture
+def heard(bench: Bench) -> list[IncomingMessage]:
+    got: list[IncomingMessage] = []
+    bench.gateway.onReceive.connect(got.append, name="got")
+    return got
+
+
+@pytest.mark.parametrize("src", ["INFO4242", "SUPPORT", "40404", "whatsapp:+15551234567", ""])
+def test_a_sender_is_found_and_heard_as_it_came(
+    bench: Bench, provider: Told, heard: list[IncomingMessage], src: str
+) -> None:
+    message = IncomingMessage(src, "hi", "m1", dst="SHOP24")
+    provider._receive_message(message)
+    bench.run_hooks()
+    assert [(each.src, each.dst) for each in heard] == [(src, "SHOP24")]
+    assert bench.ledger.find(src) == [message.id]
+    assert bench.ledger.find("4242") == []
+
+
+def test_senders_with_the_same_digits_are_not_one(
+    bench: Bench, provider: Told, heard: list[IncomingMessage]
+) -> None:
+    """Long messages of three senders at a time, whose networks count them alike."""
+    for number, text in ((1, "begin "), (2, "end")):
+        for src in ("INFO4242", "BANK4242", "4242"):
+            part = IncomingMessage(src, f"{src} {text}", f"{src}-{number}")
+            part.part = Part("7", number, 2)
+            provider._receive_message(part)
+    bench.run_hooks()
+    told = {each.src: each.body for each in heard}
+    assert told == {src: f"{src} begin {src} end" for src in ("INFO4242", "BANK4242", "4242")}
+
+
+def test_a_number_is_the_same_however_its_network_writes_it(
+    bench: Bench, provider: Told, heard: list[IncomingMessage]
+) -> None:
+    for number, src in ((1, "+1 555 123 4567"), (2, "15551234567")):
+        part = IncomingMessage(src, str(number), f"m{number}")
+        part.part = Part("7", number, 2)
+        provider._receive_message(part)
+    bench.run_hooks()
+    assert [(each.src, each.body) for each in heard] == [("15551234567", "12")]
+
+
+@pytest.mark.parametrize("channel", [None, "whatsapp"])
+def test_pictures_and_the_channel_come_through_the_ledger(
+    bench: Bench, provider: Told, heard: list[IncomingMessage], channel: str | None
+) -> None:
+    message = IncomingMessage("+15551234567", "", "m1", media=PICTURES)
+    if channel:
+        message.channel = channel
+    provider._receive_message(message)
+    bench.run_hooks()
+    (same,) = heard
+    assert vars(same) == vars(message)
+    assert (same.body, same.media, same.channel) == ("", PICTURES, channel)
+    assert same.replyable is (channel is None)
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+def test_the_pictures_of_all_parts_are_kept_in_order(
+    bench: Bench, provider: Told, heard: list[IncomingMessage], order: tuple[int, ...]
+) -> None:
+    files = {1: PICTURES[:1], 2: (), 3: PICTURES[1:]}
+    for number in order:
+        part = IncomingMessage("+15551234567", f'{number}]}}"', f"m{number}", media=files[number])
+        part.part = Part("7", number, 3)
+        provider._receive_message(part)
+    bench.run_hooks()
+    (whole,) = heard
+    assert (whole.body, whole.media) == ('1]}"2]}"3]}"', PICTURES)
+
+
+def recorded(bench: Bench, **change: Any) -> str:
+    """An incoming message whose record is as another version writes it."""
+    message = IncomingMessage("15551234567", "hi", "m1", dst="15550009999")
+    bench.gateway.get_provider("a")._receive_message(message)
+    key = bench.key("event", message.id or "")
+    data = json.loads(bench.redis.hget(key, "data") or "{}")
+    assert not {"media", "channel"} & data.keys()
+    bench.redis.hset(key, "data", json.dumps(data | change))
+    return str(message.id)
+
+
+@pytest.mark.parametrize("src", ["4242", "15551234567", "", "0015551234567", "12345678901234567"])
+def test_a_record_of_an_older_version_reads_as_it_did(
+    bench: Bench, provider: Told, heard: list[IncomingMessage], src: str
+) -> None:
+    recorded(bench, src=src, dst="0049891234")
+    bench.run_hooks()
+    assert [(each.src, each.dst, each.media) for each in heard] == [(src, "0049891234", ())]
+
+
+@pytest.mark.parametrize("media", [None, 5, "x", {}, [None, ["x"], ["https://a.example/1", 5]]])
+def test_pictures_that_were_damaged_do_not_lose_the_message(
+    bench: Bench, provider: Told, heard: list[IncomingMessage], media: Any
+) -> None:
+    recorded(bench, media=media)
+    bench.run_hooks()
+    (message,) = heard
+    assert message.body == "hi"
+    assert message.media in ((), (("https://a.example/1", None),))
+
+
+def test_pictures_that_a_provider_sets_wrongly_do_not_lose_the_message(
+    bench: Bench, provider: Told, heard: list[IncomingMessage]
+) -> None:
+    message = IncomingMessage("15551234567", "hi", "m1")
+    message.media = ["https://a.example/1", PICTURES[1]]  # type: ignore[assignment]
+    provider._receive_message(message)
+    bench.run_hooks()
+    assert [(each.body, each.media) for each in heard] == [("hi", PICTURES[1:])]
+
+
+def test_a_queued_send_refuses_at_once_and_nothing_is_tried(bench: Bench, provider: Told) -> None:
+    good = OutgoingMessage("+15551234567", "hi")
+    with pytest.raises(exc.RequestError, match="neither a phone number nor a short code"):
+        bench.gateway.send(OutgoingMessage("INFO4242", "hi"))
+    with pytest.raises(exc.RequestError, match="neither a phone number nor a short code"):
+        bench.gateway.send_many([good, OutgoingMessage("whatsapp:+15551234567", "hi")])
+    assert sum(bench.ledger.counts().values()) == 0
+    assert provider.calls == []
