@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
+from smsqueue.ledger import RedisMisconfigured
 from smsqueue.providers.webhook import answer
 
 __all__ = ["health"]
@@ -26,6 +27,9 @@ def health(gateway: Gateway) -> Blueprint:
     def readyz() -> Response:
         try:
             gateway.ping()
+        except RedisMisconfigured as error:
+            # The address of Redis is nobody's business who asks here.
+            return answer(503, f"not ready: Redis {error.reason}")
         except QueueUnavailable as error:
             return answer(503, f"not ready: {type(error.__cause__ or error).__name__}")
         return answer(200, "ready")

@@ -18,6 +18,7 @@ from receivers.logs import set_up_logs
 from receivers.metrics import metrics
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
+from smsqueue.ledger import RedisMisconfigured
 from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.providers.webhook import log_access, plain, reason
 from smsqueue.settings import Settings, SettingsError
@@ -84,8 +85,11 @@ def _log_unknown(response: Response) -> Any:
 
 def _warn(gateway: Gateway) -> None:
     try:
+        gateway.ping()
         for warning in gateway.check():
             _log.warning("%s", warning)
+    except RedisMisconfigured as error:
+        _log.error("%s: until then, webhooks are answered 503", error)
     except QueueUnavailable as error:
         _log.warning(
             "Redis does not answer (%s): until it does, webhooks are answered 503",

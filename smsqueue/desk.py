@@ -129,9 +129,9 @@ class Desk:
         return True
 
     def ping(self) -> None:
-        """Raise QueueUnavailable if Redis does not answer."""
+        """Raise QueueUnavailable if Redis does not answer, or cannot be used as it is."""
         if not self.eager:
-            self.ledger.ping()
+            self.ledger.verify_server()
 
     def check(self) -> list[str]:
         """What of Redis's configuration would break a promise, in words; empty: nothing."""

@@ -184,11 +184,12 @@ class _Page(Collector):
             "Memory that Redis may use; 0: no limit. From 90 % on send() is refused.",
             server.max,
         )
-        yield GaugeMetricFamily(
-            "smsqueue_redis_aof_enabled",
-            "1: Redis writes an append-only file. 0: accepted messages are lost when it stops.",
-            server.aof,
-        )
+        if server.aof is not None:
+            yield GaugeMetricFamily(
+                "smsqueue_redis_aof_enabled",
+                "1: Redis writes an append-only file. 0: accepted messages are lost when it stops.",
+                server.aof,
+            )
 
 
 def _fitting(counts: _Counts, name: str, labels: int) -> dict[_Labels, int]:

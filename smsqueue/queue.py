@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import redis
 from redis.exceptions import RedisError
@@ -52,10 +54,39 @@ _WORKER = _TRANSPORT | {
 }
 
 
+def broker_url(settings: Settings) -> str:
+    """The address of Redis as kombu reads it, which knows other parameters than redis-py."""
+    parts = urlsplit(settings.redis_url)
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme == "unix":
+        login, at, _ = parts.netloc.rpartition("@")
+        if not at and "password" in query:
+            login, at = f":{quote(query['password'], safe='')}", "@"
+        return f"redis+socket://{login}{at}{parts.path}?virtual_host={query.get('db', '0')}"
+    return f"{parts.scheme}://{parts.netloc}/{query.get('db') or parts.path.strip('/') or '0'}"
+
+
+def broker_ssl(settings: Settings) -> dict[str, Any] | None:
+    """How the broker's connections verify Redis: as those of the ledger do."""
+    parts = urlsplit(settings.redis_url)
+    if parts.scheme != "rediss":
+        return None
+    given = {name: v for name, v in parse_qsl(parts.query) if name.startswith("ssl_")}
+    options: dict[str, Any] = given | {
+        "ssl_cert_reqs": ssl.VerifyMode[
+            f"CERT_{given.get('ssl_cert_reqs', 'required').upper().removeprefix('CERT_')}"
+        ]
+    }
+    if "ssl_check_hostname" in given:
+        options["ssl_check_hostname"] = given["ssl_check_hostname"].lower() in ("1", "true", "yes")
+    return options
+
+
 def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
     """The Celery configuration of producers and workers."""
     return {
-        "broker_url": settings.redis_url,
+        "broker_url": broker_url(settings),
+        "broker_use_ssl": broker_ssl(settings),
         "broker_transport_options": (_WORKER if worker else _PRODUCER)
         | {"global_keyprefix": settings.broker_prefix},
         "broker_connection_retry_on_startup": True,
@@ -183,7 +214,8 @@ class Queue:
             ours = options.get("global_keyprefix") == self.settings.broker_prefix
             try:
                 # An application of the user's may have any other broker.
-                known = ours and self.app.conf.broker_url == self.settings.redis_url
+                same = (broker_url(self.settings), self.settings.redis_url)
+                known = ours and self.app.conf.broker_url in same
                 self._envelopes[key] = record(self.app, task, queue) if known else None
             except (KombuError, OSError, RedisError):
                 raise

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 __all__ = ["LEASE_FACTOR", "Settings", "SettingsError", "hide_password"]
 
@@ -126,6 +126,9 @@ class Settings:
                 f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: "
                 "it must begin with redis://, rediss:// or unix://"
             )
+        wrong = _wrong_in_redis_url(parts)
+        if wrong:
+            raise SettingsError(f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: {wrong}")
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.namespace):
             raise SettingsError(
                 f"SMSQUEUE_NAMESPACE is {self.namespace!r}: "
@@ -207,6 +210,19 @@ class Settings:
     def safe_redis_url(self) -> str:
         """The Redis URL as it may be printed."""
         return hide_password(self.redis_url)
+
+
+def _wrong_in_redis_url(parts: SplitResult) -> str:
+    """What redis-py or kombu would fail at, or ignore; "": nothing."""
+    query = dict(parse_qsl(parts.query))
+    database = query.get("db", "" if parts.scheme == "unix" else parts.path.strip("/"))
+    if database and not re.fullmatch("[0-9]+", database):
+        return "the database is a number, as in redis://host:6379/0"
+    if parts.scheme == "unix" and len(parts.path) < 2:
+        return "write the path of the socket, as in unix:///run/redis/redis.sock?db=0"
+    if query.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
+        return "ssl_cert_reqs is required, optional or none"
+    return ""
 
 
 def hide_password(url: str) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from celery import Celery, _state, bootsteps
+from celery.concurrency.thread import TaskPool
 from kombu import Exchange
 from kombu import Queue as Broker
 
@@ -17,7 +18,7 @@ from smsqueue.delivery import Delivery, Slots
 from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
 from smsqueue.hooks import Hooks
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import Ledger, RedisMisconfigured
 from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.pulse import Pulse
 from smsqueue.queue import Queue, celery_config
@@ -67,6 +68,7 @@ class _Engine(bootsteps.StartStopStep):
         super().__init__(parent, **kwargs)
         app: Any = parent.app
         settings: Settings = app.smsqueue_settings
+        _refuse_other_pools(parent.pool_cls)
         gateway = _load(settings)
         consumes = {queue.name for queue in app.amqp.queues.consume_from.values()}
         sends, hooks = settings.send_queue in consumes, settings.hook_queue in consumes
@@ -177,6 +179,16 @@ class _Felt(bootsteps.StartStopStep):
         parent.timer.call_repeatedly(2.0, pulse.feel)
 
 
+def _refuse_other_pools(pool: type) -> None:
+    if not issubclass(pool, TaskPool):
+        name = pool.__module__.rpartition(".")[2]
+        sys.exit(
+            f"smsqueue: the pool {name} does not work here: slots and time limits count the "
+            "threads of one process, and another pool loses messages when it stops. Start the "
+            "worker without -P (or with -P threads), and leave worker_pool alone"
+        )
+
+
 def _load(settings: Settings) -> Gateway:
     """The gateway, with a line on what it has; ends the process if there is none to work with."""
     try:
@@ -214,8 +226,11 @@ def _load(settings: Settings) -> Gateway:
             ", ".join(gateway.unreported()),
         )
     try:
+        gateway.ping()
         for warning in gateway.check():
             log.warning("%s", warning)
+    except RedisMisconfigured as error:
+        sys.exit(f"smsqueue: {error}")
     except exc.QueueUnavailable as error:
         log.error("%s; waiting for it", error)
     return gateway

@@ -76,6 +76,7 @@ def router_of(gateway: Gateway) -> str | None:
 def of_redis(desk: Gateway) -> Iterator[Point]:
     """Redis, and who works on it."""
     try:
+        desk.ledger.verify_server()
         server, warnings = desk.ledger.server(), desk.check()
         workers = desk.ledger.workers()
     except exc.QueueUnavailable as error:
@@ -83,7 +84,7 @@ def of_redis(desk: Gateway) -> Iterator[Point]:
         yield Point("problem", "redis", what, do)
         return
     where = desk.settings.safe_redis_url
-    aof = "AOF" if server.aof else "no AOF"
+    aof = {True: "AOF", False: "no AOF", None: "AOF unknown"}[server.aof]
     about = f"{where}, version {server.version}, {aof}, {server.policy}"
     yield Point("ok", "redis", f"{about}, {size(server.used)} in use")
     for warning in warnings:

@@ -56,7 +56,7 @@ def report(health: Health, problems: list[Problem]) -> None:
 
 def _server(server: Server) -> str:
     limit = f"of {size(server.max)}" if server.max else "without a limit"
-    aof = "AOF" if server.aof else "no AOF"
+    aof = {True: "AOF", False: "no AOF", None: "AOF unknown"}[server.aof]
     return f"{server.version}, {size(server.used)} {limit}, {aof}"
 
 

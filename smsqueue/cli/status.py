@@ -13,6 +13,7 @@ from smsqueue.cli.problems import Level, Problem, problems
 from smsqueue.cli.reporting import as_document, report
 from smsqueue.cli.times import past
 from smsqueue.cli.words import counted
+from smsqueue.ledger import RedisMisconfigured
 from smsqueue.settings import SettingsError
 
 __all__ = ["status"]
@@ -43,9 +44,13 @@ def status(max_oldest: float, since: datetime | None, as_json: bool) -> None:
     health: Health | None = None
     try:
         with opened() as gateway:
+            gateway.ping()
             health = examine(gateway, since)
             found = problems(health, max_oldest)
         summary = _summary(health, found)
+    except RedisMisconfigured as error:
+        found = [_problem(Level.CRITICAL, str(error))]
+        summary = "Redis cannot be used as it is"
     except exc.QueueUnavailable as error:
         found = [_problem(Level.CRITICAL, str(error))]
         summary = "Redis does not answer"

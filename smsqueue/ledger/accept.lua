@@ -23,9 +23,11 @@ end
 -- the rest. INFO is slow, so only about one call in sixteen asks.
 local full = key('full')
 if clock[2] % 16 == 0 then
-  local info = redis.call('INFO', 'memory')
-  local used = tonumber(string.match(info, 'used_memory:(%d+)'))
-  local max = tonumber(string.match(info, 'maxmemory:(%d+)'))
+  -- Services that somebody else runs may restrict INFO.
+  local info = redis.pcall('INFO', 'memory')
+  if type(info) ~= 'string' then info = '' end
+  local used = tonumber(string.match(info, 'used_memory:(%d+)') or 0)
+  local max = tonumber(string.match(info, 'maxmemory:(%d+)') or 0)
   if max > 0 and used > max * 0.9 then
     redis.call('SET', full, 1, 'PX', 1000)
   else

@@ -38,13 +38,15 @@ _FOR_NOW = (
 
 def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     """A client whose every command ends within about ``timeout`` seconds."""
+    # A Unix socket has no keepalive, and redis-py refuses to be asked for it.
+    keepalive = {} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}
     client: redis.Redis = redis.Redis.from_url(
         settings.redis_url,
         decode_responses=True,
         socket_timeout=timeout,
         socket_connect_timeout=min(timeout, 0.5) if timeout <= 1 else timeout / 2,
         health_check_interval=10,
-        socket_keepalive=True,
+        **keepalive,
         retry=Retry(NoBackoff(), 0),
         retry_on_timeout=False,
     )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+import redis
+
 from smsqueue.ledger.connection import Scripts, connect, translated
+from smsqueue.ledger.diagnosis import verify_server
 from smsqueue.ledger.records import Record, parse_record
 from smsqueue.settings import Settings
 from smsqueue.states import EventState, State
@@ -68,20 +73,28 @@ class Looking:
         """Close the connections."""
         self.redis.close()
 
-    def ping(self) -> None:
-        """Raise QueueUnavailable if Redis does not answer."""
-        with translated(self.settings):
-            self.redis.ping()
+    def verify_server(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer, RedisMisconfigured if it cannot hold
+        the ledger as it is."""
+        verify_server(self.redis, self.settings)
+
+    def facts(self) -> dict[str, Any]:
+        """What the server tells of itself (INFO); services that somebody else runs may tell less,
+        or nothing."""
+        with translated(self.settings), suppress(redis.exceptions.NoPermissionError):
+            info: Any = self.redis.info()
+            return dict(info)
+        return {}
 
     def warnings(self) -> Iterator[str]:
         """What of Redis's configuration would break a promise."""
-        with translated(self.settings):
-            info: Any = self.redis.info()
+        info = self.facts()
         where = f"Redis at {self.settings.safe_redis_url}"
-        version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
-        if version < (6, 2):
+        # Services that somebody else runs may tell less.
+        version = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
+        if version and (int(version[1]), int(version[2])) < (6, 2):
             yield f"{where} is version {info['redis_version']}: 6.2 or later is needed"
-        if not info.get("aof_enabled"):
+        if info.get("aof_enabled") == 0:
             yield (
                 f"{where} has no AOF: accepted messages are lost when it stops. "
                 "Set appendonly yes in its configuration"

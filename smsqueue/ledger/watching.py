@@ -73,11 +73,12 @@ class Server(NamedTuple):
     """The Redis server that holds the ledger."""
 
     version: str
-    #: Bytes in use, and the most that it may use; 0: no limit.
+    #: Bytes in use, and the most that it may use; 0: no limit, or it does not tell.
     used: int
     max: int
-    #: Does it write an append-only file, and what does it do when it is full?
-    aof: bool
+    #: Does it write an append-only file (None: it does not tell), and what does it do when it is
+    #: full?
+    aof: bool | None
     policy: str
 
 
@@ -138,13 +139,12 @@ class Watching(Looking):
 
     def server(self) -> Server:
         """What Redis tells of itself."""
-        with translated(self.settings):
-            info: Any = self.redis.info()
+        info = self.facts()
         return Server(
             str(info.get("redis_version", "?")),
             int(info.get("used_memory", 0)),
             int(info.get("maxmemory", 0)),
-            bool(info.get("aof_enabled")),
+            bool(info["aof_enabled"]) if "aof_enabled" in info else None,
             str(info.get("maxmemory_policy", "noeviction")),
         )
 

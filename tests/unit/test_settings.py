@@ -203,3 +203,19 @@ def test_a_lease_is_longer_than_a_handler_may_take() -> None:
     assert Settings(hook_lease=75, handler_timeout=60).handler_timeout == 60
     with pytest.raises(SettingsError, match=r"SMSQUEUE_HOOK_LEASE is 70 s.*at least 75 s"):
         Settings(hook_lease=70, handler_timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("redis://:hush@h/abc", "the database is a number"),
+        ("redis://:hush@h?db=x", "the database is a number"),
+        ("unix://", "the path of the socket"),
+        ("rediss://:hush@h/0?ssl_cert_reqs=perhaps", "required, optional or none"),
+    ],
+)
+def test_an_address_that_kombu_would_fail_at(url: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=text) as caught:
+        Settings(redis_url=url)
+    assert "hush" not in str(caught.value)
+    assert Settings(redis_url="unix:///run/redis.sock?db=2").redis_url

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from smsqueue import Gateway, OutgoingMessage
+from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.stack import free_port
 from smsqueue.states import State
+from tests.conftest import RedisServer
 
 GATEWAY = """
 from smsqueue import Gateway, IProvider, RetryPolicy, exc
@@ -45,35 +46,47 @@ Ask = Callable[[str], Any]
 
 
 @pytest.fixture
-def flower(gateway: Gateway, tmp_path: Path) -> Iterator[Ask]:
+def start_flower(tmp_path: Path) -> Iterator[Callable[[str, str], Ask]]:
     """Flower without the gateway's module or settings; asks its API."""
-    port = free_port()
-    with (tmp_path / "flower.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*COMMAND, f"--port={port}"],
-            cwd=tmp_path,
-            env=os.environ
-            | {
-                "PYTHONPATH": str(Path(__file__).parents[2]),
-                "SMSQUEUE_REDIS_URL": gateway.settings.redis_url,
-                "SMSQUEUE_NAMESPACE": gateway.settings.namespace,
-                "FLOWER_UNAUTHENTICATED_API": "1",
-            },
-            stdout=log,
-            stderr=log,
-        )
+    started: list[subprocess.Popen[bytes]] = []
 
-    def ask(path: str) -> Any:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-                return json.load(answer)
-        except OSError:
-            assert process.poll() is None, (tmp_path / "flower.log").read_text()
-            return None
+    def start(redis_url: str, namespace: str) -> Ask:
+        port = free_port()
+        with (tmp_path / "flower.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*COMMAND, f"--port={port}"],
+                cwd=tmp_path,
+                env=os.environ
+                | {
+                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                    "SMSQUEUE_REDIS_URL": redis_url,
+                    "SMSQUEUE_NAMESPACE": namespace,
+                    "FLOWER_UNAUTHENTICATED_API": "1",
+                },
+                stdout=log,
+                stderr=log,
+            )
+        started.append(process)
 
-    yield ask
-    process.kill()
-    process.wait()
+        def ask(path: str) -> Any:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                    return json.load(answer)
+            except OSError:
+                assert process.poll() is None, (tmp_path / "flower.log").read_text()
+                return None
+
+        return ask
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def flower(gateway: Gateway, start_flower: Callable[[str, str], Ask]) -> Ask:
+    return start_flower(gateway.settings.redis_url, gateway.settings.namespace)
 
 
 def test_one_row_a_message_with_its_state_and_nothing_personal(
@@ -124,3 +137,20 @@ def test_a_message_that_did_not_arrive_is_no_success(
     until(lambda: flower("/api/tasks")[lost]["state"] in ("SUCCESS", "FAILURE"))
     row = flower("/api/tasks")[lost]
     assert (row["state"], state in row["exception"]) == ("FAILURE", True)
+
+
+def test_flower_reads_a_redis_at_a_unix_socket(
+    redis_server: Callable[..., RedisServer],
+    start_flower: Callable[[str, str], Ask],
+    until: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "redis.sock"
+    redis_server("--unixsocket", str(path))
+    settings = Settings(redis_url=f"unix://{path}", namespace="shop")
+    flower = start_flower(settings.redis_url, settings.namespace)
+    with Gateway(settings) as gateway:
+        gateway.send_many([OutgoingMessage("15557654321", "hi") for _ in range(3)])
+        until(lambda: flower("/api/queues/length") is not None)
+        lengths = flower("/api/queues/length")["active_queues"]
+        assert {"name": "shop.send", "messages": 3} in lengths

@@ -1,0 +1,190 @@
+"""Whether a Redis can hold a ledger at all: what no waiting mends is told from what passes."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+
+from smsqueue import exc
+from smsqueue.ledger.connection import connect, translated
+from smsqueue.settings import Settings
+
+__all__ = ["RedisMisconfigured", "verify_server"]
+
+#: Seconds that a look at what speaks at an address may take.
+_PROBE = 0.5
+
+
+class RedisMisconfigured(exc.QueueUnavailable):
+    """The Redis that SMSQUEUE_REDIS_URL names cannot be used as it is; waiting changes nothing.
+
+    Args:
+        reason: What is wrong and what to do, without the address.
+    """
+
+    def __init__(self, settings: Settings, reason: str) -> None:
+        super().__init__(f"Redis at {settings.safe_redis_url} {reason}")
+        self.reason = reason
+
+
+def verify_server(client: redis.Redis, settings: Settings) -> None:
+    """Look at the server once.
+
+    Raises:
+        RedisMisconfigured: it cannot be used.
+        QueueUnavailable: it does not answer now.
+    """
+    with translated(settings):
+        try:
+            facts = _facts(client)
+        except redis.exceptions.AuthenticationError:
+            raise RedisMisconfigured(
+                settings, "refuses the user or password: correct SMSQUEUE_REDIS_URL"
+            ) from None
+        except redis.exceptions.ResponseError as error:
+            facts = _without_database(settings, error)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+            reason = _of_connection(settings, error)
+            if reason is None:
+                raise
+            raise RedisMisconfigured(settings, reason) from None
+    wrong = _mode(facts)
+    if wrong is not None:
+        raise RedisMisconfigured(settings, wrong)
+
+
+def _facts(client: redis.Redis) -> dict[str, Any]:
+    """What INFO tells; services that somebody else runs may restrict it."""
+    facts: Any = {}
+    with suppress(redis.exceptions.NoPermissionError):
+        try:
+            facts = client.info()
+        except redis.exceptions.ResponseError as error:
+            if "NOAUTH" in str(error):
+                raise redis.exceptions.AuthenticationError from None
+            if "INFO" not in str(error).upper():
+                raise
+    if not facts.get("role"):
+        with suppress(redis.exceptions.ResponseError):
+            role: Any = client.role()
+            facts = {"role": str(role[0])} | facts
+    return dict(facts)
+
+
+def _without_database(settings: Settings, error: redis.exceptions.ResponseError) -> dict[str, Any]:
+    """The facts of a server that refused SELECT, which a sentinel and a cluster do for all but 0.
+
+    Raises:
+        RedisMisconfigured: it has no such database.
+    """
+    if "SELECT" not in str(error) and "DB index" not in str(error):
+        raise error
+    other = connect(settings, timeout=1.0)
+    other.connection_pool.connection_kwargs["db"] = 0
+    try:
+        facts = _facts(other)
+    finally:
+        other.close()
+    if _mode(facts) is None:
+        raise RedisMisconfigured(
+            settings,
+            "has no database of that number: correct the last part of SMSQUEUE_REDIS_URL",
+        )
+    return facts
+
+
+def _mode(facts: dict[str, Any]) -> str | None:
+    """What is wrong with how the server runs."""
+    if "sentinel" in (facts.get("redis_mode"), facts.get("role")):
+        return (
+            "is a sentinel, which holds no data: name the primary that it watches in "
+            "SMSQUEUE_REDIS_URL"
+        )
+    if facts.get("redis_mode") == "cluster" or str(facts.get("cluster_enabled")) == "1":
+        return (
+            "is in cluster mode, which spreads keys that scripts need together: use a single "
+            "primary (cluster-enabled no)"
+        )
+    if facts.get("role") in ("slave", "replica"):
+        primary = facts.get("master_host")
+        where = f" ({primary}:{facts.get('master_port')})" if primary else ""
+        return f"is a replica, where nothing may be written: name its primary{where} instead"
+    return None
+
+
+def _of_connection(settings: Settings, error: BaseException) -> str | None:
+    """What is wrong with TLS; None: the server is away, or nobody knows."""
+    tls = urlsplit(settings.redis_url).scheme == "rediss"
+    texts = " ".join(str(each) for each in _chain(error))
+    if tls and any(isinstance(each, FileNotFoundError | PermissionError) for each in _chain(error)):
+        return "needs TLS files that cannot be read: correct ssl_... in SMSQUEUE_REDIS_URL"
+    if "CERTIFICATE_VERIFY_FAILED" in texts:
+        why = next(
+            (
+                e.verify_message
+                for e in _chain(error)
+                if isinstance(e, ssl.SSLCertVerificationError)
+            ),
+            "",
+        )
+        return (
+            f"shows a certificate that is not trusted{f' ({why})' if why else ''}: name its CA, "
+            "?ssl_ca_certs=/path/ca.pem in SMSQUEUE_REDIS_URL, and the host as in the certificate"
+        )
+    if "CERTIFICATE_REQUIRED" in texts:
+        return (
+            "wants a certificate of its clients: add ssl_certfile and ssl_keyfile to "
+            "SMSQUEUE_REDIS_URL"
+        )
+    if tls and _speaks_plain(settings):
+        return "does not speak TLS at this port: write redis://, or name its TLS port"
+    if not tls and _speaks_tls(settings):
+        return "speaks TLS at this port: write rediss://, or name its plain port"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _address(settings: Settings) -> tuple[str, int] | None:
+    parts = urlsplit(settings.redis_url)
+    return None if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port or 6379)
+
+
+def _speaks_plain(settings: Settings) -> bool:
+    address = _address(settings)
+    try:
+        with socket.create_connection(address or ("", 0), timeout=_PROBE) as plain:
+            plain.sendall(b"PING\r\n")
+            return plain.recv(1) in (b"+", b"-")
+    except OSError:
+        return False
+
+
+def _speaks_tls(settings: Settings) -> bool:
+    address = _address(settings)
+    if address is None:
+        return False
+    context = ssl.create_default_context()
+    # Nothing is sent: this only looks whether there is TLS at all.
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection(address, timeout=_PROBE) as plain,
+            context.wrap_socket(plain, server_hostname=address[0]),
+        ):
+            return True
+    except ssl.SSLError as error:
+        # It answered in TLS, though it refuses this client.
+        return "ALERT" in str(error).upper()
+    except OSError:
+        return False
