@@ -131,7 +131,7 @@ def with_linger(connection: socket.socket) -> None:
 
 
 _MOVED = {"301", "302", "307", "308"}
-_REFUSALS = {"busy", "no", "503", "429", "limit", "401", "402"} | _MOVED
+_REFUSALS = {"busy", "broken", "no", "503", "429", "limit", "401", "402"} | _MOVED
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n"
 
 #: Word: does the SMS go out, and what is answered.
@@ -143,6 +143,7 @@ _WORDS: dict[str, tuple[bool, Callable[[_Handler], None]]] = {
     "late": (True, lambda h: h.after(LATE)),
     "hang": (False, _Handler.hang),
     "busy": (False, lambda h: h.refuse(422, "busy")),
+    "broken": (False, lambda h: h.refuse(500, "busy")),
     "no": (False, lambda h: h.refuse(400, "bad")),
     "503": (False, lambda h: h.refuse(503, "overloaded")),
     "took503": (True, lambda h: h.refuse(503)),  # as Envoy does, when the connection breaks
