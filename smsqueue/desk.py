@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from smsqueue.logs import transition
@@ -55,11 +56,15 @@ class Desk:
             raise LookupError(f"no message has the id {id!r} (records are kept for {days:g} days)")
         return record
 
-    def find(self, number: str) -> list[Record]:
-        """Records of the messages to a number, newest first."""
+    def find(self, number: str, *, limit: int | None = None) -> list[Record]:
+        """Records of the messages to a number, newest first.
+
+        Args:
+            limit: How many at most; None: all.
+        """
         address = searched_address(number)
         records = (self.ledger.read(id) for id in self.ledger.find(address))
-        return [record for record in records if record is not None]
+        return list(islice((record for record in records if record is not None), limit))
 
     def cancel(self, id: str) -> bool:
         """Cancel a message that waits; False if it does not wait (any more)."""

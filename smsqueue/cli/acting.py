@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from smsqueue import exc
 from smsqueue.cli.base import screen, show_json
+from smsqueue.cli.picking import Selection
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
 
@@ -44,51 +46,77 @@ class _Result:
     problem: str | None
 
 
-def act(
-    gateway: Gateway, what: Act, ids: Mapping[str, str | None], *, dry: bool, as_json: bool
-) -> None:
-    """Act on ids, whose states may be known, and tell how it went; exit code 1 if some failed.
+@dataclass
+class _Tally:
+    done: int = 0
+    #: What could not be done, by state.
+    refused: Counter[str] = field(default_factory=Counter)
+    #: The first of that; and all results, if they are to be printed.
+    failed: list[_Result] = field(default_factory=list)
+    results: list[_Result] | None = None
+
+    @property
+    def tried(self) -> int:
+        return self.done + self.refused.total()
+
+    def add(self, result: _Result) -> None:
+        self.done += result.done
+        if not result.done:
+            self.refused[result.state or "gone"] += 1
+            if len(self.failed) < _FEW:
+                self.failed.append(result)
+        if self.results is not None:
+            self.results.append(result)
+
+
+def act(gateway: Gateway, what: Act, chosen: Selection, *, dry: bool, as_json: bool) -> None:
+    """Act on what was chosen, and tell how it went; exit code 1 if some failed.
 
     Args:
         dry: Only say what would be done.
     """
-    few, results, stopped = len(ids) <= _FEW, list[_Result](), None
+    tally, stopped = _Tally(results=[] if as_json else None), None
+    iterator = iter(chosen)
+    first = list(islice(iterator, _FEW + 1))
+    few, several = len(first) <= _FEW, len(first) > 1
     console = screen(stderr=True)
     columns = (TextColumn(what.done), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=few or not console.is_terminal) as progress:
-        for id in progress.track(ids):
-            try:
+        total = len(first) if few else chosen.given
+        bar = progress.add_task(what.done, total=total)
+        try:
+            for id, state in chain(first, iterator):
                 result = (
-                    _foreseen(gateway, what, id, ids[id])
+                    _foreseen(gateway, what, id, state)
                     if dry
-                    else _result(gateway, what, id, bulk=len(ids) > 1)
+                    else _result(gateway, what, id, bulk=several)
                 )
-            except (exc.QueueUnavailable, KeyboardInterrupt) as error:
-                stopped = error
-                break
-            results.append(result)
-            if few and not as_json:
-                _tell(result, what, dry)
-    failed = [result for result in results if not result.done]
+                tally.add(result)
+                progress.advance(bar)
+                if few and not as_json:
+                    _tell(result, what, dry)
+        except (exc.QueueUnavailable, KeyboardInterrupt) as error:
+            stopped = error
+    left = 0 if stopped is None else None if total is None else total - tally.tried
     if as_json:
         show_json(
             {
                 "dry_run": dry,
-                "done": len(results) - len(failed),
-                "not_done": len(ids) - len(results) + len(failed),
-                "results": [vars(result) for result in results],
+                "done": tally.done,
+                "not_done": tally.refused.total() + (left or 0),
+                "results": [vars(result) for result in tally.results or ()],
             }
         )
-    elif len(ids) > 1:
+    elif several:
         if not few:
-            for result in failed[:_FEW]:
+            for result in tally.failed:
                 _tell(result, what, dry)
-        click.echo(_summary(results, what, len(ids) - len(results), dry))
+        click.echo(_summary(tally, what, left, dry))
     if isinstance(stopped, KeyboardInterrupt):
         raise click.Abort
     if stopped:
         raise click.ClickException(f"{stopped}. Then the same again: nothing is done twice")
-    if failed:
+    if tally.refused:
         raise click.exceptions.Exit(1)
 
 
@@ -123,11 +151,11 @@ def _tell(result: _Result, what: Act, dry: bool) -> None:
     click.echo(f"{clean(result.id)}: {clean(text)}", err=not result.done)
 
 
-def _summary(results: Collection[_Result], what: Act, left: int, dry: bool) -> str:
-    refused = Counter(result.state or "gone" for result in results if not result.done)
-    done = len(results) - refused.total()
-    text = f"{done} would be {what.done}" if dry else f"{done} {what.done}"
-    if refused:
-        why = ", ".join(f"{number} {state}" for state, number in refused.most_common())
-        text += f", {refused.total()} not: {why}"
-    return f"{text}, {left} not tried" if left else text
+def _summary(tally: _Tally, what: Act, left: int | None, dry: bool) -> str:
+    text = f"{tally.done} would be {what.done}" if dry else f"{tally.done} {what.done}"
+    if tally.refused:
+        why = ", ".join(f"{number} {state}" for state, number in tally.refused.most_common())
+        text += f", {tally.refused.total()} not: {why}"
+    if left == 0:
+        return text
+    return f"{text}, {'the others' if left is None else left} not tried"

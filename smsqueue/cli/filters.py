@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -36,16 +36,25 @@ class Filters:
         """Is more asked for than states?"""
         return (self.provider, self.error, self.since) != (None, None, None)
 
-    def records(self, gateway: Gateway, states: Iterable[State]) -> Iterator[Record]:
-        """All messages of some states that fit, state by state, the newest in it first."""
+    def records(
+        self,
+        gateway: Gateway,
+        states: Iterable[State],
+        until: Mapping[State, float] | None = None,
+    ) -> Iterator[Record]:
+        """All messages of some states that fit, state by state, the newest in it first.
+
+        Args:
+            until: See :meth:`~smsqueue.ledger.Ledger.select`.
+        """
         return gateway.ledger.select(
-            states, provider=self.provider, error=self.error, since=self.since
+            states, provider=self.provider, error=self.error, since=self.since, until=until
         )
 
-    def picked(self, gateway: Gateway) -> list[Record]:
-        """The messages that fit, as many as were asked for."""
+    def picked(self, gateway: Gateway, until: Mapping[State, float]) -> Iterator[Record]:
+        """The messages that fit, as many as were asked for; read while they are asked for."""
         states = [State(state) for state in self.states]
-        return list(islice(self.records(gateway, states), self.limit))
+        return islice(self.records(gateway, states, until), self.limit)
 
 
 def filters(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import click
@@ -78,9 +79,16 @@ def _timeline(lines: list[dict[str, Any]]) -> Table:
 
 @click.command()
 @click.argument("number")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1, max=1_000_000_000),
+    default=100,
+    show_default=True,
+    help="At most so many, the newest.",
+)
 @reveal_option
 @json_option
-def find(number: str, reveal: bool, as_json: bool) -> None:
+def find(number: str, limit: int, reveal: bool, as_json: bool) -> None:
     """List what was sent to and received from a number, newest first.
 
     NUMBER may also be another address that a message came from: INFO4242, whatsapp:+15551234567.
@@ -88,14 +96,18 @@ def find(number: str, reveal: bool, as_json: bool) -> None:
     address = senders.searched_address(number)
     with opened() as gateway:
         found = (looked_up(gateway, id, reveal) for id in gateway.ledger.find(address))
-        items = [item for item in found if item is not None]
+        items = list(islice((item for item in found if item is not None), limit + 1))
+        more, items = len(items) > limit, items[:limit]
         if not items and not any(character.isdecimal() for character in address):
             raise click.BadParameter(
                 "a number has digits, and no message came from this address", param_hint="NUMBER"
             )
         if as_json:
-            show_json({"number": address if reveal else mask(address), "items": items})
+            shown = address if reveal else mask(address)
+            show_json({"number": shown, "more": more, "items": items})
         elif items:
             screen().print(table(items))
+            if more:
+                click.echo(f"{len(items)} and there are more: --limit shows more")
         else:
             click.echo(f"nothing of {mask(address)}: {kept(gateway.settings)}")

@@ -10,7 +10,7 @@ import click
 from smsqueue.cli.acting import Act, act
 from smsqueue.cli.base import json_option, opened
 from smsqueue.cli.filters import Filters, filters
-from smsqueue.cli.picking import confirm, named, picked
+from smsqueue.cli.picking import Selection, confirm, picked
 from smsqueue.gateway import Gateway
 from smsqueue.states import SETTLED_BY_HAND, WAITING, EventState, State
 
@@ -137,7 +137,7 @@ def replay(events: tuple[str, ...], as_json: bool) -> None:
     allowed = "only what is dead, unheard or done can be replayed"
     what = Act("Replay", "given to the hooks again", EventState.WAITING, _OVER, allowed, again)
     with opened() as gateway:
-        act(gateway, what, dict.fromkeys(named(events)), dry=False, as_json=as_json)
+        act(gateway, what, Selection(gateway, events), dry=False, as_json=as_json)
 
 
 def _do(
@@ -145,8 +145,9 @@ def _do(
 ) -> None:
     with opened() as gateway:
         chosen = picked(gateway, ids, asked)
-        if chosen and asked and not (dry or yes):
-            confirm(len(chosen), what.verb)
-        if not (chosen or as_json):
+        empty = next(iter(chosen), None) is None
+        if asked and not (empty or dry or yes):
+            confirm(chosen, what.verb)
+        if empty and not as_json:
             click.echo("no message fits" if asked else "no ids on standard input")
         act(gateway, what, chosen, dry=dry, as_json=as_json)

@@ -21,6 +21,9 @@ __all__ = ["Scripts", "connect", "translated"]
 #: Refused when memory is full; every other script ends what was accepted before and may go on.
 _TAKE_IN = {"accept", "receive", "part"}
 
+#: These change nothing.
+_READ = {"page"}
+
 #: What all scripts share, each file may use those before it.
 _SHARED = ("base", "messages", "triggers", "events", "reports", "providers")
 
@@ -120,7 +123,7 @@ class Scripts:
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
             text = self._header
-            if name not in _TAKE_IN:
+            if name not in _TAKE_IN | _READ:
                 # When memory is full Redis forbids a script's first write unless that frees
                 # memory, and allows all after it.
                 text += "redis.call('ZREM', due_key('watch'), '')\n"

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import redis
@@ -20,6 +21,9 @@ from smsqueue.settings import Settings
 from smsqueue.states import EventState, State
 
 __all__ = ["Looking"]
+
+#: Ids that one command reads of an index, and records that one round trip reads.
+_PAGE = 200
 
 
 class Looking:
@@ -48,17 +52,41 @@ class Looking:
             names: Any = self.redis.smembers(self._key("done", event))
         return set(names)
 
-    def find(self, number: str) -> list[str]:
+    def find(self, number: str) -> Iterator[str]:
         """Ids of messages and incoming events of a number, newest first."""
-        with translated(self.settings):
-            ids: Any = self.redis.zrevrange(self._key("number", self.hidden(number)), 0, -1)
-        return list(ids)
+        for page in self._pages("number", self.hidden(number)):
+            yield from page
 
     def ids_in(self, state: State | EventState, limit: int = 100) -> list[str]:
         """Ids in a state, the newest in it first."""
-        with translated(self.settings):
-            ids: Any = self.redis.zrevrange(self._key("state", state), 0, limit - 1)
-        return list(ids)
+        ids = (id for page in self._pages("state", state) for id in page)
+        return list(islice(ids, limit))
+
+    def _pages(
+        self,
+        *index: str,
+        since: float | None = None,
+        until: float | None = None,
+        size: int = _PAGE,
+    ) -> Iterator[list[str]]:
+        """Ids in an index, those of the highest scores first; a bounded command for each page.
+
+        The index may change between two pages. What stays in its place is in one page; what gets
+        a higher score meanwhile does not come (again).
+
+        Args:
+            since, until: Lowest and highest score, in ms.
+            size: Ids of a page.
+        """
+        score, id = "+inf" if until is None else f"{until:.17g}", ""
+        least = "-inf" if since is None else f"{since:.17g}"
+        while True:
+            answer = self._scripts.run("page", ":".join(index), score, id, least, size)
+            if answer:
+                yield answer[::2]
+            if len(answer) < 2 * size:
+                return
+            id, score = answer[-2:]
 
     def counts(self) -> dict[str, int]:
         """How many messages and events are in each state."""

@@ -20,8 +20,6 @@ LANES = ("send", "watch", "hook")
 
 #: Seconds without a beat after which a worker counts as gone; it beats every five.
 _GONE = 30.0
-#: Records that are read in one round trip.
-_CHUNK = 200
 
 
 class Backlog(NamedTuple):
@@ -206,6 +204,16 @@ class Watching(Looking):
             counts: Any = self.redis.hgetall(self._key("counts"))
         return {tuple(name.split("|")): int(value) for name, value in counts.items()}
 
+    def newest(self, states: Iterable[State]) -> dict[State, float]:
+        """When a message last came into each of some states, in ms; without empty ones."""
+        wanted = list(dict.fromkeys(states))
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for state in wanted:
+                pipe.zrevrange(self._key("state", state), 0, 0, withscores=True)
+            answers = pipe.execute()
+        return {s: found[0][1] for s, found in zip(wanted, answers, strict=True) if found}
+
     def select(
         self,
         states: Iterable[State],
@@ -213,21 +221,23 @@ class Watching(Looking):
         provider: str | None = None,
         error: str | None = None,
         since: datetime | None = None,
+        until: Mapping[State, float] | None = None,
     ) -> Iterator[Record]:
-        """Records in some states, those that came into it last first.
+        """Records in some states, those that came into it last first; read page by page.
+
+        What is done to a record meanwhile moves it out of its state, or to the front of another
+        one: it comes once, and what comes into a state after the first page does not come.
 
         Args:
             provider: Only those whose last attempt was at this one.
             error: Only those whose last error is of this class, or has this code.
             since: Only those that came into their state at this time or later.
+            until: What :meth:`newest` gave earlier: only those that were in these states then.
         """
-        least = int(since.timestamp() * 1000) if since else "-inf"
-        for state in states:
-            with translated(self.settings):
-                # All ids at once: what is done to a record moves it out of this list.
-                ids: Any = self.redis.zrevrangebyscore(self._key("state", state), "+inf", least)
-            for start in range(0, len(ids), _CHUNK):
-                for record in self._records(ids[start : start + _CHUNK]):
+        least = int(since.timestamp() * 1000) if since else None
+        for state, newest in (self.newest(states) if until is None else until).items():
+            for ids in self._pages("state", state, since=least, until=newest):
+                for record in self._records(ids):
                     if (
                         record.state == state
                         and provider in (None, record.provider)

@@ -138,8 +138,8 @@ class Book(Ledger):
         sheet = self.sheets.get(id)
         return None if sheet is None else sheet.record
 
-    def find(self, number: str) -> list[str]:
-        return [id for id in reversed(self.sheets) if self.sheets[id].sent.dst == number]
+    def find(self, number: str) -> Iterator[str]:
+        return (id for id in reversed(self.sheets) if self.sheets[id].sent.dst == number)
 
     def ping(self) -> None:
         pass

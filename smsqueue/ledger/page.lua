@@ -1,0 +1,36 @@
+-- A page of an index (a sorted set), the highest scores first, entries of one score by descending
+-- id. It changes nothing, and takes as long for the last page as for the first.
+-- ARGV: name of the index, score and id of the entry after which the page begins (id '': with the
+--       first entry of that score), lowest score, entries at most
+-- Returns: id, score, id, score ...
+local index, score, id = key(ARGV[1]), ARGV[2], ARGV[3]
+local least, size = tonumber(ARGV[4]), tonumber(ARGV[5])
+
+-- As Redis orders members; < of Lua depends on the locale.
+local function precedes(one, other)
+  for i = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, i), string.byte(other, i)
+    if a ~= b then return a < b end
+  end
+  return #one < #other
+end
+
+-- The entry itself may have left the index, or have come to another place in it, since.
+local first = redis.call('ZCOUNT', index, '(' .. score, '+inf')
+if id ~= '' then
+  local low, high = 0, redis.call('ZCOUNT', index, score, score)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local found = redis.call('ZREVRANGE', index, first + middle, first + middle)[1]
+    if precedes(found, id) then high = middle else low = middle + 1 end
+  end
+  first = first + low
+end
+
+local page = {}
+local entries = redis.call('ZREVRANGE', index, first, first + size - 1, 'WITHSCORES')
+for i = 1, #entries, 2 do
+  if tonumber(entries[i + 1]) < least then break end
+  page[i], page[i + 1] = entries[i], entries[i + 1]
+end
+return page
