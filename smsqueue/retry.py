@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from smsqueue import exc
 
-__all__ = ["Decision", "RetryPolicy", "error_label"]
+__all__ = ["Decision", "RetryPolicy", "error_label", "requested_wait"]
 
 #: Longest wait that a provider can ask for, in seconds.
 _LONGEST_WAIT = 86400.0
@@ -120,7 +120,7 @@ class RetryPolicy:
 
     def _with_wait(self, error: BaseException, decision: Decision) -> Decision:
         """The decision with the wait that the provider asked for. Never shortens the backoff."""
-        wait = _requested_wait(error)
+        wait = requested_wait(error)
         if not wait:
             return decision
         pause = decision.pause or self.pause, decision.pause_max or self.pause_max
@@ -135,7 +135,7 @@ class RetryPolicy:
         )
 
 
-def _requested_wait(error: BaseException) -> float:
+def requested_wait(error: BaseException) -> float:
     """Seconds that a provider asked for, a day at most; 0.0 if it asked for none.
 
     A plugin may have copied whatever its provider wrote, so what is no number above 0 is ignored.

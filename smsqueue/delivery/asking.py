@@ -16,7 +16,7 @@ from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.masking import place_of
-from smsqueue.retry import error_label
+from smsqueue.retry import error_label, requested_wait
 from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 
@@ -91,6 +91,7 @@ def _ask(
     except NotImplementedError:
         again = _LONGEST
     except Exception as error:  # a plugin may raise anything
+        again = max(again, requested_wait(error))
         log.warning(
             "%s: %s could not be asked: %s%s",
             id,

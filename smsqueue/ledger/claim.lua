@@ -20,8 +20,14 @@ note_left(hash, 'send', m.out)
 if not (m.state == 'sending' and m.token == token) then
   if m.state == 'unknown' and m.ask_now then
     redis.call('HDEL', hash, 'ask_now')
-    redis.call('ZADD', due_key('ask'), NOW + lease, id)
     local f = read(hash, 'data', 'provider', 'attempt', 'pin_ref', 'called')
+    local ends = tonumber(redis.call('HGET', key('pause', f.provider), 'until') or 0)
+    if ends > NOW then
+      -- A provider that is left alone is not asked either. Spread over a minute after the pause.
+      redis.call('ZADD', due_key('ask'), ends + math.floor(clock[2] / 1000000 * 60000), id)
+      return { 'state', m.state, redis.call('ZSCORE', due_key('watch'), id) or '' }
+    end
+    redis.call('ZADD', due_key('ask'), NOW + lease, id)
     local asked = redis.call('HINCRBY', hash, 'asks', 1)
     return { 'ask', f.data, f.provider, f.pin_ref or f.attempt, f.called or NOW, asked }
   end

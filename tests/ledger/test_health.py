@@ -8,6 +8,7 @@ import pytest
 
 from smsqueue import OutgoingMessage, RetryPolicy, exc
 from tests.ledger.bench import Bench, Told
+from tests.ledger.test_uncertain import Asked, ask_now, upkeep
 
 #: Every error that may say that a provider is unhealthy.
 SICK: list[Exception] = [
@@ -294,3 +295,36 @@ def test_a_policy_of_ones_own_may_limit_the_tries(make_bench: Callable[..., Benc
     bench.ripe(id)
     assert bench.deliver(id).state == "failed"
     assert len(a.calls) == 2
+
+
+# --- Look-ups --------------------------------------------------------------------------------
+
+
+def test_a_paused_provider_is_not_asked_about_messages_either(bench: Bench) -> None:
+    a = bench.add("asked", cls=Asked)
+    assert isinstance(a, Asked)
+    upkeep(bench)
+    [id, *_] = bench.fail_in_a_row(a, exc.ConnectionError("timeout", ambiguous=True))
+    assert bench.state(id) == "unknown"
+    ask_now(bench, id)
+    assert a.questions == []
+    look = bench.look("ask", id)
+    assert look is not None
+    assert look > bench.now()
+    bench.unpause("asked")
+    a.knows.append(None)
+    ask_now(bench, id)
+    assert [reference for reference, _ in a.questions] == [f"{id}.1"]
+
+
+def test_a_wait_that_a_look_up_is_told_counts(bench: Bench) -> None:
+    a = bench.add("asked", exc.ConnectionError("timeout", ambiguous=True), cls=Asked)
+    assert isinstance(a, Asked)
+    upkeep(bench)
+    a.knows.append(exc.LimitsError("slow", retry_after=3600.0))
+    id = bench.send()
+    bench.deliver(id)
+    ask_now(bench, id)
+    look = bench.look("ask", id)
+    assert look is not None
+    assert look - bench.now() == pytest.approx(3_600_000, abs=5000)
