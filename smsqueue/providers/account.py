@@ -75,6 +75,13 @@ class AccountProvider(Receiving):
         if message.provider_options.expires is not None:
             self._need(Can.VALIDITY, "the expires option")
         self.submit(message)
+        ids = message.msgid if isinstance(message.msgid, list) else [message.msgid]
+        if not ids or not all(each is None or isinstance(each, str | int) for each in ids):
+            raise exc.ServerError(
+                "the provider answered with a message id that is neither text nor a number",
+                provider=self.name,
+                ambiguous=True,
+            )
         return message
 
     def submit(self, message: OutgoingMessage) -> None:

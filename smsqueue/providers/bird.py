@@ -128,8 +128,10 @@ class BirdProvider(AccountProvider):
     def error_code(self, answer: Answer) -> str | None:
         name, kind = answer.get("error", "name"), answer.get("error", "type")
         found = name if isinstance(name, str) and name in self.codes else kind
-        ours = isinstance(found, str) and (found in self.codes or found.endswith("_error"))
-        return found if ours else None
+        if not isinstance(found, str):
+            return None
+        # Others write errors of that form as well: of a 5xx only those count that Bird documents.
+        return found if found in self.codes or answer.status < 500 else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)

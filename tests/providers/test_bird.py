@@ -185,7 +185,7 @@ EXAMPLES = Examples(
         Refusal("202 without an id", Answer(202, {}), exc.ServerError, ambiguous=True),
         Refusal("202 with an error", errors("billing_error", 202), exc.CreditError, "E01234"),
         Refusal("202, no id", Answer(202, {"status": "rejected"}), exc.RequestError),
-        refused("new_error", 503, exc.ServerError),
+        refused("server_error", 503, exc.ServerError, ambiguous=True),
         Refusal(
             "given up at once",
             Answer(202, told("rejected", last_error={"code": "recipient_opted_out"})),

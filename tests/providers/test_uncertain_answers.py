@@ -95,3 +95,12 @@ def test_a_2xx_that_cannot_be_understood_is_unknown(bench: Bench) -> None:
         id = bench.send()
         bench.deliver(id)
         assert bench.gateway.lookup(id).state == "unknown"
+
+
+@pytest.mark.parametrize("id", [{"a": 1}, [{"a": 1}], [[]], 1.5])
+def test_an_id_that_is_none_is_unknown(bench: Bench, id: Any) -> None:
+    with Stub(Answer(202, {"message_uuid": id})) as stub:
+        add(bench, stub, "main", PlivoProvider, auth_id="MA1", auth_token="t")
+        sent = bench.send()
+        bench.deliver(sent)
+        assert bench.gateway.lookup(sent).state == "unknown"
