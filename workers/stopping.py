@@ -19,6 +19,9 @@ log = logging.getLogger("smsqueue.worker")
 
 #: Seconds that are left after the longest call to record how it ended, and then to end.
 _RECORDING, _MARGIN = 10.0, 30.0
+#: Seconds that are left after all tasks have ended: a handler may have begun threads of its own,
+#: which Python waits for.
+_LEAVING = 15.0
 
 
 class Stopping:
@@ -37,10 +40,16 @@ class Stopping:
         signals.worker_shutting_down.connect(self._limit, weak=False)
 
     def _limit(self, **kwargs: Any) -> None:
-        """Have the process end after the longest time, whatever its threads do: this needs no
-        Python code to run any more. It writes where each thread is."""
-        self._asked = True
-        faulthandler.dump_traceback_later(self._longest + _MARGIN, exit=True, file=_stderr())
+        if not self._asked:
+            self._asked = True
+            _end_after(self._longest + _MARGIN)
+
+    def closing(self) -> None:
+        """The worker stops, perhaps without a signal: ``celery control shutdown``, or an error."""
+        if not self._asked and threading.current_thread() is threading.main_thread():
+            self._limit()
+            # The worker may be a part of a program that goes on.
+            signals.worker_shutdown.connect(_no_limit, weak=False)
 
     def ask(self, why: str) -> None:
         """Stop as after SIGTERM, with exit code 1; from any thread, any number of times."""
@@ -62,11 +71,19 @@ class Stopping:
         while busy := sum(thread.is_alive() for thread in executor._threads):
             if busy <= self._hung() or time.monotonic() > ends:
                 log.critical("%d calls do not end: this process ends without them", busy)
-                faulthandler.dump_traceback_later(2.0, exit=True, file=_stderr())
+                _end_after(2.0)
                 return
             idle.wait(0.05)
+        _end_after(_LEAVING)
 
 
-def _stderr() -> int:
-    """Celery puts something else in the place of ``sys.stderr``."""
-    return sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
+def _end_after(seconds: float) -> None:
+    """End the process, whatever its threads do: this needs no Python code to run any more. It
+    writes where each thread is, without any values."""
+    # Celery puts something else in the place of ``sys.stderr``.
+    file = sys.__stderr__.fileno() if sys.__stderr__ is not None else 2
+    faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+
+
+def _no_limit(**kwargs: Any) -> None:
+    faulthandler.cancel_dump_traceback_later()

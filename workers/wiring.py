@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections import Counter
 from typing import Any
 
@@ -69,7 +70,7 @@ class _Engine(bootsteps.StartStopStep):
         app: Any = parent.app
         settings: Settings = app.smsqueue_settings
         _refuse_other_pools(parent.pool_cls)
-        gateway = _load(settings)
+        gateway, self.away = _load(settings)
         consumes = {queue.name for queue in app.amqp.queues.consume_from.values()}
         sends, hooks = settings.send_queue in consumes, settings.hook_queue in consumes
         if not sends and not hooks:
@@ -136,7 +137,20 @@ class _Engine(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         self.upkeep.start()
         self._hung: Counter[str] = Counter()
+        if self.away:
+            threading.Thread(target=self._verify, name="smsqueue-verify", daemon=True).start()
         parent.timer.call_repeatedly(5.0, self._look_for_hung, (parent.app.smsqueue_slots,))
+
+    def _verify(self) -> None:
+        """Redis was away when this worker started: see whether it can be used when it is there."""
+        idle = threading.Event()
+        while True:
+            try:
+                return self.hooks.ledger.verify_server()
+            except RedisMisconfigured as error:
+                return self.stopping.ask(str(error))
+            except exc.QueueUnavailable:
+                idle.wait(1.0)
 
     def _look_for_hung(self, slots: Slots) -> None:
         hung = slots.hung()
@@ -149,6 +163,7 @@ class _Engine(bootsteps.StartStopStep):
 
     def close(self, parent: Any) -> None:
         self.hooks.stop()
+        self.stopping.closing()
 
     def stop(self, parent: Any) -> None:
         self.upkeep.stop()
@@ -189,8 +204,9 @@ def _refuse_other_pools(pool: type) -> None:
         )
 
 
-def _load(settings: Settings) -> Gateway:
-    """The gateway, with a line on what it has; ends the process if there is none to work with."""
+def _load(settings: Settings) -> tuple[Gateway, bool]:
+    """The gateway, with a line on what it has, and whether Redis is away; ends the process if
+    there is none to work with."""
     try:
         gateway = load_gateway(settings, queued=True)
     except LoaderError as error:
@@ -233,4 +249,5 @@ def _load(settings: Settings) -> Gateway:
         sys.exit(f"smsqueue: {error}")
     except exc.QueueUnavailable as error:
         log.error("%s; waiting for it", error)
-    return gateway
+        return gateway, True
+    return gateway, False

@@ -14,7 +14,7 @@ from smsqueue.metrics import scrape
 from smsqueue.states import EventState, State
 
 HANGING = """
-import re, time
+import threading, time
 from pathlib import Path
 from smsqueue import Gateway, IProvider, RetryPolicy
 from smsqueue.providers import NullProvider
@@ -47,6 +47,8 @@ def on_send(message):
                 raise ValueError
             except BaseException:
                 pass
+    if message.body == "thread":  # which Python would wait for
+        threading.Thread(target=time.sleep, args=(100_000,), daemon=False).start()
     if message.body == "late":
         while not Path("go").exists():
             time.sleep(0.01)
@@ -133,6 +135,17 @@ def test_sigterm_ends_a_worker_whose_handlers_never_return(
     states = (EventState.WAITING, EventState.RUNNING)
     events = [id for each in states for id in gateway.ledger.ids_in(each)]
     assert hung.id in [(gateway.ledger.read_event(id) or {})["message"] for id in events]
+
+
+def test_sigterm_ends_a_worker_whose_handler_began_a_thread(
+    gateway: Gateway, start_worker: Callable[..., Any], until: Callable[..., None], tmp_path: Path
+) -> None:
+    worker = start_worker(HANGING)
+    gateway.send(OutgoingMessage("15550001", "thread"))
+    until(lambda: "thread ended" in _heard(tmp_path))
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(timeout=60) == 1
+    assert gateway.ledger.workers() == []
 
 
 def test_too_many_hung_handlers_end_the_worker_in_order(

@@ -199,6 +199,21 @@ def test_a_worker_waits_for_a_redis_that_is_away(
         until(lambda: gateway.lookup(sent.id or "").state == State.SENT)
 
 
+def test_a_redis_that_comes_and_cannot_be_used_ends_the_worker(
+    start_worker: Callable[..., Any],
+    until: Callable[..., None],
+    redis_server: Callable[..., RedisServer],
+) -> None:
+    server = redis_server()
+    server.stop()
+    worker = start_worker(NULL, wait=False, SMSQUEUE_REDIS_URL=server.url)
+    until(lambda: "waiting for it" in worker.text())
+    server.options = ("--requirepass", SECRET)
+    server.start()
+    assert worker.process.wait(timeout=60) == 1
+    assert "refuses the user or password: correct SMSQUEUE_REDIS_URL" in worker.text()
+
+
 def test_a_redis_that_is_away_or_frozen_is_not_misconfigured(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("redis", "rediss"):
