@@ -714,6 +714,7 @@ def test_a_long_message_is_delivered_when_all_its_parts_are(bench: Bench, lost: 
                     raise exc.ServerError(ambiguous=True)
 
             provider.meanwhile = meanwhile  # type: ignore[attr-defined]
+            bench.unpause("main")  # lost answers of several messages pause it
             id = bench.send("x" * 200, status_report=True)
             bench.deliver(id)
             post(id, *order[early:])
