@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.delivering import measure_delivery
 from benchmarks.figures import Figure
 from benchmarks.machine import facts
+from benchmarks.memory import measure_memory
 from benchmarks.receiving import measure_receiver
 from benchmarks.report import as_json, show
 from benchmarks.sending import measure_send, measure_send_many
@@ -27,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure]]] = {
     "delivery": measure_delivery,
     "receiver": measure_receiver,
     "backlog": measure_backlog,
+    "memory": measure_memory,
 }
 
 

@@ -51,11 +51,11 @@ class Stage:
         """How much to measure."""
         return quick if self.quick else full
 
-    def redis(self, name: str = "redis") -> RedisServer:
-        """A Redis of its own, started: AOF, everysec, noeviction."""
+    def redis(self, name: str = "redis", *options: str) -> RedisServer:
+        """A Redis of its own, started: AOF, everysec, noeviction, and more options."""
         folder = self.folder / name
         folder.mkdir()
-        server = RedisServer(folder, "--appendfsync", "everysec")
+        server = RedisServer(folder, "--appendfsync", "everysec", *options)
         self._running.append(server.process)
         server.start()
         return server

@@ -27,11 +27,15 @@ def health(gateway: Gateway) -> Blueprint:
     def readyz() -> Response:
         try:
             gateway.ping()
+            refuses = not gateway.eager and gateway.ledger.room().refuses
         except RedisMisconfigured as error:
             # The address of Redis is nobody's business who asks here.
             return answer(503, f"not ready: Redis {error.reason}")
         except QueueUnavailable as error:
             return answer(503, f"not ready: {type(error.__cause__ or error).__name__}")
-        return answer(200, "ready")
+        # Not 503: delivery reports are recorded all the same.
+        return answer(
+            200, "ready, but Redis is nearly full: new messages are refused" if refuses else "ready"
+        )
 
     return blueprint

@@ -192,10 +192,7 @@ class Gateway(Registry, Desk):
                 f"message {answer.id} was sent with the same idempotency key and other content"
             )
         if answer.verdict == "full":
-            raise exc.QueueUnavailable(
-                f"Redis at {self.settings.safe_redis_url} is nearly full: new messages are "
-                "refused so that those in it can be sent; raise its maxmemory"
-            )
+            raise exc.QueueUnavailable(self.ledger.full_text("new messages"))
         message.id = answer.id
         message.duplicate = answer.verdict == "duplicate"
         transition(log, message.id, "duplicate" if message.duplicate else "queued")

@@ -181,8 +181,19 @@ class _Page(Collector):
         )
         yield GaugeMetricFamily(
             "smsqueue_redis_memory_max_bytes",
-            "Memory that Redis may use; 0: no limit. From 90 % on send() is refused.",
+            "Memory that Redis may use; 0: no limit.",
             server.max,
+        )
+        room = self.ledger.room()
+        yield GaugeMetricFamily(
+            "smsqueue_redis_memory_reserved_bytes",
+            "Memory that accepted messages will still need; 0: no limit.",
+            room.reserved,
+        )
+        yield GaugeMetricFamily(
+            "smsqueue_redis_memory_left_bytes",
+            "Memory that is left for new messages; below 0 send() is refused. 0: no limit.",
+            room.left,
         )
         if server.aof is not None:
             yield GaugeMetricFamily(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from smsqueue.envelope import Envelope, record
-from smsqueue.ledger.connection import connect
+from smsqueue.ledger.connection import connect, execute_above_maxmemory
 from smsqueue.logs import safely
 from smsqueue.settings import Settings
 
@@ -229,9 +229,14 @@ class Queue:
     def _push(self, envelope: Envelope, batch: list[tuple[str, int]]) -> None:
         for start in range(0, len(batch), _BATCH):
             pipe: Any = self._redis.pipeline(transaction=False)
-            for command in envelope.filled(batch[start : start + _BATCH]):
+            commands = list(envelope.filled(batch[start : start + _BATCH]))
+            for command in commands:
                 pipe.execute_command(*command)
-            pipe.execute()
+            try:
+                pipe.execute()
+            except OutOfMemoryError:  # the events for monitors were published, the triggers not
+                fills = [command for command in commands if command[0] != "PUBLISH"]
+                execute_above_maxmemory(self._redis, self.settings.broker_prefix, fills)
 
     def _send_tasks(self, task: str, queue: str, batch: list[tuple[str, int]]) -> None:
         with self.app.producer_or_acquire() as producer, producer.batch(_BATCH):

@@ -47,6 +47,7 @@ class RedisServer:
     def start(self) -> None:
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         arguments += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+        arguments += ["--hash-max-ziplist-value", "4096", "--hash-max-ziplist-entries", "64"]
         log = (self.folder / "redis.log").open("ab")
         self.process = subprocess.Popen(
             [redis_program(), *arguments, *self.options], stdout=log, stderr=log

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from smsqueue.cli.tally import Tally, consumed, tallies
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Backlog, Pause, Worker
+from smsqueue.ledger import Backlog, Pause, Room, Worker
 from smsqueue.ledger.watching import Server
 from smsqueue.states import EventState, State
 
@@ -37,6 +37,8 @@ class Health:
     tallies: dict[str, Tally]
     workers: list[Worker]
     server: Server
+    #: Memory that Redis has for new messages.
+    room: Room
     #: What is wrong with Redis's configuration.
     warnings: list[str]
 
@@ -78,5 +80,6 @@ def examine(gateway: Gateway, since: datetime | None) -> Health:
         tallies=tallies(ledger.counters()),
         workers=ledger.workers(),
         server=ledger.server(),
+        room=ledger.room(),
         warnings=gateway.check(),
     )

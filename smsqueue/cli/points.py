@@ -78,6 +78,7 @@ def of_redis(desk: Gateway) -> Iterator[Point]:
     try:
         desk.ledger.verify_server()
         server, warnings = desk.ledger.server(), desk.check()
+        room, packed = desk.ledger.room(), desk.ledger.packs_records()
         workers = desk.ledger.workers()
     except exc.QueueUnavailable as error:
         what, _, do = str(error).partition(": ")
@@ -90,11 +91,21 @@ def of_redis(desk: Gateway) -> Iterator[Point]:
     for warning in warnings:
         what, _, do = warning.partition(": ")
         yield Point("problem", "redis", what, do)
-    if server.max:
-        yield Point("ok", "redis", f"maxmemory is {size(server.max)}")
+    if room.refuses:
+        what = "new messages are refused: what was accepted needs the rest of its maxmemory"
+        do = f"raise it above {size(server.max)}, or wait until messages are final"
+        yield Point("problem", "redis", what, do)
+    elif server.max:
+        left = f"{size(room.left)} are left for new messages"
+        yield Point("ok", "redis", f"maxmemory is {size(server.max)}, {left}")
     else:
         do = "set it below the machine's memory"
         yield Point("warning", "redis", "maxmemory is not set", do)
+    if packed is False:
+        what = "a record of a message takes twice the memory that it needs"
+        do = "set hash-max-listpack-value 4096 and hash-max-listpack-entries 64 in its"
+        more = "configuration (hash-max-ziplist-... before Redis 7)"
+        yield Point("warning", "redis", what, f"{do} {more}")
     live, queues = consumed(workers), (desk.settings.send_queue, desk.settings.hook_queue)
     alive = sum(worker.alive for worker in workers)
     idle = [queue for queue in queues if queue not in live]

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from smsqueue.cli.health import Health
 from smsqueue.cli.tally import advice, needs_somebody, start_worker
-from smsqueue.cli.words import clean, counted, span
+from smsqueue.cli.words import clean, counted, size, span
 from smsqueue.states import EventState, State
 
 __all__ = ["Level", "Problem", "problems"]
 
-#: Parts of Redis's maxmemory: from here on somebody should know, and send() is refused.
-_NEARLY_FULL, _FULL = 0.8, 0.9
+#: Part of the memory for messages from which on somebody should know, before send() is refused.
+_NEARLY_FULL = 0.8
 
 
 class Level(IntEnum):
@@ -116,13 +116,14 @@ def _redis(health: Health) -> Iterator[Problem]:
     for warning in health.warnings:
         what, colon, do = warning.rpartition(": ")
         yield Problem(Level.WARNING, what if colon else do, do if colon else "")
-    server = health.server
-    part = server.used / server.max if server.max else 0.0
-    if part > _FULL:
-        what = f"Redis uses {part:.0%} of its maxmemory, new messages are refused"
-        yield Problem(Level.CRITICAL, what, "raise its maxmemory")
-    elif part > _NEARLY_FULL:
-        what = f"Redis uses {part:.0%} of its maxmemory"
-        yield Problem(
-            Level.WARNING, what, f"raise it: from {_FULL:.0%} on new messages are refused"
-        )
+    room = health.room
+    needs = (
+        f"Redis uses {size(room.used)} of its {size(room.max)}, and what was accepted still needs "
+        f"{size(room.reserved)}"
+    )
+    do = "raise its maxmemory, or wait until messages are final"
+    if room.refuses:
+        yield Problem(Level.CRITICAL, f"new messages are refused, {needs}", do)
+    elif room.part > _NEARLY_FULL:
+        what = f"Redis has {size(room.left)} left for new messages, {needs}"
+        yield Problem(Level.WARNING, what, "raise its maxmemory before they are refused")

@@ -12,7 +12,7 @@ from smsqueue.cli.health import Health
 from smsqueue.cli.problems import Level, Problem
 from smsqueue.cli.tally import Tally, pause_shown, paused
 from smsqueue.cli.words import clean, size, span
-from smsqueue.ledger import Worker
+from smsqueue.ledger import Room, Worker
 from smsqueue.ledger.watching import Server
 from smsqueue.states import EventState, State
 
@@ -43,7 +43,7 @@ def report(health: Health, problems: list[Problem]) -> None:
         since = f" since {span(backlog.oldest)}" if backlog.due else ""
         rows.add_row(f"lane {lane}", f"{backlog.due} due{since}, of {backlog.held}")
     rows.add_row("broker", ", ".join(f"{n} in {queue}" for queue, n in health.queues.items()))
-    rows.add_row("redis", _server(health.server))
+    rows.add_row("redis", _server(health.server, health.room))
     for table in (rows, _providers(health), _workers(health.workers)):
         if table.rows:
             click.echo()
@@ -54,10 +54,11 @@ def report(health: Health, problems: list[Problem]) -> None:
         console.print(f"  {problem.level.name:<8} {problem}", soft_wrap=True)
 
 
-def _server(server: Server) -> str:
+def _server(server: Server, room: Room) -> str:
     limit = f"of {size(server.max)}" if server.max else "without a limit"
     aof = {True: "AOF", False: "no AOF", None: "AOF unknown"}[server.aof]
-    return f"{server.version}, {size(server.used)} {limit}, {aof}"
+    left = f", {size(max(0, room.left))} left for new messages" if room.max else ""
+    return f"{server.version}, {size(server.used)} {limit}{left}, {aof}"
 
 
 def errors_shown(tally: Tally) -> str:
@@ -128,5 +129,6 @@ def as_document(
             }
             for worker in health.workers
         ],
-        "redis": health.server._asdict(),
+        "redis": health.server._asdict()
+        | {"reserved": health.room.reserved, "left": health.room.left},
     }

@@ -19,22 +19,14 @@ if idempotency ~= '' then
   end
 end
 
--- New messages are refused before the last memory is gone: settling, triggers and events need
--- the rest. INFO is slow, so only about one call in sixteen asks.
-local full = key('full')
-if clock[2] % 16 == 0 then
-  -- Services that somebody else runs may restrict INFO.
-  local info = redis.pcall('INFO', 'memory')
-  if type(info) ~= 'string' then info = '' end
-  local used = tonumber(string.match(info, 'used_memory:(%d+)') or 0)
-  local max = tonumber(string.match(info, 'maxmemory:(%d+)') or 0)
-  if max > 0 and used > max * 0.9 then
-    redis.call('SET', full, 1, 'PX', 1000)
-  else
-    redis.call('DEL', full)
-  end
+-- New messages are refused while what was accepted before needs the rest of Redis's memory. To ask
+-- Redis takes longer than all else here, so one small message in sixteen asks, and then every one
+-- until there is room again.
+local CHECK_EACH, LARGE = 16, 4096
+local before = tonumber(redis.call('HGET', key('counts'), 'accepted') or 0)
+if (before % CHECK_EACH == 0 or #data > LARGE) and not has_room_to_send(#data, ARGV[8] ~= '') then
+  return { 'full', id, 0 }
 end
-if redis.call('EXISTS', full) == 1 then return { 'full', id, 0 } end
 
 local later = not_before and not_before > NOW
 local state = later and 'scheduled' or 'queued'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Accepted", "Lapse", "Reported", "Transition"]
+__all__ = ["Accepted", "Lapse", "Reported", "Room", "Transition"]
 
 
 class Accepted(NamedTuple):
@@ -49,3 +49,26 @@ class Lapse(NamedTuple):
     state: str
     #: The event that tells of its end, if it is to be published.
     event: str | None
+
+
+class Room(NamedTuple):
+    """The memory that Redis has for new messages, in bytes."""
+
+    used: int
+    #: Redis's maxmemory; 0: there is no limit, or Redis does not tell it.
+    max: int
+    #: What accepted messages will still need until they are final, and the broker.
+    reserved: int
+    #: What is left for new messages.
+    left: int
+
+    @property
+    def refuses(self) -> bool:
+        """Is an ordinary message refused now?"""
+        return bool(self.max) and self.left < 0
+
+    @property
+    def part(self) -> float:
+        """Which part of the memory is taken, from 0.0; from 1.0 on new messages are refused."""
+        taken = self.used + self.reserved
+        return taken / max(1, taken + self.left) if self.max else 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
@@ -16,16 +17,17 @@ from redis.retry import Retry
 from smsqueue import exc
 from smsqueue.settings import Settings
 
-__all__ = ["Scripts", "connect", "translated"]
+__all__ = ["Scripts", "connect", "execute_above_maxmemory", "translated"]
 
-#: Refused when memory is full; every other script ends what was accepted before and may go on.
-_TAKE_IN = {"accept", "receive", "part"}
+#: Refused when memory is full, or writing nothing; every other script ends what was accepted before
+#: and may go on.
+_TAKE_IN = {"accept", "receive", "part", "room"}
 
 #: These change nothing.
 _READ = {"page"}
 
 #: What all scripts share, each file may use those before it.
-_SHARED = ("base", "messages", "triggers", "events", "reports", "providers")
+_SHARED = ("base", "memory", "messages", "triggers", "events", "reports", "providers")
 
 #: Words of errors that say how Redis is now, not what is wrong with the command.
 _FOR_NOW = (
@@ -37,6 +39,16 @@ _FOR_NOW = (
     "UNKILLABLE",
     "max number of clients",
 )
+
+
+#: Runs commands that Redis refuses above maxmemory. It allows them in a script after a first write
+#: that needs no memory; the key of that one does not exist.
+_ABOVE_MAXMEMORY = """
+redis.call('DEL', KEYS[1])
+local answers = {}
+for i, command in ipairs(cjson.decode(ARGV[1])) do answers[i] = redis.call(unpack(command)) end
+return answers
+"""
 
 
 def connect(settings: Settings, *, timeout: float) -> redis.Redis:
@@ -54,6 +66,26 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
         retry_on_timeout=False,
     )
     return client
+
+
+def execute_above_maxmemory(
+    client: redis.Redis, prefix: str, commands: Iterable[Iterable[Any]]
+) -> list[Any]:
+    """Run commands of the broker that Redis refused because its memory is used up; their answers.
+
+    Triggers of accepted messages are few (the queues have watermarks), and without them nothing
+    that was accepted would be finished, and no memory become free.
+
+    Args:
+        prefix: First part of the broker's keys.
+    """
+    texts = json.dumps([[_as_text(each) for each in command] for command in commands])
+    answers: Any = client.eval(_ABOVE_MAXMEMORY, 1, f"{prefix}none", texts)
+    return list(answers)
+
+
+def _as_text(argument: Any) -> str:
+    return argument.decode() if isinstance(argument, bytes) else str(argument)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from smsqueue import wire
+from smsqueue import exc, wire
 from smsqueue.ids import new_id
-from smsqueue.ledger.answers import Accepted, Lapse, Reported, Transition
+from smsqueue.ledger.answers import Accepted, Lapse, Reported, Room, Transition
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.watching import Watching
 from smsqueue.lib import digits_only
@@ -68,6 +68,9 @@ class Ledger(Watching):
 
         Args:
             repeats: The provider's message id tells a repeated webhook from a new message.
+
+        Raises:
+            QueueUnavailable: also if what was accepted before needs the memory that is left.
         """
         data = wire.dump_incoming(message)
         # With the sender's digits only, as older versions hash it.
@@ -77,21 +80,38 @@ class Ledger(Watching):
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
         rest = (self.hidden(wire.clean(message.src)), message.provider or "")
         if message.part is None:
-            _, event, publish = self._scripts.run(
-                "receive", new_id(), repetition, wire.to_json(data), *rest
-            )
-            return bool(publish), event
+            answer = self._scripts.run("receive", new_id(), repetition, wire.to_json(data), *rest)
+            return self._received(answer)
         part = message.part
         body, media = wire.to_json(data.pop("body")), wire.to_json(data.pop("media", []))
         # Written last, so that the script can add to it.
         data["meta"] = (data.pop("meta") or {}) | {"parts": part.total}
         group = (message.provider, message.src, message.dst, part.ref, part.total)
-        _, event, publish = self._scripts.run(
+        answer = self._scripts.run(
             *("part", new_id(), repetition, wire.to_json(data)[:-2], body[1:-1], *rest),
             *(self.hidden(wire.to_json(group)), part.number, part.total, int(part.wait * 1000)),
             media[1:-1],
         )
+        return self._received(answer)
+
+    def _received(self, answer: Any) -> tuple[bool, str]:
+        verdict, event, publish = answer
+        if verdict == "full":
+            raise exc.QueueUnavailable(self.full_text("incoming messages"))
         return bool(publish), event
+
+    def full_text(self, refused: str) -> str:
+        """Why there is no memory for something new, and what to do."""
+        return (
+            f"Redis at {self.settings.safe_redis_url} is nearly full, {refused} are refused: what "
+            "is left of its maxmemory is needed for those that were accepted. Raise maxmemory "
+            "(CONFIG SET maxmemory, and its configuration), or wait until messages are final; "
+            "'smsqueue status' shows how much is left"
+        )
+
+    def room(self) -> Room:
+        """The memory that is left for new messages."""
+        return Room(*(int(number) for number in self._scripts.run("room")))
 
     def report(self, status: MessageStatus, *, pids: list[str]) -> Reported:
         """Record a delivery report."""

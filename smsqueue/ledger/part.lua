@@ -5,7 +5,7 @@
 --       text of a JSON object that ends in its meta, without its last two braces), body (the text
 --       of a JSON string, without its quotes), number (hash), provider, group (a hash that the
 --       parts share), part, total, wait (ms), media (the text of a JSON list, without its brackets)
--- Returns: 'recorded' | 'repeat', event, event again if it is to be published, or ''
+-- Returns: 'recorded' | 'repeat' | 'full', event, event again if it is to be published, or ''
 local event, repetition, head, body, number, provider = unpack(ARGV, 1, 6)
 local media = ARGV[11]
 local parts, part, total, wait = key('parts', ARGV[7]), ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -15,6 +15,8 @@ if before then
   count('incoming', provider, 'repeated')
   return { 'repeat', before, '' }
 end
+-- The parts that have come are written once more with this one.
+if not has_room_to_receive(#head + 2 * #body + 2 * #media) then return { 'full', '', '' } end
 
 local open = redis.call('HGET', parts, 'event')
 if open then

@@ -1,14 +1,15 @@
 -- Records an incoming message as an event for onReceive.
 -- ARGV: event, repetition ('' or a hash that repeats share), data, number (hash), provider
--- Returns: 'recorded' | 'repeat', event, event again if it is to be published, or ''
+-- Returns: 'recorded' | 'repeat' | 'full', event, event again if it is to be published, or ''
 local event = ARGV[1]
-if ARGV[2] ~= '' then
-  local seen = key('seen', ARGV[2])
-  if not redis.call('SET', seen, event, 'NX', 'PX', REPORT_WAIT) then
-    count('incoming', ARGV[5], 'repeated')
-    return { 'repeat', redis.call('GET', seen), '' }
-  end
+local seen = ARGV[2] ~= '' and key('seen', ARGV[2])
+local before = seen and redis.call('GET', seen)
+if before then
+  count('incoming', ARGV[5], 'repeated')
+  return { 'repeat', before, '' }
 end
+if not has_room_to_receive(#ARGV[3]) then return { 'full', '', '' } end
+if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end
 local publish = add_event(event, 'received', nil, ARGV[3])
 redis.call('HSET', key('event', event), 'number', ARGV[4])
 redis.call('ZADD', key('number', ARGV[4]), NOW, event)

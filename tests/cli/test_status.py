@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from smsqueue import Gateway, Settings
+from smsqueue import Gateway, OutgoingMessage, Settings, exc
 
 PERSONAL = ("15551234567", "secret")
 
@@ -243,7 +243,7 @@ def test_redis_would_lose_messages(run, redis_server, settings: Settings) -> Non
     assert "Set noeviction" in text
 
 
-@pytest.mark.parametrize(("part", "code"), [(0.5, 0), (0.85, 1), (0.95, 2)])
+@pytest.mark.parametrize(("part", "code"), [(0.5, 0), (0.8, 1), (0.95, 2)])
 def test_redis_is_filling_up(run, redis_server: Callable, settings, part, code) -> None:
     url = redis_server().url
     with Gateway(replace(settings, redis_url=url)) as gateway:
@@ -253,5 +253,36 @@ def test_redis_is_filling_up(run, redis_server: Callable, settings, part, code) 
         gateway.ledger.beat("w", {"queues": queues, "concurrency": 8, "version": "0.1.0"})
         gateway.ledger.redis.config_set("maxmemory", int(gateway.ledger.server().used / part))
         text = run("status", code=code, SMSQUEUE_REDIS_URL=url).stdout
-        assert ("of its maxmemory" in text) == bool(code)
-        assert ("new messages are refused: raise its maxmemory" in text) == (code == 2)
+        assert ("what was accepted still needs" in text) == bool(code)
+        assert ("CRITICAL: new messages are refused, Redis uses" in text) == (code == 2)
+        assert ("raise its maxmemory" in text) == bool(code)
+
+
+def test_status_check_and_send_agree_on_what_is_refused(
+    run, live, redis_server: Callable, settings: Settings
+) -> None:
+    """Half of the memory is in use, the other half is needed by what waits."""
+    url = redis_server().url
+    there = {"SMSQUEUE_REDIS_URL": url}
+    with Gateway(replace(settings, redis_url=url)) as gateway:
+        queues = [settings.send_queue, settings.hook_queue]
+        gateway.ledger.beat("w", {"queues": queues, "concurrency": 8, "version": "0.1.0"})
+        for n in range(64):
+            gateway.send(OutgoingMessage(f"1555{n:07}", "hello").options(status_report=True))
+        gateway.ledger.redis.config_set("maxmemory", 1_000_000_000)
+        room = gateway.ledger.room()
+        gateway.ledger.redis.config_set("maxmemory", room.used + room.reserved)
+        assert room.used < 0.6 * (room.used + room.reserved)
+        with pytest.raises(exc.QueueUnavailable, match="new messages are refused"):
+            gateway.send(OutgoingMessage("15550001", "no"))
+        text = run("status", code=2, **there).stdout
+        assert _first(run("status", code=2, **there)).startswith(
+            "CRITICAL: new messages are refused, Redis uses "
+        )
+        assert "raise its maxmemory, or wait until messages are final" in text
+        assert (
+            "problem  redis      new messages are refused" in run("check", code=1, **there).stdout
+        )
+        gateway.ledger.redis.config_set("maxmemory", 100_000_000)
+        gateway.send(OutgoingMessage("15550001", "yes"))
+        assert "left for new messages" in run("status", **there).stdout

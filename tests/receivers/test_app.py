@@ -6,7 +6,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def _logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         logger.filters[:] = filters
 
 
-def make_gateway(*prefixes: str) -> Gateway:
-    gateway = Gateway(Settings(receiver_prefix=prefixes, eager=True))
+def make_gateway(*prefixes: str, **settings: Any) -> Gateway:
+    gateway = Gateway(Settings(**({"receiver_prefix": prefixes, "eager": True} | settings)))
     gateway.add_provider("main", PluginProvider)
     return gateway
 
@@ -119,6 +119,14 @@ def test_health() -> None:
     assert (answer.status_code, answer.text) == (200, "ok\n")
     answer = client.get("/readyz")
     assert (answer.status_code, answer.text) == (200, "ready\n")
+
+
+def test_ready_while_redis_is_nearly_full(redis_server: Callable[..., Any]) -> None:
+    """It stays in service: delivery reports are recorded even then."""
+    gateway = make_gateway("p", eager=False, redis_url=redis_server("--maxmemory", "3mb").url)
+    answer = create_app(gateway=gateway).test_client().get("/readyz")
+    text = "ready, but Redis is nearly full: new messages are refused\n"
+    assert (answer.status_code, answer.text) == (200, text)
 
 
 @pytest.mark.parametrize(

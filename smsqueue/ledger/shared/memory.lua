@@ -1,0 +1,96 @@
+-- Decides whether Redis has memory for new messages. A message grows until it is final: its timeline,
+-- delivery reports, events and references are still to come. Accepting it reserves memory for all of
+-- that, so that whatever was accepted can be finished under maxmemory.
+
+-- Bytes that a message still needs, at most as a rule: two failed attempts, two delivery reports, and
+-- all of its events waiting at once, whose handlers fail. tests/ledger/test_memory.py measures these;
+-- they are rounded up. A timeline may grow further, up to 60 lines of about 120 bytes: if most of the
+-- messages do so at once, Redis may come above maxmemory, and what was accepted goes on all the same. How much it is depends on the encoding of the records, which hash-max-listpack-value
+-- chooses. `plain`: a waiting message that asks for no reports; `report`: one that asks for them;
+-- `watch`: a sent one that waits for its reports, or is unknown.
+local GROWTH = {
+  hashtable = { plain = 3300, report = 7700, watch = 4500 },
+  packed = { plain = 2300, report = 5000, watch = 2900 },
+}
+-- Bytes beside the data of a message: what accept.lua records, and its indexes.
+local NEW = 1300
+-- Bytes that an event needs while its handlers run and are repeated.
+local EVENT_GROWTH = 700
+-- Bytes of a trigger in a queue of the broker; and of the broker's list of running tasks, the
+-- connections of workers and receivers, and the rest that has no key of ours.
+local TRIGGER, PROCESSES = 1300, 2 * 1024 * 1024
+-- Parts of maxmemory that new messages leave free: Redis's tables grow by doubling. Incoming messages
+-- may use one more part than send(), as a provider may not repeat what is refused.
+local SEND_HEADROOM, INCOMING_HEADROOM = 0.02, 0.01
+-- Waiting messages that are looked at to learn what all of them need.
+local SAMPLES = 8
+
+-- Bytes in use and maxmemory, as Redis compares them; nil if there is no limit, or it is not told.
+local function memory_use()
+  local info = redis.pcall('INFO', 'memory')
+  if type(info) ~= 'string' then return nil end
+  local function field(name) return tonumber(string.match(info, '\n' .. name .. ':(%d+)') or 0) end
+  local max = field('maxmemory')
+  if max == 0 then return nil end
+  return field('used_memory') - field('mem_not_counted_for_evict'), max
+end
+
+-- What one record of a message needs. A damaged record counts as the largest kind.
+local function growth_of(id)
+  local hash = key('msg', id)
+  local encoding = redis.pcall('OBJECT', 'ENCODING', hash)
+  local known = encoding == 'listpack' or encoding == 'ziplist'
+  local growth = known and GROWTH.packed or GROWTH.hashtable
+  return growth, redis.pcall('HGET', hash, 'report') and growth.report or growth.plain
+end
+
+-- Bytes that waiting messages need each: the largest need among some of them, taken evenly.
+local function growth_of_waiting(count)
+  local due, most = due_key('send'), 0
+  for i = 1, math.min(count, SAMPLES) do
+    local place = math.floor((i - 1) * count / SAMPLES)
+    if count <= SAMPLES then place = i - 1 end
+    local id = redis.call('ZRANGE', due, place, place)[1]
+    if id then
+      local _, growth = growth_of(id)
+      most = math.max(most, growth)
+    end
+  end
+  return most
+end
+
+-- The same for messages that were sent, or are being sent.
+local function growth_of_watched()
+  local id = redis.call('ZRANGE', due_key('watch'), -1, -1)[1]
+  return id and growth_of(id).watch or 0
+end
+
+-- Bytes that everything which was accepted needs until it is final, the broker's share included.
+local function reserved()
+  local waiting = redis.call('ZCARD', due_key('send'))
+  local triggers = redis.call('LLEN', SEND_QUEUE) + redis.call('LLEN', HOOK_QUEUE)
+  return waiting * growth_of_waiting(waiting)
+    + redis.call('ZCARD', due_key('watch')) * growth_of_watched()
+    + redis.call('ZCARD', due_key('hook')) * EVENT_GROWTH
+    + math.max(0, 2 * WATERMARK - triggers) * TRIGGER + PROCESSES
+end
+
+-- Bytes that are left for new messages, negative if it is too much already; nil without a limit.
+local function room_left(headroom)
+  local used, max = memory_use()
+  if not used then return nil end
+  return math.floor(max * (1 - headroom)) - used - reserved()
+end
+
+-- Is there room for a message of this size (bytes of its data), and for what will become of it?
+local function has_room_to_send(size, report)
+  local left = room_left(SEND_HEADROOM)
+  local growth = GROWTH.hashtable[report and 'report' or 'plain']
+  return not left or size + NEW + growth <= left
+end
+
+-- Is there room for an incoming message? It must not use up what accepted messages need.
+local function has_room_to_receive(size)
+  local left = room_left(INCOMING_HEADROOM)
+  return not left or size + NEW + EVENT_GROWTH <= left
+end
