@@ -76,12 +76,12 @@ class _Channel(broker.Channel):
             super().basic_reject(delivery_tag, requeue=requeue)
 
     def _get_client(self) -> Any:
-        super()._get_client()  # checks redis-py's version
+        super()._get_client()  # type: ignore[misc]  # checks redis-py's version
         return partial(_Client, global_keyprefix=self.global_keyprefix)
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: Any, queue: str) -> None:
         try:
-            super()._queue_bind(exchange, routing_key, pattern, queue)
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
         except ResponseError as error:
             # A script of kombu's; in Redis 6 its error has no class of its own.
             if "OOM" not in str(error):
@@ -93,7 +93,7 @@ class _Channel(broker.Channel):
     def _refresh_bindings(self, queues: Any) -> None:
         # Those of the queues for remote control, which last for another hour or more.
         with suppress(OutOfMemoryError):
-            super()._refresh_bindings(queues)
+            super()._refresh_bindings(queues)  # type: ignore[misc]
 
 
 def survive_lost_connections() -> None:

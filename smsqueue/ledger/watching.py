@@ -168,7 +168,7 @@ class Watching(Looking):
                 hash = self._key("msg", id)
                 sizes = [len(value) for value in self.redis.hgetall(hash).values()]
                 if sizes and max(sizes) < _PACKED_VALUE / 4:  # in characters, some take four bytes
-                    return self.redis.object("encoding", hash) != "hashtable"
+                    return bool(self.redis.object("encoding", hash) != "hashtable")
         return None
 
     def queued_triggers(self) -> dict[str, int]:
