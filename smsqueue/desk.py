@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from smsqueue.exc import DamagedRecord
 from smsqueue.logs import transition
 from smsqueue.senders import searched_address
 from smsqueue.settings import Settings
@@ -49,7 +50,8 @@ class Desk:
         return Queue(self.settings)
 
     def lookup(self, id: str) -> Record:
-        """A message's record; LookupError if there is none (any more)."""
+        """A message's record; LookupError if there is none (any more), DamagedRecord if it cannot
+        be read."""
         record = self.ledger.read(id)
         if record is None:
             days = self.settings.retention / 86400
@@ -57,14 +59,22 @@ class Desk:
         return record
 
     def find(self, number: str, *, limit: int | None = None) -> list[Record]:
-        """Records of the messages to a number, newest first.
+        """Records of the messages to a number, newest first, without damaged ones.
 
         Args:
             limit: How many at most; None: all.
         """
-        address = searched_address(number)
-        records = (self.ledger.read(id) for id in self.ledger.find(address))
-        return list(islice((record for record in records if record is not None), limit))
+        return list(islice(self._found(searched_address(number)), limit))
+
+    def _found(self, address: str) -> Iterator[Record]:
+        for id in self.ledger.find(address):
+            try:
+                record = self.ledger.read(id)
+            except DamagedRecord as error:
+                log.warning("%s", error, extra={"id": id})
+                continue
+            if record is not None:
+                yield record
 
     def cancel(self, id: str) -> bool:
         """Cancel a message that waits; False if it does not wait (any more)."""
@@ -131,6 +141,41 @@ class Desk:
         if before not in ("dead", "unheard", "done"):
             return False
         self.queue.hook([publish])
+        return True
+
+    def repair(self, id: str) -> tuple[str, list[str]]:
+        """Mend a damaged message or event; what it is now, and what was wrong, in words.
+
+        It goes on in its state. What a provider may have becomes unknown, so nothing is sent
+        twice. Nothing is done, and the list is empty, if nothing is wrong.
+
+        Raises:
+            LookupError: there is no such message or event.
+            DamagedRecord: it cannot be mended, only removed: see :meth:`remove`.
+        """
+        kind, readable, others = self.ledger.examine(id)
+        state, event, causes = self.ledger.repair(id, kind, readable=readable, drop=others)
+        if state == "gone":
+            raise LookupError(f"no message and no event has the id {id!r}")
+        if state == "beyond":
+            raise DamagedRecord("; ".join(causes), id)
+        if causes:
+            transition(log, id, state, why="repaired by an operator")
+        self.queue.hook([event or ""])
+        return state, causes
+
+    def remove(self, id: str) -> bool:
+        """Remove a damaged message or event, or a key that was set aside, for good; False if it is
+        not damaged.
+
+        Raises:
+            LookupError: there is none.
+        """
+        if self.ledger.damaged_entry(id) is None and self.ledger.is_sound(id):
+            return False
+        if not self.ledger.remove(id):
+            raise LookupError(f"no message and no event has the id {id!r}")
+        log.warning("%s: removed by an operator, as it was damaged", id, extra={"id": id})
         return True
 
     def ping(self) -> None:

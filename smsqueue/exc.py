@@ -12,6 +12,7 @@ __all__ = [
     "AuthError",
     "ConnectionError",
     "CreditError",
+    "DamagedRecord",
     "IdempotencyConflict",
     "LedgerError",
     "LimitsError",
@@ -98,6 +99,22 @@ class QueueUnavailable(ConnectionError):
 
 class LedgerError(QueueUnavailable):
     """Redis is there, and answered with an error that repeating the command will not change."""
+
+
+class DamagedRecord(LedgerError):
+    """A record in the ledger is not as this package writes it.
+
+    Args:
+        cause: What is wrong with it, without any of its values.
+        id: Of the message or event.
+    """
+
+    def __init__(self, cause: str, id: str = "") -> None:
+        super().__init__(
+            f"{id or 'the record'} is damaged ({cause}) and is not sent: "
+            f"run smsqueue repair {id or 'ID'}"
+        )
+        self.cause = cause
 
 
 class IdempotencyConflict(RequestError):

@@ -15,14 +15,14 @@ from smsqueue.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery import Outcome
 from smsqueue.delivery.persist import persist
 from smsqueue.events import EventHook, Handler, hook_scope
-from smsqueue.exc import QueueUnavailable
+from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
 from smsqueue.retry import RetryPolicy
 from smsqueue.settings import LEASE_FACTOR
-from smsqueue.states import EventState
+from smsqueue.states import DAMAGED, EventState
 
 __all__ = ["HandlerTimeout", "Hooks"]
 
@@ -77,7 +77,10 @@ class Hooks:
         if self._stopping.is_set():
             return Outcome(EventState.WAITING, wait=0.0)
         token, claimed = secrets.token_hex(8), time.monotonic()
-        answer = self.ledger.hook_claim(event, token, self.worker)
+        try:
+            answer = self.ledger.hook_claim(event, token, self.worker)
+        except DamagedRecord as error:
+            return self._damaged(event, error.cause)
         match answer[0]:
             case "claimed":
                 kind, data, tries, message_id, message_data, done = answer[1:]
@@ -88,13 +91,28 @@ class Hooks:
                     why = f"this worker's version knows no events of the kind {kind!r}"
                     log.error("%s: %s", event, why)
                     return self._again(event, token, int(tries), why, "UnknownEvent")
-                subject = self._subject(kind, event, json.loads(data), message_id, message_data)
+                try:
+                    subject = self._subject(kind, event, json.loads(data), message_id, message_data)
+                except Exception as error:  # whatever is in the record instead of an event
+                    cause = f"what it tells cannot be read: {type(error).__name__}"
+                    found = persist(
+                        lambda: self.ledger.set_aside("event", event, token, cause, called=False)
+                    )
+                    return self._damaged(event, found or cause)
                 lease = _Lease(self.ledger, event, token, claimed)
                 return self._call_all(lease, kind, subject, set(json.loads(done)), int(tries))
             case "early" | "busy":
                 return Outcome(EventState.WAITING, wait=0.0)
             case _:
                 return Outcome(answer[1])
+
+    def _damaged(self, event: str, cause: str) -> Outcome:
+        log.error(
+            "%s is damaged (%s) and was put aside: smsqueue repair %s",
+            *(event, cause, event),
+            extra={"id": event, "error_class": "DamagedRecord"},
+        )
+        return Outcome(DAMAGED, error="DamagedRecord")
 
     def later(self, event: str, seconds: float) -> None:
         """Have an event looked at again; without this, after the grace for lost triggers."""
@@ -107,7 +125,7 @@ class Hooks:
         self, kind: str, event: str, data: dict[str, Any], id: str, message_data: str
     ) -> Any:
         """What the handlers are called with."""
-        message = json.loads(message_data) if message_data else None
+        message = _read(id, message_data) if message_data else None
         if kind == "received":
             return wire.load_incoming(event, data)
         if kind == "status":
@@ -222,6 +240,18 @@ class Hooks:
         )
         transition(log, event, state, error=error)
         return Outcome(state, wait=delay if look else None, error=error)
+
+
+def _read(id: str, data: str) -> dict[str, Any] | None:
+    """The data of a message that is told of; None if it is damaged: that is told all the same."""
+    try:
+        message: dict[str, Any] = json.loads(data)
+        wire.load_outgoing(id, message)
+        dict(message.get("options", {}).get("context", {}))
+    except Exception as error:  # whatever is in the record instead
+        log.warning("%s: its text and context cannot be read: %s", id, type(error).__name__)
+        return None
+    return message
 
 
 class _Lease:

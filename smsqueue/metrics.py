@@ -160,13 +160,29 @@ class _Page(Collector):
             "queue",
             {short.get(name, name): length for name, length in lengths},
         )
+        yield GaugeMetricFamily(
+            "smsqueue_damaged",
+            "Records that were put aside as damaged; `smsqueue list --damaged` names them.",
+            self.ledger.count_damaged(),
+        )
+        yield GaugeMetricFamily(
+            "smsqueue_unrouted",
+            "Messages for which the router raised, or named an unknown provider, within the last "
+            "15 minutes, and that have not gone out since.",
+            self.ledger.unrouted().number,
+        )
         workers = Counter(dict.fromkeys(short.values(), 0))
         hung = Counter(dict.fromkeys(("handler", "look-up", "provider", "router"), 0))
+        failing = 0
         for worker in self.ledger.workers():
             if worker.alive:
+                failing += bool(worker.failing)
                 hung.update(worker.hung)
                 workers.update({short.get(name, name) for name in worker.queues})
         yield _gauge("workers", "Worker processes that take from a queue.", "queue", workers)
+        yield GaugeMetricFamily(
+            "smsqueue_upkeep_failing", "Live worker processes whose upkeep fails.", failing
+        )
         yield _gauge(
             "hung_calls",
             "Calls that are past their time limit and hold a thread of a live worker.",

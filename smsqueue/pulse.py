@@ -17,6 +17,7 @@ __all__ = ["Pulse"]
 
 log = logging.getLogger("smsqueue.worker")
 
+_NOTHING: Mapping[str, str] = {}
 _EVERY = 5.0
 #: So long may the consumer of the broker's queues be silent while Redis answers.
 _PATIENCE = 60.0
@@ -53,7 +54,7 @@ class Pulse:
         """The consumer's own loop calls this every few seconds, unless it hangs."""
         self._felt = time.monotonic()
 
-    def beat(self, *, redis: bool) -> None:
+    def beat(self, *, redis: bool, failing: Mapping[str, str] = _NOTHING) -> None:
         """Beat if it is time to.
 
         Without Redis the consumer has nothing to do, and a restart would heal nothing: the file
@@ -61,6 +62,7 @@ class Pulse:
 
         Args:
             redis: Did it answer of late?
+            failing: What of upkeep fails although it did: causes by name, for ``smsqueue status``.
         """
         now = time.monotonic()
         if now < self._next:
@@ -88,7 +90,10 @@ class Pulse:
                 )
         if redis:
             with suppress(exc.QueueUnavailable):
-                self.ledger.beat(self.name, self.told | {"hung": dict(self.hung())})
+                told = self.told | {"hung": dict(self.hung())}
+                if failing:
+                    told |= {"failing": dict(failing)}
+                self.ledger.beat(self.name, told)
 
     def end(self) -> None:
         """The process ends in order."""

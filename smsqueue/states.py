@@ -16,7 +16,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["ENDED_BADLY", "ENDED_WELL", "SETTLED_BY_HAND", "WAITING", "EventState", "State"]
+__all__ = [
+    "DAMAGED",
+    "ENDED_BADLY",
+    "ENDED_WELL",
+    "SETTLED_BY_HAND",
+    "WAITING",
+    "EventState",
+    "State",
+]
 
 
 class State(StrEnum):
@@ -46,6 +54,9 @@ class EventState(StrEnum):
     DEAD = "dead"
     UNHEARD = "unheard"
 
+
+#: What is told in place of the state of a record that cannot be read; no record has it.
+DAMAGED = "damaged"
 
 #: A worker may claim these.
 WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.RETRYING})

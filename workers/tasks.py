@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Retry
 from smsqueue import exc
 from smsqueue.delivery import Outcome
 from smsqueue.queue import DELIVER, HOOK
-from smsqueue.states import ENDED_BADLY, ENDED_WELL, WAITING, EventState, State
+from smsqueue.states import DAMAGED, ENDED_BADLY, ENDED_WELL, WAITING, EventState, State
 
 __all__ = ["NotDelivered", "Waiting", "register"]
 
@@ -53,8 +53,8 @@ def register(app: Any) -> None:
                 raise Retry(exc=Waiting(type(error).__name__), when=None) from None
         if outcome.state == EventState.WAITING:
             raise Retry(exc=Waiting(outcome.error or "Waiting"), when=_whole(outcome.wait))
-        if outcome.state == EventState.DEAD:
-            raise NotDelivered(f"dead: {outcome.error}") from None
+        if outcome.state in (DAMAGED, EventState.DEAD):
+            raise NotDelivered(f"{outcome.state}: {outcome.error}") from None
         return outcome.state
 
 
@@ -67,7 +67,7 @@ def _shown(outcome: Outcome) -> str:
         raise Retry(exc=Waiting(label), when=_whole(wait)) from None
     if outcome.state in ENDED_WELL:
         return outcome.state
-    if outcome.state in ENDED_BADLY:
+    if outcome.state in ENDED_BADLY or outcome.state == DAMAGED:
         raise NotDelivered(": ".join(filter(None, (outcome.state, outcome.error)))) from None
     raise Ignore  # another worker has it, or it is forgotten
 

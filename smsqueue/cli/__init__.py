@@ -12,7 +12,7 @@ from smsqueue.cli.checking import check
 from smsqueue.cli.listing import list_
 from smsqueue.cli.looking import find, show
 from smsqueue.cli.providing import providers
-from smsqueue.cli.repairing import cancel, replay, requeue, settle
+from smsqueue.cli.repairing import cancel, repair, replay, requeue, settle
 from smsqueue.cli.running import demo, dev, simulator
 from smsqueue.cli.sending import send
 from smsqueue.cli.status import status
@@ -35,7 +35,7 @@ def main() -> None:
 
 for _command in (dev, demo, simulator, send, show, find, list_):
     main.add_command(_command)
-for _command in (cancel, requeue, settle, replay):
+for _command in (cancel, requeue, settle, replay, repair):
     main.add_command(_command)
 for _command in (status, check, providers):
     main.add_command(_command)

@@ -15,6 +15,7 @@ from smsqueue.cli.base import screen, show_json
 from smsqueue.cli.picking import Selection
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
+from smsqueue.states import DAMAGED
 
 __all__ = ["Act", "act"]
 
@@ -126,6 +127,9 @@ def _result(gateway: Gateway, what: Act, id: str, *, bulk: bool) -> _Result:
             return _Result(id, True, what.becomes, None)
     except LookupError as error:
         return _Result(id, False, None, str(error))
+    except exc.DamagedRecord as error:
+        cause = f"it is damaged ({error.cause}): smsqueue repair {id}"
+        return _Result(id, False, DAMAGED, cause)
     return _refused(what, id, _state(gateway, id))
 
 
@@ -135,14 +139,19 @@ def _foreseen(gateway: Gateway, what: Act, id: str, state: str | None) -> _Resul
 
 
 def _refused(what: Act, id: str, state: str | None) -> _Result:
+    if state == DAMAGED:
+        return _Result(id, False, state, f"it is damaged: smsqueue repair {id}")
     return _Result(id, False, state, f"it is {state}: {what.allowed}" if state else "it is gone")
 
 
 def _state(gateway: Gateway, id: str) -> str | None:
-    record = gateway.ledger.read(id)
-    if record is not None:
-        return str(record.state)
-    return (gateway.ledger.read_event(id) or {}).get("state")
+    try:
+        record = gateway.ledger.read(id)
+        if record is not None:
+            return str(record.state)
+        return (gateway.ledger.read_event(id) or {}).get("state")
+    except exc.DamagedRecord:
+        return DAMAGED
 
 
 def _tell(result: _Result, what: Act, dry: bool) -> None:

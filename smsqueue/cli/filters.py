@@ -12,7 +12,7 @@ import click
 
 from smsqueue.cli.times import past
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Record
+from smsqueue.ledger import Damaged, Record
 from smsqueue.states import State
 
 __all__ = ["Filters", "filters"]
@@ -41,14 +41,20 @@ class Filters:
         gateway: Gateway,
         states: Iterable[State],
         until: Mapping[State, float] | None = None,
+        on_damaged: Callable[[Damaged], None] | None = None,
     ) -> Iterator[Record]:
         """All messages of some states that fit, state by state, the newest in it first.
 
         Args:
-            until: See :meth:`~smsqueue.ledger.Ledger.select`.
+            until, on_damaged: See :meth:`~smsqueue.ledger.Ledger.select`.
         """
         return gateway.ledger.select(
-            states, provider=self.provider, error=self.error, since=self.since, until=until
+            states,
+            provider=self.provider,
+            error=self.error,
+            since=self.since,
+            until=until,
+            on_damaged=on_damaged,
         )
 
     def picked(self, gateway: Gateway, until: Mapping[State, float]) -> Iterator[Record]:

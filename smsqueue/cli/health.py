@@ -7,7 +7,7 @@ from datetime import datetime
 
 from smsqueue.cli.tally import Tally, consumed, tallies
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Backlog, Pause, Room, Worker
+from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Worker
 from smsqueue.ledger.watching import Server
 from smsqueue.states import EventState, State
 
@@ -36,6 +36,9 @@ class Health:
     pauses: dict[str, Pause]
     tallies: dict[str, Tally]
     workers: list[Worker]
+    #: Records that were put aside, the newest first.
+    damaged: list[Damaged]
+    unrouted: Unrouted
     server: Server
     #: Memory that Redis has for new messages.
     room: Room
@@ -79,6 +82,8 @@ def examine(gateway: Gateway, since: datetime | None) -> Health:
         pauses={pause.provider: pause for pause in ledger.pauses()},
         tallies=tallies(ledger.counters()),
         workers=ledger.workers(),
+        damaged=ledger.damaged(),
+        unrouted=ledger.unrouted(),
         server=ledger.server(),
         room=ledger.room(),
         warnings=gateway.check(),

@@ -10,10 +10,11 @@ from rich.table import Table
 
 from smsqueue.cli.base import columns, json_option, opened, reveal_option, screen, show_json
 from smsqueue.cli.filters import Filters, filters
-from smsqueue.cli.shown import looked_up, message_shown
+from smsqueue.cli.shown import damaged_shown, looked_up, message_shown
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
-from smsqueue.states import EventState, State
+from smsqueue.ledger import Damaged
+from smsqueue.states import DAMAGED, EventState, State
 
 __all__ = ["list_", "table"]
 
@@ -22,15 +23,19 @@ _STATES: dict[str, State | EventState] = {str(s): s for s in (*State, *EventStat
 
 @click.command("list")
 @filters(_STATES, limit=100)
+@click.option("--damaged", is_flag=True, help="Those that were put aside as damaged.")
 @reveal_option
 @json_option
-def list_(reveal: bool, as_json: bool, **given: Any) -> None:
+def list_(damaged: bool, reveal: bool, as_json: bool, **given: Any) -> None:
     """List messages or events, the newest in their state first; without filters: count them.
 
     Events are listed by --state only.
     """
     asked = Filters(**given)
     with opened() as gateway:
+        if damaged:
+            _damaged(gateway, asked, as_json)
+            return
         counts = gateway.ledger.counts()
         if not asked.states and not asked.narrow:
             _counts(counts, as_json)
@@ -59,8 +64,10 @@ def _items(
     for state in states:
         left = limit - len(items)
         if isinstance(state, State):
-            records = islice(asked.records(gateway, [state]), left)
+            damaged: list[Damaged] = []
+            records = islice(asked.records(gateway, [state], on_damaged=damaged.append), left)
             items += [message_shown(record, reveal) for record in records]
+            items += [damaged_shown(each) for each in damaged]
         elif asked.narrow:
             raise click.UsageError(
                 f"--provider, --error and --since are for messages, {state} is a state of events: "
@@ -70,6 +77,21 @@ def _items(
             found = (looked_up(gateway, id, reveal) for id in gateway.ledger.ids_in(state, left))
             items += [item for item in found if item is not None]
     return items
+
+
+def _damaged(gateway: Gateway, asked: Filters, as_json: bool) -> None:
+    if asked.states or asked.narrow:
+        raise click.UsageError("--damaged goes with --limit only: what else they are nobody knows")
+    found, limit = gateway.ledger.damaged(), asked.limit or 100
+    items, more = [damaged_shown(each) for each in found[:limit]], len(found) > limit
+    if as_json:
+        show_json({"states": [DAMAGED], "total": len(found), "more": more, "items": items})
+    elif not items:
+        click.echo("nothing is damaged")
+    else:
+        screen().print(table(items))
+        if more:
+            click.echo(f"{limit} of {len(found)}: --limit shows more")
 
 
 def _counts(counts: dict[str, int], as_json: bool) -> None:
@@ -95,12 +117,14 @@ def table(items: list[dict[str, Any]]) -> Table:
     rows.columns[0].min_width = max(len(item["id"]) for item in items)  # to be copied
     rows.columns[3].min_width = rows.columns[6].min_width = 12
     for item in items:
-        if item["kind"] == "message":
+        if item["state"] == DAMAGED:
+            what = [item["why"], item["do"]]
+        elif item["kind"] == "message":
             what = [item["error"], item["code"], item["text"]]
         else:
             about = f"of {item['message']}" if item["message"] else None
             what = [item.get("report"), item.get("code"), about, item["why"], item.get("text")]
-        cells = (item["id"], item["kind"], item["state"], item.get("number"), item["provider"])
+        cells = (item["id"], item["kind"], item["state"], item.get("number"), item.get("provider"))
         text = " ".join(clean(word) for word in what if word not in (None, ""))
         since = local(item.get("changed_at") or item.get("at"))
         rows.add_row(*map(clean, cells), since, text)

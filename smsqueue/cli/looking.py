@@ -11,11 +11,11 @@ from rich.table import Table
 from smsqueue import senders
 from smsqueue.cli.base import columns, json_option, kept, opened, reveal_option, screen, show_json
 from smsqueue.cli.listing import table
-from smsqueue.cli.shown import looked_up
+from smsqueue.cli.shown import damaged_line, looked_up
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
 from smsqueue.masking import mask
-from smsqueue.states import State
+from smsqueue.states import DAMAGED, State
 
 __all__ = ["find", "show"]
 
@@ -37,12 +37,15 @@ def show(id: str, reveal: bool, as_json: bool) -> None:
             raise LookupError(
                 f"no message and no event has the id {clean(id)!r} ({kept(gateway.settings)}){hint}"
             )
-        if found["kind"] == "message":
+        if found["kind"] == "message" and found["state"] != DAMAGED:
             found |= _validity(gateway, found)
     if as_json:
         show_json(found)
         return
     console = screen()
+    if found["state"] == DAMAGED:
+        console.print(damaged_line(found), soft_wrap=True)
+        return
     if not reveal and "text" in found:
         found["text"] = f"({found['length']} characters, hidden: --reveal shows number and text)"
     for name, value in found.items():

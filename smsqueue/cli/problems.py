@@ -17,6 +17,10 @@ __all__ = ["Level", "Problem", "problems"]
 _NEARLY_FULL = 0.8
 
 
+#: Damaged records that are named one by one.
+_NAMED = 3
+
+
 class Level(IntEnum):
     """Exit codes, as monitoring systems know them."""
 
@@ -43,7 +47,8 @@ def problems(health: Health, max_oldest: float) -> list[Problem]:
     Args:
         max_oldest: Seconds that something may be due.
     """
-    found = [*_moving(health, max_oldest), *_paused(health), *_left(health), *_redis(health)]
+    found = [*_moving(health, max_oldest), *_failing(health), *_damaged(health)]
+    found += [*_unrouted(health), *_paused(health), *_left(health), *_redis(health)]
     return sorted(found, key=lambda problem: -problem.level)
 
 
@@ -86,6 +91,35 @@ def _moving(health: Health, max_oldest: float) -> Iterator[Problem]:
     if len(idle) < 2 and watch.oldest > max_oldest:
         what = f"{counted(watch.due, 'wait')} should have ended {span(watch.oldest)} ago"
         do = "look for 'upkeep failed' in the workers' logs"
+        yield Problem(Level.WARNING, what, do)
+
+
+def _failing(health: Health) -> Iterator[Problem]:
+    """Upkeep that fails: repeats, lost triggers and leases wait for it."""
+    live = [worker for worker in health.workers if worker.alive]
+    level = Level.CRITICAL if all(worker.failing for worker in live) else Level.WARNING
+    for worker in live:
+        for name, cause in worker.failing.items():
+            what = f"upkeep fails on worker {clean(worker.name)}: {clean(name)}: {clean(cause)}"
+            yield Problem(level, what, "look for 'upkeep failed' in its log")
+
+
+def _damaged(health: Health) -> Iterator[Problem]:
+    for damaged in health.damaged[:_NAMED]:
+        what = f"{damaged.kind} {clean(damaged.id)} is damaged: {clean(damaged.cause)}"
+        yield Problem(Level.WARNING, what, f"smsqueue repair {clean(damaged.id)}")
+    left = len(health.damaged) - _NAMED
+    if left > 0:
+        what = f"{counted(left, 'other record', 'is')} damaged"
+        yield Problem(Level.WARNING, what, "smsqueue list --damaged")
+
+
+def _unrouted(health: Health) -> Iterator[Problem]:
+    unrouted = health.unrouted
+    if unrouted.number:
+        why = ": ".join(clean(part) for part in (unrouted.error, unrouted.why) if part)
+        what = f"{counted(unrouted.number, 'message', 'was')} not routed lately ({why})"
+        do = f"correct the router or add the provider; smsqueue show {clean(unrouted.id)}"
         yield Problem(Level.WARNING, what, do)
 
 

@@ -1,4 +1,4 @@
-"""Deciding by hand: cancel, requeue, settle, replay."""
+"""Deciding by hand: cancel, requeue, settle, replay; repairing damaged records."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from smsqueue.cli.acting import Act, act
 from smsqueue.cli.base import json_option, opened
 from smsqueue.cli.filters import Filters, filters
 from smsqueue.cli.picking import Selection, confirm, picked
+from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
 from smsqueue.states import SETTLED_BY_HAND, WAITING, EventState, State
 
-__all__ = ["cancel", "replay", "requeue", "settle"]
+__all__ = ["cancel", "repair", "replay", "requeue", "settle"]
 
 _AGAIN = (State.FAILED, State.EXPIRED, State.UNDELIVERED, State.UNKNOWN)
 _UNKNOWN = (State.UNKNOWN,)
@@ -138,6 +139,38 @@ def replay(events: tuple[str, ...], as_json: bool) -> None:
     what = Act("Replay", "given to the hooks again", EventState.WAITING, _OVER, allowed, again)
     with opened() as gateway:
         act(gateway, what, Selection(gateway, events), dry=False, as_json=as_json)
+
+
+@click.command()
+@click.argument("ids", metavar="ID...|-", nargs=-1, required=True)
+@click.option(
+    "--remove", is_flag=True, help="Remove them for good, with all that is known of them."
+)
+@click.option("--yes", is_flag=True, help="Do not ask before something is removed.")
+@json_option
+def repair(ids: tuple[str, ...], remove: bool, yes: bool, as_json: bool) -> None:
+    """Mend damaged messages and events, so that they go on in their state.
+
+    What a provider may have becomes unknown: nothing is sent twice. What cannot be mended can only
+    be removed. '-': the ids are read from standard input.
+    """
+
+    def mend(gateway: Gateway, id: str, bulk: bool) -> bool:
+        if not remove:
+            state, causes = gateway.repair(id)
+            if causes and not as_json:
+                click.echo(f"{clean(id)}: {clean('; '.join(causes))}; it is {state} now")
+            return bool(causes)
+        return gateway.remove(id)
+
+    verb, done = ("Remove", "removed") if remove else ("Repair", "repaired")
+    allowed = "nothing is wrong with it"
+    what = Act(verb, done, "removed" if remove else "repaired", (), allowed, mend)
+    with opened() as gateway:
+        chosen = Selection(gateway, ids)
+        if remove and chosen.given and not yes:
+            confirm(chosen, "Remove")
+        act(gateway, what, chosen, dry=False, as_json=as_json)
 
 
 def _do(

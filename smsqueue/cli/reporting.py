@@ -11,7 +11,7 @@ from smsqueue.cli.base import columns, screen
 from smsqueue.cli.health import Health
 from smsqueue.cli.problems import Level, Problem
 from smsqueue.cli.tally import Tally, pause_shown, paused
-from smsqueue.cli.words import clean, size, span
+from smsqueue.cli.words import clean, counted, size, span
 from smsqueue.ledger import Room, Worker
 from smsqueue.ledger.watching import Server
 from smsqueue.states import EventState, State
@@ -43,6 +43,8 @@ def report(health: Health, problems: list[Problem]) -> None:
         since = f" since {span(backlog.oldest)}" if backlog.due else ""
         rows.add_row(f"lane {lane}", f"{backlog.due} due{since}, of {backlog.held}")
     rows.add_row("broker", ", ".join(f"{n} in {queue}" for queue, n in health.queues.items()))
+    if health.damaged:
+        rows.add_row("damaged", f"{counted(len(health.damaged), 'record')}")
     rows.add_row("redis", _server(health.server, health.room))
     for table in (rows, _providers(health), _workers(health.workers)):
         if table.rows:
@@ -98,14 +100,17 @@ def as_document(
         "problems": [{"level": p.level.name, "what": p.what, "do": p.do} for p in problems],
     }
     if health is None:
-        names = ("messages", "oldest_queued", "events", "oldest_event", "backlog", "queues")
-        return found | dict.fromkeys((*names, "providers", "workers", "redis"))
+        names = ("messages", "oldest_queued", "events", "oldest_event", "damaged", "unrouted")
+        others = ("backlog", "queues", "providers", "workers", "redis")
+        return found | dict.fromkeys((*names, *others))
     providers = sorted({*health.tallies, *health.pauses})
     return found | {
         "messages": {state: health.counts[state] for state in _MESSAGES},
         "oldest_queued": round(health.oldest_queued, 1),
         "events": {state: health.counts[state] for state in _EVENTS},
         "oldest_event": round(health.oldest_event, 1),
+        "damaged": len(health.damaged),
+        "unrouted": health.unrouted.number,
         "backlog": {
             lane: {"due": b.due, "oldest": round(b.oldest, 1), "held": b.held}
             for lane, b in health.backlog.items()
@@ -126,6 +131,7 @@ def as_document(
                 "slots": worker.concurrency,
                 "hung_calls": worker.hung,
                 "version": worker.version,
+                "failing": worker.failing,
             }
             for worker in health.workers
         ],

@@ -6,22 +6,55 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from smsqueue import exc
+from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
 from smsqueue.ids import time_of
-from smsqueue.ledger import Record
+from smsqueue.ledger import Damaged, Record
+from smsqueue.ledger.records import read_event_data
 from smsqueue.masking import mask
 from smsqueue.media import media_of
+from smsqueue.states import DAMAGED
 
-__all__ = ["event_shown", "looked_up", "message_shown"]
+__all__ = ["damaged_line", "damaged_shown", "event_shown", "looked_up", "message_shown"]
 
 
 def looked_up(gateway: Gateway, id: str, reveal: bool) -> dict[str, Any] | None:
     """A message or an event; None if there is none (any more)."""
-    record = gateway.ledger.read(id)
-    if record is not None:
-        return message_shown(record, reveal)
-    fields = gateway.ledger.read_event(id)
-    return event_shown(id, fields, reveal) if fields else None
+    try:
+        kind = "message"
+        record = gateway.ledger.read(id)
+        if record is not None:
+            return message_shown(record, reveal)
+        kind = "event"
+        fields = gateway.ledger.read_event(id)
+        if fields:
+            read_event_data(id, fields)
+            return event_shown(id, fields, reveal)
+    except exc.DamagedRecord as error:
+        return damaged_shown(Damaged(id, kind, error.cause))
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
+        cause = f"its fields cannot be read: {type(error).__name__}"
+        return damaged_shown(Damaged(id, kind, cause))
+    entry = gateway.ledger.damaged_entry(id)
+    return damaged_shown(entry) if entry else None
+
+
+def damaged_shown(damaged: Damaged) -> dict[str, Any]:
+    """A record that cannot be read, in place of what it would show."""
+    return {
+        "id": damaged.id,
+        "kind": damaged.kind,
+        "state": DAMAGED,
+        "why": damaged.cause,
+        "do": f"smsqueue repair {damaged.id}",
+        "at": damaged.at,
+    }
+
+
+def damaged_line(item: dict[str, Any]) -> str:
+    """The one line in which people see it."""
+    return f"damaged {item['kind']} {clean(item['id'])}: {clean(item['why'])}: {clean(item['do'])}"
 
 
 def message_shown(record: Record, reveal: bool) -> dict[str, Any]:

@@ -51,6 +51,9 @@ def status(max_oldest: float, since: datetime | None, as_json: bool) -> None:
     except RedisMisconfigured as error:
         found = [_problem(Level.CRITICAL, str(error))]
         summary = "Redis cannot be used as it is"
+    except exc.LedgerError as error:
+        found = [_problem(Level.CRITICAL, str(error))]
+        summary = "the ledger cannot be read, though Redis answers"
     except exc.QueueUnavailable as error:
         found = [_problem(Level.CRITICAL, str(error))]
         summary = "Redis does not answer"

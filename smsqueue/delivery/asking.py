@@ -70,10 +70,15 @@ def _ask(
     """
     data, name, attempt, called, asked = answer
     again = min(FIRST_ASK * 4 ** (int(asked) - 1), _LONGEST)
-    message = wire.load_outgoing(id, json.loads(data))
+    try:
+        message = wire.load_outgoing(id, json.loads(data))
+        since = datetime.fromtimestamp(int(float(called)) / 1000, UTC)
+    except Exception as error:  # whatever is in the record instead of a message
+        log.error("%s: %s is not asked: its record is damaged: %s", id, name, type(error).__name__)
+        ledger.asked(id, _LONGEST)
+        return Outcome(State.UNKNOWN, wait=_LONGEST, error="DamagedRecord")
     message.provider = name
     message.reference = message.dedup_key = f"{id}.{attempt}"
-    since = datetime.fromtimestamp(int(called) / 1000, UTC)
     provider = gateway.providers.get(name)
     status: MessageStatus | None = None
     try:

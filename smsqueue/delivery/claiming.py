@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from smsqueue import exc
@@ -20,6 +21,7 @@ class Claims:
         self.worker = worker
         #: Ids by token of claims whose answer was lost.
         self._unsure: dict[str, str] = {}
+        self._releasing = threading.Lock()
 
     def claim(
         self, id: str, token: str, *, lease: float, usual: tuple[str, float] | None
@@ -50,7 +52,15 @@ class Claims:
 
     def release(self) -> None:
         """Give back what was claimed, and perhaps begun, by claims whose answer was lost: nobody
-        was called for it."""
+        was called for it. One thread does so for all; the others go on with their work."""
+        if not self._unsure or not self._releasing.acquire(blocking=False):
+            return
+        try:
+            self._release()
+        finally:
+            self._releasing.release()
+
+    def _release(self) -> None:
         for token, id in list(self._unsure.items()):
             try:
                 effect = self.ledger.unclaim(id, token)
@@ -58,6 +68,8 @@ class Claims:
                     attempts, provider = effect
                     why = {"verdict": "retry", "delay": 0, "why": "its claim was not confirmed"}
                     self.ledger.settle(id, token, attempts, why | {"provider": provider})
+            except exc.DamagedRecord:
+                pass  # it is put aside, and nothing is sent of it
             except exc.QueueUnavailable:
                 return
             self._unsure.pop(token, None)

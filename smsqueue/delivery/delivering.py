@@ -9,7 +9,9 @@ import logging
 import secrets
 import socket
 import time
+import traceback
 
+from smsqueue import exc, router
 from smsqueue.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery.asking import ask
 from smsqueue.delivery.claiming import Claims
@@ -21,6 +23,7 @@ from smsqueue.delivery.outcomes import (
     of_repetition,
     seconds_until,
 )
+from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.walking import Walk, leased
 from smsqueue.gateway import Gateway
@@ -29,7 +32,7 @@ from smsqueue.logs import transition
 from smsqueue.masking import place_of
 from smsqueue.queue import Queue
 from smsqueue.router import RoutingError, default_router
-from smsqueue.states import State
+from smsqueue.states import DAMAGED, State
 
 __all__ = ["Delivery"]
 
@@ -75,6 +78,12 @@ class Delivery:
         Raises:
             QueueUnavailable: Redis did not confirm the claim; nothing was sent.
         """
+        try:
+            return self._deliver(id)
+        except exc.DamagedRecord as error:
+            return self._damaged(id, error.cause)
+
+    def _deliver(self, id: str) -> Outcome:
         token, began = secrets.token_hex(8), time.monotonic()
         usual = self.gateway.default_provider
         at = (usual, self.walk.lease(usual)) if usual is not None else None
@@ -101,10 +110,14 @@ class Delivery:
         usual = self.gateway.default_provider or ""
         try:
             attempt = claim.attempt()
-        except BaseException:
+        except Exception as error:  # whatever is in the record instead of a message
             if claim.begun == "go":
                 self.slots.give_back(usual)
-            raise
+            cause = f"what is to be sent cannot be read: {type(error).__name__}"
+            found = persist(
+                lambda: self.ledger.set_aside("msg", claim.id, claim.token, cause, called=False)
+            )
+            return self._damaged(claim.id, found or cause)
         if claim.begun == "go":
             return self.walk.call_in_turn(attempt, [usual])
         if claim.begun == "paused":
@@ -112,21 +125,27 @@ class Delivery:
         try:
             names = self._names(attempt)
         except Exception as error:  # the router is the application's: whatever it raises
-            ours = isinstance(error, RoutingError)
+            label = type(error).__name__
+            why = _why_not_routed(error)
             log.error(
                 "%s: not routed: %s: %s",
-                attempt.id,
-                type(error).__name__,
-                error if ours else f"raised by the router at {place_of(error)}",
-                extra={"id": attempt.id, "error_class": type(error).__name__},
+                *(attempt.id, label, why),
+                extra={"id": attempt.id, "error_class": label},
             )
             decision = self.gateway.retry.decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
-            return self.walk.settle(
-                attempt, None, judged(of_repetition(attempt, decision), error, "the router")
-            )
+            outcome = judged(of_repetition(attempt, decision), error, "the router")
+            return self.walk.settle(attempt, None, outcome | {"why": why})
         return self.walk.begin_at_first(attempt, names)
+
+    def _damaged(self, id: str, cause: str) -> Outcome:
+        log.error(
+            "%s is damaged (%s) and was put aside: smsqueue repair %s",
+            *(id, cause, id),
+            extra={"id": id, "error_class": "DamagedRecord"},
+        )
+        return Outcome(DAMAGED, error="DamagedRecord")
 
     def _names(self, attempt: Attempt) -> list[str]:
         if not attempt.pin:
@@ -148,3 +167,12 @@ class Delivery:
             )
         except CallTimeout as error:
             raise RoutingError(f"The router {error}") from None
+
+
+def _why_not_routed(error: Exception) -> str:
+    """For the log and the timeline, without personal data: what the router said in an error of its
+    own may quote the message."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    if isinstance(error, RoutingError) and raised_in in (router.__file__, __file__):
+        return str(error)[:300]
+    return f"raised by the router at {place_of(error)}"

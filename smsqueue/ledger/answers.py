@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Accepted", "Lapse", "Reported", "Room", "Transition"]
+__all__ = [
+    "Accepted",
+    "Failure",
+    "Lapse",
+    "Repaired",
+    "Reported",
+    "Room",
+    "Swept",
+    "Taken",
+    "Transition",
+]
 
 
 class Accepted(NamedTuple):
@@ -72,3 +82,42 @@ class Room(NamedTuple):
         """Which part of the memory is taken, from 0.0; from 1.0 on new messages are refused."""
         taken = self.used + self.reserved
         return taken / max(1, taken + self.left) if self.max else 0.0
+
+
+class Failure(NamedTuple):
+    """A record that upkeep could not look at."""
+
+    id: str
+    cause: str
+    #: It was put aside as damaged; else it is looked at again in a minute.
+    aside: bool
+
+
+class Taken(NamedTuple):
+    """What was due in a lane."""
+
+    #: Ids, and how many attempts there were.
+    due: list[tuple[str, int]]
+    failures: list[Failure]
+    #: Is more due, and is there room for it?
+    more: bool
+
+
+class Swept(NamedTuple):
+    """The answer of a sweep."""
+
+    lapses: list[Lapse]
+    failures: list[Failure]
+    #: Its quota was full: there is more to do.
+    more: bool
+
+
+class Repaired(NamedTuple):
+    """The answer of a repair."""
+
+    #: What it is now; "gone": there is none; "beyond": it cannot be mended, only removed.
+    state: str
+    #: An event to be published.
+    event: str | None
+    #: What was wrong and is mended, in words; of "beyond": why. Empty: nothing was wrong.
+    causes: list[str]

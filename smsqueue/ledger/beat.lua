@@ -9,7 +9,7 @@ redis.call('HSET', workers, ARGV[1], NOW .. ' ' .. ARGV[2])
 -- Who did not end in order stays on the list for an hour, for somebody to wonder about.
 local all = redis.call('HGETALL', workers)
 for i = 1, #all, 2 do
-  local seen = tonumber(string.match(all[i + 1], '^%d+'))
+  local seen = tonumber(string.match(all[i + 1], '^%d+') or 0)
   if seen < NOW - 3600000 then redis.call('HDEL', workers, all[i]) end
 end
 return 1

@@ -29,7 +29,7 @@ if not (m.state == 'sending' and m.token == token) then
     end
     redis.call('ZADD', due_key('ask'), NOW + lease, id)
     local asked = redis.call('HINCRBY', hash, 'asks', 1)
-    return { 'ask', f.data, f.provider, f.pin_ref or f.attempt, f.called or NOW, asked }
+    return { 'ask', f.data or '', f.provider or '', f.pin_ref or f.attempt or 0, f.called or NOW, asked }
   end
   if not CLAIMABLE[m.state] then
     local look = redis.call('ZSCORE', due_key('watch'), id)
@@ -66,9 +66,9 @@ if left ~= '' and not f.pin then redis.call('HSET', hash, 'left', left) end
 local begun = { '', '' }
 if ARGV[6] ~= '' and not f.pin then
   local well, d = pcall(cjson.decode, f.data)
-  if well and d.provider == nil and d.route == nil then
+  if well and type(d) == 'table' and d.provider == nil and d.route == nil then
     begun = f.calling and { 'go', f.attempt } or begin(id, token, ARGV[6], tonumber(ARGV[7]))
   end
 end
-return { 'claimed', f.data, f.attempt or 0, f.tries or 0, NOW, f.since or accepted_at(id), begun[1], begun[2],
+return { 'claimed', f.data or '', f.attempt or 0, f.tries or 0, NOW, f.since or accepted_at(id), begun[1], begun[2],
          f.pin or '', f.pin and f.pin_ref or '', left }

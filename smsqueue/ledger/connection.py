@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,14 @@ _TAKE_IN = {"accept", "receive", "part", "room"}
 _READ = {"page"}
 
 #: What all scripts share, each file may use those before it.
-_SHARED = ("base", "memory", "messages", "triggers", "events", "reports", "providers")
+_SHARED = ("base", "damage", "memory", "messages", "triggers", "events", "reports", "providers")
+
+#: Scripts about one record, which their first argument names, and of which kind that is.
+_SUBJECTS = dict.fromkeys(
+    ("claim", "unclaim", "begin", "settle", "asked", "cancel", "requeue", "decide"), "msg"
+) | dict.fromkeys(
+    ("hook_claim", "hook_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"), "event"
+)
 
 #: Words of errors that say how Redis is now, not what is wrong with the command.
 _FOR_NOW = (
@@ -50,6 +58,18 @@ for i, command in ipairs(cjson.decode(ARGV[1])) do answers[i] = redis.call(unpac
 return answers
 """
 
+#: How bytes are read that are no UTF-8, which is none of our writing: as escape sequences.
+_JUNK = "smsqueue-junk"
+
+
+def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeDecodeError):
+        return codecs.backslashreplace_errors(error)
+    raise error
+
+
+codecs.register_error(_JUNK, _escaped)
+
 
 def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     """A client whose every command ends within about ``timeout`` seconds."""
@@ -58,6 +78,7 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     client: redis.Redis = redis.Redis.from_url(
         settings.redis_url,
         decode_responses=True,
+        encoding_errors=_JUNK,
         socket_timeout=timeout,
         socket_connect_timeout=min(timeout, 0.5) if timeout <= 1 else timeout / 2,
         health_check_interval=10,
@@ -94,9 +115,16 @@ def translated(settings: Settings) -> Iterator[None]:
     try:
         yield
     except redis.exceptions.RedisError as error:
-        raise _kind(error)(_advice(settings, error)) from error
+        raise _translated(settings, error) from error
     except OSError as error:  # a host name that does not resolve, a socket file that is not there
         raise exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}") from error
+
+
+def _translated(settings: Settings, error: redis.exceptions.RedisError) -> exc.QueueUnavailable:
+    word, _, cause = str(error).partition(" ")
+    if word == "DAMAGED":  # see shared/damage.lua
+        return exc.DamagedRecord(cause)
+    return _kind(error)(_advice(settings, error))
 
 
 def _kind(error: redis.exceptions.RedisError) -> type[exc.QueueUnavailable]:
@@ -154,12 +182,13 @@ class Scripts:
 
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
-            text = self._header
+            text = f"return protected('{_SUBJECTS.get(name, '')}', function()\n"
             if name not in _TAKE_IN | _READ:
                 # When memory is full Redis forbids a script's first write unless that frees
                 # memory, and allows all after it.
                 text += "redis.call('ZREM', due_key('watch'), '')\n"
-            self._scripts[name] = self._client.register_script(text + _text(name))
+            text = f"{self._header}\n{text}{_text(name)}\nend)"
+            self._scripts[name] = self._client.register_script(text)
         return self._scripts[name]
 
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:

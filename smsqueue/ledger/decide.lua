@@ -6,6 +6,9 @@ local hash = key('msg', id)
 local m = read(hash, 'state', 'report')
 if not m.state then return { 'gone', 0 } end
 if m.state ~= 'unknown' then return { m.state, 0 } end
+-- First what can fail: a damaged message is not settled halfway.
+local cause = cause_of('msg', id)
+if cause then error(cause, 0) end
 enter(id, 'unknown', to, report_look(to, m.report))
 redis.call('HSET', hash, 'reported', to)
 note(id, { state = to, why = 'settled by an operator' })

@@ -5,7 +5,8 @@
 local event, token = ARGV[1], ARGV[2]
 local hash = key('event', event)
 local e = read(hash, 'state', 'token', 'lease', 'not_before', 'kind', 'data', 'tries', 'message', 'out')
-if not e.state then return { 'over', 'gone' } end
+if not e.state and redis.call('EXISTS', hash) == 0 then return { 'over', 'gone' } end
+check_record('event', e)
 note_left(hash, 'hook', e.out)
 if e.state ~= 'waiting' and e.state ~= 'parked' and e.state ~= 'running' then
   return { 'over', e.state }
@@ -30,6 +31,8 @@ if not (e.state == 'running' and e.token == token) then
   place(event, 'running', NOW + HOOK_LEASE)
 end
 local done = redis.call('SMEMBERS', key('done', event))
-local data = e.message and redis.call('HGET', key('msg', e.message), 'data')
-return { 'claimed', e.kind, e.data, e.tries or 0, e.message or '', data or '',
+-- A damaged message is no reason not to tell of it.
+local data = e.message and redis.pcall('HGET', key('msg', e.message), 'data')
+if type(data) == 'table' then data = '' end
+return { 'claimed', e.kind or '', e.data or '', e.tries or 0, e.message or '', data or '',
          #done > 0 and cjson.encode(done) or '[]' }

@@ -8,8 +8,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from smsqueue import exc, wire
-from smsqueue.ids import new_id
-from smsqueue.ledger.answers import Accepted, Lapse, Reported, Room, Transition
+from smsqueue.ids import new_id, time_of
+from smsqueue.ledger.answers import (
+    Accepted,
+    Failure,
+    Lapse,
+    Repaired,
+    Reported,
+    Room,
+    Swept,
+    Taken,
+    Transition,
+)
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.watching import Watching
 from smsqueue.lib import digits_only
@@ -249,24 +259,63 @@ class Ledger(Watching):
 
     # --- upkeep --------------------------------------------------------------------------------
 
-    def take(self, lane: str, quota: int) -> list[tuple[str, int]]:
-        """What is due in a lane ("send", "hook", "ask") and has room: (id, attempts)."""
-        answer = self._scripts.run("take", lane, quota)
-        return [(answer[i], int(answer[i + 1] or 0)) for i in range(0, len(answer), 2)]
+    def take(self, lane: str, quota: int) -> Taken:
+        """Take what is due in a lane ("send", "hook", "ask") and has room."""
+        due, failures, more = self._scripts.run("take", lane, quota)
+        taken = [(due[i], int(due[i + 1] or 0)) for i in range(0, len(due), 2)]
+        return Taken(taken, _failures(failures), bool(more))
 
     def sweep(
-        self, quota: int, max_lapses: int, remedies: dict[str, dict[str, int]] | None = None
-    ) -> list[Lapse]:
-        """End what nobody will end any more; the messages whose worker never came back.
+        self,
+        quota: int,
+        max_lapses: int,
+        remedies: dict[str, dict[str, int]] | None = None,
+        sweeper: str = "",
+    ) -> Swept:
+        """End what nobody will end any more.
 
         Args:
             remedies: By provider, what can be done about a message that it may have: see
                 settle.lua for ``pin`` and ``ask``.
+            sweeper: Name of the one who sweeps: nothing is done if another one did in the last
+                three seconds. "": it is done in any case.
         """
-        answer = self._scripts.run("sweep", quota, max_lapses, new_id(), _for_lua(remedies or {}))
-        return [
-            Lapse(answer[i], answer[i + 1], answer[i + 2] or None) for i in range(0, len(answer), 3)
+        lapsed, failures, more = self._scripts.run(
+            "sweep", quota, max_lapses, new_id(), _for_lua(remedies or {}), sweeper
+        )
+        lapses = [
+            Lapse(lapsed[i], lapsed[i + 1], lapsed[i + 2] or None) for i in range(0, len(lapsed), 3)
         ]
+        return Swept(lapses, _failures(failures), bool(more))
+
+    def set_aside(self, kind: str, id: str, token: str, cause: str, *, called: bool) -> str | None:
+        """Put a record aside as damaged that its worker cannot read; the cause, or None if the
+        claim is not ours any more.
+
+        Args:
+            kind: "msg" or "event".
+            called: Its provider may have been called under this claim.
+        """
+        found = self._scripts.run("damage", id, kind, cause, token, "" if called else 1)
+        return found or None
+
+    def repair(self, id: str, kind: str, *, readable: bool, drop: list[str]) -> Repaired:
+        """Mend what can be mended of a damaged record; see repair.lua.
+
+        Args:
+            kind: "msg" or "event".
+            readable: Can what its sender or provider wrote be read?
+            drop: Names of fields whose JSON cannot be read.
+        """
+        accepted = int(time_of(id[:20]) * 1000)
+        state, event, done = self._scripts.run(
+            "repair", id, kind, 1 if readable else "", accepted or "", new_id(), *drop
+        )
+        return Repaired(state, event or None, done)
+
+    def remove(self, id: str) -> bool:
+        """Remove a record, or what was set aside of an index, for good; False if there is none."""
+        return bool(self._scripts.run("remove", id))
 
     def beat(self, worker: str, told: dict[str, Any] | None) -> None:
         """Say that a worker lives, or with None that it ends; see :class:`Worker` for the rest."""
@@ -275,6 +324,12 @@ class Ledger(Watching):
 
 def _for_lua(value: Any) -> str:
     return wire.clean(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _failures(answer: list[Any]) -> list[Failure]:
+    return [
+        Failure(answer[i], answer[i + 1], bool(answer[i + 2])) for i in range(0, len(answer), 3)
+    ]
 
 
 def _accepted(answer: Any) -> Accepted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 from collections.abc import Iterator
@@ -14,9 +15,17 @@ from typing import Any
 
 import redis
 
+from smsqueue import exc
 from smsqueue.ledger.connection import Scripts, connect, translated
 from smsqueue.ledger.diagnosis import verify_server
-from smsqueue.ledger.records import Record, parse_record
+from smsqueue.ledger.records import (
+    Damaged,
+    Record,
+    load_message,
+    parse_damaged,
+    parse_record,
+    read_event_data,
+)
 from smsqueue.settings import Settings
 from smsqueue.states import EventState, State
 
@@ -35,16 +44,75 @@ class Looking:
         self._scripts = Scripts(self.redis, settings)
 
     def read(self, id: str) -> Record | None:
-        """A message's record, None if there is none."""
-        with translated(self.settings):
-            fields: Any = self.redis.hgetall(self._key("msg", id))
+        """A message's record, None if there is none; DamagedRecord if it cannot be read."""
+        fields = self._hash("msg", id)
         return parse_record(id, fields) if fields else None
 
     def read_event(self, id: str) -> dict[str, str] | None:
-        """An event's fields, None if there is none."""
+        """An event's fields, None if there is none; DamagedRecord if it has none but is there."""
+        return self._hash("event", id) or None
+
+    def _hash(self, kind: str, id: str) -> dict[str, str]:
+        try:
+            with translated(self.settings):
+                fields: Any = self.redis.hgetall(self._key(kind, id))
+        except exc.LedgerError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            raise exc.DamagedRecord("it is not a hash in Redis", id) from None
+        return dict(fields)
+
+    def examine(self, id: str) -> tuple[str, bool, list[str]]:
+        """Is it a message ("msg") or an event ("event"), can what it is to say be read, and which
+        other texts cannot?
+
+        Raises:
+            LookupError: there is neither.
+        """
         with translated(self.settings):
-            fields: Any = self.redis.hgetall(self._key("event", id))
-        return fields or None
+            kinds: Any = [
+                kind for kind in ("msg", "event") if self.redis.exists(self._key(kind, id))
+            ]
+        if not kinds:
+            raise LookupError(f"no message and no event has the id {id!r}")
+        kind, others = kinds[0], []
+        try:
+            fields = self._hash(kind, id)
+            if kind == "event":
+                read_event_data(id, fields)
+                return kind, True, []
+            for name in ("msgid", "meta"):
+                try:
+                    json.loads(fields.get(name, "null"))
+                except (ValueError, RecursionError):
+                    others.append(name)
+            load_message(id, fields.get("data", ""))
+        except exc.DamagedRecord:
+            return kind, False, others
+        return kind, True, others
+
+    def is_sound(self, id: str) -> bool:
+        """Can a message or event be read? LookupError: there is none."""
+        kind, readable, _ = self.examine(id)
+        if kind == "msg":
+            try:
+                return self.read(id) is not None
+            except exc.DamagedRecord:
+                return False
+        return readable and self._hash(kind, id).get("state") in set(EventState)
+
+    def damaged(self) -> list[Damaged]:
+        """Records that were put aside as damaged, the newest first; a thousand at most."""
+        with translated(self.settings):
+            entries: Any = self.redis.hgetall(self._key("damaged"))
+        found = [parse_damaged(id, text) for id, text in entries.items()]
+        return sorted(found, key=lambda each: each.at.timestamp() if each.at else 0.0, reverse=True)
+
+    def damaged_entry(self, id: str) -> Damaged | None:
+        """What was noted of one of them."""
+        with translated(self.settings):
+            text: Any = self.redis.hget(self._key("damaged"), id)
+        return parse_damaged(id, text) if text else None
 
     def handlers_done(self, event: str) -> set[str]:
         """Names of the handlers that succeeded with an event that is not over."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from smsqueue import wire
+from smsqueue import exc, wire
 from smsqueue.messages import OutgoingMessage
 from smsqueue.states import State
 
-__all__ = ["Record"]
+__all__ = ["Damaged", "Record", "load_message", "parse_damaged", "parse_record", "read_event_data"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,24 +52,51 @@ class Record:
         return at
 
 
+@dataclass(frozen=True)
+class Damaged:
+    """A record that is not as the ledger writes it, or an index that was not."""
+
+    #: Id of the message or event, or the name of a key that was set aside.
+    id: str
+    #: "message", "event" or "index".
+    kind: str
+    #: What is wrong, without any of its values.
+    cause: str
+    #: When it was put aside; None: it was not, it was only found to be damaged.
+    at: datetime | None = None
+
+
+_KINDS = {"msg": "message", "event": "event", "key": "index"}
+
+
+def parse_damaged(id: str, text: str) -> Damaged:
+    """What the ledger noted of a damaged record."""
+    try:
+        entry = json.loads(text)
+        kind, at = _KINDS[entry["kind"]], datetime.fromtimestamp(entry["at"] / 1000, UTC)
+        return Damaged(id, kind, str(entry["cause"])[:200], at)
+    except (ValueError, TypeError, KeyError, OverflowError, OSError):
+        return Damaged(id, "index", "its entry among the damaged cannot be read")
+
+
 def parse_record(id: str, fields: dict[str, str]) -> Record:
-    """A record out of its hash."""
-    timeline: list[dict[str, Any]] = json.loads(fields.get("timeline", "[]"))
-    for line in timeline:
-        for name in ("at", "next", "last"):
-            if name in line:
-                line[name] = datetime.fromtimestamp(line[name] / 1000, UTC)
-    state = State(fields["state"])
+    """A record out of its hash.
+
+    Raises:
+        DamagedRecord: it is not as the ledger writes it. The text holds none of its values.
+    """
+    timeline = _read(id, "timeline", _timeline, fields.get("timeline", "[]"))
+    state = _read(id, "state", State, fields.get("state", ""))
     trouble = _trouble(state, timeline)
-    message = wire.load_outgoing(id, json.loads(fields["data"]))
-    message.msgid = json.loads(fields["msgid"]) if "msgid" in fields else None
-    message.meta = json.loads(fields["meta"]) if "meta" in fields else None
+    message = load_message(id, fields.get("data", ""))
+    message.msgid = _read(id, "msgid", json.loads, fields.get("msgid", "null"))
+    message.meta = _read(id, "meta", json.loads, fields.get("meta", "null"))
     return Record(
         id=id,
         state=state,
         provider=fields.get("provider"),
         msgid=message.msgid,
-        attempts=int(fields.get("attempt", 0)),
+        attempts=_read(id, "attempt", int, fields.get("attempt", "0")),
         error=trouble.get("error"),
         code=trouble.get("code"),
         timeline=timeline,
@@ -97,3 +127,45 @@ def _trouble(state: State, timeline: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _reported(line: dict[str, Any], *states: State) -> bool:
     return line.get("why") in _REPORTS and line["state"] in states
+
+
+def load_message(id: str, data: str) -> OutgoingMessage:
+    """The message out of its record's ``data``; DamagedRecord if that is not readable."""
+    return _read(id, "data", lambda text: wire.load_outgoing(id, json.loads(text)), data)
+
+
+def read_event_data(id: str, fields: dict[str, str]) -> dict[str, Any]:
+    """What an event tells; DamagedRecord if that is not readable."""
+
+    def parse(text: str) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(text)
+        match fields.get("kind"):
+            case "received":
+                wire.load_incoming(id, data)
+            case "status":
+                wire.load_status(data)
+            case "sent":
+                data["provider"], data["msgid"], data["meta"]
+        return data
+
+    return _read(id, "data", parse, fields.get("data", ""))
+
+
+def _read(id: str, field: str, parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except Exception as error:  # whatever is there instead
+        # Without the error's own text, which may quote.
+        raise exc.DamagedRecord(f"{field} cannot be read: {type(error).__name__}", id) from None
+
+
+def _timeline(text: str) -> list[dict[str, Any]]:
+    timeline = json.loads(text)
+    if not isinstance(timeline, list) or not timeline:
+        raise TypeError("a timeline has lines")
+    for line in timeline:
+        line["at"], line["state"]
+        for name in ("at", "next", "last"):
+            if name in line:
+                line[name] = datetime.fromtimestamp(line[name] / 1000, UTC)
+    return timeline

@@ -15,8 +15,9 @@ if ARGV[8] ~= '' then
   end
 end
 
-local named = attempt and read(key('msg', id), 'attempt', 'provider') or {}
-local made = named.attempt and tonumber(named.attempt)
+local named, made = {}, nil
+if attempt then isolated('msg', id, {}, function() named = read(key('msg', id), 'attempt', 'provider') end) end
+made = named.attempt and tonumber(named.attempt)
 -- The last attempt was at one provider: no other one can tell of it.
 local by_reference = made and attempt >= 1 and
     (attempt < made or (attempt == made and named.provider == provider))
@@ -32,10 +33,14 @@ if not by_reference then
 end
 
 if id then
-  local before = redis.call('HGET', key('msg', id), 'state')
-  local moved = state ~= '' and apply_report(id, attempt, state, provider, code, pids, guess)
+  local before = redis.pcall('HGET', key('msg', id), 'state')
+  local moved, failed = false, {}
+  isolated('msg', id, failed, function()
+    moved = state ~= '' and apply_report(id, attempt, state, provider, code, pids, guess)
+  end)
+  if failed[3] == 0 then error(failed[2], 0) end
   local events = { add_event(event, 'status', id, ARGV[9]) }
-  if by_reference then
+  if by_reference and #failed == 0 then
     for _, pid in ipairs(pids) do add_reference(id, attempt, provider, pid, events) end
   end
   count('reports', provider, state, 'matched')

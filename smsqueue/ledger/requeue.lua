@@ -12,6 +12,9 @@ if #ARGV > 3 then
 end
 if not m.state then return { 'gone', 0 } end
 if not again[m.state] then return { m.state, 0 } end
+-- First what can fail: a damaged message is not queued halfway.
+local cause = cause_of('msg', id)
+if cause then error(cause, 0) end
 local validity = tonumber(ARGV[2]) or m.expires and m.expires - (m.since or accepted_at(id))
 local expires = validity and NOW + validity
 local publish = queue_up(id, m.state, expires, ARGV[3] ~= '' and BULK_WATERMARK or WATERMARK)

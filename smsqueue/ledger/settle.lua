@@ -76,6 +76,7 @@ end
 local same = token .. '.' .. attempt .. '.'
 if o.error and string.sub(m.settled or '', 1, #same) ~= same then
   count('errors', o.provider or '', o.error, o.verdict)
+  if not o.provider then note_unrouted(id, o.error, o.why) end
 end
 redis.call('HSET', hash, 'settled', mark)
 redis.call('HDEL', hash, 'calling', 'gathers', 'behind', 'line', 'looked')

@@ -2,11 +2,36 @@
 -- records whose time is over.
 -- ARGV: quota, lost workers after which a message that never reaches its provider has failed, event id
 --       (a prefix of ids for the endings), what can be done at providers about messages that they
---       may have (JSON: provider -> pin, ask; see settle.lua)
--- Returns: id, state, event to be published or '', id ... of those whose worker never came back;
---          all of them are to be published
+--       may have (JSON: provider -> pin, ask; see settle.lua), who sweeps ('': whoever; a name: only if
+--       no other one has swept lately: one process at a time is enough)
+-- Returns: { id, state, event to be published or '', id ... } of those whose worker never came back,
+--          all of them are to be published; what could not be looked at { id, cause, whether it was put
+--          aside as damaged (1 or 0), ... }; whether its quota was full, so that more is to be done (1 or '')
+-- A sweeper that died is followed by another after so long (ms).
+local TURN = 3000
+local sweeper = ARGV[5] or ''
+if sweeper ~= '' then
+  local other = redis.call('GET', key('sweeper'))
+  if other and other ~= sweeper then return { {}, {}, '' } end
+  redis.call('SET', key('sweeper'), sweeper, 'PX', TURN)
+end
+
+check_indexes()
 local quota, max_lapses, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
-local lapsed = {}
+local lapsed, failed, full = {}, {}, false
+
+-- Does something with what is due in a set, as far as quota and time go.
+local function for_each_due(set, run)
+  local ids = redis.call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, quota)
+  full = full or #ids >= quota
+  for i, id in ipairs(ids) do
+    if i > 1 and out_of_time() then
+      full = true
+      return
+    end
+    run(id)
+  end
+end
 local remedies = cjson.decode(ARGV[4])
 -- A message that kills its worker shall not do so for long.
 local MOST_PINNED = 3
@@ -63,23 +88,35 @@ local function lapse(id, m)
   lapsed[#lapsed + 1] = event
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', due_key('watch'), '-inf', NOW, 'LIMIT', 0, quota)) do
+local function end_wait(id)
   local m = read(key('msg', id), 'state', 'attempt', 'provider', 'calling', 'resend', 'reported',
                  'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref')
+  if m.state or redis.call('EXISTS', key('msg', id)) == 1 then check_record('msg', m) end
   if m.state == 'sending' then
     lapse(id, m)
-  elseif m.state then
+  elseif LANE[m.state] == 'watch' then
     -- unknown, sent and accepted are final as they are; reports still apply.
     enter(id, m.state, m.state, nil)
     redis.call('ZREM', due_key('ask'), id)
   else
     redis.call('ZREM', due_key('watch'), id)
+    if LANE[m.state] == 'send' then redis.call('ZADD', due_key('send'), 'NX', NOW, id) end
   end
+end
+
+for_each_due(due_key('watch'), function(id)
+  isolated('msg', id, failed, function() end_wait(id) end)
+end)
+
+-- The fields of a record whose time is over: it is forgotten even if it is damaged.
+local function last_look(hash, ...)
+  local well, fields = pcall(read, hash, ...)
+  return well and fields or {}
 end
 
 local function forget_message(id)
   local hash = key('msg', id)
-  local m = read(hash, 'state', 'number', 'idem')
+  local m = last_look(hash, 'state', 'number', 'idem')
   for _, ref in ipairs(redis.call('SMEMBERS', key('refs', id))) do
     local owner = string.match(redis.call('GET', key('ref', ref)) or '', '^(.*)%.')
     if owner == id then redis.call('DEL', key('ref', ref)) end
@@ -88,17 +125,19 @@ local function forget_message(id)
   if m.number then redis.call('ZREM', key('number', m.number), id) end
   if m.state then redis.call('ZREM', key('state', m.state), id) end
   redis.call('DEL', hash, key('refs', id))
+  redis.call('HDEL', key('damaged'), id)
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('ends'), '-inf', NOW, 'LIMIT', 0, quota)) do
+for_each_due(key('ends'), function(id)
   forget_message(id)
   redis.call('ZREM', key('ends'), id)
-end
-for _, event in ipairs(redis.call('ZRANGEBYSCORE', key('event_ends'), '-inf', NOW, 'LIMIT', 0, quota)) do
-  local e = read(key('event', event), 'state', 'number')
+end)
+for_each_due(key('event_ends'), function(event)
+  local e = last_look(key('event', event), 'state', 'number')
   if e.state then redis.call('ZREM', key('state', e.state), event) end
   if e.number then redis.call('ZREM', key('number', e.number), event) end
   redis.call('DEL', key('event', event), key('done', event))
+  redis.call('HDEL', key('damaged'), event)
   redis.call('ZREM', key('event_ends'), event)
-end
-return lapsed
+end)
+return { lapsed, failed, full and 1 or '' }

@@ -1,18 +1,20 @@
 -- Takes what is due in a lane, as far as the broker's queue has room: advances the time at which
 -- somebody must next look, never removes. Publishing twice is harmless, forgetting is not.
 -- ARGV: lane ('send', 'hook', or 'ask': messages whose provider is to be asked), quota
--- Returns: id, attempts so far, id, attempts, ...
+-- Returns: { id, attempts so far, id, attempts, ... }, what could not be looked at { id, cause, whether
+--          it was put aside as damaged (1 or 0), ... }, whether more is due that there is room for (1 or '')
 local lane, quota = ARGV[1], tonumber(ARGV[2])
 local queue = lane == 'hook' and 'hook' or 'send'
 local queued = length(queue)
 -- Questions leave room for what is to be sent: they may be many, and their provider slow.
 local most = { hook = WATERMARK, ask = math.ceil(BULK_WATERMARK / 2) }
 local free = math.min(quota, (most[lane] or BULK_WATERMARK) - queued)
-local passed = tonumber(redis.call('GET', key('passed', queue)) or 0)
+local passed = tonumber(redis.call('GET', key('passed', queue)) or 0) or 0
 local due, taken = due_key(lane), {}
 -- Records that one call looks at; ms between two of a line that are looked at; ms that publishing
 -- takes at most, as a rule.
-local MOST_LOOKS, APART, PUBLISHING = 1000, 100, 50
+local MOST_LOOKS, APART, PUBLISHING = 300, 100, 50
+local kind, failed = lane == 'hook' and 'event' or 'msg', {}
 
 -- A trigger is still in its queue, not lost, until one that was published clearly later has left it.
 local function still_queued(m)
@@ -47,24 +49,37 @@ local function take(id, hash, m)
   free = free - 1
 end
 
+local function look(id)
+  local hash = key(kind, id)
+  local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires', 'pin_until')
+  if not m.state and redis.call('EXISTS', hash) == 0 then
+    redis.call('ZREM', due, id) -- it is forgotten
+    return
+  end
+  check_record(kind, m)
+  if lane == 'ask' and m.state ~= 'unknown' then
+    redis.call('ZREM', due, id)
+  elseif lane == 'send' and LANE[m.state] ~= 'send' or
+      lane == 'hook' and (m.state == 'done' or m.state == 'dead' or m.state == 'unheard') then
+    redis.call('ZREM', due, id)
+    if LANE[m.state] == 'watch' then redis.call('ZADD', due_key('watch'), 'NX', NOW, id) end
+  elseif lane ~= 'send' or not in_line(id, m) then
+    redis.call('ZADD', due, NOW + GRACE, id)
+    if lane == 'ask' or not still_queued(m) then take(id, hash, m) end
+  end
+end
+
 local looks = 0
-while free > 0 and looks < MOST_LOOKS do
+while free > 0 and looks < MOST_LOOKS and not out_of_time() do
   local ids = redis.call('ZRANGEBYSCORE', due, '-inf', NOW, 'LIMIT', 0, free)
   if #ids == 0 then break end
-  looks = looks + #ids
   for _, id in ipairs(ids) do
-    local hash = key(lane == 'hook' and 'event' or 'msg', id)
-    local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires',
-                   'pin_until')
-    if lane == 'ask' and m.state ~= 'unknown' then
-      redis.call('ZREM', due, id)
-    elseif lane ~= 'send' or not in_line(id, m) then
-      redis.call('ZADD', due, NOW + GRACE, id)
-      if lane == 'ask' or not still_queued(m) then take(id, hash, m) end
-    end
+    if looks > 0 and out_of_time() then break end
+    looks = looks + 1
+    isolated(kind, id, failed, function() look(id) end)
   end
 end
 if #taken > 0 then
   redis.call('SET', key('filled', queue), queued + #taken / 2, 'PX', PUBLISHING)
 end
-return taken
+return { taken, failed, free > 0 and (looks >= MOST_LOOKS or out_of_time()) and 1 or '' }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import redis
+from redis.exceptions import ResponseError
 
+from smsqueue import exc
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.looking import Looking
-from smsqueue.ledger.records import Record, parse_record
+from smsqueue.ledger.records import Damaged, Record, parse_record
 from smsqueue.states import EventState, State
 
-__all__ = ["LANES", "Backlog", "Pause", "Server", "Watching", "Worker"]
+__all__ = ["LANES", "Backlog", "Pause", "Server", "Unrouted", "Watching", "Worker"]
 
 #: ``send``: messages that wait. ``watch``: leases and waits for reports. ``hook``: events.
 LANES = ("send", "watch", "hook")
@@ -24,6 +27,8 @@ LANES = ("send", "watch", "hook")
 _GONE = 30.0
 #: Bytes that a field of a packed hash may have: texts and timelines have more than Redis's own 64.
 _PACKED_VALUE = 1024
+#: Milliseconds, as in shared/providers.lua: messages are tried again within ten minutes.
+_LATELY = 900_000
 
 
 class Backlog(NamedTuple):
@@ -64,11 +69,24 @@ class Worker:
     version: str
     #: Calls that are past their time limit and cannot be ended, by kind.
     hung: Mapping[str, int] = field(default_factory=dict)
+    #: What of its upkeep fails: causes by the name of what it does.
+    failing: dict[str, str] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
         """Has it beaten of late? One that has not was killed, or hangs."""
         return self.ago < _GONE
+
+
+class Unrouted(NamedTuple):
+    """Messages for which no provider was found within the last quarter of an hour."""
+
+    number: int
+    #: The newest of them.
+    id: str | None
+    #: Class of the last error, and where or why.
+    error: str | None
+    why: str | None
 
 
 class Server(NamedTuple):
@@ -137,7 +155,9 @@ class Watching(Looking):
         """Until when a message may be sent; None: there is no limit."""
         with translated(self.settings):
             ms: Any = self.redis.hget(self._key("msg", id), "expires")
-        return datetime.fromtimestamp(int(float(ms)) / 1000, UTC) if ms else None
+        with suppress(ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(int(float(ms)) / 1000, UTC) if ms else None
+        return None
 
     def server(self) -> Server:
         """What Redis tells of itself."""
@@ -190,16 +210,18 @@ class Watching(Looking):
                 pipe.hgetall(self._key("pause", name))
             for name, fields in zip(names, pipe.execute(), strict=True):
                 if "until" in fields:
-                    ends = int(float(fields["until"])) / 1000
-                    found.append(
-                        Pause(
-                            name,
-                            datetime.fromtimestamp(ends, UTC),
-                            int(fields.get("times", 1)),
-                            fields.get("error"),
-                            max(0.0, ends - now),
+                    # A damaged one is ended by the next message that meets it.
+                    with suppress(ValueError, OverflowError, OSError):
+                        ends = int(float(fields["until"])) / 1000
+                        found.append(
+                            Pause(
+                                name,
+                                datetime.fromtimestamp(ends, UTC),
+                                int(fields.get("times", 1)),
+                                fields.get("error"),
+                                max(0.0, ends - now),
+                            )
                         )
-                    )
         return found
 
     def workers(self) -> list[Worker]:
@@ -210,24 +232,47 @@ class Watching(Looking):
         found = []
         for name, text in sorted(told.items()):
             seen, _, rest = text.partition(" ")
-            about = json.loads(rest)
-            found.append(
-                Worker(
-                    name,
-                    max(0.0, now - int(seen) / 1000),
-                    tuple(about.get("queues", ())),
-                    int(about.get("concurrency", 0)),
-                    str(about.get("version", "")),
-                    about.get("hung") or {},
+            with suppress(ValueError, TypeError, AttributeError):  # a damaged entry is nobody's
+                about = json.loads(rest)
+                found.append(
+                    Worker(
+                        name,
+                        max(0.0, now - int(seen) / 1000),
+                        tuple(map(str, about.get("queues", ()))),
+                        int(about.get("concurrency", 0)),
+                        str(about.get("version", "")),
+                        {str(k): int(v) for k, v in dict(about.get("hung") or {}).items()},
+                        {str(k): str(v) for k, v in dict(about.get("failing", {})).items()},
+                    )
                 )
-            )
         return found
 
     def counters(self) -> dict[tuple[str, ...], int]:
         """All counters since the ledger began, by name and labels; see docs/metrics.md."""
         with translated(self.settings):
             counts: Any = self.redis.hgetall(self._key("counts"))
-        return {tuple(name.split("|")): int(value) for name, value in counts.items()}
+        return {
+            tuple(name.split("|")): int(value)
+            for name, value in counts.items()
+            if value.removeprefix("-").isdecimal()  # a damaged one begins anew when it next counts
+        }
+
+    def count_damaged(self) -> int:
+        """How many records are put aside as damaged."""
+        with translated(self.settings):
+            number: Any = self.redis.hlen(self._key("damaged"))
+        return int(number)
+
+    def unrouted(self) -> Unrouted:
+        """Messages for which no provider was found lately, and have not gone out since."""
+        now = int(self.now() * 1000)
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.zcount(self._key("unrouted"), now - _LATELY, "+inf")
+            pipe.zrevrangebyscore(self._key("unrouted"), "+inf", now - _LATELY, start=0, num=1)
+            pipe.hmget(self._key("unrouted_why"), "error", "why")
+            number, newest, (error, why) = pipe.execute()
+        return Unrouted(int(number), newest[0] if newest else None, error, why)
 
     def newest(self, states: Iterable[State]) -> dict[State, float]:
         """When a message last came into each of some states, in ms; without empty ones."""
@@ -247,6 +292,7 @@ class Watching(Looking):
         error: str | None = None,
         since: datetime | None = None,
         until: Mapping[State, float] | None = None,
+        on_damaged: Callable[[Damaged], None] | None = None,
     ) -> Iterator[Record]:
         """Records in some states, those that came into it last first; read page by page.
 
@@ -258,11 +304,12 @@ class Watching(Looking):
             error: Only those whose last error is of this class, or has this code.
             since: Only those that came into their state at this time or later.
             until: What :meth:`newest` gave earlier: only those that were in these states then.
+            on_damaged: Called with those that cannot be read; they are never in the answer.
         """
         least = int(since.timestamp() * 1000) if since else None
         for state, newest in (self.newest(states) if until is None else until).items():
             for ids in self._pages("state", state, since=least, until=newest):
-                for record in self._records(ids):
+                for record in self._records(ids, on_damaged):
                     if (
                         record.state == state
                         and provider in (None, record.provider)
@@ -270,12 +317,25 @@ class Watching(Looking):
                     ):
                         yield record
 
-    def _records(self, ids: list[str]) -> Iterator[Record]:
+    def _records(
+        self, ids: list[str], on_damaged: Callable[[Damaged], None] | None
+    ) -> Iterator[Record]:
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
             for id in ids:
                 pipe.hgetall(self._key("msg", id))
-            answers = pipe.execute()
+            answers = pipe.execute(raise_on_error=False)  # one of them may be of the wrong type
         for id, fields in zip(ids, answers, strict=True):
-            if fields:
-                yield parse_record(id, fields)
+            try:
+                if isinstance(fields, ResponseError):
+                    with translated(self.settings):
+                        if "WRONGTYPE" not in str(fields):
+                            raise fields
+                    raise exc.DamagedRecord("it is not a hash in Redis", id)
+                record = parse_record(id, fields) if fields else None
+            except exc.DamagedRecord as error:
+                if on_damaged is not None:
+                    on_damaged(Damaged(id, "message", error.cause))
+                continue
+            if record is not None:
+                yield record

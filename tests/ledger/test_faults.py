@@ -162,21 +162,24 @@ def test_a_settle_is_repeated_until_redis_is_back(
     assert provider.calls == [f"{id}.1"]  # type: ignore[attr-defined]
 
 
-def test_an_outcome_that_redis_will_never_take_is_an_error_and_holds_nobody_up(
+def test_an_outcome_that_redis_will_never_take_is_damage_and_holds_nobody_up(
     redis_server: Make, on: Callable[..., Bench]
 ) -> None:
     bench = on(redis_server())
     provider = bench.gateway.get_provider("a")
-    # Somebody else's data under a key of the ledger.
-    key = f"{bench.settings.namespace}:pause:a"
-    provider.then(lambda message: bench.redis.set(key, "mine"))  # type: ignore[attr-defined]
     id = bench.send()
-    with pytest.raises(exc.LedgerError, match="WRONGTYPE"):
-        bench.deliver(id)
-    bench.redis.delete(key)
-    bench.lapse(id)
-    assert bench.state(id) == "unknown"
-    assert provider.calls == [f"{id}.1"]  # type: ignore[attr-defined]
+    # Somebody else's data under a key of the ledger.
+    key = bench.key("msg", id)
+
+    def overwrite(message: OutgoingMessage) -> None:
+        bench.redis.delete(key)
+        bench.redis.set(key, "mine")
+
+    provider.then(overwrite)  # type: ignore[attr-defined]
+    assert bench.deliver(id).state == "damaged"
+    assert [damaged.id for damaged in bench.ledger.damaged()] == [id]
+    assert id not in bench.due()
+    assert bench.deliver(bench.send()).state == "sent"
 
 
 def test_a_claim_that_is_not_confirmed_sends_nothing(

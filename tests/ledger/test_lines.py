@@ -31,7 +31,17 @@ def come(bench: Bench, *ids: str) -> set[str]:
     """Their time has come; those that upkeep publishes."""
     bench.drain()
     bench.redis.zadd(bench.key("due", "send"), dict.fromkeys(ids, 1), xx=True)
-    return {id for id, _ in bench.ledger.take("send", 500)}
+    return taken(bench)
+
+
+def taken(bench: Bench) -> set[str]:
+    """What upkeep publishes now; one script only looks at as many as take a few milliseconds."""
+    found, more = set(), True
+    while more:
+        bench.drain()
+        due, _, more = bench.ledger.take("send", 500)
+        found |= {id for id, _ in due}
+    return found
 
 
 def looks(bench: Bench, ids: list[str]) -> list[float]:
@@ -91,7 +101,9 @@ def test_a_fresh_single_message_does_not_stand_behind_a_campaign(
 def test_others_are_published_meanwhile(bench: Bench, paused: Told) -> None:
     bench.add("b")
     ids, other = stand(bench, 300), bench.send_by("b")
-    assert len(come(bench, *ids, other)) == 2
+    found = come(bench, *ids, other)
+    assert other in found
+    assert len(found) < 10  # one of the line looks each 0.1 s
 
 
 def test_what_others_wait_for_is_found_behind_a_long_line(bench: Bench, paused: Told) -> None:
@@ -100,7 +112,7 @@ def test_what_others_wait_for_is_found_behind_a_long_line(bench: Bench, paused: 
     bench.redis.zadd(bench.key("due", "send"), dict.fromkeys(ids, 1), xx=True)
     bench.redis.zadd(bench.key("due", "send"), {other: 2}, xx=True)
     bench.drain()
-    assert other in {id for id, _ in bench.ledger.take("send", 500)}
+    assert other in taken(bench)
 
 
 def test_where_one_is_sent_elsewhere_all_ask_their_router_again(bench: Bench, paused: Told) -> None:

@@ -414,7 +414,7 @@ class Machine(RuleBasedStateMachine):
         """What somebody waits for (the end of a lease, a report) has not come in time."""
         if self.bench.redis.zadd(self.key("due", "watch"), {self.id: 1}, xx=True, ch=True):
             remedies = dict.fromkeys("ab", self.remedy) if self.remedy else {}
-            lapsed = self.ledger.sweep(9, MAX_LAPSES, remedies)
+            lapsed = self.ledger.sweep(9, MAX_LAPSES, remedies).lapses
             self.model.lapse(bool(self.remedy))
             assert [(each.id, each.state) for each in lapsed] in (
                 [], [(self.id, self.model.state)]
@@ -424,7 +424,7 @@ class Machine(RuleBasedStateMachine):
     def ask(self) -> None:
         """Its provider is asked about it."""
         self.bench.redis.zadd(self.key("due", "ask"), {self.id: 1}, xx=True)
-        for id, _ in self.ledger.take("ask", 9):
+        for id, _ in self.ledger.take("ask", 9).due:
             assert (id, self.model.state) == (self.id, "unknown")
         self.ledger.asked(self.id, 60)
 

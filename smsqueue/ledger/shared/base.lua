@@ -4,6 +4,44 @@
 -- BULK_WATERMARK.
 -- Time is Redis's own, so that workers' clocks do not matter.
 local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
+
+-- Keys that many messages share and that no message depends on: indexes, pauses, counters. One of the
+-- wrong type (a restore that went wrong, another program's key) is set aside, see damage.lua, and
+-- begins anew: it must not make the messages fail that are to be noted in it.
+local SHARED = { state = true, due = true, number = true, ends = true, event_ends = true,
+                 pause = true, pauses = true, workers = true, counts = true, passed = true,
+                 filled = true, full = true, health = true, ref = true, refs = true, parked = true, parts = true,
+                 damaged = true, unrouted = true, unrouted_why = true, sweeper = true }
+local server, set_aside = redis, nil
+
+-- Every script calls Redis through this. Errors are raised as plain text, in all versions of Redis.
+local redis = { pcall = server.pcall, error_reply = server.error_reply }
+function redis.call(...)
+  local answer = server.pcall(...)
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  if string.find(answer.err, 'WRONGTYPE', 1, true) then
+    local name = select(2, ...)
+    local kind = string.match(string.sub(name, #NS + 2), '^[%a_]+')
+    if SHARED[kind] then
+      set_aside(name)
+      return server.call(...)
+    end
+  end
+  error(answer.err, 0)
+end
+
+-- Others wait for Redis as long as a script runs: what goes through many records stops after a few
+-- milliseconds, and whoever runs it runs it again. From version 7 on Redis's own time stands still while
+-- a script runs, but Lua has a clock; where there is neither, the quotas are the bound.
+local has_os, os = pcall(function() return os end)
+local function stopwatch()
+  if has_os and os and os.clock then return os.clock() * 1000000 end
+  local now = redis.call('TIME')
+  return now[1] * 1000000 + now[2]
+end
+local STARTED, MOST_MICROSECONDS = stopwatch(), 3000
+local function out_of_time() return stopwatch() - STARTED > MOST_MICROSECONDS end
+
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -34,9 +72,16 @@ local function read(hash, ...)
 end
 
 -- Counters live here, so that they are right whichever process is asked for them.
-local function count(...)
-  redis.call('HINCRBY', key('counts'), table.concat({ ... }, '|'), 1)
+local function add_up(name, number)
+  local answer = redis.pcall('HINCRBY', key('counts'), name, number)
+  if type(answer) == 'table' and answer.err then
+    -- The counter is damaged: it begins anew. Or the whole hash is, which call() sees to.
+    redis.call('HDEL', key('counts'), name)
+    redis.call('HINCRBY', key('counts'), name, number)
+  end
 end
+
+local function count(...) add_up(table.concat({ ... }, '|'), 1) end
 
 -- Counts a duration (ms) in a histogram.
 local function observe(what, provider, took)
@@ -45,5 +90,5 @@ local function observe(what, provider, took)
     if took <= seconds * 1000 then bucket = seconds break end
   end
   count('took', what, provider, bucket)
-  redis.call('HINCRBY', key('counts'), table.concat({ 'took_ms', what, provider }, '|'), took)
+  add_up(table.concat({ 'took_ms', what, provider }, '|'), took)
 end

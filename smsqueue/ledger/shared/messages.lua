@@ -3,7 +3,11 @@
 local function note(id, line)
   local hash = key('msg', id)
   local text = redis.call('HGET', hash, 'timeline')
-  local lines = text and cjson.decode(text) or {}
+  local lines = {}
+  if text then
+    lines = timeline_of(text)
+    if not lines or #lines == 0 then error('timeline is not a JSON list of lines', 0) end
+  end
   local last = lines[#lines]
   if last and last.state == line.state and last.provider == line.provider and last.why == line.why
       and last.error == line.error and last.code == line.code and last.attempt == line.attempt then

@@ -111,6 +111,19 @@ local function call_out(names, provider)
   end
 end
 
+-- Remembers for a quarter of an hour (messages are tried again within ten minutes) that no provider was
+-- found for a message; it is forgotten when the message goes out.
+local LATELY, MOST_UNROUTED = 900000, 10000
+local function note_unrouted(id, error_class, why)
+  local ids, cause = key('unrouted'), key('unrouted_why')
+  redis.call('ZADD', ids, NOW, id)
+  redis.call('ZREMRANGEBYSCORE', ids, '-inf', NOW - LATELY)
+  redis.call('ZREMRANGEBYRANK', ids, 0, -MOST_UNROUTED - 1)
+  redis.call('HSET', cause, 'error', error_class, 'why', why or '')
+  redis.call('PEXPIRE', ids, LATELY)
+  redis.call('PEXPIRE', cause, LATELY)
+end
+
 -- Begins an attempt at a provider, stored before the provider is called: `calling` says since
 -- when the provider may have the message, until the attempt is settled.
 local function begin(id, token, provider, lease)
@@ -122,10 +135,12 @@ local function begin(id, token, provider, lease)
     call_out(m.behind, provider)
     redis.call('HDEL', hash, 'behind', 'line', 'looked')
   end
+  redis.call('ZREM', key('unrouted'), id)
   local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
+  -- First what can fail: a damaged message does not look as if its provider had been called.
+  note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })
   redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT, 'gathers', attempt)
   redis.call('ZADD', due_key('watch'), NOW + lease, id)
   count('attempts', provider)
-  note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })
   return { 'go', attempt }
 end

@@ -185,12 +185,17 @@ local function add_reference(id, attempt, provider, pid, events)
   redis.call('DEL', parked)
   for _, text in ipairs(reports) do
     -- The report counts even if its hook ran unmatched and its event is gone by now.
-    local event, state, code, guess = unpack(cjson.decode(text))
-    local hash = key('event', event)
-    if state ~= '' then apply_report(id, attempt, state, provider, code, { pid }, tonumber(guess)) end
-    if redis.call('HGET', hash, 'state') == 'parked' then
-      redis.call('HSET', hash, 'message', id)
-      events[#events + 1] = unpark(event)
+    local well, parked_report = pcall(cjson.decode, text)
+    if well and type(parked_report) == 'table' and type(parked_report[1]) == 'string' then
+      local event, state, code, guess = unpack(parked_report)
+      local hash = key('event', event)
+      if RANK[state] then
+        apply_report(id, attempt, state, provider, code, { pid }, tonumber(guess))
+      end
+      if redis.pcall('HGET', hash, 'state') == 'parked' then
+        redis.call('HSET', hash, 'message', id)
+        events[#events + 1] = unpark(event)
+      end
     end
   end
 end

@@ -1,0 +1,12 @@
+-- Puts a record aside that its worker cannot read.
+-- ARGV: id, kind ('msg' | 'event'), cause, token of the claim under which it was read; calls nobody (1:
+--       the attempt that was begun with the claim never called its provider, or '')
+-- Returns: the cause, or '' if the claim is not ours any more
+local id, kind = ARGV[1], ARGV[2]
+local name = key(kind, id)
+local m = read(name, 'token', 'attempt', 'calling')
+if m.token ~= ARGV[4] then return '' end
+if ARGV[5] ~= '' and m.calling then redis.call('HDEL', name, 'calling') end
+local cause = cause_of(kind, id) or ARGV[3]
+put_aside(kind, id, cause)
+return cause

@@ -1,0 +1,26 @@
+-- Removes a damaged record, or what was set aside of an index, by an operator's choice. Its idempotency
+-- key stays for as long as records are kept: whoever repeats that send does not send it twice.
+-- ARGV: id of a message or event, or the name of the key that was set aside
+-- Returns: whether there was any such (1 or 0)
+local id = ARGV[1]
+local found = redis.call('HDEL', key('damaged'), id)
+for kind, about in pairs(RECORDS) do
+  local hash = key(kind, id)
+  if redis.call('EXISTS', hash) == 1 then
+    found = 1
+    local well, m = pcall(read, hash, 'number', 'idem')
+    if well and m.number then redis.call('ZREM', key('number', m.number), id) end
+    if well and m.idem then redis.call('PEXPIRE', key('idem', m.idem), RETENTION) end
+    for _, ref in ipairs(redis.call('SMEMBERS', key('refs', id))) do
+      if string.match(redis.call('GET', key('ref', ref)) or '', '^(.*)%.') == id then
+        redis.call('DEL', key('ref', ref))
+      end
+    end
+    for _, lane in ipairs(about.lanes) do redis.call('ZREM', due_key(lane), id) end
+    for _, state in ipairs(about.states) do redis.call('ZREM', key('state', state), id) end
+    redis.call('ZREM', key(kind == 'msg' and 'ends' or 'event_ends'), id)
+    redis.call('DEL', hash, key('refs', id), key('done', id))
+  end
+end
+if found == 1 then redis.call('DEL', key('aside', id)) end
+return found

@@ -1,0 +1,126 @@
+-- Mends a damaged record, as an operator asked for: bad fields are dropped or made anew, and it goes on
+-- in its state. What a provider may have becomes unknown: nothing is sent twice.
+-- ARGV: id, kind ('msg' | 'event'), readable (1: what its sender or provider wrote can be read, or ''),
+--       when it was made (ms, or '': its id does not tell), event (id for an ending),
+--       names of fields of JSON that cannot be read...
+-- Returns: state now, event to be published or '', what was wrong, in words { ... }
+--          | 'gone', '', {} | 'beyond', '', { why it can only be removed }
+local id, kind, readable = ARGV[1], ARGV[2], ARGV[3] ~= ''
+local hash = key(kind, id)
+if redis.call('EXISTS', hash) == 0 then
+  redis.call('HDEL', key('damaged'), id)
+  return { 'gone', '', {} }
+end
+local bad, cause = bad_fields(kind, id)
+if not bad then return { 'beyond', '', { cause } } end
+local causes = {}
+for _, field in ipairs(bad) do causes[#causes + 1] = bad[field] end
+for i = 6, #ARGV do
+  bad[#bad + 1], bad[ARGV[i]] = ARGV[i], ARGV[i] .. ' is not JSON'
+  causes[#causes + 1] = bad[ARGV[i]]
+end
+if not readable then causes[#causes + 1] = 'what was to be sent or told cannot be read' end
+local was_aside = redis.call('HDEL', key('damaged'), id)
+if #causes == 0 and was_aside == 0 then return { redis.call('HGET', hash, 'state'), '', {} } end
+
+if kind == 'event' then
+  if not readable then
+    redis.call('HSET', key('damaged'), id,
+               cjson.encode({ kind = kind, cause = causes[#causes], at = NOW }))
+    return { 'beyond', '', causes }
+  end
+  for _, field in ipairs(bad) do redis.call('HDEL', hash, field) end
+  if bad.done then redis.call('DEL', key('done', id)) end
+  local e = read(hash, 'state', 'not_before')
+  if e.state then redis.call('ZREM', key('state', e.state), id) end
+  if e.state == 'waiting' or e.state == 'parked' or e.state == 'running' then
+    redis.call('HDEL', hash, 'token', 'lease')
+    if e.not_before then
+      put_off(id, e.state == 'parked' and 'parked' or 'waiting', e.not_before)
+      return { redis.call('HGET', hash, 'state'), '', causes }
+    end
+    return { 'waiting', hand_over(id), causes }
+  end
+  local ends = e.state or 'dead' -- what the handlers did of it nobody knows: an operator may replay it
+  redis.call('HSET', hash, 'state', ends)
+  if not e.state then redis.call('HSET', hash, 'why', 'its record was damaged') end
+  redis.call('ZADD', key('state', ends), NOW, id)
+  redis.call('ZADD', key('event_ends'), NOW + RETENTION, id)
+  return { ends, '', causes }
+end
+
+local text = redis.call('HGET', hash, 'timeline')
+local lines = text and timeline_of(text)
+-- Attempts that the timeline knows of; nil: it knows nothing.
+local known
+if lines and #lines > 0 then
+  known = 0
+  for _, line in ipairs(lines) do known = math.max(known, tonumber(line.attempt) or 0) end
+  local first = lines[1]
+  if bad.not_before and type(first.next) == 'number' then
+    redis.call('HSET', hash, 'since', first.next) -- of a scheduled message: its time
+    bad.since = nil
+  end
+end
+for _, field in ipairs(bad) do
+  if bad[field] and field ~= 'timeline' then redis.call('HDEL', hash, field) end
+end
+local m = read(hash, 'state', 'attempt', 'calling', 'called', 'settled', 'sent_at', 'msgid', 'reported',
+               'report', 'provider', 'pin', 'since', 'number', 'token', 'not_before', 'expires')
+local attempts = tonumber(m.attempt) or known
+if attempts and known then attempts = math.max(attempts, known) end
+if not attempts and not (bad.attempt or m.provider or m.calling or m.called or m.settled) then
+  attempts = 0
+end
+-- Of an attempt whose number nobody knows any more only this is known: it is none of the next ones.
+if attempts ~= (tonumber(m.attempt) or 0) or bad.attempt then
+  redis.call('HSET', hash, 'attempt', attempts or 1000)
+end
+
+-- Nobody has ever called a provider for it, as far as anything tells.
+local untouched = attempts == 0 and not (m.calling or m.called or m.settled or m.provider or m.msgid)
+local state, why = m.state, nil
+if not state then
+  state = RANK[m.reported] and m.reported or m.sent_at and 'sent' or untouched and 'queued' or 'unknown'
+elseif state == 'sending' then
+  local ended = m.settled and string.sub(m.settled, 1, #(m.token or '') + 1) == (m.token or '') .. '.'
+  if RANK[m.reported] then state = m.reported
+  elseif ended and string.match(m.settled, '%.sent$') then state = 'sent'
+  elseif m.calling or ended or m.pin or not attempts then state = 'unknown'
+  else state = attempts == 0 and 'queued' or 'retrying' end
+elseif CLAIMABLE[state] and (m.pin or not attempts) then
+  state = 'unknown'
+end
+if CLAIMABLE[state] then
+  if bad.expires then why = 'until when it is valid cannot be read'
+  elseif not readable then why = 'what was to be sent cannot be read'
+  elseif bad.not_before and state == 'scheduled' and not m.since then
+    why = 'when it is to be sent cannot be read'
+  end
+  if why then state = 'failed' end
+end
+
+if not lines or #lines == 0 then
+  local made = tonumber(ARGV[4]) or m.since and math.floor(m.since) or NOW
+  redis.call('HSET', hash, 'timeline', cjson.encode({ { at = made, state = 'queued',
+    why = 'the lines before the repair could not be read' } }))
+end
+redis.call('HDEL', hash, 'calling', 'ask_now')
+note(id, { state = state, why = 'repaired by an operator: ' .. (causes[1] or 'nothing was wrong') })
+if m.number then redis.call('ZADD', key('number', m.number), 'NX', NOW, id) end
+
+local from = m.state or nil
+if state == 'unknown' then
+  uncertain(id, from, nil, nil)
+  return { state, '', causes }
+elseif state == 'failed' and state ~= from then
+  enter(id, from, state, nil, 'DamagedRecord')
+  return { state, add_ending(ARGV[5], id, 'MessageError', 'failed: its record was damaged'), causes }
+elseif CLAIMABLE[state] then
+  local time = tonumber(m.not_before) or bad.not_before and tonumber(m.since) or NOW
+  if bad.not_before and time > NOW then redis.call('HSET', hash, 'not_before', time) end
+  enter(id, from, state, sooner(math.max(time, NOW), m.expires))
+  return { state, '', causes }
+end
+enter(id, from, state, report_look(state, m.report))
+return { state, '', causes }

@@ -1,0 +1,276 @@
+-- Damaged records: fields or keys that nobody of us has written so. One of them stops nobody: it is
+-- taken out of the due sets and named in `damaged`, until an operator repairs or removes it.
+local MOST_DAMAGED, ASK_AGAIN = 1000, 3600000
+local MESSAGE_STATES = { 'queued', 'scheduled', 'retrying', 'sending', 'sent', 'accepted', 'delivered',
+                         'undelivered', 'expired', 'unknown', 'failed', 'cancelled' }
+local EVENT_STATES = { 'waiting', 'parked', 'running', 'done', 'dead', 'unheard' }
+local RECORDS = {
+  msg = { states = MESSAGE_STATES, lanes = { 'send', 'watch', 'ask' },
+          whole = { 'attempt', 'tries', 'lapses', 'asks', 'first', 'gathers' },
+          numbers = { 'not_before', 'expires', 'since', 'calling', 'called', 'sent_at', 'pin_until',
+                      'pin_ref', 'out', 'looked', 'ask', 'left' } },
+  event = { states = EVENT_STATES, lanes = { 'hook' }, whole = { 'tries' },
+            numbers = { 'lease', 'not_before', 'out' } },
+}
+local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'looks', 'rerouted', 'single', 'bulk' }
+
+local function is_one_of(value, list)
+  for _, each in ipairs(list) do
+    if each == value then return true end
+  end
+  return false
+end
+
+local function is_whole(text)
+  return text == '0' or #text < 10 and string.match(text, '^[1-9]%d*$') ~= nil
+end
+
+-- A time in milliseconds, or a length of time, as we write them.
+local function is_number(text)
+  return #text < 26 and string.match(text, '^%-?%d+%.?%d*$') ~= nil
+end
+
+-- The lines of a timeline; nil if it is no JSON list of lines, the first of which has a time.
+local function timeline_of(text)
+  local well, lines = pcall(cjson.decode, text)
+  if not well or type(lines) ~= 'table' or next(lines) ~= nil and lines[1] == nil then return nil end
+  for _, line in ipairs(lines) do
+    if type(line) ~= 'table' or type(line.at) ~= 'number' then return nil end
+  end
+  return lines
+end
+
+-- Raises an error if what was read of a record shows that it is damaged: for what would not fail here,
+-- but in the worker, or would go on for ever.
+local function check_record(kind, m)
+  local about = RECORDS[kind]
+  if not is_one_of(m.state, about.states) then error('state is not a known one', 0) end
+  for _, field in ipairs(about.whole) do
+    if m[field] and not is_whole(m[field]) then error(field .. ' is not a whole number', 0) end
+  end
+end
+
+-- Names of a record's fields that cannot be what they are (and each by its cause); nil, cause: it is
+-- no record at all. What its sender or provider wrote, Python looks at.
+local function bad_fields(kind, id)
+  local name = key(kind, id)
+  local type_of = redis.call('TYPE', name).ok
+  if type_of ~= 'hash' then return nil, 'it is a ' .. type_of .. ' in Redis, not a hash' end
+  local about, bad = RECORDS[kind], {}
+  local function add(field, cause)
+    bad[#bad + 1] = field
+    bad[field] = cause
+  end
+  local state = redis.call('HGET', name, 'state')
+  if not state then add('state', 'state is missing')
+  elseif not is_one_of(state, about.states) then add('state', 'state is not a known one') end
+  for _, field in ipairs(about.whole) do
+    local value = redis.call('HGET', name, field)
+    if value and not is_whole(value) then add(field, field .. ' is not a whole number') end
+  end
+  for _, field in ipairs(about.numbers) do
+    local value = redis.call('HGET', name, field)
+    if value and not is_number(value) then add(field, field .. ' is not a number') end
+  end
+  if kind == 'msg' then
+    for _, field in ipairs(redis.call('HKEYS', name)) do
+      if string.match(field, '^parts%.') then
+        local value = redis.call('HGET', name, field)
+        local well, parts = pcall(cjson.decode, value)
+        local names_another = string.match(value, '^=%d+$')
+        if not names_another and not (well and type(parts) == 'table' and type(parts.ids) == 'table') then
+          add(field, 'what was reported of its parts cannot be read')
+        end
+      end
+    end
+    local text = redis.call('HGET', name, 'timeline')
+    local lines = text and timeline_of(text)
+    if not text then add('timeline', 'timeline is missing')
+    elseif not lines then add('timeline', 'timeline is not a JSON list of lines')
+    elseif #lines == 0 then add('timeline', 'timeline is empty') end
+  else
+    local done = redis.call('TYPE', key('done', id)).ok
+    if done ~= 'set' and done ~= 'none' then
+      add('done', 'the names of the handlers that succeeded are a ' .. done .. ' in Redis, not a set')
+    end
+  end
+  return bad
+end
+
+-- What is wrong with a record, in words; nil: nothing, or there is none.
+local function cause_of(kind, id)
+  local bad, cause = bad_fields(kind, id)
+  if bad then return bad[1] and bad[bad[1]] end
+  if redis.call('EXISTS', key(kind, id)) == 0 then return nil end
+  return cause
+end
+
+-- Takes a damaged record out of everything that is looked at by itself. False: there are too many;
+-- it is looked at again in an hour.
+local function put_aside(kind, id, cause)
+  local about, hash = RECORDS[kind], key('damaged')
+  if redis.call('HLEN', hash) >= MOST_DAMAGED and redis.call('HEXISTS', hash, id) == 0 then
+    for _, lane in ipairs(about.lanes) do
+      redis.call('ZADD', due_key(lane), 'XX', 'GT', NOW + ASK_AGAIN, id)
+    end
+    return false
+  end
+  local where, was = {}, nil
+  for _, lane in ipairs(about.lanes) do
+    if redis.call('ZREM', due_key(lane), id) == 1 then where[#where + 1] = lane end
+  end
+  for _, state in ipairs(about.states) do
+    if redis.call('ZREM', key('state', state), id) == 1 then was = state end
+  end
+  redis.call('HSET', hash, id, cjson.encode({ kind = kind, cause = cause, at = NOW, was = was,
+                                              lane = where[1] }))
+  return true
+end
+
+-- Every due set can be made anew out of the states, though it is not known any more when somebody must
+-- look: so at once, and at messages that are being sent after more than any lease.
+local function rebuild(lane)
+  if lane == 'send' then
+    redis.call('ZUNIONSTORE', due_key('send'), 3, key('state', 'queued'), key('state', 'scheduled'),
+               key('state', 'retrying'))
+  elseif lane == 'hook' then
+    redis.call('ZUNIONSTORE', due_key('hook'), 3, key('state', 'waiting'), key('state', 'parked'),
+               key('state', 'running'))
+  elseif lane == 'watch' then
+    redis.call('ZUNIONSTORE', due_key('watch'), 3, key('state', 'sent'), key('state', 'accepted'),
+               key('state', 'unknown'))
+    for _, id in ipairs(redis.call('ZRANGE', key('state', 'sending'), 0, -1)) do
+      redis.call('ZADD', due_key('watch'), NOW + ASK_AGAIN, id)
+    end
+  end
+end
+
+-- Renames a key of the wrong type, for an operator to look at; it begins anew.
+function set_aside(name)
+  local short = string.sub(name, #NS + 2)
+  local kind = redis.call('TYPE', name).ok
+  if kind == 'none' then return end
+  local copy = key('aside', short)
+  server.call('RENAME', name, copy)
+  server.call('PEXPIRE', copy, RETENTION)
+  local entry = { kind = 'key', cause = 'it was a ' .. kind .. ' in Redis; set aside as ' .. copy,
+                  at = NOW }
+  if redis.call('HLEN', key('damaged')) < MOST_DAMAGED then
+    redis.call('HSET', key('damaged'), short, cjson.encode(entry))
+  end
+  local lane = string.match(short, '^due:(.*)$')
+  if lane then rebuild(lane) end
+end
+
+-- Indexes with names of their own, by type.
+local INDEXES = {
+  zset = { 'due:send', 'due:watch', 'due:ask', 'due:hook', 'ends', 'event_ends', 'unrouted' },
+  hash = { 'counts', 'workers', 'damaged', 'unrouted_why' },
+  set = { 'pauses' },
+}
+
+-- Sets those aside that are of another type, before somebody who only reads them fails.
+local function check_indexes()
+  for _, states in ipairs({ MESSAGE_STATES, EVENT_STATES }) do
+    for _, state in ipairs(states) do INDEXES.zset[#INDEXES.zset + 1] = 'state:' .. state end
+  end
+  for wanted, names in pairs(INDEXES) do
+    for _, short in ipairs(names) do
+      local name = key(short)
+      local found = redis.call('TYPE', name).ok
+      if found ~= wanted and found ~= 'none' then set_aside(name) end
+    end
+  end
+end
+
+-- Deletes what many messages share and is not as we write it. Returns whether there was any such.
+local function mend_shared()
+  local mended = false
+  for _, queue in ipairs({ 'send', 'hook' }) do
+    for _, name in ipairs({ key('passed', queue), key('filled', queue) }) do
+      local value = redis.call('GET', name)
+      if value and not is_number(value) then
+        redis.call('DEL', name)
+        mended = true
+      end
+    end
+  end
+  local function check(short, numbers)
+    local values = redis.call('HMGET', key(short), unpack(numbers))
+    for i, field in ipairs(numbers) do
+      if values[i] and not is_number(values[i]) then
+        redis.call('DEL', key(short))
+        redis.call('HSET', key('damaged'), short, cjson.encode(
+          { kind = 'key', cause = field .. ' was not a number; it was deleted', at = NOW }))
+        mended = true
+        return
+      end
+    end
+  end
+  local providers = redis.call('SMEMBERS', key('pauses'))
+  for _, name in ipairs(ARGV) do
+    if #name < 100 then providers[#providers + 1] = name end
+  end
+  local well, m = pcall(read, key('msg', ARGV[1] or ''), 'provider', 'behind')
+  if well then
+    for name in string.gmatch((m.provider or '') .. ' ' .. (m.behind or ''), '%S+') do
+      providers[#providers + 1] = name
+    end
+  end
+  for _, name in ipairs(providers) do
+    check('pause:' .. name, PAUSE_NUMBERS)
+    check('health:' .. name, { 'since', 'times' })
+  end
+  return mended
+end
+
+-- How Redis is now says nothing of a record.
+local FOR_NOW = { 'OOM', 'READONLY', 'NOREPLICAS', 'MISCONF', 'NOPERM', 'BUSY', 'LOADING', 'MASTERDOWN' }
+local function is_for_now(message)
+  for _, word in ipairs(FOR_NOW) do
+    if string.find(message, word, 1, true) then return true end
+  end
+  return false
+end
+
+-- Runs what is to be done with one of many records. If that fails because the record is damaged, the
+-- record is put aside; if for another reason, somebody looks at it again in a minute. Either way the
+-- others go on. `failed` collects: id, cause, 1 (put aside) or 0.
+local function isolated(kind, id, failed, run)
+  local well, message = pcall(run)
+  if well then return true end
+  message = tostring(message)
+  if is_for_now(message) then error(message, 0) end
+  if mend_shared() and pcall(run) then return true end
+  local cause = cause_of(kind, id)
+  local aside = cause and put_aside(kind, id, cause)
+  if not aside then
+    for _, lane in ipairs(RECORDS[kind].lanes) do
+      redis.call('ZADD', due_key(lane), 'XX', 'GT', NOW + GRACE, id)
+    end
+  end
+  failed[#failed + 1] = id
+  failed[#failed + 1] = cause or message
+  failed[#failed + 1] = aside and 1 or 0
+  return false
+end
+
+-- Runs a whole script; `kind` is of the record that its first argument names, or ''.
+local function protected(kind, run)
+  local well, answer = pcall(run)
+  if well then return answer end
+  local message = tostring(answer)
+  if not is_for_now(message) then
+    if mend_shared() then
+      well, answer = pcall(run)
+      if well then return answer end
+      message = tostring(answer)
+    end
+    local cause = kind ~= '' and cause_of(kind, ARGV[1])
+    if cause then
+      put_aside(kind, ARGV[1], cause)
+      return redis.error_reply('DAMAGED ' .. cause)
+    end
+  end
+  return redis.error_reply(string.match(message, '^%u+ ') and message or 'ERR ' .. message)
+end

@@ -1,0 +1,536 @@
+"""Damaged records: each stops nobody, is named, and can be repaired without a second SMS."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.metrics import scrape
+from tests.ledger.bench import Bench
+
+#: What may be wrong with a record's hash.
+FIELDS = [
+    ("timeline", "not JSON"),
+    ("timeline", "5"),
+    ("timeline", '{"a":1}'),
+    ("timeline", '"text"'),
+    ("timeline", "null"),
+    ("timeline", "[1,2]"),
+    ("timeline", ""),
+    ("timeline", b"\xff\xfe\x00"),
+    ("attempt", "zzz"),
+    ("attempt", "1.5"),
+    ("attempt", b"\x80"),
+    ("tries", "zzz"),
+    ("state", "zzz"),
+    ("state", b"\xff"),
+    ("state", None),
+    ("data", "not JSON"),
+    ("data", "5"),
+    ("data", "null"),
+    ("data", "[]"),
+    ("data", '{"dst":"1555"}'),
+    ("data", ""),
+    ("data", b"\xff\xfe"),
+    ("data", None),
+]
+WRONG_TYPES = ["string", "list"]
+
+
+def damage(bench: Bench, kind: str, id: str, field: str, value: Any) -> None:
+    key = bench.key(kind, id)
+    if value is None:
+        bench.redis.hdel(key, field)
+    else:
+        bench.redis.hset(key, field, value)
+
+
+def overwrite(bench: Bench, key: str, kind: str) -> None:
+    bench.redis.delete(key)
+    if kind == "string":
+        bench.redis.set(key, "mine")
+    elif kind == "list":
+        bench.redis.rpush(key, "mine")
+    else:
+        bench.redis.sadd(key, "mine")
+
+
+def work(bench: Bench) -> None:
+    """What workers do, as far as it can be done now."""
+    for id in bench.redis.zrange(bench.key("due", "send"), 0, -1):
+        bench.redis.zadd(bench.key("due", "send"), {id: 1})
+    bench.drain()
+    bench.upkeep.turn()
+    triggers: Any = bench.redis.lrange(bench.settings.send_key, 0, -1)
+    ids = [json.loads(trigger)["headers"]["id"] for trigger in triggers]
+    bench.drain()
+    for id in ids:
+        bench.deliver(id)
+
+
+def named(bench: Bench) -> set[str]:
+    return {damaged.id for damaged in bench.ledger.damaged()}
+
+
+def page(bench: Bench) -> str:
+    return scrape(bench.ledger).decode()
+
+
+@pytest.mark.parametrize(("field", "value"), FIELDS)
+def test_a_damaged_message_among_those_that_wait_stops_nobody(
+    bench: Bench, field: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = bench.add("a")
+    bad = bench.send("the secret text")
+    good = [bench.send() for _ in range(3)]
+    damage(bench, "msg", bad, field, value)
+    with caplog.at_level(logging.INFO):
+        work(bench)
+    assert [bench.state(id) for id in good] == ["sent"] * 3
+    assert bench.upkeep.failing == {}
+    assert named(bench) == {bad}
+    assert bad not in bench.due()
+    assert "smsqueue_damaged 1.0" in page(bench)
+    assert bad not in page(bench)
+    assert any(bad in line and "damaged" in line for line in caplog.messages)
+    assert "secret" not in caplog.text
+    assert len(provider.calls) == 3
+    # Nobody comes back to it.
+    work(bench)
+    assert len(provider.calls) == 3
+    if field != "tries":  # which a record does not show
+        with pytest.raises(exc.DamagedRecord) as caught:
+            bench.gateway.lookup(bad)
+        assert bad in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", WRONG_TYPES)
+def test_a_key_of_the_wrong_type_among_those_that_wait_stops_nobody(
+    bench: Bench, kind: str
+) -> None:
+    bench.add("a")
+    bad, good = bench.send(), bench.send()
+    overwrite(bench, bench.key("msg", bad), kind)
+    work(bench)
+    assert bench.state(good) == "sent"
+    assert named(bench) == {bad}
+    assert f"a {kind}" in bench.ledger.damaged()[0].cause
+    assert bench.ledger.backlog()["send"].held == 0
+    assert bench.ledger.counts()["queued"] == 0
+
+
+LAPSED = [each for each in FIELDS if each[0] in ("timeline", "attempt", "tries", "state")]
+
+
+@pytest.mark.parametrize(("field", "value"), LAPSED)
+@pytest.mark.parametrize("call", [False, True])
+def test_a_damaged_message_whose_worker_died_stops_nobody(
+    bench: Bench, field: str, value: Any, call: bool
+) -> None:
+    bench.add("a")
+    ids = [bench.send() for _ in range(3)]
+    for id in ids:
+        bench.ledger.claim(id, "t", lease=60, worker="w")
+        if call:
+            bench.ledger.begin(id, "t", "a", lease=60, attempt=1)
+        bench.redis.zadd(bench.key("due", "watch"), {id: 1})
+    bad = ids[0]
+    damage(bench, "msg", bad, field, value)
+    bench.upkeep.turn()
+    expected = "unknown" if call else "retrying"
+    assert [bench.state(id) for id in ids[1:]] == [expected] * 2
+    assert bench.upkeep.failing == {}
+    assert named(bench) == {bad}
+    assert bad not in bench.due()
+    state, causes = bench.gateway.repair(bad)
+    assert causes
+    assert bench.state(bad) == state
+    # What may have been at a provider is unknown: nobody sends it again.
+    assert (state in ("queued", "retrying")) is (not call)
+    if call:
+        assert state == "unknown"
+    assert named(bench) == set()
+
+
+@pytest.mark.parametrize("kind", WRONG_TYPES)
+@pytest.mark.parametrize("lane", ["watch", "ask"])
+def test_a_key_of_the_wrong_type_in_the_other_lanes(bench: Bench, kind: str, lane: str) -> None:
+    bench.add("a", RuntimeError())
+    bad, good = bench.send(), bench.send()
+    bench.deliver(bad)
+    assert bench.state(bad) == "unknown"
+    bench.redis.zadd(bench.key("due", lane), {bad: 1})
+    overwrite(bench, bench.key("msg", bad), kind)
+    work(bench)
+    assert bench.state(good) == "sent"
+    assert named(bench) == {bad}
+    assert bad not in bench.due()
+
+
+EVENTS = [
+    ("data", "not JSON"),
+    ("data", "5"),
+    ("data", "{}"),
+    ("data", b"\xff"),
+    ("data", None),
+    ("tries", "zzz"),
+    ("not_before", "zzz"),
+    ("state", "zzz"),
+    ("state", None),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), EVENTS)
+def test_a_damaged_event_stops_nobody(bench: Bench, field: str, value: Any) -> None:
+    heard: list[str] = []
+    bench.gateway.onReceive.connect(lambda message: heard.append(message.body), name="hear")
+    for body in ("bad", "good"):
+        bench.gateway.receive_message(IncomingMessage("1777", body, body))
+    (bad,) = [id for id in bench.events() if '"bad"' in (bench.ledger.read_event(id) or {})["data"]]
+    damage(bench, "event", bad, field, value)
+    for event in bench.events():
+        bench.redis.zadd(bench.key("due", "hook"), {event: 1})
+    bench.drain("hook")
+    bench.upkeep.turn()
+    bench.run_hooks()
+    assert bench.upkeep.failing == {}
+    assert heard == ["good"]
+    assert named(bench) == {bad}
+    assert bad not in bench.due()
+    if field == "data":
+        with pytest.raises(exc.DamagedRecord):
+            bench.gateway.repair(bad)
+        assert bench.gateway.remove(bad) is True
+        assert bad not in bench.events()
+    else:
+        state, _ = bench.gateway.repair(bad)
+        if state == "dead":  # what the handlers did of it nobody knows
+            assert bench.gateway.replay(bad) is True
+        bench.run_hooks()
+        assert heard == ["good", "bad"]
+    assert named(bench) == set()
+
+
+@pytest.mark.parametrize("kind", WRONG_TYPES)
+@pytest.mark.parametrize("what", ["event", "done"])
+def test_an_event_with_a_key_of_the_wrong_type(bench: Bench, what: str, kind: str) -> None:
+    heard: list[str] = []
+    bench.gateway.onReceive.connect(lambda message: heard.append(message.body), name="hear")
+    bench.gateway.receive_message(IncomingMessage("1777", "bad", "1"))
+    (bad,) = bench.events()
+    bench.gateway.receive_message(IncomingMessage("1777", "good", "2"))
+    overwrite(bench, bench.key(what, bad), kind)
+    events = [bad, *bench.redis.zrange(bench.key("due", "hook"), 0, -1)]
+    bench.redis.zadd(bench.key("due", "hook"), dict.fromkeys(events, 1))
+    bench.drain("hook")
+    bench.upkeep.turn()
+    for event in dict.fromkeys(events):
+        bench.hooks.run(event)
+    assert heard == ["good"]
+    assert named(bench) == {bad}
+
+
+def test_an_event_of_a_damaged_message_is_told_all_the_same(bench: Bench) -> None:
+    heard = bench.listen()
+    bench.add("a")
+    ids = [bench.send(status_report=True) for _ in range(2)]
+    for id in ids:
+        bench.deliver(id)
+        bench.report("delivered", reference=f"{id}.1")
+    damage(bench, "msg", ids[0], "data", "not JSON")
+    overwrite(bench, bench.key("msg", ids[1]), "list")
+    bench.run_hooks()
+    assert {status.id for status in heard} == set(ids)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timeline", "{}"),
+        ("first", "zzz"),
+        ("sent_at", "zzz"),
+        ("parts.1", "zzz"),
+        ("parts.1", "[]"),
+        (None, None),
+    ],
+)
+def test_a_report_about_a_damaged_message_is_recorded(
+    bench: Bench, field: str | None, value: Any
+) -> None:
+    bench.add("a")
+    bad = bench.send(status_report=True)
+    bench.deliver(bad)
+    msgid = bench.record(bad).msgid
+    if field is None:
+        overwrite(bench, bench.key("msg", bad), "list")
+    else:
+        damage(bench, "msg", bad, field, value)
+    heard = bench.listen()
+    bench.report("delivered", msgid=msgid)
+    bench.run_hooks()
+    assert len(heard) == 1
+    assert named(bench) == {bad}
+
+
+INDEXES = [
+    *(("state", state) for state in ("queued", "sending", "sent")),
+    ("due", "send"),
+    ("due", "watch"),
+    ("ends",),
+    ("counts",),
+    ("pauses",),
+    ("pause", "a"),
+    ("health", "a"),
+    ("workers",),
+    ("passed", "send"),
+    ("filled", "send"),
+    ("damaged",),
+]
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=":".join)
+@pytest.mark.parametrize("kind", ["string", "list"])
+def test_an_index_of_the_wrong_type_begins_anew(
+    bench: Bench, index: tuple[str, ...], kind: str
+) -> None:
+    bench.add("a")
+    before = [bench.send(status_report=True) for _ in range(3)]
+    overwrite(bench, bench.key(*index), kind)
+    if index[0] in ("passed", "filled") and kind == "string":
+        bench.redis.set(bench.key(*index), "zzz")
+    bench.upkeep.turn()
+    after = bench.send(status_report=True)
+    work(bench)
+    work(bench)
+    bench.ledger.beat("w/1", {"queues": []})
+    assert [bench.state(id) for id in (*before, after)] == ["sent"] * 4
+    assert bench.upkeep.failing == {}
+    bench.report("delivered", reference=f"{after}.1")
+    assert bench.state(after) == "delivered"
+    assert page(bench)
+
+
+@pytest.mark.parametrize("field", ["until", "times", "since", "looks", "probe_until"])
+def test_a_damaged_pause_is_ended(bench: Bench, field: str) -> None:
+    bench.add("a", exc.LimitsError())
+    first = bench.send()
+    bench.deliver(first)
+    damage(bench, "pause", "a", field, "zzz")
+    bench.unpause("a") if field != "until" else None
+    for id in (first, bench.send()):
+        bench.ripe(id)
+        bench.deliver(id)
+        assert bench.state(id) == "sent"
+    assert page(bench)
+
+
+@pytest.mark.parametrize("field", ["since", "times"])
+def test_damaged_evidence_about_a_provider_stops_nobody(bench: Bench, field: str) -> None:
+    bench.add("a", exc.ServerError())
+    first = bench.send()
+    damage(bench, "health", "a", field, "zzz")
+    bench.deliver(first)
+    assert bench.state(first) == "retrying"
+    damage(bench, "health", "a", field, b"\xff")
+    bench.ripe(first)
+    bench.deliver(first)
+    assert bench.state(first) == "sent"
+
+
+def test_damaged_workers_and_counters_are_passed_over(bench: Bench) -> None:
+    bench.add("a")
+    workers = {"w1": "zzz", "w2": "5", "w3": "12 []", "w4": b"\xff\xff", "w5": '7 {"queues":3}'}
+    bench.redis.hset(bench.key("workers"), mapping=workers)
+    bench.redis.hset(bench.key("counts"), mapping={"accepted": "zzz", "attempts|a": b"\xff"})
+    bench.ledger.beat("w/1", {"queues": ["q"], "concurrency": 3, "version": "1"})
+    assert [worker.name for worker in bench.ledger.workers()] == ["w/1"]
+    bench.deliver(bench.send())
+    assert bench.ledger.counters()[("accepted",)] == 1
+    assert "smsqueue_accepted_total 1.0" in page(bench)
+
+
+@pytest.mark.parametrize("lane", ["send", "watch", "ask", "hook"])
+def test_an_id_whose_record_is_gone_is_dropped(bench: Bench, lane: str) -> None:
+    bench.redis.zadd(bench.key("due", lane), {"gone": 1, b"\xff\x00": 1})
+    bench.upkeep.turn()
+    assert bench.redis.zcard(bench.key("due", lane)) == 0
+    assert named(bench) == set()
+    assert bench.upkeep.failing == {}
+
+
+def test_a_message_in_a_lane_that_is_not_its_own_is_not_lost(bench: Bench) -> None:
+    bench.add("a")
+    waiting, sent = bench.send(), bench.send()
+    bench.deliver(sent)
+    bench.redis.zadd(bench.key("due", "watch"), {waiting: 1})
+    bench.redis.zadd(bench.key("due", "send"), {sent: 1})
+    bench.upkeep.turn()
+    assert bench.look("send", waiting) is not None
+    assert bench.look("send", sent) is None
+    assert bench.redis.zscore(bench.key("ends"), waiting) is None
+
+
+def test_a_damaged_record_is_forgotten_when_its_time_is_over(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(retention=0.001)
+    bench.add("a")
+    ids = [bench.send(str(n)) for n in range(3)]
+    for id in ids:
+        bench.deliver(id)
+    overwrite(bench, bench.key("msg", ids[0]), "list")
+    damage(bench, "msg", ids[1], "timeline", "zzz")
+    overwrite(bench, bench.key("refs", ids[2]), "string")
+    bench.redis.zadd(bench.key("ends"), dict.fromkeys(ids, 1))
+    bench.upkeep.turn()
+    left = bench.keys()
+    assert not [key for key in left if key.startswith("msg:")]
+
+
+def test_one_lane_that_fails_stops_no_other(bench: Bench, caplog: Any) -> None:
+    bench.add("a")
+    ids = [bench.send() for _ in range(2)]
+    # An error that no damaged record explains.
+    scripts: Any = bench.ledger._scripts
+    sweep = bench.redis.register_script("return redis.error_reply('ERR of the sweep')")
+    scripts._scripts["sweep"] = sweep
+    work(bench)
+    assert [bench.state(id) for id in ids] == ["sent"] * 2
+    assert set(bench.upkeep.failing) == {"sweep"}
+    assert "of the sweep" in bench.upkeep.failing["sweep"]
+    assert any("sweep" in line and "of the sweep" in line for line in caplog.messages)
+    del scripts._scripts["sweep"]
+    bench.upkeep.turn()
+    assert bench.upkeep.failing == {}
+
+
+def test_more_damaged_records_than_can_be_named_are_looked_at_later(bench: Bench) -> None:
+    bench.add("a")
+    entry = '{"kind":"msg","cause":"old","at":1}'
+    bench.redis.hset(bench.key("damaged"), mapping={f"d{n}": entry for n in range(1000)})
+    bad, good = bench.send(), bench.send()
+    damage(bench, "msg", bad, "attempt", "zzz")
+    work(bench)
+    assert bench.state(good) == "sent"
+    assert bench.redis.hlen(bench.key("damaged")) == 1000
+    assert (bench.look("send", bad) or 0) > bench.now() + 50_000
+
+
+# --- repairing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["zzz", "{}", "[1]", ""])
+def test_a_timeline_is_made_anew_and_the_message_goes_out_once(bench: Bench, text: str) -> None:
+    provider = bench.add("a")
+    id = bench.send()
+    damage(bench, "msg", id, "timeline", text)
+    bench.deliver(id)
+    assert provider.calls == []
+    assert bench.gateway.repair(id)[0] in ("queued", "retrying")
+    assert bench.gateway.repair(id)[1] == []  # nothing is wrong any more
+    work(bench)
+    assert bench.state(id) == "sent"
+    assert len(provider.calls) == 1
+
+
+def test_what_was_settled_halfway_is_not_sent_again(bench: Bench) -> None:
+    def ruin(message: OutgoingMessage) -> None:
+        damage(bench, "msg", message.id or "", "timeline", "zzz")
+
+    provider = bench.add("a", ruin, None)
+    id = bench.send()
+    assert bench.deliver(id).state == "damaged"
+    assert bench.gateway.repair(id)[0] == "sent"
+    work(bench)
+    assert provider.calls == [f"{id}.1"]
+
+
+def test_an_uncertain_attempt_that_is_damaged_becomes_unknown(bench: Bench) -> None:
+    id = bench.send(on_unknown="resend")
+    bench.ledger.claim(id, "t", lease=60, worker="w")
+    bench.ledger.begin(id, "t", "a", lease=60, attempt=1)
+    damage(bench, "msg", id, "tries", "zzz")
+    bench.lapse(id)
+    assert named(bench) == {id}
+    assert bench.gateway.repair(id)[0] == "unknown"
+
+
+def test_a_message_whose_validity_cannot_be_read_is_not_sent_without_one(bench: Bench) -> None:
+    heard = bench.listen()
+    provider = bench.add("a")
+    id = bench.send(expires=5)
+    damage(bench, "msg", id, "expires", "zzz")
+    assert bench.deliver(id).state == "damaged"
+    assert bench.gateway.repair(id)[0] == "failed"
+    bench.run_hooks()
+    assert [status.id for status in heard] == [id]
+    assert provider.calls == []
+    assert bench.gateway.requeue(id, expires=5) is True
+    assert bench.deliver(id).state == "sent"
+
+
+def test_a_message_whose_text_cannot_be_read_fails_and_is_told(bench: Bench) -> None:
+    heard = bench.listen()
+    bench.add("a")
+    id = bench.send()
+    damage(bench, "msg", id, "data", "zzz")
+    bench.deliver(id)
+    assert bench.gateway.repair(id)[0] == "failed"
+    bench.run_hooks()
+    assert [status.id for status in heard] == [id]
+
+
+def test_a_scheduled_message_keeps_its_time(bench: Bench) -> None:
+    at = datetime.now(UTC) + timedelta(hours=3)
+    id = bench.send(send_at=at)
+    damage(bench, "msg", id, "not_before", "zzz")
+    bench.redis.zadd(bench.key("due", "send"), {id: 1})
+    assert bench.deliver(id).state == "damaged"
+    assert bench.gateway.repair(id)[0] == "scheduled"
+    assert abs((bench.look("send", id) or 0) - at.timestamp() * 1000) < 2
+
+
+def test_only_what_is_damaged_is_removed(bench: Bench) -> None:
+    id = bench.send(idempotency_key="k")
+    assert bench.gateway.remove(id) is False
+    overwrite(bench, bench.key("msg", id), "list")
+    assert bench.gateway.remove(id) is True
+    with pytest.raises(LookupError):
+        bench.gateway.lookup(id)
+    with pytest.raises(LookupError):
+        bench.gateway.remove(id)
+    # Whoever repeats that send does not send it twice.
+    with pytest.raises(exc.IdempotencyConflict):
+        bench.send(idempotency_key="k")
+
+
+def test_cancel_does_nothing_to_a_damaged_message(bench: Bench) -> None:
+    id = bench.send()
+    damage(bench, "msg", id, "timeline", "zzz")
+    with pytest.raises(exc.DamagedRecord):
+        bench.gateway.cancel(id)
+    assert bench.field(id, "state") == "queued"
+    assert bench.gateway.repair(id)[0] == "queued"
+    assert bench.gateway.cancel(id) is True
+
+
+def test_a_send_that_an_index_stopped_halfway_is_not_taken_for_accepted(bench: Bench) -> None:
+    bench.add("a")
+    number = bench.key("number", bench.ledger.hidden("15550001"))
+    bench.redis.set(number, "mine")
+    id = bench.send()
+    assert bench.deliver(id).state == "sent"
+    assert [record.id for record in bench.gateway.find("15550001")] == [id]
+
+
+def test_find_passes_over_damaged_records(bench: Bench) -> None:
+    bad, good = bench.send(), bench.send()
+    damage(bench, "msg", bad, "timeline", "zzz")
+    assert [record.id for record in bench.gateway.find("15550001")] == [good]
