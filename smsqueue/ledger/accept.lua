@@ -23,7 +23,7 @@ end
 -- Redis takes longer than all else here, so one small message in sixteen asks, and then every one
 -- until there is room again.
 local CHECK_EACH, LARGE = 16, 4096
-local before = tonumber(redis.call('HGET', key('counts'), 'accepted') or 0)
+local before = tonumber(redis.call('HGET', key('counts'), 'accepted') or 0) or 0
 if (before % CHECK_EACH == 0 or #data > LARGE) and not has_room_to_send(#data, ARGV[8] ~= '') then
   return { 'full', id, 0 }
 end
