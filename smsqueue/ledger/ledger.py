@@ -88,7 +88,7 @@ class Ledger(Watching):
         same = (message.provider, str(message.msgid), sender, message.body)
         repeats = repeats and message.msgid not in (None, "")
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
-        rest = (self.hidden(wire.clean(message.src)), message.provider or "")
+        rest = (self.hidden(message.src), message.provider or "")
         if message.part is None:
             answer = self._scripts.run("receive", new_id(), repetition, wire.to_json(data), *rest)
             return self._received(answer)

@@ -216,5 +216,9 @@ class Looking:
             return str(secret).encode()
 
     def hidden(self, text: str) -> str:
-        """The keyed hash that stands for a text in key names: 20 hex digits."""
-        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:20]
+        """The keyed hash that stands for a text in key names: 20 hex digits.
+
+        Half a character, which webhooks may hold, counts as "?".
+        """
+        written = text.encode("utf-8", "replace")
+        return hmac.new(self._secret, written, hashlib.sha256).hexdigest()[:20]
