@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ import requests
 import yaml
 
 from smsqueue import Gateway, IProvider, OutgoingMessage, Settings
+from smsqueue.ledger import Room
 from smsqueue.states import EventState, State
 from tests.deploy.compose import FILE, Compose, Missing, container_ports, resolve, seconds, until
 from tests.deploy.conftest import VARIABLES, Make
@@ -98,6 +99,38 @@ def test_redis_keeps_what_was_accepted() -> None:
     assert given["--maxmemory-policy"] == "noeviction"
     assert re.fullmatch(r"\d+mb", given["--maxmemory"])
     assert SERVICES["redis"]["volumes"] == [f"redis-data:{given['--dir']}"]
+
+
+def test_redis_has_room_for_the_campaign_that_the_page_describes(
+    redis_server: Callable[..., Any],
+) -> None:
+    page = (FILE.parent / "docs" / "deploy" / "README.md").read_text("utf-8")
+    found = re.search(r"a campaign of ([\d,]+) messages .* beside ([\d,]+) that are kept", page)
+    assert found
+    campaign, kept = (int(number.replace(",", "")) for number in found.groups())
+    table = (FILE.parent / "docs" / "deploy" / "redis.md").read_text("utf-8")
+    row = re.search(r"^\| two reports \| ([\d,]+) \| [\d,]+ \| ([\d,]+) \|", table, re.M)
+    assert row
+    waiting, final = (int(number.replace(",", "")) for number in row.groups())
+    options = SERVICES["redis"]["command"][1:]
+    shown = dict(zip(options[::2], options[1::2], strict=True))
+    names = ("--maxmemory", "--hash-max-ziplist-value", "--hash-max-ziplist-entries")
+    server = redis_server(*(part for name in names for part in (name, shown[name])))
+    with Gateway(Settings(redis_url=server.url)) as gateway:
+
+        def room_beside(many: int) -> Room:
+            gateway.send_many(
+                OutgoingMessage(f"1555{n:07}", "x" * 100).options(status_report=True)
+                for n in range(many)
+            )
+            gateway.ledger.redis.delete(gateway.settings.send_key)
+            return gateway.ledger.room()
+
+        empty, full = room_beside(50), room_beside(2000)
+    reserved = (full.reserved - empty.reserved) / 2000
+    assert reserved > 1000
+    assert (full.used - empty.used) / 2000 < 1.1 * waiting
+    assert campaign * (waiting + reserved) + kept * final < empty.left
 
 
 def test_secrets_must_be_set_and_the_error_says_how() -> None:
