@@ -45,6 +45,7 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
         gateway = gateway or load_gateway(settings or Settings())
         prefixes = _prefixes(settings or gateway.settings)
         page = metrics(gateway, settings or gateway.settings)
+        _ = gateway.eager or gateway.ledger  # refuses an address that cannot be read
         gateway.receiver_blueprints()  # a provider without its secret refuses to make one
     except (LoaderError, SettingsError) as error:
         if click.get_current_context(silent=True):  # flask run: then it shows no traceback

@@ -245,7 +245,7 @@ def _load(settings: Settings) -> tuple[Gateway, bool]:
         gateway.ping()
         for warning in gateway.check():
             log.warning("%s", warning)
-    except RedisMisconfigured as error:
+    except (RedisMisconfigured, SettingsError) as error:
         sys.exit(f"smsqueue: {error}")
     except exc.QueueUnavailable as error:
         log.error("%s; waiting for it", error)

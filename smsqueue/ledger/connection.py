@@ -16,7 +16,7 @@ from redis.commands.core import Script
 from redis.retry import Retry
 
 from smsqueue import exc
-from smsqueue.settings import Settings
+from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["Scripts", "connect", "execute_above_maxmemory", "translated"]
 
@@ -72,20 +72,33 @@ codecs.register_error(_JUNK, _escaped)
 
 
 def connect(settings: Settings, *, timeout: float) -> redis.Redis:
-    """A client whose every command ends within about ``timeout`` seconds."""
+    """A client whose every command ends within about ``timeout`` seconds.
+
+    Raises:
+        SettingsError: the address has parameters that redis-py does not know.
+    """
     # A Unix socket has no keepalive, and redis-py refuses to be asked for it.
     keepalive = {} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}
-    client: redis.Redis = redis.Redis.from_url(
-        settings.redis_url,
-        decode_responses=True,
-        encoding_errors=_JUNK,
-        socket_timeout=timeout,
-        socket_connect_timeout=min(timeout, 0.5) if timeout <= 1 else timeout / 2,
-        health_check_interval=10,
-        **keepalive,
-        retry=Retry(NoBackoff(), 0),
-        retry_on_timeout=False,
-    )
+    try:
+        client: redis.Redis = redis.Redis.from_url(
+            settings.redis_url,
+            decode_responses=True,
+            encoding_errors=_JUNK,
+            socket_timeout=timeout,
+            socket_connect_timeout=min(timeout, 0.5) if timeout <= 1 else timeout / 2,
+            health_check_interval=10,
+            **keepalive,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+        )
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # does not connect yet
+    except (TypeError, ValueError):
+        # ``from None``: the error may print a part of the address.
+        raise SettingsError(
+            f"SMSQUEUE_REDIS_URL is {settings.safe_redis_url!r}: redis-py does not know one of "
+            "the parameters after the question mark, or its value: correct it"
+        ) from None
     return client
 
 

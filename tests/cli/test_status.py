@@ -286,3 +286,11 @@ def test_status_check_and_send_agree_on_what_is_refused(
         gateway.ledger.redis.config_set("maxmemory", 100_000_000)
         gateway.send(OutgoingMessage("15550001", "yes"))
         assert "left for new messages" in run("status", **there).stdout
+
+
+@pytest.mark.parametrize("parameter", ["foo=hush", "socket_timeout=hush"])
+def test_an_address_with_a_parameter_that_is_none(run, parameter: str) -> None:
+    for command, code in (("status", 3), ("check", 1)):
+        result = run(command, code=code, SMSQUEUE_REDIS_URL=f"redis://127.0.0.1:1/0?{parameter}")
+        assert "SMSQUEUE_REDIS_URL" in result.stderr
+        assert "hush" not in result.output

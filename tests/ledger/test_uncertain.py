@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from smsqueue import OutgoingMessage, RetryPolicy, exc, statuses
+from smsqueue.delivery import asking
 from smsqueue.delivery.outcomes import remedies
 from smsqueue.statuses import MessageStatus
 from tests.ledger.bench import Bench, Told
@@ -320,3 +322,33 @@ def test_an_answer_that_is_no_report_is_asked_for_ever_less_often(bench: Bench) 
         waits.append((bench.look("ask", id) or 0) - bench.now())
     assert bench.state(id) == "unknown"
     assert waits[0] < waits[1] < waits[2]
+
+
+def test_a_look_up_that_hangs_is_asked_again_and_frees_its_slot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_MARGIN", 0.2)  # seconds after its deadline
+    released = threading.Event()
+
+    class Hung(Asked):
+        deadline = 0.0
+
+        def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
+            self.questions.append((message.reference, since))
+            released.wait()
+            return None
+
+    provider = bench.add("hung", LOST, cls=Hung)
+    assert isinstance(provider, Hung)
+    upkeep(bench)
+    id = bench.send()
+    bench.deliver(id)
+    for _ in range(3):
+        ask_now(bench, id)
+    assert bench.state(id) == "unknown"
+    assert bench.look("ask", id) is not None
+    # Of one message one thread is lost, however often it is its turn.
+    assert len(provider.questions) == 1
+    assert bench.delivery.threads.hung() == {"look-up": 1}
+    assert bench.delivery.slots.take("hung")
+    released.set()

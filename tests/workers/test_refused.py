@@ -20,6 +20,7 @@ import pytest
 import redis as redis_client
 import trustme
 from click.testing import CliRunner
+from kombu.exceptions import OperationalError
 
 from receivers import create_app
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
@@ -27,6 +28,7 @@ from smsqueue.cli import main
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.metrics import scrape
 from smsqueue.providers import NullProvider
+from smsqueue.queue import Queue
 from smsqueue.states import State
 from tests.conftest import RedisServer, free_port, redis_program
 
@@ -182,6 +184,14 @@ def test_a_redis_that_cannot_be_used_is_refused_with_its_reason(
         assert SECRET not in text
 
 
+def test_an_address_with_an_unknown_parameter_is_refused(start_worker: Callable[..., Any]) -> None:
+    url = "redis://127.0.0.1:1/0?foo=1"
+    worker = start_worker(NULL, wait=False, SMSQUEUE_REDIS_URL=url)
+    assert worker.process.wait(timeout=60) == 1
+    assert "smsqueue: SMSQUEUE_REDIS_URL is" in worker.text()
+    assert "Traceback" not in worker.text()
+
+
 def test_a_worker_waits_for_a_redis_that_is_away(
     start_worker: Callable[..., Any],
     until: Callable[..., None],
@@ -241,6 +251,16 @@ def test_a_worker_with_tls_verifies_and_works(
     with Gateway(Settings(redis_url=url, namespace=settings.namespace)) as gateway:
         sent = gateway.send(OutgoingMessage("15550001", "hi"))
         until(lambda: gateway.lookup(sent.id or "").state == State.SENT)
+
+
+def test_the_broker_trusts_no_certificate_that_the_ledger_does_not_trust(
+    redis_server: Callable[..., RedisServer],
+) -> None:
+    proxy = TlsProxy(redis_server().port, trustme.CA())
+    queue = Queue(Settings(redis_url=f"rediss://localhost:{proxy.port}/0"))
+    with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
+        queue.app.connection().ensure_connection(max_retries=1, interval_start=0)
+    queue.close()
 
 
 @pytest.mark.parametrize("password", ["", "se/cret@1"])
