@@ -41,7 +41,12 @@ if id then
   if failed[3] == 0 then error(failed[2], 0) end
   local events = { add_event(event, 'status', id, ARGV[9]) }
   if by_reference and #failed == 0 then
-    for _, pid in ipairs(pids) do add_reference(id, attempt, provider, pid, events) end
+    for _, pid in ipairs(pids) do
+      -- Forgetting a message takes as long as it has ids.
+      if redis.call('SCARD', key('refs', id)) < 2 * MOST_PARTS then
+        add_reference(id, attempt, provider, pid, events)
+      end
+    end
   end
   count('reports', provider, state, 'matched')
   return { 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
