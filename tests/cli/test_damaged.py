@@ -1,0 +1,152 @@
+"""What operators see of damaged records, of upkeep that fails, and of routers that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from smsqueue import Gateway, OutgoingMessage
+from smsqueue.delivery import Delivery, Slots
+from smsqueue.metrics import scrape
+from smsqueue.providers import NullProvider
+
+Run = Callable[..., Any]
+
+BAD = [
+    ("timeline", "zzz"),
+    ("timeline", "5"),
+    ("data", "zzz"),
+    ("attempt", "zzz"),
+    ("state", "zzz"),
+]
+
+
+def ruin(gateway: Gateway, id: str, field: str, value: str) -> None:
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:msg:{id}", field, value)
+
+
+@pytest.mark.parametrize(("field", "value"), [*BAD, ("", "")])
+def test_damaged_messages_are_one_line(
+    run: Run, run_json: Run, make: Callable[..., str], gateway: Gateway, field: str, value: str
+) -> None:
+    good, bad = make("queued"), make("queued")
+    if field:
+        ruin(gateway, bad, field, value)
+    else:
+        key = f"{gateway.settings.namespace}:msg:{bad}"
+        gateway.ledger.redis.delete(key)
+        gateway.ledger.redis.rpush(key, "mine")
+    shown = run("show", bad).stdout
+    assert shown.startswith(f"damaged message {bad}: ")
+    assert f"smsqueue repair {bad}" in shown
+    assert len(shown.splitlines()) == 1
+    for arguments in (("find", "15551234567"), ("list", "--state", "queued")):
+        lines = run(*arguments).stdout.splitlines()
+        assert any(good in line and "damaged" not in line for line in lines)
+        assert any(bad in line and "damaged" in line for line in lines)
+    assert run_json("show", bad)["state"] == "damaged"
+
+
+def test_a_damaged_event_is_one_line(run: Run, make: Callable[..., str], gateway: Gateway) -> None:
+    event = make("dead")
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:event:{event}", "data", "zzz")
+    for arguments in (("show", event), ("list", "--state", "dead")):
+        assert "damaged" in run(*arguments).stdout
+
+
+def test_cancel_says_what_is_damaged_and_goes_on(
+    run: Run, make: Callable[..., str], gateway: Gateway
+) -> None:
+    bad, good = make("queued"), make("queued")
+    ruin(gateway, bad, "timeline", "zzz")
+    result = run("cancel", bad, good, code=1)
+    assert f"{good}: cancelled" in result.stdout
+    assert f"{bad}: it is damaged" in result.stderr
+    assert gateway.ledger.redis.hget(f"{gateway.settings.namespace}:msg:{bad}", "state") == "queued"
+
+
+def test_status_names_what_is_damaged_and_repair_mends_it(
+    run: Run, run_json: Run, make: Callable[..., str], gateway: Gateway, live: Callable[..., None]
+) -> None:
+    live()
+    bad = make("queued")
+    ruin(gateway, bad, "timeline", "zzz")
+    run("cancel", bad, code=1)
+    text = run("status", code=1).stdout
+    assert f"message {bad} is damaged: timeline" in text
+    assert f"smsqueue repair {bad}" in text
+    assert bad in run("list", "--damaged").stdout
+    assert "is queued now" in run("repair", bad).stdout
+    assert run("repair", bad, code=1).stderr.strip().endswith("nothing is wrong with it")
+    assert run("status").stdout.startswith("OK")
+    assert run_json("list", "--damaged")["items"] == []
+    assert gateway.lookup(bad).state == "queued"
+
+
+def test_what_cannot_be_mended_is_removed(
+    run: Run, make: Callable[..., str], gateway: Gateway
+) -> None:
+    bad = make("queued")
+    key = f"{gateway.settings.namespace}:msg:{bad}"
+    gateway.ledger.redis.delete(key)
+    gateway.ledger.redis.rpush(key, "mine")
+    assert "not a hash" in run("repair", bad, code=1).stderr
+    run("repair", bad, "--remove", "--yes")
+    run("show", bad, code=1)
+    run("repair", make("queued"), "--remove", code=1)  # nothing is wrong with it
+
+
+def test_upkeep_that_fails_is_reported_as_that(
+    run: Run, gateway: Gateway, live: Callable[..., None], make: Callable[..., str]
+) -> None:
+    make("queued")
+    queues = [gateway.settings.send_queue, gateway.settings.hook_queue]
+    told = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
+    gateway.ledger.beat("celery@host/1", told | {"failing": {"sweep": "ERR of Redis"}})
+    text = run("status", code=2).stdout
+    assert "upkeep fails on worker celery@host/1: sweep: ERR of Redis" in text
+    assert "no worker is consuming" not in text
+    assert "smsqueue_upkeep_failing 1.0" in scrape(gateway.ledger).decode()
+    live()
+    assert run("status").stdout.startswith("OK")
+
+
+def _deliver(gateway: Gateway, id: str) -> None:
+    Delivery(gateway, gateway.ledger, gateway.queue, Slots(total=8, groups=1)).deliver(id)
+
+
+def _raise(message: Any, *values: Any) -> None:
+    raise KeyError(f"no route for {message.dst}")
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        (lambda message, *values: "gone", "unknown provider: 'gone' (known: main)"),
+        (_raise, "raised by the router at"),
+    ],
+)
+def test_a_router_that_fails_is_a_warning_until_the_message_goes_out(
+    run: Run, gateway: Gateway, live: Callable[..., None], route: Any, said: str
+) -> None:
+    live()
+    gateway.add_provider("main", NullProvider)
+    gateway.router = route
+    id = gateway.send(OutgoingMessage("15551234567", "hi").route("x")).id or ""
+    _deliver(gateway, id)
+    text = run("status", code=1).stdout
+    assert "1 message was not routed lately" in text
+    assert said in text
+    assert f"smsqueue show {id}" in text
+    shown = run("show", id).stdout
+    assert said in shown
+    assert "5551234567" not in text + shown
+    assert "smsqueue_unrouted 1.0" in scrape(gateway.ledger).decode()
+    gateway.router = lambda message, *values: "main"
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:msg:{id}", "not_before", 1)
+    _deliver(gateway, id)
+    assert gateway.lookup(id).state == "sent"
+    assert run("status").stdout.startswith("OK")
+    assert "smsqueue_unrouted 0.0" in scrape(gateway.ledger).decode()

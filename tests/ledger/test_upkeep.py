@@ -1,0 +1,85 @@
+"""One process sweeps; what was claimed without an answer is returned by one thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from smsqueue.delivery.claiming import Claims
+from smsqueue.ledger import Ledger
+from smsqueue.upkeep import Upkeep
+from tests.ledger.bench import Bench
+
+
+def _lapsed(bench: Bench, count: int) -> list[str]:
+    ids = [bench.send() for _ in range(count)]
+    for id in ids:
+        bench.ledger.claim(id, "t", lease=60, worker="w")
+    bench.redis.zadd(bench.key("due", "watch"), dict.fromkeys(ids, 1))
+    return ids
+
+
+def test_a_sweep_goes_on_while_its_quota_is_full(bench: Bench) -> None:
+    _lapsed(bench, 120)
+    assert bench.ledger.sweep(50, 25).more is True
+    assert bench.upkeep.turn() is not None
+    assert bench.ledger.counts()["sending"] == 0
+    assert bench.ledger.sweep(50, 25).more is False
+
+
+def test_one_process_at_a_time_sweeps_and_another_follows_when_it_is_gone(bench: Bench) -> None:
+    other = Upkeep(bench.settings, bench.ledger, bench.queue, max_lapses=3)
+    other.turn()
+    [id] = _lapsed(bench, 1)
+    bench.upkeep.turn()
+    assert bench.state(id) == "sending"
+    assert bench.upkeep.failing == {}
+    # The other one's turn is over: it died.
+    assert 0 < bench.redis.pttl(bench.key("sweeper")) <= 3000
+    bench.redis.delete(bench.key("sweeper"))
+    bench.upkeep.turn()
+    assert bench.state(id) == "retrying"
+    [id] = _lapsed(bench, 1)
+    other.turn()
+    assert bench.state(id) == "sending"
+    # What is due is taken by all the same.
+    bench.drain()
+    waiting = bench.send()
+    bench.redis.zadd(bench.key("due", "send"), {waiting: 1})
+    bench.drain()
+    other.turn()
+    assert bench.published() == 1
+
+
+def test_claims_without_an_answer_are_returned_by_one_thread(bench: Bench) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    class Slow(Ledger):
+        def unclaim(self, id: str, token: str) -> Any:
+            calls.append(token)
+            entered.set()
+            go_on.wait(30)
+            return super().unclaim(id, token)
+
+    ledger = Slow(bench.settings)
+    claims = Claims(ledger, bench.slots, "w")
+    lost = {f"token{n}": bench.send() for n in range(3)}
+    claims._unsure.update(lost)
+    first = threading.Thread(target=claims.release)
+    first.start()
+    assert entered.wait(30)
+    # The others go on at once.
+    others = [threading.Thread(target=claims.release) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert first.is_alive()
+    go_on.set()
+    first.join(30)
+    assert calls == list(lost)
+    claims.release()
+    assert calls == list(lost)
+    ledger.close()
