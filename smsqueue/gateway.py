@@ -40,6 +40,9 @@ class Gateway(Registry, Desk):
         settings: Read from the environment if not given.
         eager: Deliver in the calling process, as smsframework does; default: the setting.
         retry: What each error means, see :class:`smsqueue.retry.RetryPolicy`.
+
+    Raises:
+        TypeError: one of them is something else.
     """
 
     #: Called with each OutgoingMessage that a provider took.
@@ -57,8 +60,14 @@ class Gateway(Registry, Desk):
         retry: RetryPolicy | None = None,
     ) -> None:
         Registry.__init__(self)
+        if not isinstance(settings, Settings | None):
+            raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
+        if eager not in (None, True, False):
+            raise TypeError(f"eager must be True or False, not {type(eager).__name__}")
+        if retry is not None and not callable(getattr(retry, "decide", None)):
+            raise TypeError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
         settings = settings or Settings()
-        Desk.__init__(self, settings, eager=settings.eager if eager is None else eager)
+        Desk.__init__(self, settings, eager=settings.eager if eager is None else bool(eager))
         self.retry = retry or RetryPolicy()
 
     def __enter__(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Any
 
 from smsqueue.compat import adapted
 from smsqueue.messages import OutgoingMessage
+from smsqueue.providers.arguments import check_arguments
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.capabilities import Can
 from smsqueue.router import Router, default_router, resolve
@@ -41,6 +42,7 @@ class Registry:
 
         Raises:
             AssertionError: not a provider class, or the name cannot be used or is taken.
+            TypeError, ValueError: an argument has the wrong type, or a value that cannot be used.
         """
         Provider = adapted(Provider)  # a plugin of smsframework becomes a provider of ours
         if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
@@ -52,6 +54,8 @@ class Registry:
             )
         if name in self._providers:
             raise AssertionError(f"Provider is already registered: {name!r}")
+        if Provider.through_http_layer or Provider.__module__.startswith("smsqueue.providers."):
+            config = check_arguments(Provider, config)
         provider = Provider(self, name, **config)
         self._providers[name] = provider
         if self._default_provider is None:

@@ -54,6 +54,55 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
         ) from None
 
 
+#: What a setting is, by the function that reads its text.
+_KINDS: dict[Any, str] = {
+    str: "a text",
+    _list: "a list of texts",
+    _bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+}
+
+
+def _typed(variable: str, value: Any, parse: Callable[[str], Any]) -> Any:
+    """The value of a keyword, in its type. A text is read as that of the variable is.
+
+    Raises:
+        SettingsError: it has another type. The value, which may be a secret, is not shown.
+    """
+    if isinstance(value, str):
+        return value if parse is str else _parsed(variable, value, parse)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if parse is str:
+        if value is None or isinstance(value, os.PathLike):
+            return "" if value is None else os.fspath(value)
+    elif parse is _list:
+        if value is None or isinstance(value, list | tuple | set | frozenset):
+            texts = tuple(value or ())
+            if all(isinstance(each, str) for each in texts):
+                return texts
+    elif parse is _bool:
+        if isinstance(value, int) and value in (0, 1):
+            return bool(value)
+    elif number and (parse is float or value == value // 1):  # not so for nan and inf
+        return value if parse is float else int(value)
+    raise SettingsError(f"{variable} must be {_KINDS[parse]}, not {type(value).__name__}")
+
+
+def _region(given: str) -> str:
+    # Not above: importing smsqueue would take a third longer.
+    from phonenumbers import SUPPORTED_REGIONS
+
+    region = given.strip().upper()
+    if region not in SUPPORTED_REGIONS:
+        hint = "; the United Kingdom is GB" if region == "UK" else ""
+        raise SettingsError(
+            f"SMSQUEUE_REGION is {given!r}: use the two letters that ISO 3166 has for a country, "
+            f"such as GB or US{hint}"
+        )
+    return region
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting of the gateway, its workers and its receivers. Times are in seconds.
@@ -102,6 +151,8 @@ class Settings:
     #: overtakes a campaign.
     watermark: int = _setting("WATERMARK", 1000, int)
     bulk_watermark: int = _setting("BULK_WATERMARK", 200, int)
+    #: Country, such as ``GB``, whose national numbers ``send`` and ``find`` understand.
+    region: str = _setting("REGION", "", str)
     #: Longest text that ``send`` takes, in characters.
     max_body: int = _setting("MAX_BODY", 1600, int)
     #: Longest webhook that the receivers read, in bytes.
@@ -110,8 +161,13 @@ class Settings:
     concurrency: int = _setting("CONCURRENCY", 50, int)
 
     def __post_init__(self) -> None:
-        if isinstance(self.receiver_prefix, str):
-            object.__setattr__(self, "receiver_prefix", _list(self.receiver_prefix))
+        for each in fields(self):
+            variable, parse = each.metadata["variable"], each.metadata["parse"]
+            value = getattr(self, each.name)
+            if value is not None or each.name != "handler_timeout":
+                object.__setattr__(self, each.name, _typed(variable, value, parse))
+        if self.region:
+            object.__setattr__(self, "region", _region(self.region))
         try:
             parts = urlsplit(self.redis_url)
             scheme, _ = parts.scheme, parts.port
@@ -177,8 +233,6 @@ class Settings:
                 given[each.name] = (
                     _parsed(variable, value, parse) if isinstance(value, str) else value
                 )
-        if not isinstance(given.get("receiver_prefix", ()), tuple):
-            given["receiver_prefix"] = tuple(given["receiver_prefix"])
         return cls(**given)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from smsqueue import exc
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.receiving import Receiving
+from smsqueue.providers.receiving import Receiving, extended
 from smsqueue.senders import sender_kind
 
 __all__ = ["AccountProvider", "Balance", "form_value", "merged", "table"]
@@ -62,7 +62,7 @@ class AccountProvider(Receiving):
         super().__init__(gateway, name, url=url or self.base_url, **config)
         self.sender = sender
         self.ignore = frozenset(map(Can, ignore))
-        self.codes = {**self.codes, **(codes or {})}  # type: ignore[misc]
+        self.codes = extended("codes", self.codes, codes, exc.ProviderError)  # type: ignore[misc]
 
     @property
     def reports(self) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from inspect import Parameter, isfunction, signature
-from typing import Any, get_args
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from smsqueue.providers.arguments import parameters
 from smsqueue.providers.known import load, names
 from smsqueue.settings import SettingsError
 
@@ -50,7 +50,7 @@ def read(variable: str, address: str) -> tuple[type[Any], dict[str, Any]]:
     if host:
         argument = getattr(kind, "url_name", "url")
         config[argument] = f"{getattr(kind, 'url_scheme', 'https')}://{host}{path}"
-    takes = _parameters(kind)
+    takes = parameters(kind)
     for pair in filter(None, query.split("&")):
         field, _, text = pair.partition("=")
         field = "sender" if field == "from" else field
@@ -157,27 +157,7 @@ def _value(where: str, text: str, annotation: str) -> Any:
         raise SettingsError(f"{where} cannot be read: it must be {reader.__doc__}") from None
 
 
-# --- What a class takes ----------------------------------------------------------------------
-
-
-def _parameters(kind: type[Any]) -> dict[str, str]:
-    """What a class takes to be made, beside gateway and name, with the annotations."""
-    found: dict[str, str] = {}
-    for init in (vars(each).get("__init__") for each in kind.__mro__):
-        for each in [*signature(init).parameters.values()][3:] if isfunction(init) else []:
-            if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD):
-                found.setdefault(each.name, _written(each.annotation))
-    return found
-
-
-def _written(annotation: Any) -> str:
-    """An annotation as it is written where annotations are texts."""
-    if annotation is Parameter.empty:
-        return "Any"
-    plain = isinstance(annotation, type) and not get_args(annotation)
-    text = annotation.__name__ if plain else str(annotation)
-    text = re.sub(r"['\"]|\b(typing|collections\.abc)\.", "", text)
-    return re.sub(r"Optional\[(.*)\]", r"\1", text)
+# --- Errors ----------------------------------------------------------------------------------
 
 
 def complaint(kind: type[Any], config: dict[str, Any], error: Exception) -> str:
@@ -187,7 +167,7 @@ def complaint(kind: type[Any], config: dict[str, Any], error: Exception) -> str:
         lacks = re.search(r"missing \d+ required .*arguments?: (.+)", text)
         if lacks:
             return f"{kind.__name__} lacks {lacks[1]}"
-        takes = ", ".join(sorted(_parameters(kind))) or "none"
+        takes = ", ".join(sorted(parameters(kind))) or "none"
         return f"{kind.__name__} does not take these arguments; it takes: {takes}"
     if not isinstance(error, ValueError | AssertionError):
         return f"{kind.__name__} cannot be made ({type(error).__name__})"

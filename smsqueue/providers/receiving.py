@@ -15,7 +15,7 @@ from smsqueue.providers.http import HttpProvider
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["Receiving"]
+__all__ = ["Receiving", "extended"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Receiving(HttpProvider):
     ) -> None:
         super().__init__(gateway, name, **config)
         self.insecure = insecure
-        self.statuses = {**self.statuses, **(statuses or {})}  # type: ignore[misc]
+        self.statuses = extended("statuses", self.statuses, statuses, MessageStatus)  # type: ignore[misc]
         self._secrets = secrets_of(secret)
         self._surprises: set[str] = set()
         #: What only we and the provider know, if its signature does not cover the addresses of
@@ -144,3 +144,26 @@ class Receiving(HttpProvider):
 
     def _receive_status(self, status: MessageStatus) -> MessageStatus:
         return super()._receive_status(checked(status))
+
+
+def extended(
+    name: str, ours: Mapping[Any, type[Any]], given: Mapping[Any, Any] | None, base: type[Any]
+) -> dict[Any, type[Any]]:
+    """A table of codes or statuses with what the user knows more of.
+
+    A key is written as ours are: ``"30007"`` where all of ours are numbers is 30007.
+
+    Raises:
+        TypeError: a value is no subclass of ``base``.
+    """
+    both, numbers = dict(ours), {isinstance(key, int) for key in ours}
+    for key, kind in (given or {}).items():
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise TypeError(
+                f"{name} has {type(kind).__name__} in it: give subclasses of {base.__name__}"
+            )
+        if numbers == {True} and isinstance(key, str) and key.isdecimal():
+            both[int(key)] = kind
+        else:
+            both[str(key) if numbers == {False} else key] = kind
+    return both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,3 +220,69 @@ def test_an_address_that_kombu_would_fail_at(url: str, text: str) -> None:
         Settings(redis_url=url)
     assert "hush" not in str(caught.value)
     assert Settings(redis_url="unix:///run/redis.sock?db=2").redis_url
+
+    ("name", "value"),
+    [
+        ("namespace", 5),
+        ("namespace", None),
+        ("redis_url", b"redis://h/0"),
+        ("gateway", ["shop.sms:gateway"]),
+        ("receiver_prefix", 5),
+        ("receiver_prefix", [b"secret-prefix"]),
+        ("public_url", 5),
+        ("eager", 2),
+        ("eager", []),
+        ("concurrency", [50]),
+        ("concurrency", True),
+        ("concurrency", 1.5),
+        ("concurrency", float("nan")),
+        ("concurrency", None),
+        ("grace", True),
+        ("grace", {}),
+        ("region", 44),
+    ],
+)
+def test_a_keyword_of_the_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
+    for make in (Settings, lambda **given: Settings.from_mapping(mapped(given))):
+        with pytest.raises(SettingsError, match=f"SMSQUEUE_{name.upper()} (must be|is)") as caught:
+            make(**{name: value})
+        assert "secret" not in str(caught.value)
+        if value is None:
+            break  # a mapping's None is as if the key were missing
+
+
+def mapped(given: dict[str, Any]) -> dict[str, Any]:
+    return {f"SMSQUEUE_{name.upper()}": value for name, value in given.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("concurrency", "50", 50),
+        ("concurrency", 50.0, 50),
+        ("grace", "2.5", 2.5),
+        ("grace", 5, 5),
+        ("eager", "yes", True),
+        ("eager", 0, False),
+        ("receiver_prefix", ["a", "b"], ("a", "b")),
+        ("receiver_prefix", "a,b", ("a", "b")),
+        ("public_url", None, ""),
+        ("heartbeat_file", Path("/run/beat"), "/run/beat"),
+        ("region", "gb", "GB"),
+    ],
+)
+def test_a_keyword_is_read_as_its_variable_is(name: str, value: Any, kept: Any) -> None:
+    found = getattr(Settings(**{name: value}), name)
+    assert (found, type(found)) == (kept, type(kept))
+
+
+@pytest.mark.parametrize("region", ["UK", "XX", "GBR", "44", "Britain"])
+def test_a_region_that_there_is_not_is_refused(region: str) -> None:
+    with pytest.raises(SettingsError, match=r"SMSQUEUE_REGION .* such as GB or US"):
+        Settings(region=region)
+
+
+@pytest.mark.parametrize("given", [{"settings": {"namespace": "x"}}, {"eager": "no"}, {"retry": 5}])
+def test_a_gateway_refuses_what_is_no_setting(given: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(given))):
+        Gateway(**given)
