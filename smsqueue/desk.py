@@ -64,7 +64,7 @@ class Desk:
         Args:
             limit: How many at most; None: all.
         """
-        return list(islice(self._found(searched_address(number)), limit))
+        return list(islice(self._found(searched_address(number, self.settings.region)), limit))
 
     def _found(self, address: str) -> Iterator[Record]:
         for id in self.ledger.find(address):

@@ -187,7 +187,7 @@ class Gateway(Registry, Desk):
     def _check(self, message: OutgoingMessage) -> None:
         """Raise what is wrong with a message; nothing has happened then."""
         wire.check_kind(message)
-        wire.check_outgoing(message, self.settings.max_body)
+        wire.check_outgoing(message, self.settings.max_body, self.settings.region)
         name = message.provider
         if name is None or (isinstance(name, str) and name in self._providers):
             return

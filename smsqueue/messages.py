@@ -177,6 +177,9 @@ class OutgoingMessage:
             raise TypeError(f"the number must be text, not {type(dst).__name__}")
         self.src = sender_text("src", src)
         self.dst, self.dst_problem = senders.destination(dst)
+        #: The destination as it was written, and ``dst`` then: if nobody has changed that since,
+        #: what was written tells a national number from an international one.
+        self.dst_written = (dst, self.dst)
         self.body = body
         self.provider = provider
         self.provider_options = OutgoingMessageOptions()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 from smsqueue import exc
-from smsqueue.lib import digits_only
 from smsqueue.masking import mask
 
 __all__ = [
@@ -14,10 +14,12 @@ __all__ = [
     "destination",
     "digits",
     "incoming_address",
+    "is_international",
     "number_problem",
     "plus",
     "recipient",
     "replyable",
+    "resolved",
     "searched_address",
     "sender",
     "sender_kind",
@@ -49,15 +51,149 @@ _SHORT = range(3, 7)
 # --- Numbers ---------------------------------------------------------------------------------
 
 
-def digits(number: str) -> str:
+def digits(number: str, region: str | None = None) -> str:
     """A number's digits, country code first: ``'+44 (0)20 7946 0958 x12' -> '442079460958'``.
 
-    A number with a plus is parsed: its extension goes, and so does the prefix that is dialled
-    only inside of its country, the "(0)". All digits are kept of a number without a plus, and of
-    one that cannot be understood. Nothing is refused here; see :func:`number_problem`.
+    A number with a plus, or with 00 in its place, is parsed: its extension goes, and so does the
+    prefix that is dialled only inside of its country, the "(0)". All digits are kept of any other
+    number, and of one that cannot be understood. Nothing is refused here; see
+    :func:`resolved` and :func:`number_problem`.
+
+    Args:
+        region: Country, such as ``"GB"``, whose national numbers get its code:
+            ``'020 7946 0958' -> '442079460958'``. See :func:`resolved`.
     """
-    if "+" not in number and "\uff0b" not in number:
-        return digits_only(number)
+    if region is None and not is_international(number):
+        return _ascii_digits(number)
+    return resolved(number, region)[0]
+
+
+def is_international(number: str) -> bool:
+    """Has it a plus, or 00 in its place?"""
+    return "+" in number or "\uff0b" in number or _double_zero(_ascii_digits(number))
+
+
+def _double_zero(found: str) -> bool:
+    # "00123" may be a short code.
+    return found.startswith("00") and len(found) >= _SHORT.stop
+
+
+def _international_digits(number: str) -> str:
+    """The digits of a number with a plus, or with 00 in its place."""
+    text = _with_ascii_digits(number)
+    if _ascii_digits(text).startswith("00"):
+        # No country code begins with 0: "+0044" and "0044" are "+44".
+        while _ascii_digits(text).startswith("00"):
+            text = text.partition("0")[2].partition("0")[2]
+        text = "+" + re.sub(r"\A[^0-9]+", "", text)
+    return _parsed_digits(text)
+
+
+def resolved(number: str, region: str | None = None) -> tuple[str, str | None]:
+    """A number's digits, country code first, and why they cannot be that, in words.
+
+    Numbers with a plus or 00 are international. Of the others, up to 6 digits are a short code.
+    With a region the longer ones are national if they begin with its trunk prefix 0. Without that
+    prefix they are international where national numbers are written with it, as in Great Britain;
+    where they are not, as in the USA, they are what is a valid number, of a mobile phone if both
+    are: ``2125551234`` is a number in New York there. Without a region they are international,
+    unless they begin with 0 or like no country code, or are too short for theirs.
+    """
+    found = _ascii_digits(number)
+    if is_international(number):
+        found = _international_digits(number)
+        return found, _ZERO if found.startswith("0") and len(found) >= _SHORT.stop else None
+    if len(found) < _SHORT.stop or len(found) > _LONGEST:
+        return found, None  # a short code; what is too long is refused as that
+    if region:
+        return _resolved_in(number, found, region)
+    if found.startswith("0"):
+        return found, _ZERO
+    problem = _country_problem(found)
+    return found, f"{problem}; {_HINT}" if problem else None
+
+
+_HINT = (
+    "write it with a plus and its country code, or set SMSQUEUE_REGION to the country whose "
+    "national numbers are meant"
+)
+_ZERO = f"it begins with 0, as only national numbers do; {_HINT}"
+
+
+def _country_problem(found: str) -> str | None:
+    """Why digits cannot begin with a country code and be long enough, in words."""
+    from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
+
+    codes = (found[:length] for length in (1, 2, 3))
+    code = next((each for each in codes if int(each) in COUNTRY_CODE_TO_REGION_CODE), None)
+    if code is None:
+        return "no country code begins like this"
+    # Those of North America are not looked at: its made-up numbers (1 555 0001) stand in the
+    # documentation and the tests of everybody.
+    if code != "1" and _too_short(code, len(found) - len(code)):
+        return f"it is too short for a number in the country with the code {code}"
+    return None
+
+
+@cache
+def _too_short(code: str, length: int) -> bool:
+    from phonenumbers import PhoneNumber, ValidationResult, is_possible_number_with_reason
+
+    if not length:
+        return True
+    number = PhoneNumber(int(code), int("2" * length))
+    return is_possible_number_with_reason(number) == ValidationResult.TOO_SHORT
+
+
+def _resolved_in(number: str, found: str, region: str) -> tuple[str, str | None]:
+    import phonenumbers as library
+
+    def reading(text: str, of: str | None) -> tuple[str, Any]:
+        try:
+            parsed = library.parse(text, of)
+        except library.NumberParseException:
+            return "", None
+        return f"{parsed.country_code}{library.national_significant_number(parsed)}", parsed
+
+    def possible(parsed: Any) -> bool:
+        reason = parsed and library.is_possible_number_with_reason(parsed)
+        return bool(reason == library.ValidationResult.IS_POSSIBLE)
+
+    text = _with_ascii_digits(number)
+    national, of_region = reading(text, region)
+    abroad, international = reading(f"+{found}", None)
+    metadata = library.PhoneMetadata.metadata_for_region(region)
+    trunk_zero = str(metadata.national_prefix or "").startswith("0") if metadata else False
+    if found.startswith("0") or not possible(international):
+        if possible(of_region):
+            return national, None
+    elif national == abroad or trunk_zero or not possible(of_region):
+        return found, None
+    else:
+        kinds = (library.PhoneNumberType.MOBILE, library.PhoneNumberType.FIXED_LINE_OR_MOBILE)
+        ranks = [
+            library.is_valid_number(each) + (library.number_type(each) in kinds)
+            for each in (of_region, international)
+        ]
+        if ranks[0] != ranks[1] or not ranks[0]:
+            return (national if ranks[0] >= ranks[1] else found), None
+        return found, f"it may be a number in {region} or abroad: write it with a plus"
+    if found.startswith("0"):
+        return found, f"there is no such number in {region}: write it with a plus"
+    problem = _country_problem(found)
+    where = f"and there is no such number in {region}"
+    return found, f"{problem}, {where}: write it with a plus" if problem else None
+
+
+def _with_ascii_digits(text: str) -> str:
+    """A text whose digits and plus signs, of whichever script, are those of ASCII."""
+    if text.isascii():
+        return text
+    text = "".join(str(int(each)) if each.isdecimal() else each for each in text)
+    return text.replace("\uff0b", "+")
+
+
+def _parsed_digits(number: str) -> str:
     # Not above: importing smsqueue would take a third longer.
     import phonenumbers
 
@@ -80,25 +216,31 @@ def digits(number: str) -> str:
     return all_digits
 
 
-def plus(number: str) -> str:
+def plus(number: str, region: str | None = None) -> str:
     """A number with a plus and nothing else but digits, as ``+15551234567``.
+
+    Args:
+        region: As :func:`digits` has it.
 
     Raises:
         RequestError: there is no digit in it.
     """
-    found = digits(number)
+    found = digits(number, region)
     if not found:
         raise exc.RequestError("the number has no digits")
     return f"+{found}"
 
 
-def number_problem(number: str) -> str | None:
+def number_problem(number: str, region: str | None = None) -> str | None:
     """Why no phone can have this international number, in words; None: one might.
 
     For forms and imports. Only lengths and country codes are looked at, and they change from
     time to time: an old version of ``phonenumbers`` may be wrong.
+
+    Args:
+        region: Country whose national numbers are numbers, too; as :func:`digits` has it.
     """
-    found = digits(number)
+    found = digits(number, region)
     if not found:
         return "it has no digits"
     if len(found) > _LONGEST:
@@ -152,11 +294,13 @@ def incoming_address(address: str | None) -> str:
         return address
     found = _ascii_digits(bare)
     international = "+" in bare or "\uff0b" in bare
+    if international or _double_zero(found):
+        found = re.sub(r"\A(00)+", "", found)  # no country code begins with 0
     is_number = (1 if international else _SHORT.stop) <= len(found) <= _LONGEST
     return found if is_number else address
 
 
-def destination(address: str) -> tuple[str, str | None]:
+def destination(address: str, region: str | None = None) -> tuple[str, str | None]:
     """Where an SMS is to go: its digits, and why it cannot be sent there, in words.
 
     Phone numbers and short codes, however they are decorated, are their :func:`digits`, with None:
@@ -171,7 +315,7 @@ def destination(address: str) -> tuple[str, str | None]:
     if len(parts) > 1:
         return "", "the destination is several numbers (no number has more than 15 digits)"
     if _is_written_number(bare.replace(",", " ")):
-        return digits(bare) or _ascii_digits(bare), None
+        return digits(bare, region) or _ascii_digits(bare), None
     return "", (
         f"the destination {mask(address)} is neither a phone number nor a short code, so no SMS "
         "can go there: answer an incoming message only if its .replyable is true"
@@ -188,9 +332,9 @@ def replyable(address: str) -> bool:
     return problem is None and _SHORT.start <= len(found) <= _LONGEST
 
 
-def searched_address(address: str) -> str:
+def searched_address(address: str, region: str | None = None) -> str:
     """What the ledger's index of numbers knows an address by that somebody looks for."""
-    return destination(address)[0] or incoming_address(address)
+    return destination(address, region)[0] or incoming_address(address)
 
 
 def recipient(dst: str) -> str:
@@ -207,6 +351,8 @@ def _bare(address: str) -> str:
 
 def _ascii_digits(text: str) -> str:
     """Its digits, of whichever script, from 0 to 9."""
+    if text.isascii():
+        return re.sub("[^0-9]+", "", text)
     return "".join(str(int(character)) for character in text if character.isdecimal())
 
 
@@ -287,6 +433,9 @@ def sender(src: str, *, plus: bool, also: str = "") -> str:
     if kind == "alphanumeric":
         check_alphanumeric(src, also)
         return src
+    if kind is None and not src.isascii():
+        src = _with_ascii_digits(src)
+        kind = sender_kind(src)
     if kind is None:
         raise exc.RequestError(
             f"the sender is neither a number (7 to {_LONGEST} digits) nor a short code "

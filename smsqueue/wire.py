@@ -16,7 +16,7 @@ from smsqueue.messages import (
     OutgoingMessageOptions,
     sender_text,
 )
-from smsqueue.senders import destination
+from smsqueue.senders import destination, is_international, resolved
 from smsqueue.statuses import MessageStatus
 
 __all__ = [
@@ -80,13 +80,16 @@ def check_kind(message: object) -> None:
         )
 
 
-def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
+def check_outgoing(message: OutgoingMessage, max_body: int, region: str | None = None) -> None:
     """Raise RequestError if a message cannot be sent; nothing has happened then.
 
     What was set as an attribute is checked, and converted, as if it had been given to the
     constructor or to ``options()``.
+
+    Args:
+        region: Country whose national numbers get its code; see :func:`smsqueue.senders.resolved`.
     """
-    _check_destination(message)
+    _check_destination(message, region)
     _check_body(message, max_body)
     try:
         message.src = sender_text("src", message.src)
@@ -114,13 +117,14 @@ def check_outgoing(message: OutgoingMessage, max_body: int) -> None:
         _plain(f"the routing value {type(value).__name__}", value)
 
 
-def _check_destination(message: OutgoingMessage) -> None:
+def _check_destination(message: OutgoingMessage, region: str | None) -> None:
     if not isinstance(message.dst, str):
         kind = type(message.dst).__name__
         raise exc.RequestError(f"the destination number must be text, not {kind}")
-    if message.dst and not (message.dst.isascii() and message.dst.isdigit()):
-        # It was set as an attribute.
-        message.dst, message.dst_problem = destination(message.dst)
+    if message.dst_written[1] != message.dst:  # it was set as an attribute
+        written = message.dst
+        message.dst, message.dst_problem = destination(written)
+        message.dst_written = (written, message.dst)
     if not message.dst:
         raise exc.RequestError(message.dst_problem or "the destination number has no digits")
     if len(message.dst) > 15:
@@ -129,6 +133,18 @@ def _check_destination(message: OutgoingMessage) -> None:
             "number has more than 15: give one number, and write it with a plus if it has an "
             "extension"
         )
+    written = message.dst_written[0]
+    found = message.dst
+    if region and not is_international(written):
+        found = destination(written, region)[0]
+        problem = resolved(written, region)[1]
+    else:
+        # With a plus it was read when the message was made: that takes a while.
+        problem = resolved(found)[1] if found[0] == "0" or not is_international(written) else None
+    if problem:
+        raise exc.RequestError(f"the destination {mask(message.dst)} cannot be called: {problem}")
+    if found != message.dst:
+        message.dst, message.dst_written = found, (f"+{found}", found)
 
 
 def _check_body(message: OutgoingMessage, max_body: int) -> None:

@@ -96,8 +96,8 @@ def find(number: str, limit: int, reveal: bool, as_json: bool) -> None:
 
     NUMBER may also be another address that a message came from: INFO4242, whatsapp:+15551234567.
     """
-    address = senders.searched_address(number)
     with opened() as gateway:
+        address = senders.searched_address(number, gateway.settings.region)
         found = (looked_up(gateway, id, reveal) for id in gateway.ledger.find(address))
         items = list(islice((item for item in found if item is not None), limit + 1))
         more, items = len(items) > limit, items[:limit]

@@ -144,6 +144,9 @@ class Book(Ledger):
     def ping(self) -> None:
         pass
 
+    def verify_server(self) -> None:
+        pass
+
     def warnings(self) -> Iterator[str]:
         return iter(())
 

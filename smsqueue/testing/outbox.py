@@ -52,7 +52,8 @@ class Outbox(list[OutgoingMessage]):
 
     def to(self, number: str) -> list[OutgoingMessage]:
         """The messages to a number, oldest first; only its digits count."""
-        return [message for message in self if message.dst == searched_address(number)]
+        address = searched_address(number, self._gateway.settings.region)
+        return [message for message in self if message.dst == address]
 
     def fail(self, error: BaseException | type[BaseException], times: int | None = 1) -> None:
         """Let the next calls of ``send`` and ``send_many`` raise an error and catch nothing.

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings, exc
 from smsqueue.lib import digits_only
+from smsqueue.providers import NullProvider
 from smsqueue.senders import check_alphanumeric, digits, number_problem, plus, sender, sender_kind
 from smsqueue.simulator.numbers import NUMBERS, Number
+from smsqueue.testing import capture
 
 # --- Numbers ---------------------------------------------------------------------------------
 
@@ -32,6 +35,14 @@ from smsqueue.simulator.numbers import NUMBERS, Number
         ("+1 555 123 4567x89", "15551234567"),
         ("+1 800 FLOWERS", "18003569377"),
         ("+٤٤ ٢٠ ٧٩٤٦ ٠٩٥٨", "442079460958"),
+        # 00 stands for the plus.
+        ("00442079460958", "442079460958"),
+        ("00 44 (0)20 7946 0958 ext. 12", "442079460958"),
+        ("(00)44-20-7946.0958", "442079460958"),
+        ("+00 44 20 7946 0958", "442079460958"),
+        ("+0044 (0) 20 7946 0958", "442079460958"),
+        ("٠٠٤٤٢٠٧٩٤٦٠٩٥٨", "442079460958"),
+        ("００１ ５５５ １２３ ４５６７", "15551234567"),  # noqa: RUF001
         # In Italy the zero belongs to the number.
         ("+39 06 1234 5678", "390612345678"),
     ],
@@ -43,7 +54,7 @@ def test_a_number_with_a_plus_is_parsed(number: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "number",
     [
-        *("44 (0)20 7946 0958", "1 (555) 123-4567 ext. 89", "00442079460958", "", "none"),
+        *("44 (0)20 7946 0958", "1 (555) 123-4567 ext. 89", "0044", "", "none"),
         *("+", "+1", "+1 (23)", "+1555123", "+1 (234) 567-89", "0+1555", "+44+20"),
         # Too long, and of no country.
         *("+1 555 123 4567 / 8901234", "+" + "1" * 300, "+999123456789"),
@@ -53,6 +64,107 @@ def test_a_number_with_a_plus_is_parsed(number: str, kept: str) -> None:
 )
 def test_any_other_number_keeps_its_digits(number: str) -> None:
     assert OutgoingMessage(number, "x").dst == digits(number) == digits_only(number)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["15551234567", "١٥٥٥١٢٣٤٥٦٧", "१५५५१२३४५६७", "１５５５１２３４５６７", "1 (٥٥٥) 123-4567"],  # noqa: RUF001
+)
+def test_digits_of_any_script_are_digits(number: str) -> None:
+    assert OutgoingMessage(number, "x").dst == digits(number) == "15551234567"
+    assert digits(f"+{number}") == digits(f"00{number}") == "15551234567"
+    assert number_problem(number) is None
+    assert sender(number, plus=True) == "+15551234567"
+
+
+@pytest.mark.parametrize(
+    ("region", "number", "kept"),
+    [
+        ("GB", "020 7946 0958", "442079460958"),
+        ("GB", "(020) 7946 0958 ext. 12", "442079460958"),
+        ("GB", "٠٢٠ ٧٩٤٦ ٠٩٥٨", "442079460958"),
+        ("GB", "07700 900123", "447700900123"),
+        ("DE", "0151 12345678", "4915112345678"),
+        ("US", "(212) 555-1234", "12125551234"),
+        ("US", "2125551234", "12125551234"),
+        ("US", "1 212 555 1234", "12125551234"),
+        ("ES", "612 345 678", "34612345678"),
+        ("IT", "06 1234 5678", "390612345678"),
+        # Those that are international stay so, with a plus and without.
+        *((region, "+44 (0)20 7946 0958", "442079460958") for region in ("GB", "DE", "US")),
+        *((region, "0033 6 12 34 56 78", "33612345678") for region in ("GB", "DE", "US")),
+        *((region, "15551234567", "15551234567") for region in ("GB", "DE", "US", "ES")),
+        *((region, "380661234567", "380661234567") for region in ("GB", "DE", "US", "ES")),
+        ("GB", "+3725123456", "3725123456"),
+        ("GB", "3725123456", "3725123456"),
+        # Short codes, too.
+        *((region, "40404", "40404") for region in ("GB", "DE", "US", "ES")),
+    ],
+)
+def test_a_national_number_gets_the_code_of_its_region(
+    gateway: Gateway, region: str, number: str, kept: str
+) -> None:
+    with Gateway(replace(gateway.settings, region=region)) as gateway:
+        sent = gateway.send(OutgoingMessage(number, "x"))
+        assert (sent.dst, digits(number, region)) == (kept, kept)
+        assert gateway.lookup(sent.id or "").message.dst == kept
+        for written in (number, f"+{kept}", f"00{kept}"):
+            if len(kept) > 6:
+                assert [record.id for record in gateway.find(written)] == [sent.id]
+        again = sent.id
+        assert gateway.send(sent).dst == kept
+        assert sent.id != again
+        with capture(gateway) as outbox:
+            gateway.send(OutgoingMessage(number, "x"))
+            assert [each.dst for each in outbox.to(number)] == [kept]
+    eager = Gateway(Settings(region=region), eager=True)
+    eager.add_provider("a", NullProvider)
+    assert eager.send(OutgoingMessage(number, "x")).dst == kept
+
+
+@pytest.mark.parametrize(
+    ("region", "number", "why"),
+    [
+        ("", "020 7946 0958", "begins with 0"),
+        ("", "0611223344", "begins with 0"),
+        ("", "٠٢٠٧٩٤٦٠٩٥٨", "begins with 0"),
+        ("", "(212) 555-1234", "too short for a number in the country with the code 212"),
+        ("", "999123456789", "no country code"),
+        ("GB", "020 7946 0958 12", "no such number in GB"),
+        # A mobile phone in Norway, or one in Arkansas.
+        ("US", "479-761-5424", "in US or abroad"),
+    ],
+)
+def test_a_number_that_can_be_none_is_refused_with_what_to_do(
+    gateway: Gateway, region: str, number: str, why: str
+) -> None:
+    with Gateway(replace(gateway.settings, region=region)) as gateway:
+        with pytest.raises(exc.RequestError, match=why) as caught:
+            gateway.send(OutgoingMessage(number, "x"))
+        assert "write it with a plus" in str(caught.value)
+        assert ("SMSQUEUE_REGION" in str(caught.value)) is (region == "")
+        assert digits(number) not in str(caught.value)
+        with capture(gateway), pytest.raises(exc.RequestError, match=why):
+            gateway.send(OutgoingMessage(number, "x"))
+    eager = Gateway(Settings(region=region), eager=True)
+    eager.add_provider("a", NullProvider)
+    with pytest.raises(exc.RequestError, match=why):
+        eager.send(OutgoingMessage(number, "x"))
+
+
+@pytest.mark.parametrize("number", ["15551234567", "380661234567", "15550001", "40404", "1"])
+def test_without_a_plus_and_a_region_numbers_are_what_they_were(
+    gateway: Gateway, number: str
+) -> None:
+    assert gateway.send(OutgoingMessage(number, "x")).dst == number
+
+
+def test_a_destination_that_was_set_later_is_read_anew(gateway: Gateway) -> None:
+    with Gateway(replace(gateway.settings, region="GB")) as gateway:
+        message = OutgoingMessage("+15551234567", "x")
+        for written, kept in (("020 7946 0958", "442079460958"), ("0033612345678", "33612345678")):
+            message.dst = written
+            assert gateway.send(message).dst == kept
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)

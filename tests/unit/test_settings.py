@@ -221,6 +221,8 @@ def test_an_address_that_kombu_would_fail_at(url: str, text: str) -> None:
     assert "hush" not in str(caught.value)
     assert Settings(redis_url="unix:///run/redis.sock?db=2").redis_url
 
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("namespace", 5),

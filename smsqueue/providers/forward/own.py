@@ -78,6 +78,8 @@ class Own:
             text(fields.get("body"), "body"),
             named(fields.get("src"), "src"),
         )
+        # The other side has read it, by its own region.
+        message.dst_written = (f"+{message.dst}", message.dst)
         route = sequence(fields.get("route"), "route")
         message.routing_values = None if route is None else tuple(route)
         message.provider_params = mapping(fields.get("params"), "params")
