@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from smsqueue import exc
@@ -63,6 +63,17 @@ class RetryPolicy:
     pause_max: float = 60.0
     slow_pause: float = 60.0
     slow_pause_max: float = 600.0
+
+    def __post_init__(self) -> None:
+        for each in fields(RetryPolicy):
+            value = getattr(self, each.name)
+            if value is None and each.default is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                kind = type(value).__name__
+                raise TypeError(f"RetryPolicy: {each.name} must be a number, not {kind}")
+            if not value >= 0:  # nor is nan
+                raise ValueError(f"RetryPolicy: {each.name} must not be below 0, but is {value}")
 
     def backoff(self, tries: int) -> float:
         """Full jitter: anything from 0 to the exponential bound."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from smsqueue import Gateway, RetryPolicy, exc
@@ -269,3 +271,11 @@ def test_a_policy_of_ones_own_decides_in_eager_mode_too() -> None:
 )
 def test_the_label_of_an_error(error: BaseException, label: str) -> None:
     assert error_label(error) == label
+
+
+@pytest.mark.parametrize("value", ["5", None, True, [5], float("nan"), -1])
+@pytest.mark.parametrize("name", ["base", "cap", "give_up", "resends", "pause_max"])
+def test_a_rule_of_the_wrong_type_is_refused_where_it_is_given(name: str, value: Any) -> None:
+    """In the worker it would fail with each message."""
+    with pytest.raises((TypeError, ValueError), match=f"RetryPolicy: {name} must"):
+        RetryPolicy(**{name: value})
