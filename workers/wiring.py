@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from argparse import ArgumentParser
 from collections import Counter
 from typing import Any
 
@@ -195,8 +196,13 @@ class _Felt(bootsteps.StartStopStep):
 
 
 def _refuse_other_pools(pool: type) -> None:
-    if not issubclass(pool, TaskPool):
-        name = pool.__module__.rpartition(".")[2]
+    name = pool.__module__.rpartition(".")[2]
+    # Celery takes "-P prefork" for no -P, and would run threads without a word.
+    asked_for = ArgumentParser(add_help=False, allow_abbrev=False)
+    asked_for.add_argument("-P", "--pool")
+    if asked_for.parse_known_args(sys.argv[1:])[0].pool == "prefork":
+        name = "prefork"
+    if name == "prefork" or not issubclass(pool, TaskPool):
         sys.exit(
             f"smsqueue: the pool {name} does not work here: slots and time limits count the "
             "threads of one process, and another pool loses messages when it stops. Start the "

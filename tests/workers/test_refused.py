@@ -289,9 +289,14 @@ def test_a_unix_socket_works_for_everything(
     assert "cret" not in worker.text() + result.output
 
 
-@pytest.mark.parametrize("pool", ["processes", "solo"])  # -P prefork is as no -P to Celery
-def test_a_pool_without_threads_is_refused(pool: str, start_worker: Callable[..., Any]) -> None:
-    worker = start_worker(NULL, "-P", pool, wait=False)
+@pytest.mark.parametrize(
+    "option", [["-P", "prefork"], ["--pool=prefork"], ["-P", "processes"], ["-P", "solo"]]
+)
+def test_a_pool_without_threads_is_refused(
+    option: list[str], start_worker: Callable[..., Any]
+) -> None:
+    pool = option[-1].removeprefix("--pool=")
+    worker = start_worker(NULL, *option, wait=False)
     assert worker.process.wait(timeout=60) == 1
     [line] = [each for each in worker.text().splitlines() if each.startswith("smsqueue: ")]
     name = "prefork" if pool == "processes" else pool
