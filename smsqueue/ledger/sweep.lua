@@ -18,7 +18,7 @@ end
 
 check_indexes()
 local quota, max_lapses, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
-local lapsed, failed, full = {}, {}, false
+local lapsed, failed, full, out_of_time = {}, {}, false, stopwatch()
 
 -- Does something with what is due in a set, as far as quota and time go.
 local function for_each_due(set, run)

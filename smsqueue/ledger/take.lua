@@ -14,7 +14,7 @@ local due, taken = due_key(lane), {}
 -- Records that one call looks at; ms between two of a line that are looked at; ms that publishing
 -- takes at most, as a rule.
 local MOST_LOOKS, APART, PUBLISHING = 300, 100, 50
-local kind, failed = lane == 'hook' and 'event' or 'msg', {}
+local kind, failed, out_of_time = lane == 'hook' and 'event' or 'msg', {}, stopwatch()
 
 -- A trigger is still in its queue, not lost, until one that was published clearly later has left it.
 local function still_queued(m)

@@ -33,14 +33,18 @@ end
 -- Others wait for Redis as long as a script runs: what goes through many records stops after a few
 -- milliseconds, and whoever runs it runs it again. From version 7 on Redis's own time stands still while
 -- a script runs, but Lua has a clock; where there is neither, the quotas are the bound.
-local has_os, os = pcall(function() return os end)
+local MOST_MICROSECONDS = 3000
+-- Returns a function that says whether the time is up.
 local function stopwatch()
-  if has_os and os and os.clock then return os.clock() * 1000000 end
-  local now = redis.call('TIME')
-  return now[1] * 1000000 + now[2]
+  local has_clock, seconds = pcall(function() return os.clock end)
+  local function now()
+    if has_clock and seconds then return seconds() * 1000000 end
+    local time = redis.call('TIME')
+    return time[1] * 1000000 + time[2]
+  end
+  local started = now()
+  return function() return now() - started > MOST_MICROSECONDS end
 end
-local STARTED, MOST_MICROSECONDS = stopwatch(), 3000
-local function out_of_time() return stopwatch() - STARTED > MOST_MICROSECONDS end
 
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
