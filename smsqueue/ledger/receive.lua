@@ -9,9 +9,10 @@ if before then
   return { 'repeat', before, '' }
 end
 if not has_room_to_receive(#ARGV[3]) then return { 'full', '', '' } end
-if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end
 local publish = add_event(event, 'received', nil, ARGV[3])
 redis.call('HSET', key('event', event), 'number', ARGV[4])
 redis.call('ZADD', key('number', ARGV[4]), NOW, event)
 count('incoming', ARGV[5], 'recorded')
+-- Last of all: if something fails before, the message is to be repeated.
+if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end
 return { 'recorded', event, publish }

@@ -20,6 +20,7 @@ for i = 6, #ARGV do
   causes[#causes + 1] = bad[ARGV[i]]
 end
 if not readable then causes[#causes + 1] = 'what was to be sent or told cannot be read' end
+local entry = redis.call('HGET', key('damaged'), id)
 local was_aside = redis.call('HDEL', key('damaged'), id)
 if #causes == 0 and was_aside == 0 then return { redis.call('HGET', hash, 'state'), '', {} } end
 
@@ -51,6 +52,16 @@ end
 
 local text = redis.call('HGET', hash, 'timeline')
 local lines = text and timeline_of(text)
+local newest = lines and #lines > 0 and lines[#lines].state or nil
+-- The state by which it is listed, or was until it was put aside.
+local listed = nil
+for _, state in ipairs(MESSAGE_STATES) do
+  if redis.call('ZSCORE', key('state', state), id) then listed = state end
+end
+if not listed and entry then
+  local well, told = pcall(cjson.decode, entry)
+  if well and type(told) == 'table' and is_one_of(told.was, MESSAGE_STATES) then listed = told.was end
+end
 -- Attempts that the timeline knows of; nil: it knows nothing.
 local known
 if lines and #lines > 0 then
@@ -77,16 +88,21 @@ if attempts ~= (tonumber(m.attempt) or 0) or bad.attempt then
   redis.call('HSET', hash, 'attempt', attempts or 1000)
 end
 
+-- Its provider may have been called, even if nobody can read when.
+local calling = m.calling or bad.calling or newest == 'sending'
 -- Nobody has ever called a provider for it, as far as anything tells.
-local untouched = attempts == 0 and not (m.calling or m.called or m.settled or m.provider or m.msgid)
+local untouched = attempts == 0 and not (calling or bad.called or m.called or m.settled or m.provider or m.msgid)
+-- What was over without any provider is not sent after all.
+local OVER = { cancelled = true, expired = true, failed = true }
+local over = OVER[listed] and listed or OVER[newest] and newest
 local state, why = m.state, nil
 if not state then
-  state = RANK[m.reported] and m.reported or m.sent_at and 'sent' or untouched and 'queued' or 'unknown'
+  state = RANK[m.reported] and m.reported or m.sent_at and 'sent' or untouched and (over or 'queued') or 'unknown'
 elseif state == 'sending' then
   local ended = m.settled and string.sub(m.settled, 1, #(m.token or '') + 1) == (m.token or '') .. '.'
   if RANK[m.reported] then state = m.reported
   elseif ended and string.match(m.settled, '%.sent$') then state = 'sent'
-  elseif m.calling or ended or m.pin or not attempts then state = 'unknown'
+  elseif calling or ended or m.pin or not attempts then state = 'unknown'
   else state = attempts == 0 and 'queued' or 'retrying' end
 elseif CLAIMABLE[state] and (m.pin or not attempts) then
   state = 'unknown'
@@ -109,7 +125,7 @@ redis.call('HDEL', hash, 'calling', 'ask_now')
 note(id, { state = state, why = 'repaired by an operator: ' .. (causes[1] or 'nothing was wrong') })
 if m.number then redis.call('ZADD', key('number', m.number), 'NX', NOW, id) end
 
-local from = m.state or nil
+local from = m.state or listed
 if state == 'unknown' then
   uncertain(id, from, nil, nil)
   return { state, '', causes }

@@ -7,12 +7,14 @@
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local guess = tonumber(ARGV[10])
-if ARGV[8] ~= '' then
-  local seen = key('seen', ARGV[8])
-  if not redis.call('SET', seen, event, 'NX', 'PX', REPORT_WAIT) then
-    count('reports', provider, state, 'repeated')
-    return { 'repeat', '', '', '' }
-  end
+local seen = ARGV[8] ~= '' and key('seen', ARGV[8])
+if seen and redis.call('EXISTS', seen) == 1 then
+  count('reports', provider, state, 'repeated')
+  return { 'repeat', '', '', '' }
+end
+-- Last of all: if something fails before, the report is to be repeated.
+local function note_seen()
+  if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end
 end
 
 local named, made = {}, nil
@@ -49,6 +51,7 @@ if id then
     end
   end
   count('reports', provider, state, 'matched')
+  note_seen()
   return { 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
            moved and redis.call('HGET', key('msg', id), 'state') or '', unpack(events) }
 end
@@ -62,4 +65,5 @@ for _, pid in ipairs(pids) do
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
 count('reports', provider, state, 'parked')
+note_seen()
 return { 'parked', '', '', '' }

@@ -534,3 +534,89 @@ def test_find_passes_over_damaged_records(bench: Bench) -> None:
     bad, good = bench.send(), bench.send()
     damage(bench, "msg", bad, "timeline", "zzz")
     assert [record.id for record in bench.gateway.find("15550001")] == [good]
+
+
+# --- What ends a transition halfway ------------------------------------------------------------
+
+
+def test_a_damaged_length_of_a_queue_ends_no_transition_halfway(bench: Bench) -> None:
+    """The provider took the message: an error in the middle of settling that would let its lease
+    lapse, and send it again."""
+    provider = bench.add("a")
+    bench.gateway.onSend.connect(lambda message: None, name="look")
+    bench.redis.set(bench.key("filled", "send"), "zzz")
+    id = bench.send()
+    assert id in bench.due()
+    provider.then(lambda message: bench.redis.set(bench.key("filled", "hook"), "zzz"))
+    bench.deliver(id)
+    assert bench.state(id) == "sent"
+    assert set(bench.events("sent")) == bench.due() != set()
+
+
+@pytest.mark.parametrize("kind", ["incoming", "report"])
+def test_a_webhook_is_recorded_whatever_is_damaged(bench: Bench, kind: str) -> None:
+    bench.add("a")
+    heard: list[Any] = []
+    bench.gateway.onReceive.connect(heard.append, name="hear")
+    bench.gateway.onStatus.connect(heard.append, name="listen")
+    id = bench.send(status_report=True)
+    bench.deliver(id)
+    pid = bench.record(id).msgid
+    bench.redis.set(bench.key("filled", "hook"), "zzz")
+    if kind == "incoming":
+        message = IncomingMessage("15551234567", "hi", "m1")
+        message.provider = "a"
+        bench.gateway.receive_message(message)
+    else:
+        bench.redis.hset(bench.key("msg", id), "msgid", "[zzz")
+        bench.report("delivered", msgid=pid)
+    [event] = bench.events("received" if kind == "incoming" else "status")
+    assert event in bench.due()
+    bench.run_hooks()
+    assert len(heard) == 1
+
+
+# --- What repair must not send -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["zzz", "", b"\xff", None])
+def test_repair_of_a_message_at_its_provider_never_sends_it_again(bench: Bench, value: Any) -> None:
+    """Nobody can read since when its provider has it."""
+    bench.add("a")
+    id = bench.send()
+    assert "go" in bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=("a", 60.0))
+    damage(bench, "msg", id, "calling", value)
+    if value is None:
+        damage(bench, "msg", id, "tries", "zzz")
+    state, causes = bench.gateway.repair(id)
+    assert state == "unknown"
+    assert causes
+    assert bench.look("send", id) is None
+
+
+@pytest.mark.parametrize("ended", ["cancelled", "expired"])
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("value", ["zzz", None])
+def test_repair_sends_nothing_that_was_over(
+    bench: Bench, ended: str, aside: bool, value: str | None
+) -> None:
+    provider = bench.add("a")
+    id = bench.send()
+    if ended == "cancelled":
+        bench.gateway.cancel(id)
+    else:
+        bench.outdated(id)
+        bench.deliver(id)
+        damage(bench, "msg", id, "expires", None)
+    assert bench.state(id) == ended
+    damage(bench, "msg", id, "state", value)
+    if aside:
+        damage(bench, "msg", id, "timeline", "zzz")
+        bench.redis.zadd(bench.key("due", "watch"), {id: 1})
+        bench.upkeep.turn()
+        assert named(bench) == {id}
+    bench.gateway.repair(id)
+    assert bench.state(id) == ended
+    bench.deliver(id)
+    assert provider.calls == []
+    assert bench.ledger.counts()[ended] == 1

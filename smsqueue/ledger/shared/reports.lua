@@ -24,7 +24,8 @@ local function parts_of(id, attempt, m)
   end
   -- Settled by a version that kept the ids only.
   local parts, number = { ids = {}, told = true }, 0
-  for _, pid in ipairs(cjson.decode(m.msgid)) do
+  local well, pids = pcall(cjson.decode, m.msgid)
+  for _, pid in ipairs(well and pids or {}) do
     if type(pid) == 'number' then pid = string.format('%.0f', pid) end
     if type(pid) == 'string' and pid ~= '' and not parts.ids[pid] then
       number = number + 1

@@ -1,7 +1,8 @@
 -- Triggers in a broker queue ('send' or 'hook'), with those that upkeep is about to publish.
 local function length(queue)
   local here = redis.call('LLEN', queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
-  return math.max(here, tonumber(redis.call('GET', key('filled', queue)) or 0))
+  -- This is asked for in the middle of transitions: a damaged value must not end one halfway.
+  return math.max(here, tonumber(redis.call('GET', key('filled', queue)) or 0) or 0)
 end
 
 -- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
@@ -20,7 +21,7 @@ local function note_out(hash) redis.call('HSET', hash, 'out', NOW) end
 local function note_left(hash, queue, out)
   if not out then return end
   local passed = key('passed', queue)
-  if tonumber(out) > tonumber(redis.call('GET', passed) or 0) then redis.call('SET', passed, out) end
+  if tonumber(out) > (tonumber(redis.call('GET', passed) or 0) or 0) then redis.call('SET', passed, out) end
   redis.call('HDEL', hash, 'out')
 end
 
