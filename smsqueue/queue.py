@@ -8,13 +8,13 @@ import ssl
 from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from smsqueue.envelope import Envelope, record
-from smsqueue.ledger.connection import connect, execute_above_maxmemory
+from smsqueue.ledger.connection import connect, execute_above_maxmemory, tls_options
 from smsqueue.logs import safely
 from smsqueue.settings import Settings
 
@@ -57,7 +57,8 @@ _WORKER = _TRANSPORT | {
 def broker_url(settings: Settings) -> str:
     """The address of Redis as kombu reads it, which knows other parameters than redis-py."""
     parts = urlsplit(settings.redis_url)
-    query = dict(parse_qsl(parts.query))
+    # Of repeated parameters redis-py takes the first.
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
     if parts.scheme == "unix":
         login, at, _ = parts.netloc.rpartition("@")
         if not at and "password" in query:
@@ -68,18 +69,11 @@ def broker_url(settings: Settings) -> str:
 
 def broker_ssl(settings: Settings) -> dict[str, Any] | None:
     """How the broker's connections verify Redis: as those of the ledger do."""
-    parts = urlsplit(settings.redis_url)
-    if parts.scheme != "rediss":
-        return None
-    given = {name: v for name, v in parse_qsl(parts.query) if name.startswith("ssl_")}
-    options: dict[str, Any] = given | {
-        "ssl_cert_reqs": ssl.VerifyMode[
-            f"CERT_{given.get('ssl_cert_reqs', 'required').upper().removeprefix('CERT_')}"
-        ]
-    }
-    if "ssl_check_hostname" in given:
-        options["ssl_check_hostname"] = given["ssl_check_hostname"].lower() in ("1", "true", "yes")
-    return options
+    options = tls_options(settings)
+    if not options:
+        return None  # kombu takes any value for a wish to use TLS
+    mode = ssl.VerifyMode[f"CERT_{options['ssl_cert_reqs'].upper()}"]
+    return options | {"ssl_cert_reqs": mode}
 
 
 def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 __all__ = ["LEASE_FACTOR", "Settings", "SettingsError", "hide_password"]
 
@@ -113,6 +113,8 @@ class Settings:
 
     #: Redis >= 6.2, broker and ledger in one. May hold a password, so it is not in the repr.
     redis_url: str = _setting("REDIS_URL", "redis://127.0.0.1:6379/0", str, secret=True)
+    #: The file (PEM) of the private authority that signed the certificate of a ``rediss://`` Redis.
+    redis_ca: str = _setting("REDIS_CA", "", str)
     #: First part of every key and queue name, so that applications can share a Redis.
     namespace: str = _setting("NAMESPACE", "sms", str)
     #: Where workers, receivers and the command line find the gateway: ``package.module:attribute``.
@@ -185,6 +187,15 @@ class Settings:
         wrong = _wrong_in_redis_url(parts)
         if wrong:
             raise SettingsError(f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: {wrong}")
+        if self.redis_ca and scheme != "rediss":
+            raise SettingsError(
+                "SMSQUEUE_REDIS_CA is set, but SMSQUEUE_REDIS_URL does not use TLS: write rediss://"
+            )
+        if self.redis_ca and "ssl_ca_certs" in parse_qs(parts.query):
+            raise SettingsError(
+                "SMSQUEUE_REDIS_CA and ssl_ca_certs in SMSQUEUE_REDIS_URL name the same: "
+                "remove one of them"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.namespace):
             raise SettingsError(
                 f"SMSQUEUE_NAMESPACE is {self.namespace!r}: "
@@ -261,14 +272,34 @@ class Settings:
         return self.broker_prefix + self.hook_queue
 
     @property
+    def unverified_tls(self) -> str:
+        """The part of SMSQUEUE_REDIS_URL that turns off verification of the certificate, or ""."""
+        parts = urlsplit(self.redis_url)
+        query = _first_values(parts) if parts.scheme == "rediss" else {}
+        if query.get("ssl_cert_reqs") == "none":
+            return "ssl_cert_reqs=none"
+        if query.get("ssl_check_hostname", "true").lower() in _FALSE:
+            return f"ssl_check_hostname={query['ssl_check_hostname']}"
+        return ""
+
+    @property
     def safe_redis_url(self) -> str:
         """The Redis URL as it may be printed."""
         return hide_password(self.redis_url)
 
 
+#: What redis-py takes for false and for true.
+_FALSE, _TRUE = ("0", "f", "false", "n", "no"), ("1", "t", "true", "y", "yes")
+
+
+def _first_values(parts: SplitResult) -> dict[str, str]:
+    """The parameters of an address; of repeated ones the first, which is the one in redis-py."""
+    return {name: values[0] for name, values in parse_qs(parts.query).items()}
+
+
 def _wrong_in_redis_url(parts: SplitResult) -> str:
     """What redis-py or kombu would fail at, or ignore; "": nothing."""
-    query = dict(parse_qsl(parts.query))
+    query = _first_values(parts)
     database = query.get("db", "" if parts.scheme == "unix" else parts.path.strip("/"))
     if database and not re.fullmatch("[0-9]+", database):
         return "the database is a number, as in redis://host:6379/0"
@@ -276,6 +307,8 @@ def _wrong_in_redis_url(parts: SplitResult) -> str:
         return "write the path of the socket, as in unix:///run/redis/redis.sock?db=0"
     if query.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
         return "ssl_cert_reqs is required, optional or none"
+    if query.get("ssl_check_hostname", "true").lower() not in _FALSE + _TRUE:
+        return "ssl_check_hostname is true or false"
     return ""
 
 

@@ -75,6 +75,13 @@ def router_of(gateway: Gateway) -> str | None:
 
 def of_redis(desk: Gateway) -> Iterator[Point]:
     """Redis, and who works on it."""
+    unverified = desk.settings.unverified_tls
+    if unverified:
+        what = (
+            f"{unverified} in SMSQUEUE_REDIS_URL: whoever is between here and Redis can pose as it"
+        )
+        do = "remove it, and name a private CA in SMSQUEUE_REDIS_CA"
+        yield Point("warning", "redis", what, do)
     try:
         desk.ledger.verify_server()
         server, warnings = desk.ledger.server(), desk.check()

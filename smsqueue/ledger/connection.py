@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
+from redis.connection import parse_url
 from redis.retry import Retry
 
 from smsqueue import exc
 from smsqueue.settings import Settings, SettingsError
 
-__all__ = ["Scripts", "connect", "execute_above_maxmemory", "translated"]
+__all__ = ["Scripts", "connect", "execute_above_maxmemory", "tls_options", "translated"]
 
 #: Refused when memory is full, or writing nothing; every other script ends what was accepted before
 #: and may go on.
@@ -71,6 +73,22 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
 codecs.register_error(_JUNK, _escaped)
 
 
+def tls_options(settings: Settings) -> dict[str, Any]:
+    """How every connection to Redis uses TLS, those of the broker too: redis-py's arguments.
+
+    The chain and the host name are verified unless the address says otherwise. The address is read
+    by redis-py itself: another reading of it could trust what the ledger does not trust.
+    """
+    if urlsplit(settings.redis_url).scheme != "rediss":
+        return {}
+    verified: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    if settings.redis_ca:
+        verified["ssl_ca_certs"] = settings.redis_ca
+    parsed: Any = parse_url  # has no types
+    given = parsed(settings.redis_url).items()
+    return verified | {name: value for name, value in given if name.startswith("ssl_")}
+
+
 def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     """A client whose every command ends within about ``timeout`` seconds.
 
@@ -88,6 +106,7 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
             socket_connect_timeout=min(timeout, 0.5) if timeout <= 1 else timeout / 2,
             health_check_interval=10,
             **keepalive,
+            **tls_options(settings),
             retry=Retry(NoBackoff(), 0),
             retry_on_timeout=False,
         )

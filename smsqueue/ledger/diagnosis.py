@@ -123,7 +123,10 @@ def _of_connection(settings: Settings, error: BaseException) -> str | None:
     tls = urlsplit(settings.redis_url).scheme == "rediss"
     texts = " ".join(str(each) for each in _chain(error))
     if tls and any(isinstance(each, FileNotFoundError | PermissionError) for each in _chain(error)):
-        return "needs TLS files that cannot be read: correct ssl_... in SMSQUEUE_REDIS_URL"
+        return (
+            "needs TLS files that cannot be read: correct SMSQUEUE_REDIS_CA, or ssl_... in "
+            "SMSQUEUE_REDIS_URL"
+        )
     if "CERTIFICATE_VERIFY_FAILED" in texts:
         why = next(
             (
@@ -135,7 +138,8 @@ def _of_connection(settings: Settings, error: BaseException) -> str | None:
         )
         return (
             f"shows a certificate that is not trusted{f' ({why})' if why else ''}: name its CA, "
-            "?ssl_ca_certs=/path/ca.pem in SMSQUEUE_REDIS_URL, and the host as in the certificate"
+            "SMSQUEUE_REDIS_CA=/path/ca.pem (or ?ssl_ca_certs=/path/ca.pem in SMSQUEUE_REDIS_URL), "
+            "and the host as in the certificate"
         )
     if "CERTIFICATE_REQUIRED" in texts:
         return (
