@@ -238,6 +238,7 @@ class Gateway(Registry, Desk):
 
     def receive_message(self, message: IncomingMessage) -> None:
         """Take an incoming message from a provider: record it, or in eager mode call onReceive."""
+        message.region = self.settings.region
         if self.eager:
             self.onReceive(message)
             return

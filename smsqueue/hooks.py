@@ -127,7 +127,9 @@ class Hooks:
         """What the handlers are called with."""
         message = _read(id, message_data) if message_data else None
         if kind == "received":
-            return wire.load_incoming(event, data)
+            message_in = wire.load_incoming(event, data)
+            message_in.region = self.gateway.settings.region
+            return message_in
         if kind == "status":
             status = wire.load_status(data)
             status.id = id or None

@@ -261,6 +261,8 @@ class IncomingMessage:
     part: Part | None = None
     #: The channel that it came by, if the provider has several; None: SMS or MMS.
     channel: str | None = None
+    #: Country whose national numbers can be answered, too: the gateway's setting.
+    region: str | None = None
     #: Addresses and types of what came beside the text, in order.
     media: tuple[Media, ...] = ()
 
@@ -289,7 +291,7 @@ class IncomingMessage:
 
         Not if it came by another channel: there the sender may be no phone number.
         """
-        return self.channel is None and senders.replyable(self.src)
+        return self.channel is None and senders.replyable(self.src, self.region)
 
     def __repr__(self) -> str:
         return (

@@ -10,11 +10,13 @@ from smsqueue import exc
 from smsqueue.masking import mask
 
 __all__ = [
+    "InternationalNumber",
     "check_alphanumeric",
     "destination",
     "digits",
     "incoming_address",
     "is_international",
+    "known_number",
     "number_problem",
     "plus",
     "recipient",
@@ -51,6 +53,12 @@ _SHORT = range(3, 7)
 # --- Numbers ---------------------------------------------------------------------------------
 
 
+class InternationalNumber(str):
+    """Digits that are known to begin with a country code: no region changes what they mean."""
+
+    __slots__ = ()
+
+
 def digits(number: str, region: str | None = None) -> str:
     """A number's digits, country code first: ``'+44 (0)20 7946 0958 x12' -> '442079460958'``.
 
@@ -63,13 +71,17 @@ def digits(number: str, region: str | None = None) -> str:
         region: Country, such as ``"GB"``, whose national numbers get its code:
             ``'020 7946 0958' -> '442079460958'``. See :func:`resolved`.
     """
+    if isinstance(number, InternationalNumber):
+        return str(number)
     if region is None and not is_international(number):
         return _ascii_digits(number)
     return resolved(number, region)[0]
 
 
 def is_international(number: str) -> bool:
-    """Has it a plus, or 00 in its place?"""
+    """Has it a plus, or 00 in its place, or is it known to be international?"""
+    if isinstance(number, InternationalNumber):
+        return True
     return "+" in number or "\uff0b" in number or _double_zero(_ascii_digits(number))
 
 
@@ -100,6 +112,8 @@ def resolved(number: str, region: str | None = None) -> tuple[str, str | None]:
     unless they begin with 0 or like no country code, or are too short for theirs.
     """
     found = _ascii_digits(number)
+    if isinstance(number, InternationalNumber):
+        return found, None
     if is_international(number):
         found = _international_digits(number)
         return found, _ZERO if found.startswith("0") and len(found) >= _SHORT.stop else None
@@ -280,7 +294,8 @@ def incoming_address(address: str | None) -> str:
     ``'tel:+15551234567' -> '15551234567'``. Anything else keeps its text as it came: short codes
     (``'40404'``), sender ids (``'INFO4242'``), addresses of other channels
     (``'whatsapp:+15551234567'``, ``'messenger:123'``, ``'jane@example.com'``), ids of more than
-    15 digits, blanks. None is ``''``.
+    15 digits, blanks. None is ``''``. Digits that begin with a country code, and are enough for
+    it, are an :class:`InternationalNumber`: an answer goes to that number, whatever the region.
 
     Raises:
         TypeError: it is no text.
@@ -297,7 +312,14 @@ def incoming_address(address: str | None) -> str:
     if international or _double_zero(found):
         found = re.sub(r"\A(00)+", "", found)  # no country code begins with 0
     is_number = (1 if international else _SHORT.stop) <= len(found) <= _LONGEST
-    return found if is_number else address
+    return known_number(found) if is_number else address
+
+
+def known_number(address: str) -> str:
+    """An address of an incoming message that was kept as text: numbers are international again."""
+    if re.fullmatch("[1-9][0-9]{6,14}", address) and not _country_problem(address):
+        return InternationalNumber(address)
+    return address
 
 
 def destination(address: str, region: str | None = None) -> tuple[str, str | None]:
@@ -308,6 +330,8 @@ def destination(address: str, region: str | None = None) -> tuple[str, str | Non
     digits of anything else are somebody else's number, so there are none: ``'INFO4242'``,
     ``'whatsapp:+15551234567'`` and ``'jane1984@example.com'`` give ``''`` and the reason.
     """
+    if isinstance(address, InternationalNumber):
+        return str(address), None
     bare = _bare(address)
     if not _ascii_digits(bare):
         return "", "the destination number has no digits"
@@ -322,14 +346,20 @@ def destination(address: str, region: str | None = None) -> tuple[str, str | Non
     )
 
 
-def replyable(address: str) -> bool:
+def replyable(address: str, region: str | None = None) -> bool:
     """Can an SMS be sent to this ``src`` of an incoming message?
 
     True for a phone number (7 to 15 digits) and for a short code (3 to 6 digits), which networks
-    of its country take answers for. False for everything else that :func:`incoming_address` keeps.
+    of its country take answers for. False for everything else that :func:`incoming_address` keeps,
+    and for digits that ``send()`` refuses, such as a national number without its region.
+
+    Args:
+        region: As :func:`digits` has it.
     """
-    found, problem = destination(address)
-    return problem is None and _SHORT.start <= len(found) <= _LONGEST
+    found, problem = destination(address, region)
+    if problem is not None or not _SHORT.start <= len(found) <= _LONGEST:
+        return False
+    return resolved(address, region)[1] is None
 
 
 def searched_address(address: str, region: str | None = None) -> str:

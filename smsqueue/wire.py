@@ -16,7 +16,7 @@ from smsqueue.messages import (
     OutgoingMessageOptions,
     sender_text,
 )
-from smsqueue.senders import destination, is_international, resolved
+from smsqueue.senders import destination, is_international, known_number, resolved
 from smsqueue.statuses import MessageStatus
 
 __all__ = [
@@ -198,6 +198,7 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
     src = src if src is None else str(src)
     message = OutgoingMessage("", data["body"], src, data.get("provider"))
     message.dst, message.dst_problem = data["dst"], None
+    message.dst_written = (f"+{message.dst}", message.dst)  # it has its country code by now
     message.id = id
     message.routing_values = tuple(data["route"]) if "route" in data else None
     message.provider_params = data.get("params", {})
@@ -224,7 +225,8 @@ def load_incoming(id: str, data: dict[str, Any]) -> IncomingMessage:
     """The incoming message of an event."""
     message = IncomingMessage("", data["body"], data["msgid"])
     # As they were recorded, by whichever version.
-    message.src, message.dst = data["src"], data["dst"]
+    message.src = known_number(data["src"])
+    message.dst = None if data["dst"] is None else known_number(data["dst"])
     media = media_of(data.get("media"))
     if media:
         message.media = media

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smsqueue import Gateway, IncomingMessage, Media, OutgoingMessage, exc
+from smsqueue.hooks import Hooks
 from smsqueue.masking import mask
 from smsqueue.providers import LoopbackProvider, NullProvider
 from smsqueue.senders import recipient, searched_address
@@ -59,8 +62,7 @@ def test_the_error_says_why_and_shows_nobody(src: str) -> None:
         ("+1 (555) 123-4567", "15551234567"),
         ("tel:+15551234567", "15551234567"),
         ("\u202a+1\u00a0555\u2011123\u20114567\u202c", "15551234567"),
-        ("٠١٥٥٥١٢٣٤٥", "0155512345"),
-        ("5551234", "5551234"),
+        ("٤٩١٥١١٢٣٤٥٦٧٨", "4915112345678"),
         ("40404", "40404"),
         ("123", "123"),
         ("12-34", "12-34"),
@@ -191,3 +193,46 @@ def test_every_text_is_kept_or_its_digits_are(text: str) -> None:
 )
 def test_nothing_of_a_name_is_shown(address: str | None, shown: str) -> None:
     assert mask(address) == shown
+
+
+@pytest.mark.parametrize("region", ["MX", "US"])
+@pytest.mark.parametrize("src", ["+5993183050", "+15551234567", "+442079460958"])
+@pytest.mark.parametrize("eager", [False, True])
+def test_an_answer_goes_to_who_wrote_whatever_the_region(
+    gateway: Gateway, region: str, src: str, eager: bool
+) -> None:
+    """5993183050 wrote from Bonaire; in Mexico others have that number."""
+    answered = []
+    with Gateway(replace(gateway.settings, region=region), eager=eager) as gateway:
+        provider = gateway.add_provider("a", LoopbackProvider)
+
+        def answer(message: IncomingMessage) -> None:
+            assert message.replyable
+            answered.append(gateway.send(OutgoingMessage(message.src, "thank you")))
+
+        gateway.onReceive += answer
+        message = IncomingMessage(src, "hello", "1")
+        message.provider = provider.name
+        gateway.receive_message(message)
+        if not eager:
+            Hooks(gateway, gateway.ledger).run(str(message.id))
+            sent = gateway.lookup(str(answered[0].id)).message
+            assert gateway.send(sent).dst == src[1:]
+        assert [each.dst for each in answered] == [src[1:]]
+
+
+@pytest.mark.parametrize(("region", "can"), [("", False), ("GB", True), ("US", False)])
+def test_a_national_sender_is_answered_where_its_region_is_known(
+    gateway: Gateway, region: str, can: bool
+) -> None:
+    message = IncomingMessage("020 7946 0958", "hello", "1")
+    message.provider = "a"
+    with Gateway(replace(gateway.settings, region=region), eager=True) as gateway:
+        gateway.add_provider("a", NullProvider)
+        gateway.receive_message(message)
+        assert message.replyable is can
+        if can:
+            assert gateway.send(OutgoingMessage(message.src, "x")).dst == "442079460958"
+        else:
+            with pytest.raises(exc.RequestError):
+                gateway.send(OutgoingMessage(message.src, "x"))
