@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import traceback
 from pathlib import Path
+from typing import Any
 
-__all__ = ["mask", "place_of", "word"]
+__all__ = ["body_size", "mask", "place_of", "shown_id", "word"]
 
 #: A word like "NO_ROUTE", or some like "not taken", which are codes of our own.
 _WORD = re.compile(r"(?!.*\d{5})[A-Za-z0-9_.-]{1,64}|[a-z]{1,12}( [a-z]{1,12}){1,2}")
@@ -26,6 +27,26 @@ def mask(number: str | None) -> str:
     if not _DIGITS.fullmatch(number):
         return "*" * len(number)
     return number[:4] + "*" * (len(number) - 6) + number[-2:]
+
+
+#: A provider's message id has no spaces, a text mostly has some.
+_ID = re.compile(r"[!-~]{1,128}")
+
+
+def body_size(body: object) -> str:
+    """What of a text may be shown: its length."""
+    return f"<{len(body)} characters>" if isinstance(body, str) else f"<{type(body).__name__}>"
+
+
+def shown_id(msgid: Any) -> str:
+    """A provider's message id, or a list of them, for a repr; of anything else only its type."""
+    if msgid is None or (isinstance(msgid, str) and _ID.fullmatch(msgid)):
+        return repr(msgid)
+    if isinstance(msgid, int):
+        return repr(msgid)
+    if isinstance(msgid, list | tuple):
+        return f"[{', '.join(map(shown_id, msgid))}]"
+    return f"<{type(msgid).__name__}>"
 
 
 def word(text: str) -> str:

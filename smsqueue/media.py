@@ -11,6 +11,7 @@ __all__ = ["MOST_MEDIA", "Media", "media_of"]
 MOST_MEDIA = 32
 #: Up to 4096 characters, and nothing that a browser or a library would open on this machine.
 _URL = re.compile(r"(?:https?|s3)://[!-~\u00a1-\ud7ff\ue000-\U0010ffff]{1,4088}", re.IGNORECASE)
+_SHOWN_TYPE = re.compile(r"(?!.*\d{5})[a-z]{1,20}/[a-zA-Z0-9.+-]{1,80}")
 _TYPE = re.compile(r"[!-~][ -~]{2,199}")
 
 
@@ -21,6 +22,11 @@ class Media(NamedTuple):
     url: str
     #: Like ``image/jpeg``; None if the provider does not say.
     content_type: str | None = None
+
+    def __repr__(self) -> str:
+        # Whoever has the address may have the picture.
+        kind = self.content_type or ""
+        return f"Media({kind if _SHOWN_TYPE.fullmatch(kind) else '?'})"
 
 
 def media_of(items: Any) -> tuple[Media, ...]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from smsqueue import senders
+from smsqueue.masking import body_size, mask, shown_id
 from smsqueue.media import Media
 from smsqueue.segments import Segments, segments_of
 
@@ -211,9 +212,11 @@ class OutgoingMessage:
         return segments_of(self.body)
 
     def __repr__(self) -> str:
+        # Error trackers record it: no number and no text.
         return (
-            f"{type(self).__name__}({self.dst!r}, {self.body!r}, src={self.src!r}, "
-            f"provider={self.provider!r}, msgid={self.msgid!r})"
+            f"{type(self).__name__}({mask(self.dst)!r}, {body_size(self.body)}, "
+            f"src={mask(self.src)!r}, provider={self.provider!r}, msgid={shown_id(self.msgid)}, "
+            f"id={self.id!r})"
         )
 
 
@@ -294,7 +297,8 @@ class IncomingMessage:
         return self.channel is None and senders.replyable(self.src, self.region)
 
     def __repr__(self) -> str:
+        # Error trackers record it: no number and no text.
         return (
-            f"{type(self).__name__}({self.provider!r}, {self.src!r}, {self.body!r}, "
-            f"dst={self.dst!r}, msgid={self.msgid!r})"
+            f"{type(self).__name__}({self.provider!r}, {mask(self.src)!r}, {body_size(self.body)}, "
+            f"dst={mask(self.dst)!r}, msgid={shown_id(self.msgid)}, id={self.id!r})"
         )

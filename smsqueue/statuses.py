@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from smsqueue.masking import shown_id, word
 from smsqueue.states import State
 
 __all__ = [
@@ -77,9 +78,11 @@ class MessageStatus:
         return State.ACCEPTED if self.accepted else None
 
     def __repr__(self) -> str:
+        # Error trackers record it, and a provider's sentence may quote the number or the text.
+        status = self.status if self.status is None else word(str(self.status))
         return (
-            f"{type(self).__name__}({self.provider!r}, {self.msgid!r}, "
-            f"state={self.states!r}, status={self.status!r})"
+            f"{type(self).__name__}({self.provider!r}, {shown_id(self.msgid)}, "
+            f"state={self.states!r}, status={status!r}, id={self.id!r})"
         )
 
 

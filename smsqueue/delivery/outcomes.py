@@ -75,6 +75,10 @@ class Claim(NamedTuple):
     #: Milliseconds that are left of its validity, "": it has none.
     left: Any
 
+    def __repr__(self) -> str:
+        # ``data`` is the message.
+        return f"Claim({self.id!r}, made={self.made!r}, begun={self.begun!r}, pin={self.pin!r})"
+
     def attempt(self) -> Attempt:
         """The attempt that this worker may make."""
         data = json.loads(self.data)

@@ -206,7 +206,8 @@ class Looking:
 
     @cached_property
     def _secret(self) -> bytes:
-        """Keyed hashes keep numbers out of key names, slow logs and memory dumps of those."""
+        """The key of a number's index: a keyed hash keeps numbers out of the names of keys. SLOWLOG
+        and MONITOR show numbers and texts all the same, as arguments of the scripts."""
         with translated(self.settings):
             key = self._key("secret")
             secret = self.redis.get(key)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -38,7 +38,7 @@ Dialect = Callable[[str, Mapping[str, Any], str, str], tuple[str, dict[str, str]
 class _Webhook:
     account: str
     kind: str
-    payload: Mapping[str, Any]
+    payload: Mapping[str, Any] = field(repr=False)
     tried: int = 0
 
 

@@ -49,7 +49,7 @@ class Sheet:
     """What is known of a caught message."""
 
     sent: OutgoingMessage
-    content: str = field(init=False)
+    content: str = field(init=False, repr=False)
     state: State = field(init=False)
     code: str | None = None
     timeline: list[dict[str, Any]] = field(default_factory=list)

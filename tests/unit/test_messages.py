@@ -153,16 +153,20 @@ def test_objects_are_told_apart_by_identity(make: Any) -> None:
     first.reply = print  # a plugin augments it
 
 
-def test_representations_are_those_of_smsframework() -> None:
-    message = OutgoingMessage("+1", "hi", src="s")
-    assert repr(message) == "OutgoingMessage('1', 'hi', src='s', provider=None, msgid=None)"
-    incoming = IncomingMessage("+1", "hi", 5, "+2")
-    assert repr(incoming) == "IncomingMessage(None, '1', 'hi', dst='2', msgid=5)"
+def test_representations_name_the_message_without_number_and_text() -> None:
+    message = OutgoingMessage("+15551234567", "hi", src="s")
+    assert repr(message) == (
+        "OutgoingMessage('1555*****67', <2 characters>, src='*', provider=None, msgid=None, id=None)"
+    )
+    incoming = IncomingMessage("+15551234567", "hi", 5, "+2")
+    assert repr(incoming) == (
+        "IncomingMessage(None, '1555*****67', <2 characters>, dst='*', msgid=5, id=None)"
+    )
     status = MessageError("m")
     status.status = "gone"
     text = repr(status)
     assert text.startswith("MessageError(None, 'm', state={")
-    assert text.endswith("}, status='gone')")
+    assert text.endswith("}, status='gone', id=None)")
 
 
 # --- Incoming --------------------------------------------------------------------------------
