@@ -156,7 +156,8 @@ def test_objects_are_told_apart_by_identity(make: Any) -> None:
 def test_representations_name_the_message_without_number_and_text() -> None:
     message = OutgoingMessage("+15551234567", "hi", src="s")
     assert repr(message) == (
-        "OutgoingMessage('1555*****67', <2 characters>, src='*', provider=None, msgid=None, id=None)"
+        "OutgoingMessage('1555*****67', <2 characters>, src='*', "
+        "provider=None, msgid=None, id=None)"
     )
     incoming = IncomingMessage("+15551234567", "hi", 5, "+2")
     assert repr(incoming) == (
