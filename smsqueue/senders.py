@@ -32,6 +32,8 @@ Kind = Literal["alphanumeric", "number", "short code"]
 #: E.164: country code and number together.
 _LONGEST = 15
 _LONGEST_ID = 11
+#: Characters that a number may be written with: what is longer is none, and would take long to read.
+_LONGEST_WRITTEN = 200
 #: What people write between the digits of a number.
 _NUMBER = re.compile(r"\(?\+?[0-9 ()./-]+")
 #: The same, as copied from anywhere: any script's digits, spaces and dashes, or a ``tel:`` link.
@@ -73,7 +75,7 @@ def digits(number: str, region: str | None = None) -> str:
     """
     if isinstance(number, InternationalNumber):
         return str(number)
-    if region is None and not is_international(number):
+    if len(number) > _LONGEST_WRITTEN or (region is None and not is_international(number)):
         return _ascii_digits(number)
     return resolved(number, region)[0]
 
@@ -304,6 +306,8 @@ def incoming_address(address: str | None) -> str:
         return ""
     if not isinstance(address, str):
         raise TypeError(f"an address must be text, not {type(address).__name__}")
+    if len(address) > _LONGEST_WRITTEN:
+        return address
     bare = _bare(address)
     if not _WRITTEN.fullmatch(bare):
         return address
@@ -332,6 +336,8 @@ def destination(address: str, region: str | None = None) -> tuple[str, str | Non
     """
     if isinstance(address, InternationalNumber):
         return str(address), None
+    if len(address) > _LONGEST_WRITTEN:
+        return "", f"the destination has {len(address)} characters, too many for a number"
     bare = _bare(address)
     if not _ascii_digits(bare):
         return "", "the destination number has no digits"

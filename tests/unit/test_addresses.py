@@ -12,7 +12,7 @@ from smsqueue import Gateway, IncomingMessage, Media, OutgoingMessage, exc
 from smsqueue.hooks import Hooks
 from smsqueue.masking import mask
 from smsqueue.providers import LoopbackProvider, NullProvider
-from smsqueue.senders import recipient, searched_address
+from smsqueue.senders import recipient, searched_address, sender_kind
 from smsqueue.testing import capture
 
 #: Addresses that are no number of anybody.
@@ -236,3 +236,20 @@ def test_a_national_sender_is_answered_where_its_region_is_known(
         else:
             with pytest.raises(exc.RequestError):
                 gateway.send(OutgoingMessage(message.src, "x"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"1{' ' * 300_000}y", f"a{',' * 300_000}1", f"{'0' * 300_000}1", f"+{'0' * 300_000}5"],
+    ids=["blanks", "commas", "zeros", "plus"],
+)
+def test_a_long_text_that_somebody_sends_as_a_number_is_refused_at_once(
+    gateway: Gateway, text: str
+) -> None:
+    """Reading it took time by the square of its length: minutes for a hundred thousand."""
+    with pytest.raises(exc.RequestError, match="30000. characters, too many for a number"):
+        gateway.send(OutgoingMessage(text, "x"))
+    message = IncomingMessage(text, "hi")
+    assert (message.src, message.replyable) == (text, False)
+    assert gateway.find(text) == []
+    assert sender_kind(text) is None or sender_kind(text) == "alphanumeric"
