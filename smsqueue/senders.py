@@ -32,7 +32,7 @@ Kind = Literal["alphanumeric", "number", "short code"]
 #: E.164: country code and number together.
 _LONGEST = 15
 _LONGEST_ID = 11
-#: Characters that a number may be written with: what is longer is none, and would take long to read.
+#: Characters that a number may be written with; what is longer is none, and takes long to read.
 _LONGEST_WRITTEN = 200
 #: What people write between the digits of a number.
 _NUMBER = re.compile(r"\(?\+?[0-9 ()./-]+")

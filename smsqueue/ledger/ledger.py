@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import redis
+
 from smsqueue import exc, wire
 from smsqueue.ids import new_id, time_of
 from smsqueue.ledger.answers import (
@@ -146,10 +148,19 @@ class Ledger(Watching):
         return Reported(close or None, message or None, bool(moved), events, moved or None)
 
     def _parts_of(self, id: str) -> int:
-        """Parts that a message's text has by our count; the provider may count otherwise."""
+        """Parts that a message's text has by our count; the provider may count otherwise. 1 if it
+        cannot be read: its report is recorded all the same."""
         with translated(self.settings):
-            data: Any = self.redis.hget(self._key("msg", id), "data")
-        return max(1, segments_of(json.loads(data)["body"]).parts) if data else 1
+            try:
+                data: Any = self.redis.hget(self._key("msg", id), "data")
+            except redis.exceptions.ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                return 1
+        try:
+            return max(1, segments_of(json.loads(data)["body"]).parts) if data else 1
+        except Exception:  # whatever is there instead
+            return 1
 
     # --- sending -------------------------------------------------------------------------------
 

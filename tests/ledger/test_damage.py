@@ -620,3 +620,20 @@ def test_repair_sends_nothing_that_was_over(
     bench.deliver(id)
     assert provider.calls == []
     assert bench.ledger.counts()[ended] == 1
+
+
+@pytest.mark.parametrize("value", ["not JSON", "[]", '{"dst":"1555","body":5}', b"\xff", "list"])
+def test_a_report_of_a_part_of_a_damaged_message_is_recorded(bench: Bench, value: Any) -> None:
+    bench.add("a")
+    bench.listen()
+    id = bench.send(status_report=True)
+    bench.deliver(id)
+    if value == "list":
+        overwrite(bench, bench.key("msg", id), "list")
+    else:
+        damage(bench, "msg", id, "data", value)
+    bench.report("delivered", reference=f"{id}.1", msgid="p1", of_part=True)
+    for event in bench.events():  # nobody can tell any more to which message it belongs
+        bench.ripe_event(event)
+    bench.run_hooks()
+    assert [status.msgid for status in bench.heard] == ["p1"]
