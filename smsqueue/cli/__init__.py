@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from smsqueue.cli.acl import acl
 from smsqueue.cli.base import Group
 from smsqueue.cli.checking import check
 from smsqueue.cli.listing import list_
@@ -37,5 +38,5 @@ for _command in (dev, demo, simulator, send, show, find, list_):
     main.add_command(_command)
 for _command in (cancel, requeue, settle, replay, repair):
     main.add_command(_command)
-for _command in (status, check, providers):
+for _command in (status, check, providers, acl):
     main.add_command(_command)

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import redis
 import yaml
 
 from smsqueue.stack import Process, find_redis
@@ -106,6 +106,20 @@ class Compose:
         self.ports = dict(zip(wanted, free_ports(len(wanted)), strict=True)) | (ports or {})
         self.running: dict[str, Process] = {}
 
+    def write_accounts(self, namespaces: Iterable[str], passwords: Variables) -> None:
+        """Write the file of Redis's accounts by the command that the guide says."""
+        lines: list[str] = []
+        for namespace in namespaces:
+            done = subprocess.run(
+                ["smsqueue", "acl"],
+                env=passwords | {"PATH": PATH, "SMSQUEUE_NAMESPACE": namespace},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            lines += [line for line in done.stdout.splitlines() if line not in lines]
+        (self.folder / "users.acl").write_text("\n".join(lines) + "\n")
+
     def url(self, name: str) -> str:
         [port] = container_ports(self.services[name])
         return f"http://127.0.0.1:{self.ports[name, port]}"
@@ -134,6 +148,10 @@ class Compose:
             folder = self.folder / name / place
             folder.mkdir(parents=True, exist_ok=True)
             text = re.sub(rf"(?<![\w/.])/{place}(?![\w-])", str(folder), text)
+        for mount in self.services[name].get("volumes", ()):
+            if isinstance(mount, dict):
+                source = self.folder / mount["source"].removeprefix("./")
+                text = text.replace(mount["target"], str(source))
         return text
 
     def start(self, names: Iterable[str] | None = None) -> None:
@@ -201,11 +219,12 @@ class Compose:
         return done.returncode == 0
 
     def _redis_answers(self, name: str) -> bool:
-        with redis.Redis(port=self.ports[name, 6379]) as client:
-            try:
-                return bool(client.ping())
-            except redis.exceptions.RedisError:
-                return False
+        try:
+            with socket.create_connection(("127.0.0.1", self.ports[name, 6379])) as client:
+                client.sendall(b"PING\r\n")
+                return client.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
 
     def ask_to_stop(self, name: str) -> Process:
         """SIGTERM, as Docker sends it."""

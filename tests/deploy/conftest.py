@@ -8,7 +8,20 @@ import pytest
 from tests.deploy.compose import Compose, Variables
 
 #: What has to be set. The prefix is one that a public gateway could have.
-VARIABLES = {"SMSQUEUE_RECEIVER_PREFIX": "k3-Zx_9", "FLOWER_BASIC_AUTH": "ann:s3cret"}
+VARIABLES = {
+    "SMSQUEUE_RECEIVER_PREFIX": "k3-Zx_9",
+    "FLOWER_BASIC_AUTH": "ann:s3cret",
+    "REDIS_PASSWORD_WORKER": "worker-0123456789-0123456789",
+    "REDIS_PASSWORD_RECEIVERS": "receivers-0123456789-0123456789",
+    "REDIS_PASSWORD_FLOWER": "flower-0123456789-0123456789",
+}
+#: What ``smsqueue acl`` needs beside them.
+PASSWORDS = {
+    f"REDIS_PASSWORD_{role}": f"{role.lower()}-0123456789-0123456789"
+    for role in ("SENDER", "OPERATOR", "MONITOR", "ADMIN")
+}
+#: Of the sets of services that share a Redis here.
+NAMESPACES = ("sms", "other", "logs", "rolling")
 #: What may be set.
 TOKEN = {"SMSQUEUE_METRICS_TOKEN": "t0ken"}
 
@@ -20,6 +33,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     """Every service of docker-compose.yml, as it stands."""
     made = Compose(tmp_path_factory.mktemp("compose"), VARIABLES | TOKEN)
     try:
+        made.write_accounts(NAMESPACES, VARIABLES | PASSWORDS)
         made.start()
         yield made
     finally:

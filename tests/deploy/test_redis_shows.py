@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 import redis
 
 from smsqueue import Gateway, OutgoingMessage, Settings
+from smsqueue.ledger.acl import ROLES, user_line
 from tests.conftest import RedisServer
 from tests.deploy.compose import ROOT
 
@@ -61,18 +63,22 @@ def test_monitor_shows_texts(redis_server: Make, settings: Settings) -> None:
             shown = str(monitor.next_command()["command"])
 
 
-def test_the_account_of_the_page_sends_and_may_run_neither(
+def test_accounts_send_and_may_run_neither(
     redis_server: Make, settings: Settings, tmp_path: Path
 ) -> None:
-    [account] = re.findall(r"^user default off\n(user smsqueue .*)$", PAGE, re.M)
-    (tmp_path / "users.acl").write_text(f"user default off\n{account}\n")
+    hash = hashlib.sha256(b"a-long-password").hexdigest()
+    lines = [user_line(role, settings.namespace, 0, hash) for role in ROLES]
+    (tmp_path / "users.acl").write_text("\n".join([*lines, "user default off", ""]))
     server = redis_server("--aclfile", str(tmp_path / "users.acl"))
-    url = server.url.replace("//", "//smsqueue:a-long-password@")
-    send(replace(settings, redis_url=url))
-    with redis.Redis.from_url(url) as client:
-        for command in ("MONITOR", "SLOWLOG GET"):
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*command.split())
+    for role in ROLES:
+        account = f"//{settings.namespace}-{role.name}:a-long-password@"
+        url = server.url.replace("//", account)
+        if role.name == "sender":
+            send(replace(settings, redis_url=url))
+        with redis.Redis.from_url(url) as client:
+            for command in ("MONITOR", "SLOWLOG GET"):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    client.execute_command(*command.split())
 
 
 def test_without_accounts_the_commands_can_be_taken_away(

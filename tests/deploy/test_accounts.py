@@ -1,0 +1,276 @@
+"""Accounts of Redis: each kind of process works with its own, and it opens nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import requests
+from redis.exceptions import NoPermissionError, ResponseError
+
+from smsqueue import Gateway, OutgoingMessage, Settings, exc
+from smsqueue.ledger.acl import ROLES
+from smsqueue.states import State
+from tests.conftest import RedisServer
+from tests.deploy.compose import PATH, ROOT, Compose, until
+from tests.deploy.conftest import PASSWORDS, VARIABLES
+
+SECRETS = VARIABLES | PASSWORDS
+NAMES = [role.name for role in ROLES]
+
+#: What an account might be stolen for.
+FORBIDDEN = (
+    *("CONFIG GET *", "CONFIG SET dir /tmp", "CONFIG REWRITE", "KEYS *", "SCAN 0", "RANDOMKEY"),
+    *("FLUSHALL", "FLUSHDB", "DEBUG SLEEP 0", "MONITOR", "SLOWLOG GET", "LATENCY LATEST"),
+    *("CLIENT LIST", "CLIENT KILL TYPE normal", "ACL LIST", "ACL WHOAMI", "ACL SETUSER x"),
+    *("SAVE", "BGSAVE", "BGREWRITEAOF", "SHUTDOWN NOSAVE", "REPLICAOF NO ONE", "PSYNC ? -1"),
+    *("MODULE LIST", "MIGRATE h 1 k 0 1", "SWAPDB 0 1", "SCRIPT FLUSH", "SCRIPT KILL"),
+    *("PUBSUB CHANNELS", "DUMP sms:msg:1", "SORT sms:due:send"),
+)
+
+Make = Callable[..., RedisServer]
+
+
+def password(role: str) -> str:
+    return SECRETS[f"REDIS_PASSWORD_{role.upper()}"]
+
+
+def address(url: str, role: str) -> str:
+    return url.replace("//", f"//sms-{role}:{password(role)}@")
+
+
+def accounts(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["smsqueue", "acl"], env=environment | {"PATH": PATH}, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def server(redis_server: Make, tmp_path: Path) -> RedisServer:
+    """A Redis with all accounts, messages of ours and keys of two other applications."""
+    (tmp_path / "users.acl").write_text(accounts(**SECRETS).stdout)
+    made = redis_server("--aclfile", str(tmp_path / "users.acl"))
+    with account(made, "admin") as admin:
+        admin.hset("sms:msg:1", mapping={"data": "the text", "state": "queued"})
+        admin.hset("sms:event:1", "data", "an incoming text")
+        admin.set("sms:secret", "the key of the hashes")
+        admin.hset("shop:msg:1", "data", "a text of another namespace")
+        admin.set("session:1", "of another application")
+    return made
+
+
+@contextmanager
+def account(server: RedisServer, role: str) -> Iterator[Any]:
+    client = redis.Redis.from_url(address(server.url, role), decode_responses=True)
+    with client:
+        yield client
+
+
+def refused(client: Any, *words: Any) -> None:
+    """Redis refuses a command, sent by itself and by a script; the account's own rights."""
+    with pytest.raises(NoPermissionError):
+        client.execute_command(*words)
+    # Its key is not among those that the script declares.
+    script = f"return redis.call({', '.join(repr(str(word)) for word in words)})"
+    with pytest.raises(ResponseError, match=r"NOPERM|can't run this command|can't access|ACL"):
+        client.execute_command("EVALSHA", client.script_load(script), 0)
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_no_account_manages_the_server(server: RedisServer, role: str) -> None:
+    with account(server, role) as client:
+        assert client.ping()
+        for command in FORBIDDEN:
+            with pytest.raises(NoPermissionError):
+                client.execute_command(*command.split())
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_no_account_reaches_keys_of_others(server: RedisServer, role: str) -> None:
+    with account(server, "admin") as admin:
+        assert admin.get("session:1")
+        assert admin.hget("shop:msg:1", "data")
+    with account(server, role) as client:
+        refused(client, "GET", "session:1")
+        refused(client, "HGET", "shop:msg:1", "data")
+        refused(client, "SET", "session:1", "x")
+        refused(client, "DEL", "shop:msg:1")
+        for channel in ("news", "shop:broker:/0.celery.pidbox"):
+            with pytest.raises(NoPermissionError):
+                client.execute_command("PUBLISH", channel, "x")
+
+
+def test_flower_sees_nothing_of_the_ledger(server: RedisServer) -> None:
+    with account(server, "flower") as client:
+        assert client.llen("sms:broker:sms.send") == 0
+        refused(client, "HGET", "sms:msg:1", "data")
+        refused(client, "HGET", "sms:event:1", "data")
+        refused(client, "GET", "sms:secret")
+        refused(client, "ZRANGE", "sms:state:queued", 0, -1)
+        refused(client, "INFO")
+
+
+def test_the_monitor_reads_no_message_and_writes_nothing(server: RedisServer) -> None:
+    with account(server, "monitor") as client:
+        assert client.zcard("sms:state:queued") == 0
+        refused(client, "HGET", "sms:msg:1", "data")
+        refused(client, "HGET", "sms:event:1", "data")
+        refused(client, "GET", "sms:secret")
+        refused(client, "HSET", "sms:counts", "accepted", 1)
+        refused(client, "LPUSH", "sms:broker:sms.send", "x")
+        refused(client, "DEL", "sms:state:queued")
+
+
+def test_a_sender_reads_no_incoming_message(server: RedisServer) -> None:
+    with account(server, "sender") as client:
+        refused(client, "HGET", "sms:event:1", "data")
+        refused(client, "HSET", "sms:workers", "w", "1")
+        refused(client, "RPOP", "sms:broker:sms.send")
+
+
+@pytest.mark.parametrize("role", [name for name in NAMES if name not in ("worker", "flower")])
+def test_only_workers_and_flower_control_workers(server: RedisServer, role: str) -> None:
+    with account(server, "flower") as client:
+        assert client.publish("sms:broker:/0.celery.pidbox", "x") == 0
+    with account(server, role) as client:
+        with pytest.raises(NoPermissionError):
+            client.publish("sms:broker:/0.celery.pidbox", "x")
+        with pytest.raises(NoPermissionError):
+            client.execute_command("PSUBSCRIBE", "sms:broker:/0.celeryev/*")
+
+
+def test_who_has_not_logged_in_may_ask_whether_redis_is_there(server: RedisServer) -> None:
+    with redis.Redis.from_url(server.url, protocol=2) as client:
+        assert client.ping()
+        for command in (*FORBIDDEN, "INFO", "GET sms:secret", "HGETALL sms:msg:1"):
+            with pytest.raises(ResponseError):
+                client.execute_command(*command.split())
+    with (
+        Gateway(Settings(redis_url=server.url)) as gateway,
+        pytest.raises(exc.QueueUnavailable, match="user or password: put it into"),
+    ):
+        gateway.send(OutgoingMessage("+15551234567", "hello"))
+
+
+# --- what a stolen account can still do: docs/deploy/redis.md says so ----------------------------
+
+
+@pytest.mark.parametrize("role", ["sender", "worker", "receivers", "operator"])
+def test_accounts_that_need_the_ledger_can_read_and_alter_messages(
+    server: RedisServer, role: str
+) -> None:
+    with account(server, role) as client:
+        assert client.hget("sms:msg:1", "data") == "the text"
+        client.hset("sms:msg:1", "data", "another text")
+        assert client.get("sms:secret")
+
+
+# --- what works ----------------------------------------------------------------------------------
+
+
+def settings_of(compose: Compose, role: str) -> Settings:
+    url = address(f"redis://127.0.0.1:{compose.ports['redis', 6379]}/0", role)
+    return Settings.from_mapping(compose.environment("send") | {"SMSQUEUE_REDIS_URL": url})
+
+
+def test_every_process_works_and_redis_refuses_nothing_that_it_does(compose: Compose) -> None:
+    admin_url = settings_of(compose, "admin").redis_url
+    number = "+15550001109"  # the simulator replies from there, and the demo's hook answers
+    with (
+        redis.Redis.from_url(admin_url, decode_responses=True) as admin,
+        Gateway(settings_of(compose, "sender")) as sender,
+        Gateway(settings_of(compose, "operator")) as operator,
+    ):
+        admin.acl_log_reset()
+        message = OutgoingMessage(number, "hello").options(
+            status_report=True, idempotency_key="once"
+        )
+        id = sender.send(message).id or ""
+        until(lambda: sender.lookup(id).state == State.DELIVERED)
+        until(lambda: len(operator.find(number)) == 2)
+        until(lambda: {each.state for each in operator.find(number)} == {State.DELIVERED})
+        again = OutgoingMessage(number, "hello").options(status_report=True, idempotency_key="once")
+        assert sender.send(again).duplicate
+        many = [OutgoingMessage(f"+1555000{n:04}", "hi") for n in range(20)]
+        for each in sender.send_many(many):
+            until(lambda id=each.id: operator.lookup(id).state == State.SENT)
+        with requests.Session() as session:
+            session.trust_env = False
+            flower, ours = compose.url("flower"), ("ann", "s3cret")
+
+            def page(path: str) -> str:
+                return session.get(f"{flower}/{path}", auth=ours, timeout=30).text
+
+            until(lambda: id in page(f"task/{id}"))
+            page("api/workers?refresh=1")
+            [worker] = [name for name in json.loads(page("api/workers")) if "send" in name]
+            shown = page(f"worker/{worker}")
+            assert "Pool" in shown
+            assert password("worker") not in shown
+            receivers = compose.url("receivers")
+            assert session.get(f"{receivers}/readyz", timeout=30).text.strip() == "ready"
+            right = {"Authorization": "Bearer t0ken"}
+            metrics = session.get(f"{receivers}/metrics", headers=right, timeout=30)
+            assert metrics.status_code == 200
+        for role, commands in (
+            ("operator", ("check", "status", "list", "providers", f"show {id}", f"find {number}")),
+            ("monitor", ("status",)),
+        ):
+            for command in commands:
+                url = settings_of(compose, role).redis_url
+                done = subprocess.run(
+                    ["smsqueue", *command.split()],
+                    env=compose.environment("send") | {"SMSQUEUE_REDIS_URL": url},
+                    cwd=compose.app,
+                    capture_output=True,
+                    text=True,
+                )
+                assert done.returncode == 0, done.stdout + done.stderr
+                if command == "check":
+                    assert not re.findall("^(?:warning|problem).*redis.*", done.stdout, re.M)
+        log = {(each["username"], each["object"]) for each in admin.acl_log(1000)}
+    # redis-py tells Redis its version, ``check`` looks for a setting; neither needs an answer.
+    ours = {(f"sms-{role}", "client") for role in NAMES} | {("sms-operator", "config")}
+    assert {entry for entry in log if entry[0].startswith("sms-")} <= ours
+
+
+def test_the_accounts_may_run_every_command_of_the_scripts() -> None:
+    scripts = (ROOT / "smsqueue" / "ledger").rglob("*.lua")
+    used = {
+        name.lower()
+        for script in scripts
+        for name in re.findall(r"\.p?call\(\s*'([A-Z]+)'", script.read_text("utf-8"))
+    }
+    assert len(used) > 30
+    for role in ROLES:
+        if role.name in ("worker", "receivers", "operator"):
+            assert used <= set(role.commands)
+
+
+# --- the command that makes them -----------------------------------------------------------------
+
+
+def test_the_file_holds_no_password() -> None:
+    text = accounts(**SECRETS).stdout
+    assert len(text.splitlines()) == 2 + len(ROLES)
+    assert not [name for name in SECRETS if SECRETS[name] in text]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"), [("", "is not set"), ("short", "has fewer than 24 characters")]
+)
+@pytest.mark.parametrize("name", [f"REDIS_PASSWORD_{name.upper()}" for name in NAMES])
+def test_a_password_that_is_missing_or_weak_is_refused(name: str, given: str, reason: str) -> None:
+    done = accounts(**(SECRETS | {name: given}))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{name} {reason}: set it to a random word" in done.stderr
