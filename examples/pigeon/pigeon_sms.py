@@ -9,7 +9,7 @@ from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import hmac_hex, signed
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import json_object, text_of
+from smsqueue.providers.reading import json_body, json_object, text_of
 from smsqueue.senders import sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
@@ -118,4 +118,4 @@ class PigeonProvider(AccountProvider):
         body, given = request.get_data(), request.headers.get("X-Pigeon-Signature")
         if not (self.insecure or signed(given, self._secrets, lambda key: hmac_hex(key, body))):
             raise PermissionError("the signature is not Pigeon Post's")
-        return json_object(body)
+        return json_object(json_body())

@@ -16,6 +16,7 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import form_fields
 from smsqueue.senders import recipient, sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
@@ -133,13 +134,13 @@ class AfricasTalkingProvider(AccountProvider):
         return Balance(Decimal(money[2].replace(",", "")), money[1])
 
     def make_receiver_blueprint(self) -> Blueprint:
-        from flask import Blueprint, request
+        from flask import Blueprint
 
         views = Blueprint("africastalking", __name__)
 
         @views.post("/im")
         def im() -> ResponseReturnValue:
-            fields = request.form
+            fields = form_fields()
             told = (fields["from"], fields.get("text", ""), fields["id"], fields["to"])
             message = IncomingMessage(*told, rtime=_time(fields.get("date")))
             ours = ("from", "text", "id", "to")
@@ -149,7 +150,7 @@ class AfricasTalkingProvider(AccountProvider):
 
         @views.post("/status")
         def status() -> ResponseReturnValue:
-            fields = request.form
+            fields = form_fields()
             report = self.report(
                 fields["status"], fields["id"], code=fields.get("failureReason") or None
             )

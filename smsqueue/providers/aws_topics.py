@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.aws import AwsProvider, missing
-from smsqueue.providers.reading import json_object, time_of
+from smsqueue.providers.reading import json_body, json_object, time_of
 from smsqueue.providers.transport import bounded
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ class SnsReceiver(AwsProvider):
             PermissionError: it is not from one of our topics.
             ValueError: it is no JSON object.
         """
-        from flask import request
 
-        told = json_object(request.get_data())
+        told = json_object(json_body("text/plain"))
         if not self.insecure:
             self._authenticate(told)
         if told.get("Type") == "Notification":

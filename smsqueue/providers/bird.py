@@ -19,7 +19,14 @@ from smsqueue.providers.account import AccountProvider, table
 from smsqueue.providers.authentic import Refused, any_equal, fresh, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import event_views, json_object, listed, text_of, time_of
+from smsqueue.providers.reading import (
+    event_views,
+    json_body,
+    json_object,
+    listed,
+    text_of,
+    time_of,
+)
 from smsqueue.senders import recipient, sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -177,10 +184,9 @@ class BirdProvider(AccountProvider):
         return event_views(self, self._events)  # one webhook may be subscribed to all events
 
     def _events(self) -> Iterator[IncomingMessage | MessageStatus]:
-        from flask import request
 
         self._authenticate()
-        event = json_object(request.get_data())
+        event = json_object(json_body())
         data, (resource, _, what) = event.get("data"), text_of(event, "type").partition(".")
         if resource != "sms":
             return  # of another channel

@@ -18,7 +18,14 @@ from smsqueue.providers.account import AccountProvider, Balance, table
 from smsqueue.providers.authentic import Refused, basic_matches, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import event_views, json_object, listed, text_of, time_of
+from smsqueue.providers.reading import (
+    event_views,
+    json_body,
+    json_object,
+    listed,
+    text_of,
+    time_of,
+)
 from smsqueue.senders import sender, sender_kind
 from smsqueue.statuses import (
     MessageAccepted,
@@ -157,7 +164,7 @@ class ClickatellProvider(AccountProvider):
             header = request.headers.get("Authorization")
             if self._users and not basic_matches(header, self._users):
                 raise Refused("the callback does not show the secret")
-            return self._events(json_object(request.get_data()))
+            return self._events(json_object(json_body()))
 
         return event_views(self, read, status=200)
 

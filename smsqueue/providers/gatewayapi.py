@@ -17,7 +17,14 @@ from smsqueue.providers.authentic import Refused
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
+from smsqueue.providers.reading import (
+    event_views,
+    id_of,
+    json_body,
+    json_object,
+    text_of,
+    time_of,
+)
 from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -149,7 +156,7 @@ class GatewayApiProvider(AccountProvider):
         def read() -> list[IncomingMessage | MessageStatus]:
             from flask import request
 
-            token, body = request.headers.get("X-Gwapi-Signature", ""), request.get_data()
+            token, body = request.headers.get("X-Gwapi-Signature", ""), json_body()
             event = self._event(token, body)
             return [self._report(event) if "status" in event else _incoming(event)]
 

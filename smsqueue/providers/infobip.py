@@ -24,6 +24,7 @@ from smsqueue.providers.checked import checked
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     id_of,
+    json_body,
     json_object,
     listed,
     recipients_of,
@@ -223,11 +224,10 @@ class InfobipProvider(AccountProvider):
 
     def _take(self, make: Callable[[Any], Any], record: Callable[[Any], Any]) -> tuple[str, int]:
         """Record all of a webhook that can be understood; ValueError if that was not all."""
-        from flask import request
 
         self._authenticate()
         # A letter that is none spoils its own entry, not the others.
-        body = request.get_data().decode("utf-8", "replace").encode()
+        body = json_body().decode("utf-8", "replace").encode()
         results, events = json_object(body).get("results"), []
         for told in results if isinstance(results, list) else ():
             with suppress(KeyError, TypeError, AttributeError, ValueError):

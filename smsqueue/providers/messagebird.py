@@ -20,6 +20,7 @@ from smsqueue.providers.authentic import Refused, equal, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import form_fields, query_fields
 from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -42,6 +43,8 @@ _ENDED = frozenset({"delivery_failed", "expired"})
 _VALIDITY = (1, 315_360_000)
 #: By how much our clock and MessageBird's may differ.
 _CLOCKS = timedelta(hours=1)
+#: Names of the fields with addresses of files.
+_MEDIA = re.compile(r"mediaUrls(\[[0-9]{0,2}\])?")
 _NEED = "MessageBird's webhooks are signed with JWT"
 
 
@@ -154,7 +157,7 @@ class MessageBirdProvider(AccountProvider):
         @views.post("/im")
         def im() -> ResponseReturnValue:
             self._authenticate()
-            fields = request.form
+            fields = form_fields(*(name for name in request.form if _MEDIA.fullmatch(name)))
             names = ("mid", "shortcode", "message") if "shortcode" in fields else None
             msgid, dst, text = names or ("id", "recipient", "body")
             message = IncomingMessage(
@@ -173,7 +176,7 @@ class MessageBirdProvider(AccountProvider):
         @views.get("/status")
         def status() -> ResponseReturnValue:
             self._authenticate()
-            fields = request.args
+            fields = query_fields()
             code = fields.get("statusErrorCode") or None
             report = self.report(fields["status"], fields["id"], code=code)
             report.reference = fields.get("reference")
@@ -235,7 +238,7 @@ def _nobody(answer: Answer) -> bool:
 
 def _media_urls(fields: MultiDict[str, str]) -> list[str]:
     """Addresses of an MMS's files: one field of several values, or several fields with numbers."""
-    names = sorted(n for n in fields if re.fullmatch(r"mediaUrls(\[[0-9]{0,2}\])?", n))
+    names = sorted(n for n in fields if _MEDIA.fullmatch(n))
     names.sort(key=len)  # [2] before [10]
     return [url for name in names for url in fields.getlist(name)]
 

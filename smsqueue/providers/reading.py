@@ -10,19 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.base import IProvider
+from smsqueue.providers.checked import Malformed
 from smsqueue.senders import incoming_address
 from smsqueue.statuses import MessageStatus
 
 if TYPE_CHECKING:
     from flask import Blueprint
     from flask.typing import ResponseReturnValue
+    from werkzeug.datastructures import MultiDict
 
 __all__ = [
     "event_views",
+    "form_fields",
     "id_of",
+    "json_body",
     "json_object",
     "listed",
     "numbered",
+    "query_fields",
     "recipients_of",
     "text_of",
     "time_of",
@@ -64,6 +69,75 @@ def event_views(
         return "", status
 
     return views
+
+
+# --- Where the fields of a webhook are -------------------------------------------------------
+#
+# A signature covers the query, or the form, or the body: these three functions are the only ones
+# that read fields, so that nothing counts that stands where the signature does not reach. They
+# never mix places: beside a form or JSON, a query is not read.
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+def query_fields(*repeatable: str) -> MultiDict[str, str]:
+    """The fields of a webhook that is a GET request: those of its query.
+
+    Args:
+        repeatable: Names that may have several values; any other may not.
+
+    Raises:
+        Malformed: it is another method, has a body, or has a field twice.
+    """
+    from flask import request
+
+    if request.method != "GET":
+        raise Malformed("fields of a query come with GET only")
+    if request.get_data():
+        raise Malformed("a GET request has a body")
+    return _once(request.args, repeatable)
+
+
+def form_fields(*repeatable: str) -> MultiDict[str, str]:
+    """The fields of a webhook that is a POST request with a form: those of its body.
+
+    Raises:
+        Malformed: it is another method or another content type, or has a field twice.
+    """
+    from flask import request
+
+    if request.method != "POST":
+        raise Malformed("fields of a form come with POST only")
+    if request.mimetype != _FORM:
+        raise Malformed(f"the content type is not {_FORM}")
+    return _once(request.form, repeatable)
+
+
+def json_body(*also: str) -> bytes:
+    """The body of a webhook that is a POST request with JSON.
+
+    Args:
+        also: Other content types that the provider gives JSON.
+
+    Raises:
+        Malformed: it is another method or another content type. None at all is taken for JSON.
+    """
+    from flask import request
+
+    if request.method != "POST":
+        raise Malformed("JSON comes with POST only")
+    if request.mimetype and not request.is_json and request.mimetype not in also:
+        raise Malformed("the content type is not application/json")
+    return request.get_data()
+
+
+def _once(fields: MultiDict[str, str], repeatable: Iterable[str]) -> MultiDict[str, str]:
+    if any(len(values) > 1 and name not in repeatable for name, values in fields.lists()):
+        raise Malformed("a field is there more than once")
+    return fields
+
+
+# --- What the fields hold --------------------------------------------------------------------
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Refused, equal, hmac_hex
 from smsqueue.providers.http import Answer, HttpProvider
-from smsqueue.providers.reading import json_object, listed
+from smsqueue.providers.reading import json_body, json_object, listed
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -135,7 +135,7 @@ class SimulatorProvider(HttpProvider):
     def _verified(self, body: bytes, signature: str | None) -> dict[str, Any]:
         if not equal(signature, sign(self._auth[1], body)):
             raise Refused("the signature is not that of the body")
-        return json_object(body)
+        return json_object(json_body())
 
 
 def incoming(fields: dict[str, Any]) -> IncomingMessage:

@@ -32,6 +32,7 @@ from smsqueue.providers.oauth import Tokens
 from smsqueue.providers.reading import (
     event_views,
     id_of,
+    json_body,
     json_object,
     listed,
     recipients_of,
@@ -192,10 +193,9 @@ class SinchProvider(AccountProvider):
         self.need_secret(*self._keys)
 
         def read() -> list[IncomingMessage] | list[MessageStatus]:
-            from flask import request
 
             self._authenticate()
-            return self._events(json_object(request.get_data()))
+            return self._events(json_object(json_body()))
 
         return event_views(self, read)
 

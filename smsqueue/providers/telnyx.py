@@ -23,6 +23,7 @@ from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     event_views,
     id_of,
+    json_body,
     json_object,
     listed,
     recipients_of,
@@ -221,11 +222,10 @@ class TelnyxProvider(AccountProvider):
         keys = [] if self.insecure else load_keys(self._secrets, self.name)
 
         def read() -> list[IncomingMessage | MessageStatus]:
-            from flask import request
 
             if not self.insecure:
                 self._authenticate(keys)
-            return self._events(json_object(request.get_data())["data"])
+            return self._events(json_object(json_body())["data"])
 
         return event_views(self, read)
 

@@ -24,8 +24,9 @@ from smsqueue.providers.authentic import (
     sha256_hex,
 )
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import numbered, recipients_of
+from smsqueue.providers.reading import form_fields, numbered, query_fields, recipients_of
 from smsqueue.senders import recipient, sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
@@ -189,10 +190,14 @@ class TwilioProvider(AccountProvider):
         from flask import request
 
         self._authenticate()
-        fields = request.args if request.method in ("GET", "HEAD") else request.form
-        # The order of values of one name is not signed: anybody could exchange them.
-        if any(len(fields.getlist(name)) > 1 for name in _NOT_META):
-            raise ValueError("a field is there more than once")
+        # The order of values of one name is not signed: what counts may be there only once.
+        if request.method == "GET":
+            fields = query_fields(*request.args.keys() - _NOT_META)
+        elif "AccountSid" in request.query_string.decode("latin-1"):
+            # Address and form are signed as one text, whose form begins so.
+            raise Malformed("a POST request has fields of the form in its query")
+        else:
+            fields = form_fields(*request.form.keys() - _NOT_META)
         if not all(fields.get(name) for name in needed):
             raise ValueError(f"a webhook has {', '.join(needed)}")
         return fields
@@ -207,7 +212,8 @@ class TwilioProvider(AccountProvider):
         body_hash = request.args.get("bodySHA256")
         if body_hash is not None and not equal(body_hash, sha256_hex(request.get_data())):
             raise Refused("the body is not what bodySHA256 says")
-        form = request.form.to_dict(flat=False) if body_hash is None else {}
+        signs_form = body_hash is None and request.method == "POST"
+        form = request.form.to_dict(flat=False) if signs_form else {}
         addresses = _addresses(self.seen_url())
         wanted = [signature(each, form, key, digest) for key in secrets for each in addresses]
         if not any_equal(request.headers.get("X-Twilio-Signature"), wanted):

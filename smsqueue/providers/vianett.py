@@ -22,6 +22,7 @@ from smsqueue.providers.account import AccountProvider, table
 from smsqueue.providers.authentic import Refused, any_equal, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import form_fields, query_fields
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import (
@@ -203,9 +204,14 @@ class VianettProvider(AccountProvider):
         """Fields of the running request; PermissionError if a secret is asked for and not shown."""
         from flask import request
 
-        raw = (
-            request.query_string + b"&" + (request.get_data() if request.method == "POST" else b"")
-        )
+        if request.method == "GET":
+            query_fields(
+                *request.args
+            )  # for its errors: the fields may be in another character set
+            raw = request.query_string
+        else:
+            form_fields(*request.form)
+            raw = request.get_data()
         told = _Fields(_parsed(raw.decode("latin-1")))
         if self._secrets and not self.insecure:
             shown = f"{told.get('username', '')}:{told.get('password', '')}"

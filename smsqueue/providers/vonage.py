@@ -20,6 +20,7 @@ from smsqueue.providers.answer import MAX_RETRY_AFTER
 from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import form_fields, json_body, json_object, query_fields
 from smsqueue.providers.vonage_signing import METHODS, WINDOW, signature, verify
 from smsqueue.senders import sender
 from smsqueue.statuses import (
@@ -178,7 +179,8 @@ class VonageProvider(AccountProvider):
         @views.before_request
         def asked() -> ResponseReturnValue | None:
             # Vonage asks so if an address is there, before it keeps it.
-            return ("", 200) if request.method in ("GET", "HEAD") and not request.args else None
+            asks = request.method == "GET" and not request.args and not request.get_data()
+            return ("", 200) if asks else None
 
         @views.route("/im", methods=["GET", "POST"])
         def im() -> ResponseReturnValue:
@@ -208,11 +210,15 @@ class VonageProvider(AccountProvider):
         """The running request's fields; PermissionError unless Vonage signed them."""
         from flask import request
 
-        given: Any = request.args if request.method in ("GET", "HEAD") else request.form
-        if given is request.form and request.is_json:
-            given = request.get_json()
-        if not isinstance(given, Mapping):
-            raise ValueError("no fields")
+        # The signature is one of the fields and covers the others, in whichever of these places
+        # the account has them sent.
+        given: Mapping[str, Any] = {}
+        if request.method == "GET":
+            given = query_fields(*request.args)
+        elif request.is_json:
+            given = json_object(json_body())
+        elif request.form:
+            given = form_fields(*request.form)  # the signature is that of the first values
         told = {name: value for name, value in given.items() if value is not None}
         fields = {k: v if isinstance(v, str) else to_json(v) for k, v in told.items()}
         sig = fields.pop("sig", "")

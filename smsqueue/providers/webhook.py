@@ -18,6 +18,7 @@ from werkzeug.exceptions import (
     BadRequest,
     ClientDisconnected,
     HTTPException,
+    MethodNotAllowed,
     RequestEntityTooLarge,
     default_exceptions,
 )
@@ -26,6 +27,10 @@ from smsqueue.exc import QueueUnavailable
 from smsqueue.providers.authentic import Refused
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.checked import Malformed
+
+#: Flask adds these to views on its own. No provider sends webhooks so, and a signature made for
+#: another method must not count for them.
+_ADDED_METHODS = frozenset({"HEAD", "OPTIONS"})
 
 __all__ = ["Blueprints", "answer", "log_access", "plain", "reason", "wrap"]
 
@@ -47,7 +52,8 @@ class Blueprints(dict[str, Blueprint]):
 def wrap(provider: IProvider, max_bytes: int) -> Blueprint:
     """The provider's webhooks as a blueprint of their own, to be registered once.
 
-    Its views find the provider as ``g.provider``. An error is answered in one line of text:
+    Its views find the provider as ``g.provider``. Only the methods that they name are accepted,
+    HEAD and OPTIONS never (405). An error is answered in one line of text:
     400 for a webhook that cannot be understood (ValueError), 403 for one that is not the
     provider's (PermissionError), 413 for a body of more than ``max_bytes`` bytes, 503 for one
     that was not recorded (QueueUnavailable), and 500 for the rest.
@@ -85,6 +91,9 @@ class _Around:
     def begin(self) -> None:
         g.smsqueue_began = time.monotonic()
         g.provider = self.provider
+        if request.method in _ADDED_METHODS:
+            methods = request.url_rule.methods if request.url_rule is not None else None
+            raise MethodNotAllowed(sorted((methods or set()) - _ADDED_METHODS))
         self._read_body()
 
     def end(self, response: Response) -> Response:

@@ -124,6 +124,8 @@ class Webhook:
         sign: Called with method, public URL, headers and body; returns the headers (or, for a
             signature in the body or query, the four again) of a genuine webhook. None: the
             provider cannot authenticate it.
+        placeless: The signature covers the fields, and not where they are: as a query, form or
+            JSON they are the same webhook.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Webhook:
     sign: Callable[[str, str, dict[str, str], bytes], Any] | None = None
     status: int = 200
     answer: bytes | None = None
+    placeless: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,7 +24,7 @@ from smsqueue.testing.examples import (
     Webhook,
     made,
 )
-from smsqueue.testing.hostile import NUMBER, hostile
+from smsqueue.testing.hostile import NUMBER, Request, hostile, moved
 
 __all__ = ["client_of", "posted", "receiver", "webhook_checks"]
 
@@ -49,6 +50,8 @@ def webhook_checks(examples: Examples) -> Iterator[_Named]:
     kinds = {(h.path.partition("?")[0], h.method, h.json is None): h for h in examples.webhooks}
     for hook in kinds.values():
         yield f"distorted: {hook.name}", lambda h=hook: _distorted(examples, h)  # type: ignore[misc]
+        if hook.sign is not None:
+            yield f"moved: {hook.name}", lambda h=hook: _moved(examples, h)  # type: ignore[misc]
 
 
 def receiver(examples: Examples, **config: Any) -> tuple[Any, list[Any]]:
@@ -66,6 +69,15 @@ def client_of(gateway: Gateway) -> Any:
 
 def posted(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Any:
     """The answer to a webhook: signed as it says, or not, or changed after it was signed."""
+    return _sent(client, _request(hook, signed=signed, tampered=tampered))
+
+
+def _sent(client: Any, request: Request) -> Any:
+    path, method, headers, body = request
+    return client.open(path, method=method, headers=headers, data=body)
+
+
+def _request(hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Request:
     method, headers = hook.method, dict(hook.headers)
     path = f"/{PREFIX}/main{hook.path}"
     if hook.form is not None and method == "GET":
@@ -91,7 +103,7 @@ def posted(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = 
         body = body.replace(b"15", b"16", 1) if b"15" in body else body + b" "
     elif tampered:
         path = path.replace("15", "16", 1) if "15" in path else path + "&x=1"
-    return client.open(path, method=method, headers=headers, data=body)
+    return Request(path, method, headers, body)
 
 
 def _taken(examples: Examples, hook: Webhook) -> None:
@@ -138,6 +150,35 @@ def _tampered(examples: Examples, hook: Webhook) -> None:
     client, heard = receiver(examples)
     assert posted(client, hook, tampered=True).status_code in (401, 403)
     assert heard == []
+
+
+def _moved(examples: Examples, hook: Webhook) -> None:
+    """A genuine signature counts for the request that it was made for, and for no other."""
+    genuine = _request(hook)
+    client, heard = receiver(examples)
+    for name, request in moved(genuine):
+        heard.clear()
+        status = _sent(client, request).status_code
+        assert status < 500, f"{name}: answered {status}"
+        if request.method in ("HEAD", "OPTIONS"):
+            assert status == 405, f"{name}: answered {status}"
+        if not heard:
+            continue
+        unread = _same_but_for_the_query(genuine, request)
+        assert hook.placeless or unread, f"{name}: it was recorded"
+        assert len(heard) == len(hook.events), f"{name}: {len(heard)} events"
+        for found, wanted in zip(heard, hook.events, strict=True):
+            # Our reference may be lost with the query, never be another one.
+            if unread and isinstance(wanted, Reported) and found.reference is None:
+                _matches(found, replace(wanted, reference=None))
+            else:
+                _matches(found, wanted)
+
+
+def _same_but_for_the_query(genuine: Request, request: Request) -> bool:
+    """Is only the query changed of a request whose body has all fields? It need not be signed."""
+    same = (request.method, request.body) == (genuine.method, genuine.body)
+    return same and bool(genuine.body) and request.headers == genuine.headers
 
 
 def _distorted(examples: Examples, hook: Webhook) -> None:

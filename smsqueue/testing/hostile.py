@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode
 
 from smsqueue.testing.examples import Webhook
 
-__all__ = ["NUMBER", "bodies", "hostile"]
+__all__ = ["NUMBER", "Request", "bodies", "hostile", "moved"]
 
 #: Whoever writes it where a word or an id should be wants it in a log.
 NUMBER = "15551234567"
@@ -49,6 +50,72 @@ def hostile(hook: Webhook) -> Iterator[Webhook]:
             yield _changed(hook, json=None, body=_dump(value))
     for body in bodies():
         yield _changed(hook, form=None, json=None, body=body, method="POST")
+
+
+class Request(NamedTuple):
+    """A request as it goes to Flask's test client."""
+
+    path: str
+    method: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+_FORM = "application/x-www-form-urlencoded"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+_TYPES = (_FORM, "multipart/form-data; boundary=b", "application/json", "text/html")
+
+
+def moved(genuine: Request) -> Iterator[tuple[str, Request]]:
+    """A genuine request with its signature, by other methods, as other content types, and with
+    its fields elsewhere: in query, form and JSON, in one of them or in two, where the second one
+    says something else.
+    """
+    path, _, query = genuine.path.partition("?")
+    kind = genuine.headers.get("Content-Type", "")
+    text = genuine.body.decode("latin-1")
+    fields: dict[str, Any]
+    if kind == _FORM:
+        fields = dict(parse_qsl(genuine.body.decode()))
+    elif genuine.body:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        fields = found if isinstance(found, dict) else {}
+    else:
+        fields = dict(parse_qsl(query))
+    other = {name: f"{value}9" for name, value in fields.items()}
+    bare = {k: v for k, v in genuine.headers.items() if k != "Content-Type"}
+    as_form, as_json = bare | {"Content-Type": _FORM}, bare | {"Content-Type": "application/json"}
+    queries = {"no query": "", "its query": query, "the fields": urlencode(fields)}
+    queries["its query and the fields"] = "&".join(filter(None, [query, urlencode(fields)]))
+    queries["its query and other fields"] = "&".join(filter(None, [query, urlencode(other)]))
+    contents: dict[str, tuple[dict[str, str], bytes]] = {
+        "its body": (dict(genuine.headers), genuine.body),
+        "no body": (bare, b""),
+        "a form": (as_form, urlencode(fields).encode()),
+        "a form of other fields": (as_form, urlencode(other).encode()),
+        "two forms": (as_form, f"{urlencode(fields)}&{urlencode(other)}".encode()),
+        "JSON": (as_json, json.dumps(fields).encode()),
+        "JSON of other fields": (as_json, json.dumps(other).encode()),
+        "parts": (bare | {"Content-Type": "multipart/form-data; boundary=b"}, _parts(fields)),
+    }
+    for each in _TYPES:
+        if genuine.body and each != kind:
+            contents[f"its body as {each}"] = (bare | {"Content-Type": each}, genuine.body)
+    for method in _METHODS:
+        for where, asked in queries.items():
+            for what, (headers, body) in contents.items():
+                url = f"{path}?{asked}" if asked else path
+                same = (url, method, body) == (genuine.path, genuine.method, genuine.body)
+                if not (same and headers.get("Content-Type", "") == kind):
+                    yield f"{method}, {where}, {what}", Request(url, method, headers, body)
+
+
+def _parts(fields: Mapping[str, Any]) -> bytes:
+    head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    return "".join(head.format(*each) for each in fields.items()).encode() + b"--b--\r\n"
 
 
 def bodies() -> Iterator[bytes]:

@@ -162,7 +162,7 @@ def status(kind: str, state: State | None, **more: Any) -> Webhook:
 
 
 def hook(name: str, told: Any, *events: Received | Reported, path: str = "/status") -> Webhook:
-    return Webhook(name, path, events, json=told, sign=sign, status=204)
+    return Webhook(name, path, events, json=told, sign=sign, status=204, placeless=True)
 
 
 INBOUND = {

@@ -265,6 +265,36 @@ def test_the_published_example_of_version_2() -> None:
     )
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+def test_a_captured_signature_is_good_for_no_form_that_comes_by_another_method(method: str) -> None:
+    """Of a GET only the query is signed, and Flask would answer HEAD with the same view."""
+    client, heard = receiver(EXAMPLES)
+    url = f"{PUBLIC_URL}/{PREFIX}/main/status?{urlencode(FORM)}"
+    headers = signed("GET", url, {}, b"")
+    target = urlsplit(url)._replace(scheme="", netloc="").geturl()
+    assert client.get(target, headers=headers).status_code == 200
+    assert heard.pop().msgid == "P1"
+    forged = {"MessageUUID": "P2", "Status": "failed"}
+    for address in (target, target.partition("?")[0]):
+        answer = client.open(address, method=method, headers=headers, data=forged)
+        wanted = (400 if "?" in address else 403) if method == "GET" else 405
+        assert answer.status_code == wanted
+        assert heard == []
+
+
+def test_no_field_moves_over_the_border_between_query_and_form() -> None:
+    """Both are signed as one text, and whoever sends an SMS writes a part of it."""
+    client, heard = receiver(EXAMPLES)
+    text = "x.From15550001111MessageUUIDP3TextpayTo15550009999Zz"
+    told = {"From": "15551234567", "MessageUUID": "P9", "Text": text, "To": "15550009999"}
+    headers = signed("GET", f"{PUBLIC_URL}/{PREFIX}/main/im?{urlencode(told)}", {}, b"")
+    query = {"From": "15551234567", "MessageUUID": "P9", "Text": "x"}
+    form = {"From": "15550001111", "MessageUUID": "P3", "Text": "pay", "To": "15550009999"}
+    form["Zz"] = "&To=15550009999"
+    answer = client.post(f"/{PREFIX}/main/im?{urlencode(query)}", headers=headers, data=form)
+    assert (answer.status_code, heard) == (400, [])
+
+
 #: Made with Plivo's Python SDK: method, address, form, signature.
 MADE = [
     (

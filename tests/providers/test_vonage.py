@@ -82,7 +82,7 @@ def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> Any:
     return method, url, headers, urlencode(fields).encode()
 
 
-hook = partial(Webhook, sign=sign, status=204)
+hook = partial(Webhook, sign=sign, status=204, placeless=True)
 bad = partial(malformed, sign=sign)
 
 

@@ -83,6 +83,18 @@ def trusts(good: type[Any]) -> dict[str, Any]:
     return {"_told": told}
 
 
+def mixes(good: type[Any]) -> dict[str, Any]:
+    """Reads the query of what Flask takes for a GET, and verifies the body."""
+
+    def told(self: Any) -> Any:
+        from flask import request
+
+        found = good._told(self)
+        return found | request.args.to_dict()
+
+    return {"_told": told}
+
+
 def opens(good: type[Any]) -> dict[str, Any]:
     return {"need_secret": lambda self: None}
 
@@ -120,6 +132,7 @@ def swaps(good: type[Any]) -> dict[str, Any]:
         (varies, "a repetition is the same request", "another body"),
         (trusts, "unsigned: incoming", ""),
         (trusts, "tampered: status landed", ""),
+        (mixes, "moved: incoming", "155512345679"),
         (opens, "no secret, no receiver", "it makes a receiver that takes anybody's webhooks"),
         (loses, "error: the answer is lost", "ambiguous=False"),
         (forgets, "webhook: incoming", ""),
