@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from smsqueue import exc, statuses
+from smsqueue.lib import digits_only
 from smsqueue.masking import mask
 from smsqueue.media import media_of
 from smsqueue.messages import (
@@ -30,6 +31,7 @@ __all__ = [
     "load_incoming",
     "load_outgoing",
     "load_status",
+    "older_content_of",
     "to_json",
 ]
 
@@ -190,6 +192,14 @@ def content_of(message: OutgoingMessage) -> str:
     data = dump_outgoing(message)
     data.pop("options", None)
     return json.dumps(data, sort_keys=True)
+
+
+def older_content_of(message: OutgoingMessage) -> str | None:
+    """The same as versions wrote it that kept the 00 before a number; None: no difference."""
+    written = digits_only(message.dst_written[0])
+    if not written.startswith("00") or message.dst_written[1] != message.dst:
+        return None
+    return json.dumps(json.loads(content_of(message)) | {"dst": written}, sort_keys=True)
 
 
 def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:

@@ -1,20 +1,23 @@
 -- Takes a message in. Repeating it with the same id returns the first answer.
 -- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency
---       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), bulk (1 or '')
+--       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), bulk (1 or ''), the same content as
+--       older versions hash it ('' or hash)
 -- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
 local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
 local hash = key('msg', id)
 
+local function is_same(known) return known == content or ARGV[11] ~= '' and known == ARGV[11] end
+
 local known = read(hash, 'content', 'state')
 if known.content then
-  if known.content ~= content then return { 'conflict', id, 0 } end
+  if not is_same(known.content) then return { 'conflict', id, 0 } end
   return { 'accepted', id, known.state == 'queued' and 1 or 0 }
 end
 if idempotency ~= '' then
   local first = redis.call('GET', key('idem', idempotency))
   if first then
-    local same = redis.call('HGET', key('msg', first), 'content') == content
+    local same = is_same(redis.call('HGET', key('msg', first), 'content'))
     return { same and 'duplicate' or 'conflict', first, 0 }
   end
 end

@@ -60,6 +60,7 @@ class Ledger(Watching):
         options = message.provider_options
         data = wire.to_json(wire.dump_outgoing(message) | ({"bulk": True} if bulk else {}))
         key = options.idempotency_key or message.derived_key
+        older = wire.older_content_of(message)
         return self._scripts.run(
             "accept",
             id,
@@ -72,6 +73,7 @@ class Ledger(Watching):
             1 if options.status_report else "",
             1 if options.on_unknown == "resend" else "",
             1 if bulk else "",
+            self.hidden(older) if older else "",
             client=client,
         )
 

@@ -70,6 +70,23 @@ def test_a_repeated_key_is_the_first_message(bench: Bench) -> None:
     assert len(provider.calls) == 1
 
 
+def test_a_key_of_an_older_version_is_known_although_that_kept_the_00(bench: Bench) -> None:
+    """During an upgrade the same send is repeated by a process of the new version."""
+
+    def send(dst: str, body: str = "hello") -> OutgoingMessage:
+        message = OutgoingMessage(dst, body).options(idempotency_key="k")
+        return bench.gateway.send(message)
+
+    first = send("0044 7700 900123")
+    content = bench.ledger.hidden('{"body": "hello", "dst": "00447700900123"}')
+    bench.redis.hset(bench.key("msg", str(first.id)), "content", content)
+    again = send("0044 7700 900123")
+    assert (again.id, again.duplicate) == (first.id, True)
+    for other in (("0044 7700 900124", "hello"), ("0044 7700 900123", "other")):
+        with pytest.raises(exc.IdempotencyConflict):
+            send(*other)
+
+
 def test_a_repeated_key_with_other_options_is_the_first_message(bench: Bench) -> None:
     first = bench.send(idempotency_key="k")
     again = bench.send(idempotency_key="k", expires=5, context={"n": 2})
