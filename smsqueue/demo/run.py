@@ -125,13 +125,15 @@ def _send_and_wait(console: Console, gateway: Gateway) -> tuple[list[_Row], floa
                 row.records = [gateway.lookup(id) for id in row.ids]
             progress.update(task, completed=sum(row.ended for row in rows))
             if all(row.ended == PER_NUMBER for row in rows) and _settled(rows):
-                break
+                answered, received = _replies(rows, gateway)
+                if answered == received:
+                    break
             time.sleep(0.2)
     return rows, time.monotonic() - began
 
 
 def _settled(rows: list[_Row]) -> bool:
-    """What is to stay unknown has been so for a while, and no auto-reply is on its way."""
+    """What is to stay unknown has been so for a while."""
     newest = max(record.changed_at.timestamp() for row in rows for record in row.records)
     return time.time() - newest > STAYS
 
@@ -146,7 +148,8 @@ def _show(
 ) -> int:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("number", "behaviour", "expected", "actual", "attempts", "time"):
-        table.add_column(heading, justify="right" if heading == "time" else "left")
+        justify: Any = "right" if heading == "time" else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading == "actual")
     good = True
     for row in rows:
         actual = sorted({str(record.state) for record in row.records})
@@ -166,13 +169,14 @@ def _show(
     console.print(table)
     accepted = requests.get(f"{stack.simulator_url}/accepted", timeout=5).json()
     twice = _twice(accepted)
-    replied, asked = _replies(rows, gateway)
+    answered, received = _replies(rows, gateway)
     spoken = {each["dialect"] for each in accepted}
-    good = good and not twice and replied == asked and spoken == {provider}
+    expected = sum(len(row.ids) for row in rows if row.number.replies)
+    good = good and not twice and answered == received >= expected and spoken == {provider}
     if provider != "simulator":
         console.print(f"spoken with the simulator: {', '.join(sorted(spoken))}'s dialect")
     console.print(f"accepted by the simulator more than once: {twice}")
-    console.print(f"replies received: {asked}, auto-replies sent: {replied}")
+    console.print(f"replies received: {received}, auto-replies sent: {answered}")
     sent = PER_NUMBER * len(rows)
     console.print(
         f"{sent} messages in {seconds:.1f} s: "
@@ -198,12 +202,17 @@ def _twice(accepted: list[dict[str, Any]]) -> int:
 
 
 def _replies(rows: list[_Row], gateway: Gateway) -> tuple[int, int]:
-    """(auto-replies that went out, replies that there were)."""
-    asked = sum(len(row.ids) for row in rows if row.number.replies)
+    """(auto-replies that went out, replies that came in).
+
+    A phone replies to each message but not twice within 10 s, so an auto-reply that had to wait
+    for longer is replied to as well.
+    """
+    counters = gateway.ledger.counters().items()
+    received = sum(n for name, n in counters if name[0] == "incoming" and name[-1] == "recorded")
     records = [r for row in rows if row.number.replies for r in _to(row, gateway)]
     answers = [r for r in records if r.message.body == AUTO_REPLY]
     waiting = {State.SENDING, *WAITING}
-    return sum(r.state not in waiting for r in answers), asked
+    return sum(r.state not in waiting for r in answers), received
 
 
 def _to(row: _Row, gateway: Gateway) -> list[Record]:
