@@ -10,6 +10,7 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -93,6 +94,12 @@ def test_the_image_runs_as_a_user_of_its_own_in_app() -> None:
 # --- systemd -------------------------------------------------------------------------------------
 
 
+def options_of(name: str) -> list[tuple[str, str]]:
+    """A unit's options in their order; some stand there more than once."""
+    text = next(UNITS.glob(f"smsqueue-{name}*.service")).read_text("utf-8").replace("\\\n", " ")
+    return re.findall(r"^([A-Z]\w+)=(.*)$", text, re.M)
+
+
 def unit(name: str) -> dict[str, str]:
     text = next(UNITS.glob(f"smsqueue-{name}*.service")).read_text("utf-8").replace("\\\n", " ")
     return dict(re.findall(r"^([A-Z]\w+)=(.*)$", text, re.M))
@@ -109,6 +116,32 @@ def test_a_unit_starts_what_compose_starts(name: str) -> None:
     assert given["Restart"] == "always"
     assert given["EnvironmentFile"].startswith("/etc/smsqueue/")
     assert given["NoNewPrivileges"] == "yes"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_unit_runs_without_rights_and_leaves_no_core_dump(name: str) -> None:
+    given = unit(name)
+    filters = [value for option, value in options_of(name) if option == "SystemCallFilter"]
+    assert filters == ["@system-service", "~@privileged @resources"]
+    assert given["LimitCORE"] == "0"
+    assert re.fullmatch(r"\d+[MG]", given["MemoryMax"])
+    assert given["CapabilityBoundingSet"] == ""
+    assert given["ProtectSystem"] == "strict"
+    assert given["UMask"] == "0077"
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("send", ["gateway", "worker"]),
+        ("hook", ["gateway", "worker"]),
+        ("receivers", ["gateway", "receivers"]),
+        ("flower", ["flower"]),
+    ],
+)
+def test_a_unit_gets_the_account_of_its_role(name: str, files: list[str]) -> None:
+    read = [value for option, value in options_of(name) if option == "EnvironmentFile"]
+    assert read == [f"/etc/smsqueue/{each}.env" for each in files]
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
@@ -161,7 +194,7 @@ def environment(name: str) -> set[str]:
 def test_kubernetes_has_our_services() -> None:
     assert set(DEPLOYMENTS) == set(OURS)
     assert {each["kind"] for each in OBJECTS} == {
-        *("ConfigMap", "Deployment", "Service", "PodDisruptionBudget")
+        *("ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy")
     }
 
 
@@ -226,6 +259,68 @@ def test_selectors_choose_the_pods() -> None:
             assert each["spec"]["selector"] == labels[name]
         if each["kind"] == "PodDisruptionBudget":
             assert each["spec"]["selector"]["matchLabels"] == labels[name]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_pod_has_the_account_of_its_role_few_rights_and_limits(name: str) -> None:
+    url = SERVICES[name]["environment"]["SMSQUEUE_REDIS_URL"]
+    role = str(urlsplit(url).username).removeprefix("sms-")
+    [variable] = [each for each in container(name)["env"] if each["name"] == "SMSQUEUE_REDIS_URL"]
+    assert variable["valueFrom"]["secretKeyRef"]["key"] == f"redis-url-{role}"
+    text = (ROOT / "docs/deploy/kubernetes.yaml").read_text("utf-8")
+    assert f"--from-literal=redis-url-{role}=rediss://sms-{role}:" in text
+    assert set(container(name)["resources"]["limits"]) == {"cpu", "memory", "ephemeral-storage"}
+    pod = DEPLOYMENTS[name]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert container(name)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def policies_of(name: str) -> list[dict[str, Any]]:
+    """The rules of the NetworkPolicies that choose a pod."""
+    labels = DEPLOYMENTS[name]["spec"]["template"]["metadata"]["labels"]
+
+    def chooses(selector: dict[str, Any]) -> bool:
+        pairs = selector.get("matchLabels", {}).items()
+        sets = selector.get("matchExpressions", [])
+        assert pairs or sets
+        assert all(each["operator"] == "In" for each in sets)
+        return all(labels[key] == value for key, value in pairs) and all(
+            labels[each["key"]] in each["values"] for each in sets
+        )
+
+    policies = [each["spec"] for each in OBJECTS if each["kind"] == "NetworkPolicy"]
+    return [each for each in policies if chooses(each["podSelector"])]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_pods_reach_and_are_reached_as_the_policies_say(name: str) -> None:
+    policies = policies_of(name)
+    assert {kind for each in policies for kind in each["policyTypes"]} == {"Ingress", "Egress"}
+    reached = {
+        port["port"]
+        for each in policies
+        for rule in each.get("ingress", ())
+        for port in rule["ports"]
+    }
+    assert reached == ({"http"} if name == "receivers" else set())
+    called = {
+        port["port"]
+        for each in policies
+        for rule in each.get("egress", ())
+        for port in rule["ports"]
+    }
+    assert called == {53, 6379, 6380} | (set() if name == "flower" else {443})
+    for each in policies:
+        for rule in each.get("egress", ()):
+            if rule["ports"] == [{"port": 443, "protocol": "TCP"}]:
+                blocks = [target["ipBlock"] for target in rule["to"]]
+                assert "169.254.0.0/16" in blocks[0]["except"]
 
 
 def test_flower_gets_no_providers_secrets() -> None:
