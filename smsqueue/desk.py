@@ -158,7 +158,7 @@ class Desk:
         if state == "gone":
             raise LookupError(f"no message and no event has the id {id!r}")
         if state == "beyond":
-            raise DamagedRecord("; ".join(causes), id)
+            raise DamagedRecord("; ".join(causes), id, mendable=False)
         if causes:
             transition(log, id, state, why="repaired by an operator")
         self.queue.hook([event or ""])

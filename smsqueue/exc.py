@@ -93,6 +93,9 @@ class QueueUnavailable(ConnectionError):
     Sending the *same object*, or the same idempotency key, again is safe: it goes out once.
     """
 
+    #: Of ``send``: this call did not put the message into the ledger, because Redis was not reached
+    #: or refused it. False: that is not known. ``send_many`` does not set it.
+    refused: bool = False
     #: Of ``send_many``: the messages that were confirmed.
     accepted: Sequence[Any] = ()
 
@@ -107,14 +110,18 @@ class DamagedRecord(LedgerError):
     Args:
         cause: What is wrong with it, without any of its values.
         id: Of the message or event.
+        mendable: False: ``repair`` met it and can only remove it.
     """
 
-    def __init__(self, cause: str, id: str = "") -> None:
+    def __init__(self, cause: str, id: str = "", *, mendable: bool = True) -> None:
+        name, command = id or "the record", f"smsqueue repair {id or 'ID'}"
         super().__init__(
-            f"{id or 'the record'} is damaged ({cause}) and is not sent: "
-            f"run smsqueue repair {id or 'ID'}"
+            f"{name} is damaged ({cause}): run {command}"
+            if mendable
+            else f"{name} is damaged and cannot be mended ({cause}): remove it with: "
+            f"{command} --remove"
         )
-        self.cause = cause
+        self.cause, self.mendable = cause, mendable
 
 
 class IdempotencyConflict(RequestError):

@@ -101,7 +101,8 @@ class Gateway(Registry, Desk):
             RequestError: the message cannot be queued; it says what is wrong with it.
             IdempotencyConflict: its key was used for other content.
             QueueUnavailable: not confirmed; sending the same object again is safe, as it is
-                after anything else that was raised here, such as KeyboardInterrupt.
+                after anything else that was raised here, such as KeyboardInterrupt. Its
+                ``refused`` is true if Redis was not reached or refused the message.
             ProviderError: in eager mode, what the provider raised.
         """
         if self.eager:
@@ -179,6 +180,8 @@ class Gateway(Registry, Desk):
                 queue.deliver(triggers)
             if failure is not None:
                 failure.accepted = accepted
+                if isinstance(failure, exc.QueueUnavailable):
+                    failure.refused = False  # it may be true of one message only
                 raise failure
         for message in batch:
             _forget_unconfirmed(message)
@@ -201,7 +204,9 @@ class Gateway(Registry, Desk):
                 f"message {answer.id} was sent with the same idempotency key and other content"
             )
         if answer.verdict == "full":
-            raise exc.QueueUnavailable(self.ledger.full_text("new messages"))
+            full = exc.QueueUnavailable(self.ledger.full_text("new messages"))
+            full.refused = True
+            raise full
         message.id = answer.id
         message.duplicate = answer.verdict == "duplicate"
         transition(log, message.id, "duplicate" if message.duplicate else "queued")

@@ -128,7 +128,12 @@ def _result(gateway: Gateway, what: Act, id: str, *, bulk: bool) -> _Result:
     except LookupError as error:
         return _Result(id, False, None, str(error))
     except exc.DamagedRecord as error:
-        cause = f"it is damaged ({error.cause}): smsqueue repair {id}"
+        cause = (
+            f"it is damaged ({error.cause}): smsqueue repair {id}"
+            if error.mendable
+            else f"it cannot be mended ({error.cause}), remove it with: "
+            f"smsqueue repair {id} --remove"
+        )
         return _Result(id, False, DAMAGED, cause)
     return _refused(what, id, _state(gateway, id))
 

@@ -23,7 +23,11 @@ _STATES: dict[str, State | EventState] = {str(s): s for s in (*State, *EventStat
 
 @click.command("list")
 @filters(_STATES, limit=100)
-@click.option("--damaged", is_flag=True, help="Those that were put aside as damaged.")
+@click.option(
+    "--damaged",
+    is_flag=True,
+    help="Those that were put aside as damaged: workers or commands met them.",
+)
 @reveal_option
 @json_option
 def list_(damaged: bool, reveal: bool, as_json: bool, **given: Any) -> None:
@@ -87,7 +91,10 @@ def _damaged(gateway: Gateway, asked: Filters, as_json: bool) -> None:
     if as_json:
         show_json({"states": [DAMAGED], "total": len(found), "more": more, "items": items})
     elif not items:
-        click.echo("nothing is damaged")
+        click.echo(
+            "no damaged record was put aside; one is as soon as a worker, or a command that "
+            "changes it, meets it"
+        )
     else:
         screen().print(table(items))
         if more:

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from smsqueue.cli.health import Health
+from smsqueue.cli.shown import remedy
 from smsqueue.cli.tally import advice, needs_somebody, start_worker
 from smsqueue.cli.words import clean, counted, size, span
 from smsqueue.states import EventState, State
@@ -107,7 +108,7 @@ def _failing(health: Health) -> Iterator[Problem]:
 def _damaged(health: Health) -> Iterator[Problem]:
     for damaged in health.damaged[:_NAMED]:
         what = f"{damaged.kind} {clean(damaged.id)} is damaged: {clean(damaged.cause)}"
-        yield Problem(Level.WARNING, what, f"smsqueue repair {clean(damaged.id)}")
+        yield Problem(Level.WARNING, what, clean(remedy(damaged)))
     left = len(health.damaged) - _NAMED
     if left > 0:
         what = f"{counted(left, 'other record', 'is')} damaged"

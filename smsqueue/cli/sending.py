@@ -49,8 +49,7 @@ def send(number: str, text: str, wait: bool, timeout: float, as_json: bool, **gi
         try:
             gateway.send(message)
         except exc.QueueUnavailable as error:
-            again = "is safe, thanks to --key" if given["key"] else "may send it twice"
-            raise click.ClickException(f"{error}. Not confirmed: sending again {again}") from None
+            raise click.ClickException(f"{error}. {_outcome(error, given['key'])}") from None
         except (TypeError, ValueError) as error:
             raise click.ClickException(str(error)) from None
         if not as_json:
@@ -95,6 +94,19 @@ def _message(
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     return message
+
+
+def _outcome(error: exc.QueueUnavailable, key: str | None) -> str:
+    """What became of a message that the ledger did not confirm."""
+    if error.refused:
+        return "The message was not queued"
+    again = (
+        "running it again with the same --key is safe"
+        if key
+        else "each run of this command makes a new message, so running it again may send it twice "
+        "(with --key it would not)"
+    )
+    return f"The message may be queued: {again}"
 
 
 def _waited(gateway: Gateway, message: OutgoingMessage, timeout: float) -> Record:

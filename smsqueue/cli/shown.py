@@ -16,7 +16,7 @@ from smsqueue.masking import mask
 from smsqueue.media import media_of
 from smsqueue.states import DAMAGED
 
-__all__ = ["damaged_line", "damaged_shown", "event_shown", "looked_up", "message_shown"]
+__all__ = ["damaged_line", "damaged_shown", "event_shown", "looked_up", "message_shown", "remedy"]
 
 
 def looked_up(gateway: Gateway, id: str, reveal: bool) -> dict[str, Any] | None:
@@ -47,9 +47,14 @@ def damaged_shown(damaged: Damaged) -> dict[str, Any]:
         "kind": damaged.kind,
         "state": DAMAGED,
         "why": damaged.cause,
-        "do": f"smsqueue repair {damaged.id}",
+        "do": remedy(damaged),
         "at": damaged.at,
     }
+
+
+def remedy(damaged: Damaged) -> str:
+    """The command that ends it. Of an index only the entry is left, to be removed."""
+    return f"smsqueue repair {damaged.id}" + (" --remove" if damaged.kind == "index" else "")
 
 
 def damaged_line(item: dict[str, Any]) -> str:

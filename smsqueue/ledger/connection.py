@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -149,14 +150,40 @@ def translated(settings: Settings) -> Iterator[None]:
     except redis.exceptions.RedisError as error:
         raise _translated(settings, error) from error
     except OSError as error:  # a host name that does not resolve, a socket file that is not there
-        raise exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}") from error
+        unreachable = exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}")
+        unreachable.refused = _surely_without_effect(error)
+        raise unreachable from error
 
 
 def _translated(settings: Settings, error: redis.exceptions.RedisError) -> exc.QueueUnavailable:
     word, _, cause = str(error).partition(" ")
     if word == "DAMAGED":  # see shared/damage.lua
         return exc.DamagedRecord(cause)
-    return _kind(error)(_advice(settings, error))
+    translated_error = _kind(error)(_advice(settings, error))
+    translated_error.refused = _surely_without_effect(error)
+    return translated_error
+
+
+#: Redis answers so before a command, or a script's first write, has had any effect.
+_REFUSALS = (
+    redis.exceptions.AuthenticationError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+)
+#: Errors of connecting: nothing was written yet.
+_NOT_CONNECTED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
+
+
+def _surely_without_effect(error: BaseException) -> bool:
+    """Did Redis surely not carry out the command that failed?"""
+    denied = isinstance(error, redis.exceptions.NoPermissionError) and "evalsha" in str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _NOT_CONNECTED):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return denied or isinstance(error, _REFUSALS)
 
 
 def _kind(error: redis.exceptions.RedisError) -> type[exc.QueueUnavailable]:
@@ -225,5 +252,11 @@ class Scripts:
 
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
         """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
-        with translated(self._settings):
-            return self._script(name)(keys=self._keys, args=args, client=client)
+        try:
+            with translated(self._settings):
+                return self._script(name)(keys=self._keys, args=args, client=client)
+        except exc.DamagedRecord as error:
+            if name not in _SUBJECTS:
+                raise
+            # The script does not name the record, but is about one only.
+            raise exc.DamagedRecord(error.cause, str(args[0])) from None

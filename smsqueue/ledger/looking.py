@@ -59,8 +59,14 @@ class Looking:
         except exc.LedgerError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            raise exc.DamagedRecord("it is not a hash in Redis", id) from None
+            raise exc.DamagedRecord(self._not_a_hash(kind, id), id) from None
         return dict(fields)
+
+    def _not_a_hash(self, kind: str, id: str) -> str:
+        """What is wrong with a record of the wrong type, as shared/damage.lua says it."""
+        with translated(self.settings):
+            kind_of_key: Any = self.redis.type(self._key(kind, id))
+        return f"it is a {kind_of_key} in Redis, not a hash"
 
     def examine(self, id: str) -> tuple[str, bool, list[str]]:
         """Is it a message ("msg") or an event ("event"), can what it is to say be read, and which

@@ -85,7 +85,7 @@ def parse_record(id: str, fields: dict[str, str]) -> Record:
     Raises:
         DamagedRecord: it is not as the ledger writes it. The text holds none of its values.
     """
-    timeline = _read(id, "timeline", _timeline, fields.get("timeline", "[]"))
+    timeline = _read(id, "timeline", _timeline, fields.get("timeline", ""))
     state = _read(id, "state", State, fields.get("state", ""))
     trouble = _trouble(state, timeline)
     message = load_message(id, fields.get("data", ""))
@@ -156,7 +156,23 @@ def _read(id: str, field: str, parse: Callable[[str], T], text: str) -> T:
         return parse(text)
     except Exception as error:  # whatever is there instead
         # Without the error's own text, which may quote.
-        raise exc.DamagedRecord(f"{field} cannot be read: {type(error).__name__}", id) from None
+        raise exc.DamagedRecord(_cause(field, text, error), id) from None
+
+
+#: As shared/damage.lua says it.
+_CAUSES = {
+    "timeline": "timeline is not a JSON list of lines",
+    "state": "state is not a known one",
+    "attempt": "attempt is not a whole number",
+}
+
+
+def _cause(field: str, text: str, error: Exception) -> str:
+    if not text and field in ("timeline", "state"):
+        return f"{field} is missing"
+    if field == "timeline" and text == "[]":
+        return "timeline is empty"
+    return _CAUSES.get(field, f"{field} cannot be read: {type(error).__name__}")
 
 
 def _timeline(text: str) -> list[dict[str, Any]]:

@@ -331,7 +331,7 @@ class Watching(Looking):
                     with translated(self.settings):
                         if "WRONGTYPE" not in str(fields):
                             raise fields
-                    raise exc.DamagedRecord("it is not a hash in Redis", id)
+                    raise exc.DamagedRecord(self._not_a_hash("msg", id), id)
                 record = parse_record(id, fields) if fields else None
             except exc.DamagedRecord as error:
                 if on_damaged is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smsqueue import Gateway, OutgoingMessage
+from smsqueue import Gateway, OutgoingMessage, exc
 from smsqueue.delivery import Delivery, Slots
 from smsqueue.metrics import scrape
 from smsqueue.providers import NullProvider
@@ -92,10 +92,81 @@ def test_what_cannot_be_mended_is_removed(
     key = f"{gateway.settings.namespace}:msg:{bad}"
     gateway.ledger.redis.delete(key)
     gateway.ledger.redis.rpush(key, "mine")
-    assert "not a hash" in run("repair", bad, code=1).stderr
+    assert run("repair", bad, code=1).stderr == (
+        f"{bad}: it cannot be mended (it is a list in Redis, not a hash), "
+        f"remove it with: smsqueue repair {bad} --remove\n"
+    )
+    with pytest.raises(exc.DamagedRecord, match=f"remove it with: smsqueue repair {bad} --remove"):
+        gateway.repair(bad)
     run("repair", bad, "--remove", "--yes")
     run("show", bad, code=1)
     run("repair", make("queued"), "--remove", code=1)  # nothing is wrong with it
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "cause"),
+    [
+        ("timeline", "zzz", "timeline is not a JSON list of lines"),
+        ("timeline", "5", "timeline is not a JSON list of lines"),
+        ("timeline", "[]", "timeline is empty"),
+        ("timeline", None, "timeline is missing"),
+        ("state", "zzz", "state is not a known one"),
+        ("state", None, "state is missing"),
+        ("attempt", "zzz", "attempt is not a whole number"),
+        ("", None, "it is a list in Redis, not a hash"),
+    ],
+)
+def test_one_cause_has_one_text_wherever_it_is_met(
+    run: Run,
+    run_json: Run,
+    make: Callable[..., str],
+    gateway: Gateway,
+    field: str,
+    value: str | None,
+    cause: str,
+) -> None:
+    bad = make("queued")
+    key = f"{gateway.settings.namespace}:msg:{bad}"
+    if value is not None:
+        ruin(gateway, bad, field, value)
+    elif field:
+        gateway.ledger.redis.hdel(key, field)
+    else:
+        gateway.ledger.redis.delete(key)
+        gateway.ledger.redis.rpush(key, "mine")
+    assert "no damaged record was put aside" in run("list", "--damaged").stdout
+    read = [
+        run_json("show", bad)["why"],
+        *(item["why"] for item in run_json("find", "15551234567")["items"]),
+        *(item["why"] for item in run_json("list", "--state", "queued")["items"]),
+    ]
+    assert read == [cause] * 3
+    assert cause in run("repair", bad, code=0 if field else 1).output
+
+
+def test_the_command_named_for_an_index_ends_its_warning(
+    run: Run, run_json: Run, gateway: Gateway, live: Callable[..., None], make: Callable[..., str]
+) -> None:
+    live()
+    key = f"{gateway.settings.namespace}:state:queued"
+    gateway.ledger.redis.set(key, "mine")
+    gateway.send(OutgoingMessage("15551234567", "x"))
+    [problem] = run_json("status", code=1)["problems"]
+    assert problem["do"] == "smsqueue repair state:queued --remove"
+    [item] = run_json("list", "--damaged")["items"]
+    assert item["do"] == problem["do"]
+    run(*item["do"].split()[1:], "--yes")
+    assert run("status").stdout.startswith("OK")
+
+
+def test_cancel_of_a_damaged_message_names_it(make: Callable[..., str], gateway: Gateway) -> None:
+    bad = make("queued")
+    ruin(gateway, bad, "timeline", "zzz")
+    with pytest.raises(exc.DamagedRecord) as caught:
+        gateway.cancel(bad)
+    assert str(caught.value) == (
+        f"{bad} is damaged (timeline is not a JSON list of lines): run smsqueue repair {bad}"
+    )
 
 
 def test_upkeep_that_fails_is_reported_as_that(

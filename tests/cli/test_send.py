@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from smsqueue import Gateway, State
+from smsqueue import Gateway, Settings, State
 
 
 def test_send_prints_the_id_and_how_to_look(run, gateway: Gateway) -> None:
@@ -132,3 +136,45 @@ def test_wait_for_a_report_that_does_not_come(run, run_json, gateway: Gateway) -
     result = run(*arguments, "--wait", "--timeout", "0.1", code=1)
     assert f"sent before with this key as {id}" in result.stdout
     assert "no delivery report within 0.1 s, it is sent" in result.stderr
+
+
+@pytest.mark.parametrize("key", [(), ("--key", "k")])
+@pytest.mark.parametrize("trouble", ["away", "password", "no password", "full"])
+def test_what_redis_refused_is_not_called_open(
+    run: Callable[..., Any],
+    redis_server: Callable[..., Any],
+    settings: Settings,
+    trouble: str,
+    key: tuple[str, ...],
+) -> None:
+    if trouble == "away":
+        url = "redis://127.0.0.1:1/0"
+    elif trouble == "full":
+        url = redis_server().url
+        with Gateway(replace(settings, redis_url=url)) as gateway:
+            gateway.ledger.hidden("makes the secret, as any earlier message did")
+            gateway.ledger.redis.config_set("maxmemory", 1_000_000)
+    else:
+        url = redis_server("--requirepass", "right").url
+        url = url.replace("//", "//:wrong@") if trouble == "password" else url
+    arguments = ("send", "15551234567", "x", *key)
+    result = run(*arguments, code=1, SMSQUEUE_REDIS_URL=url)
+    assert result.stderr.rstrip().endswith(". The message was not queued")
+    assert "again" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ((), "each run of this command makes a new message, so running it again may send it twice"),
+        (("--key", "k"), "running it again with the same --key is safe"),
+    ],
+)
+def test_a_send_whose_answer_is_lost_is_open(
+    run: Callable[..., Any], redis_server: Callable[..., Any], key: tuple[str, ...], says: str
+) -> None:
+    server = redis_server()
+    url = server.url
+    server.process.send_signal(signal.SIGSTOP)
+    result = run("send", "15551234567", "x", *key, code=1, SMSQUEUE_REDIS_URL=url)
+    assert f"The message may be queued: {says}" in result.stderr
