@@ -9,12 +9,26 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-__all__ = ["LEASE_FACTOR", "Settings", "SettingsError", "hide_password"]
+__all__ = ["LEASE_FACTOR", "Settings", "SettingsError", "hide_password", "too_short"]
 
 #: A hook's lease is at least so many times as long as a handler's time limit: what remains is for
 #: recording how it ended.
 LEASE_FACTOR = 1.25
 _HANDLER_TIMEOUT = 60.0
+
+
+#: A secret with less than this is refused: all of the kind are tried in an hour or so.
+_SHORTEST_SECRET, _FEWEST_DIFFERENT = 6, 4
+_TOO_WEAK = (
+    f"can be guessed: give at least {_SHORTEST_SECRET} characters, {_FEWEST_DIFFERENT} of them "
+    "different, as `openssl rand -hex 16` prints"
+)
+
+
+def too_short(secret: str) -> bool:
+    """Can a secret of ours be guessed by trying?"""
+    letters = "".join(secret.split())
+    return len(letters) < _SHORTEST_SECRET or len(set(letters)) < _FEWEST_DIFFERENT
 
 
 class SettingsError(ValueError):
@@ -207,6 +221,10 @@ class Settings:
                     "SMSQUEUE_RECEIVER_PREFIX may hold letters, digits and -._~/ only, "
                     "several prefixes are separated by commas"
                 )
+            if too_short(prefix.replace("/", "")):
+                raise SettingsError(f"SMSQUEUE_RECEIVER_PREFIX {_TOO_WEAK}")
+        if self.metrics_token and too_short(self.metrics_token):
+            raise SettingsError(f"SMSQUEUE_METRICS_TOKEN {_TOO_WEAK}")
         if self.public_url and not re.fullmatch(r"https?://[^\s?#]+", self.public_url):
             raise SettingsError(
                 "SMSQUEUE_PUBLIC_URL must be like https://sms.example.org, without the prefix"

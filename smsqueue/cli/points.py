@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from smsqueue import exc
 from smsqueue.cli.providing import class_of
 from smsqueue.cli.tally import consumed, start_worker
 from smsqueue.cli.words import clean, counted, size
 from smsqueue.gateway import Gateway
+from smsqueue.providers.http import HttpProvider
 from smsqueue.router import default_router
 from smsqueue.settings import Settings
 
@@ -44,7 +47,15 @@ def of_gateway(gateway: Gateway, desk: Gateway) -> Iterator[Point]:
             yield Point("problem", "gateway", what, "workers take what the variable says; set it")
     for name, provider in gateway.providers.items():
         default = ", the default" if name == gateway.default_provider else ""
-        yield Point("ok", "provider", f"{clean(name)}: {class_of(provider)}{default}")
+        what = f"{clean(name)}: {class_of(provider)}{default}"
+        plain = sorted(set(_plain_hosts(provider)))
+        if plain:
+            what += (
+                f", calls {clean(', '.join(plain))} by plain http://: anybody between can read it"
+            )
+            yield Point("warning", "provider", what, "give it an address with https://")
+        else:
+            yield Point("ok", "provider", what)
     if not gateway.providers:
         do = "add one with gateway.add_provider(name, Provider, ...)"
         yield Point("problem", "provider", "there is none, and workers do not start", do)
@@ -53,6 +64,24 @@ def of_gateway(gateway: Gateway, desk: Gateway) -> Iterator[Point]:
     for hook in HOOKS:
         names = [clean(handler.name) for handler in getattr(gateway, hook)]
         yield Point("ok" if names else "note", hook, ", ".join(names) or "no handler")
+
+
+def _plain_hosts(thing: Any, depth: int = 3) -> Iterator[str]:
+    """Hosts beyond this machine that a provider, or what it consists of, calls without TLS."""
+    if isinstance(thing, str):
+        host = urlsplit(thing).hostname if thing[:7].lower() == "http://" else None
+        if host and not re.fullmatch(r"localhost|127(\.\d+){3}|::1", host):
+            yield host
+    elif depth and isinstance(thing, Mapping):
+        for each in thing.values():
+            yield from _plain_hosts(each, depth - 1)
+    elif depth and isinstance(thing, list | tuple):
+        for each in thing:
+            yield from _plain_hosts(each, depth - 1)
+    elif depth and type(thing).__module__.startswith("smsqueue.providers."):
+        yield from _plain_hosts(vars(thing), depth)
+    elif isinstance(thing, HttpProvider):  # the application's own
+        yield from _plain_hosts(thing.url)
 
 
 def of_environment(environment: Iterable[str]) -> Iterator[Point]:

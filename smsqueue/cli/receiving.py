@@ -9,12 +9,17 @@ from smsqueue.cli.points import Point
 from smsqueue.cli.webhooks import Webhook, webhooks
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
+from smsqueue.providers.base import IProvider
+from smsqueue.providers.forward.guard import Guard
+from smsqueue.providers.receiving import Receiving
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["address", "found_webhooks", "of_receivers", "probed"]
 
 #: Seconds that the receivers may take to answer.
 _TIMEOUT = 5.0
+#: A prefix with less is refused only if it can be tried, and should have more.
+_LONG_PREFIX = 12
 
 
 def found_webhooks(gateway: Gateway) -> tuple[list[Webhook], list[Point]]:
@@ -54,7 +59,11 @@ def of_receivers(gateway: Gateway, found: list[Webhook], *, reveal: bool) -> Ite
     if not prefixes:
         do = "the bundled receivers do not start without it"
         yield Point("warning", "receivers", "SMSQUEUE_RECEIVER_PREFIX is not set", do)
-    elif len(prefixes) > 1:
+    elif any(len(prefix.strip("/")) < _LONG_PREFIX for prefix in prefixes):
+        do = "what `openssl rand -hex 16` prints is good"
+        what = f"a prefix has less than {_LONG_PREFIX} characters, and may be guessed"
+        yield Point("warning", "receivers", what, do)
+    if len(prefixes) > 1:
         do = "the first is the one to enter at the providers"
         yield Point("note", "receivers", f"{len(prefixes)} prefixes are served", do)
     if not settings.public_url:
@@ -66,15 +75,37 @@ def of_receivers(gateway: Gateway, found: list[Webhook], *, reveal: bool) -> Ite
     elif any(urlsplit(settings.public_url).path.strip("/") == p.strip("/") for p in prefixes):
         do = "leave the prefix out, it is put behind it"
         yield Point("warning", "receivers", "SMSQUEUE_PUBLIC_URL ends with the prefix", do)
+    if settings.public_url.lower().startswith("http:"):
+        what = "SMSQUEUE_PUBLIC_URL is plain http://: numbers, texts and the prefix can be read"
+        yield Point("warning", "receivers", what, "use https://")
     if gateway.unreported():
         what = f"no delivery reports are asked of {clean(', '.join(gateway.unreported()))}"
         do = "set SMSQUEUE_PUBLIC_URL and SMSQUEUE_RECEIVER_PREFIX for the workers, too"
         yield Point("warning", "receivers", what, do)
     for webhook in found:
         where = address(settings, webhook, reveal=reveal)
-        yield Point(
-            "ok", "webhook", f"{clean(webhook.provider)}: {'|'.join(webhook.methods)} {where}"
+        what = f"{clean(webhook.provider)}: {'|'.join(webhook.methods)} {where}"
+        why = unsigned(gateway.providers[webhook.provider])
+        do = "keep the prefix secret, and let only the provider's addresses in, if it tells them"
+        yield (
+            Point("warning", "webhook", f"{what} ({why})", do)
+            if why
+            else Point("ok", "webhook", what)
         )
+
+
+def unsigned(provider: IProvider) -> str:
+    """Why somebody else than the provider can send its webhooks; "": nobody can."""
+    if isinstance(provider, Receiving):
+        return provider.unsigned()
+    guard = getattr(provider, "guard", None)
+    if isinstance(guard, Guard):
+        return "insecure=True takes webhooks of anybody who knows their address" * guard.open
+    if getattr(provider, "authenticates", False) is True:  # a class of the application's own
+        return ""
+    return (
+        "nothing says that its webhooks are authenticated: authenticates = True in its class does"
+    )
 
 
 def address(settings: Settings, webhook: Webhook, *, reveal: bool) -> str:

@@ -37,11 +37,11 @@ def secrets_of(given: Secrets) -> tuple[str, ...]:
     """Secrets as a tuple: all of them verify, the first one signs.
 
     Raises:
-        ValueError: one of them is empty: anybody could sign with it.
+        ValueError: one of them is empty or blank: anybody could sign with it.
     """
     found = (given,) if isinstance(given, str) else tuple(given or ())
-    if not all(found):
-        raise ValueError("a secret is empty")
+    if not all(each.strip() for each in found):
+        raise ValueError("a secret is empty or blank: anybody could sign with it")
     return found
 
 
@@ -103,11 +103,13 @@ def users_of(secrets: Iterable[str], whose: str) -> list[tuple[str, str]]:
         whose: What they authenticate, for the error.
 
     Raises:
-        SettingsError: one of them is not like that.
+        SettingsError: one of them is not like that, or a half of it is empty or blank.
     """
     pairs = [each.partition(":") for each in secrets]
     if not all(colon for _, colon, _ in pairs):
         raise SettingsError(f"the secret of {whose} must be like user:password")
+    if not all(user.strip() and password.strip() for user, _, password in pairs):
+        raise SettingsError(f"the secret of {whose} has an empty or blank user or password")
     return [(user, password) for user, _, password in pairs]
 
 

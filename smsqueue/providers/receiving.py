@@ -95,6 +95,14 @@ class Receiving(HttpProvider):
                 "the only secret"
             )
 
+    def unsigned(self) -> str:
+        """Why anybody who knows the address of the webhooks can forge them; "": nobody can."""
+        if self.insecure:
+            return "insecure=True takes webhooks of anybody who knows their address"
+        if not (self.authenticates or self._secrets):
+            return "its webhooks are not signed: anybody who knows their address can forge them"
+        return ""
+
     def seen_url(self) -> str:
         """The address of the running request, as the provider called it: many sign it.
 

@@ -58,6 +58,8 @@ class SimulatorProvider(HttpProvider):
 
     deadline = 15.0
     url_arguments: ClassVar = ("account", "token")
+    #: Its webhooks are signed.
+    authenticates: ClassVar[bool] = True
     url_scheme = "http"
     codes: ClassVar = {"bad_number": exc.RequestError}
 

@@ -69,7 +69,7 @@ def test_all_that_is_to_be_known(run, run_json, app, live, settings) -> None:
     live()
     env = {
         "SMSQUEUE_GATEWAY": app(),
-        "SMSQUEUE_RECEIVER_PREFIX": f"{PREFIX}, older",
+        "SMSQUEUE_RECEIVER_PREFIX": f"{PREFIX}, the-older-one",
         "SMSQUEUE_PUBLIC_URL": "https://sms.example.org/",
     }
     result = run("check", **env)
@@ -103,6 +103,57 @@ def test_all_that_is_to_be_known(run, run_json, app, live, settings) -> None:
         **{"provider": "main", "url": "https://sms.example.org/***/main/im", "methods": ["POST"]},
     }
     assert PREFIX not in str(told)
+
+
+def test_webhooks_that_anybody_can_send_are_a_warning(run_json, app) -> None:
+    """A provider cannot sign, one is told not to verify, a class says that it does not."""
+    text = MODULE + (
+        "\n\nclass Own(SimulatorProvider):\n    authenticates = False\n\n\n"
+        "gateway.add_provider('own', Own, url='http://127.0.0.1:9')\n"
+    )
+    accounts = {
+        "SMSQUEUE_PROVIDER_AT": "africastalking://sandbox:key@default",
+        "SMSQUEUE_PROVIDER_TW": "twilio://AC0:token@default?from=+15550001",
+        "SMSQUEUE_PROVIDER_OPEN": "twilio://AC1:token@default?from=+15550001&insecure=1",
+        "SMSQUEUE_PROVIDER_CLICK": "clickatell://key@default?secret=user:password",
+        "SMSQUEUE_PROVIDER_BARE": "clickatell://key@default",
+        "SMSQUEUE_DEFAULT_PROVIDER": "tw",
+    }
+    where = {"SMSQUEUE_PUBLIC_URL": "https://sms.example.org", "SMSQUEUE_RECEIVER_PREFIX": PREFIX}
+    told = run_json("check", SMSQUEUE_GATEWAY=app(text), **accounts, **where)
+    assert told["gateway"], told["points"][0]
+    levels: dict[str, set[str]] = {}
+    for point in told["points"]:
+        if point["about"] == "webhook":
+            levels.setdefault(point["what"].partition(":")[0], set()).add(point["level"])
+            if point["level"] == "warning":
+                assert "anybody who knows" in point["what"] or "nothing says" in point["what"]
+                assert point["do"].startswith("keep the prefix secret")
+    assert levels == {
+        **{"main": {"ok"}, "tw": {"ok"}, "click": {"ok"}},
+        **{"at": {"warning"}, "open": {"warning"}, "bare": {"warning"}, "own": {"warning"}},
+    }
+
+
+def test_plain_http_and_a_short_prefix_are_warnings(run_json, app) -> None:
+    env = {
+        "SMSQUEUE_GATEWAY": app(),
+        "SMSQUEUE_PROVIDER_TW": "twilio://AC0:token@default?url=http://api.example.org/&from=+15550001",
+        "SMSQUEUE_PROVIDER_SAFE": "twilio://AC0:token@default?from=+15550001",
+        "SMSQUEUE_PROVIDER_SI": "sinch://default?project_id=p&key_id=k&key_secret=s"
+        "&auth_url=http://auth.example.org/token&secret=u:p",
+        "SMSQUEUE_DEFAULT_PROVIDER": "tw",
+        "SMSQUEUE_PUBLIC_URL": "http://sms.example.org",
+        "SMSQUEUE_RECEIVER_PREFIX": "hidden",
+    }
+    points = run_json("check", **env)["points"]
+    warned = [point["what"] for point in points if point["level"] == "warning"]
+    assert any(what.startswith("tw: ") and "api.example.org by plain" in what for what in warned)
+    assert any(what.startswith("si: ") and "auth.example.org by plain" in what for what in warned)
+    assert not any(what.startswith(("safe: ", "main: ")) for what in warned)
+    assert any("SMSQUEUE_PUBLIC_URL is plain http://" in what for what in warned)
+    assert any("a prefix has less than 12 characters" in what for what in warned)
+    assert not any("hidden" in str(point) for point in points)
 
 
 def test_what_is_not_set(run, app) -> None:
@@ -188,14 +239,14 @@ def test_a_provider_whose_webhooks_lack_something_does_not_hide_the_others(run, 
         "SMSQUEUE_PROVIDER_TW": "twilio://AC0:token@default?from=+15550001",
         "SMSQUEUE_DEFAULT_PROVIDER": "tw",
     }
-    where = {"SMSQUEUE_PUBLIC_URL": "https://sms.example.org", "SMSQUEUE_RECEIVER_PREFIX": "p"}
+    where = {"SMSQUEUE_PUBLIC_URL": "https://sms.example.org", "SMSQUEUE_RECEIVER_PREFIX": PREFIX}
     told = run("check", code=1, SMSQUEUE_GATEWAY=app(text), **accounts, **where).stdout
     assert "own cannot receive, as there is no module 'nowhere_to_be_found'" in told
     assert "'info' (InfobipProvider) has no secret" in told
     assert "https://sms.example.org/***/tw/status" in told
     assert "no delivery reports are asked" not in told
     assert "ends with the prefix" not in told
-    where["SMSQUEUE_PUBLIC_URL"] += "/p/"
+    where["SMSQUEUE_PUBLIC_URL"] += f"/{PREFIX}/"
     told = run("check", code=1, SMSQUEUE_GATEWAY=app(text), **accounts, **where).stdout
     assert "SMSQUEUE_PUBLIC_URL ends with the prefix: leave the prefix out" in told
     told = run("check", code=1, SMSQUEUE_GATEWAY=app(text), **accounts).stdout

@@ -233,9 +233,9 @@ def test_while_redis_is_away_the_carrier_is_told_to_repeat(
 
 def test_several_prefixes_and_applications_share_a_plugins_blueprint(bench: Bench) -> None:
     bench.gateway.add_provider("vianett", VianettProvider, user="u", password="p")
-    settings = replace(bench.settings, receiver_prefix=("one", "two"))
+    settings = replace(bench.settings, receiver_prefix=("prefix1", "prefix2"))
     for _ in range(2):
         client = create_app(settings, bench.gateway).test_client()
-        for prefix in ("one", "two"):
+        for prefix in ("prefix1", "prefix2"):
             path = f"/{prefix}/vianett/im?{VIANETT}&prefix=CALL&message=me"
             assert client.get(path).status_code == 200

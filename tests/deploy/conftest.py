@@ -23,7 +23,7 @@ PASSWORDS = {
 #: Of the sets of services that share a Redis here.
 NAMESPACES = ("sms", "other", "logs", "rolling")
 #: What may be set.
-TOKEN = {"SMSQUEUE_METRICS_TOKEN": "t0ken"}
+TOKEN = {"SMSQUEUE_METRICS_TOKEN": "t0ken-of-metrics"}
 
 Make = Callable[..., Compose]
 

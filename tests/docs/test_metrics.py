@@ -187,11 +187,11 @@ def test_the_scrape_configuration_reads_our_page(settings: Settings) -> None:
         Settings(
             redis_url=settings.redis_url,
             namespace=settings.namespace,
-            receiver_prefix=("p",),
-            metrics_token="t",
+            receiver_prefix=("a-prefix-for-tests",),
+            metrics_token="t0ken-of-metrics",
         )
     )
     client = create_app(gateway=bench.gateway).test_client()
-    answer = client.get(path, headers={"Authorization": f"{scheme} t"})
+    answer = client.get(path, headers={"Authorization": f"{scheme} t0ken-of-metrics"})
     bench.close()
     assert answer.status_code == 200

@@ -33,14 +33,14 @@ class Account(SimulatorProvider):
 gateway = Gateway({FAST})
 gateway.add_provider("main", Account, url="http://127.0.0.1:{{sim}}", read_timeout=3.0)
 gateway.add_provider("forward", ForwardServerProvider, secret={SECRET!r},
-    clients=["http://127.0.0.1:{{a}}/hook/remote"])
+    clients=["http://127.0.0.1:{{a}}/hidden/remote"])
 """
 A = f"""
 from smsqueue import Gateway, RetryPolicy
 from smsqueue.providers.forward import ForwardClientProvider
 gateway = Gateway({FAST})
 gateway.add_provider("remote", ForwardClientProvider, secret={SECRET!r},
-    server_url="http://127.0.0.1:{{b}}/hook/forward")
+    server_url="http://127.0.0.1:{{b}}/hidden/forward")
 def hear(message):
     with open("heard.txt", "a") as file:
         print(message.src, file=file)
@@ -59,7 +59,7 @@ class Running:
         self._folder, self._name, self._port = folder, name, ports[name]
         self._environment = {
             **{"PYTHONPATH": str(ROOT), "HOME": str(folder), "SMSQUEUE_REDIS_URL": redis_url},
-            **{"SMSQUEUE_GATEWAY": f"{name}_sms:gateway", "SMSQUEUE_RECEIVER_PREFIX": "hook"},
+            **{"SMSQUEUE_GATEWAY": f"{name}_sms:gateway", "SMSQUEUE_RECEIVER_PREFIX": "hidden"},
             **{"SMSQUEUE_UPKEEP_INTERVAL": "0.1", "SMSQUEUE_CONCURRENCY": str(THREADS)},
             # What a killed process leaves behind is looked at again soon.
             **{"SMSQUEUE_GRACE": "2", "SMSQUEUE_HOOK_LEASE": "10", "SMSQUEUE_PARK_WAIT": "5"},
@@ -107,7 +107,7 @@ def test_whoever_is_killed_in_the_middle(
 ) -> None:
     ports = {"a": free_port(), "b": free_port(), "sim": free_port()}
     urls = {"a": redis_server().url, "b": redis_server().url}
-    webhook = f"http://127.0.0.1:{ports['b']}/hook/main"
+    webhook = f"http://127.0.0.1:{ports['b']}/hidden/main"
     with Simulator({"main": webhook}, port=ports["sim"]) as carrier:
         middle = run("b", urls["b"], ports)
         run("a", urls["a"], ports).worker.wait_ready()

@@ -24,14 +24,14 @@ gateway = Gateway(retry=RetryPolicy(base=0.2, cap=0.5))
 phone = gateway.add_provider("phone", LoopbackProvider)
 phone.subscribe("15550001", lambda message: message.reply("got " + message.body))
 gateway.add_provider("forward", ForwardServerProvider, secret={secret!r}, clients=[
-    "http://127.0.0.1:{dead}/hook/remote", "http://127.0.0.1:{client}/hook/remote"])
+    "http://127.0.0.1:{dead}/hidden/remote", "http://127.0.0.1:{client}/hidden/remote"])
 """
 CLIENT = """
 from smsqueue import Gateway, OutgoingMessage, RetryPolicy
 from smsqueue.providers.forward import ForwardClientProvider
 gateway = Gateway(retry=RetryPolicy(base=0.2, cap=0.5))
 gateway.add_provider("remote", ForwardClientProvider, secret={secret!r},
-    server_url="http://127.0.0.1:{server}/hook/forward")
+    server_url="http://127.0.0.1:{server}/hidden/forward")
 def thank(message):
     if "well?" in message.body:
         gateway.send(OutgoingMessage("15550002", "thanks", provider=message.provider))
@@ -51,7 +51,7 @@ def test_a_message_its_report_and_a_reply_go_all_the_way(
             "SMSQUEUE_GATEWAY": f"{side}_sms:gateway",
             "SMSQUEUE_NAMESPACE": spaces[side].namespace,
             "SMSQUEUE_REDIS_URL": settings.redis_url,
-            "SMSQUEUE_RECEIVER_PREFIX": "hook",
+            "SMSQUEUE_RECEIVER_PREFIX": "hidden",
         }
         command = ("gunicorn", "--bind", f"127.0.0.1:{ports[side]}", "receivers:create_app()")
         receivers = start((*PYTHON, *command), **env | {"SMSQUEUE_EAGER": "0"})

@@ -14,7 +14,7 @@ from smsqueue.providers.account import AccountProvider
 from smsqueue.settings import Settings
 from smsqueue.testing.examples import REF
 
-SETTINGS = Settings(public_url="https://sms.example.org", receiver_prefix=("p",), eager=True)
+SETTINGS = Settings(public_url="https://sms.example.org", receiver_prefix=("hidden",), eager=True)
 
 
 class Sealing(AccountProvider):
@@ -101,12 +101,12 @@ def test_the_address_of_a_repetition_is_the_same() -> None:
 def test_without_a_key_the_signature_covers_the_address() -> None:
     made = provider()
     assert made.callback_url("status", message()) == (
-        f"https://sms.example.org/p/main/status?ref={REF}"
+        f"https://sms.example.org/hidden/main/status?ref={REF}"
     )
     assert seen(made, REF) == REF
 
 
 def test_an_address_without_a_reference() -> None:
-    assert provider("key").callback_url("im") == "https://sms.example.org/p/main/im"
+    assert provider("key").callback_url("im") == "https://sms.example.org/hidden/main/im"
     assert "ref" not in str(provider("key").callback_url("status", message(None)))
     assert seen(provider("key"), None) is None

@@ -30,7 +30,7 @@ class Account:
             config = {"auth_id": "MA1", "auth_token": "plivo-token"}
         cls = TelnyxProvider if kind == "telnyx" else PlivoProvider
         bench.gateway.add_provider("main", cls, url=stub.url, sender="15550009999", **config)
-        app = bench.gateway.receiver_blueprints_register(Flask("moved"), "p")
+        app = bench.gateway.receiver_blueprints_register(Flask("moved"), "a-prefix-for-tests")
         self.client = app.test_client()
 
     def sends(self, msgid: str | None) -> tuple[str, str]:
@@ -63,7 +63,9 @@ class Account:
 
 @pytest.fixture(params=["telnyx", "plivo"])
 def account(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Account]:
-    public = replace(settings, public_url="https://sms.example.org", receiver_prefix=("p",))
+    public = replace(
+        settings, public_url="https://sms.example.org", receiver_prefix=("a-prefix-for-tests",)
+    )
     bench = Bench(public)
     with Stub() as stub:
         yield Account(bench, stub, request.param)

@@ -457,7 +457,7 @@ def test_a_message_without_a_sender_goes_elsewhere() -> None:
 
 
 def test_a_callback_that_is_too_long_is_left_to_the_account() -> None:
-    settings = Settings(public_url="https://sms.example.org", receiver_prefix=("p" * 80,))
+    settings = Settings(public_url="https://sms.example.org", receiver_prefix=("prefix" * 14,))
     with Stub(GOOD) as stub:
         gateway = Gateway(settings, eager=True)
         provider = gateway.add_provider("main", VonageProvider, **EXAMPLES.config, url=stub.url)

@@ -60,12 +60,12 @@ def test_a_prefix_is_required_and_a_random_one_suggested() -> None:
 
 def test_no_gateway() -> None:
     with pytest.raises(LoaderError, match="SMSQUEUE_GATEWAY is not set"):
-        create_app(Settings(receiver_prefix=("p",)))
+        create_app(Settings(receiver_prefix=("a-prefix-for-tests",)))
 
 
 def test_flasks_command_shows_one_line() -> None:
     with click.Context(click.Command("run")), pytest.raises(click.ClickException) as caught:
-        create_app(Settings(receiver_prefix=("p",)))
+        create_app(Settings(receiver_prefix=("a-prefix-for-tests",)))
     assert caught.value.message.startswith("SMSQUEUE_GATEWAY is not set")
 
 
@@ -78,33 +78,35 @@ def test_the_named_gateway_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SMSQUEUE_GATEWAY", "receiver_app_sms:gateway")
-    monkeypatch.setenv("SMSQUEUE_RECEIVER_PREFIX", "p1, p2")
+    monkeypatch.setenv("SMSQUEUE_RECEIVER_PREFIX", "prefix1, prefix2")
     monkeypatch.setenv("SMSQUEUE_EAGER", "1")
     client = create_app().test_client()
-    assert client.post("/p1/main/im", json=HELLO).status_code == 200
-    assert client.post("/p2/main/im", json=HELLO).status_code == 200
+    assert client.post("/prefix1/main/im", json=HELLO).status_code == 200
+    assert client.post("/prefix2/main/im", json=HELLO).status_code == 200
 
 
 def test_several_prefixes_are_served_while_one_is_replaced() -> None:
-    gateway = make_gateway("old", "new/deep")
+    gateway = make_gateway("older-one", "new/deep")
     heard: list[IncomingMessage] = []
     gateway.onReceive += heard.append
     client = create_app(gateway=gateway).test_client()
-    assert client.post("/old/main/im", json=HELLO).status_code == 200
+    assert client.post("/older-one/main/im", json=HELLO).status_code == 200
     assert client.post("/new/deep/main/im", json=HELLO).status_code == 200
     assert client.post("/main/im", json=HELLO).status_code == 404
     assert len(heard) == 2
 
 
 def test_given_settings_go_before_the_gateways() -> None:
-    app = create_app(Settings(receiver_prefix=("given",)), make_gateway("own"))
-    assert app.test_client().post("/given/main/im", json=HELLO).status_code == 200
-    assert app.test_client().post("/own/main/im", json=HELLO).status_code == 404
+    app = create_app(Settings(receiver_prefix=("given-one",)), make_gateway("own-one"))
+    assert app.test_client().post("/given-one/main/im", json=HELLO).status_code == 200
+    assert app.test_client().post("/own-one/main/im", json=HELLO).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/", "/p", "/p/", "/q/main/im", "/p/none/im", "/static/x", "//"])
+@pytest.mark.parametrize(
+    "path", ["/", "/prefix", "/prefix/", "/q/main/im", "/prefix/none/im", "/static/x", "//"]
+)
 def test_an_address_that_is_none_tells_nothing(path: str) -> None:
-    client = make("p").test_client()
+    client = make("prefix").test_client()
     answers = [client.get(path), client.post(path, json=HELLO)]
     for answer in answers:
         assert answer.status_code == 404
@@ -113,7 +115,7 @@ def test_an_address_that_is_none_tells_nothing(path: str) -> None:
 
 
 def test_health() -> None:
-    gateway = make_gateway("p")
+    gateway = make_gateway("prefix")
     client = create_app(gateway=gateway).test_client()
     answer = client.get("/healthz")
     assert (answer.status_code, answer.text) == (200, "ok\n")
@@ -123,7 +125,7 @@ def test_health() -> None:
 
 def test_ready_while_redis_is_nearly_full(redis_server: Callable[..., Any]) -> None:
     """It stays in service: delivery reports are recorded even then."""
-    gateway = make_gateway("p", eager=False, redis_url=redis_server("--maxmemory", "3mb").url)
+    gateway = make_gateway("prefix", eager=False, redis_url=redis_server("--maxmemory", "3mb").url)
     answer = create_app(gateway=gateway).test_client().get("/readyz")
     text = "ready, but Redis is nearly full: new messages are refused\n"
     assert (answer.status_code, answer.text) == (200, text)
@@ -138,7 +140,7 @@ def test_not_ready_without_redis(
     def ping() -> None:
         raise QueueUnavailable("redis://:hunter2@127.0.0.1 does not answer") from cause
 
-    gateway = make_gateway("p")
+    gateway = make_gateway("prefix")
     client = create_app(gateway=gateway).test_client()
     monkeypatch.setattr(gateway, "ping", ping)
     answer = client.get("/readyz")
@@ -149,7 +151,7 @@ def test_not_ready_without_redis(
 def test_what_is_wrong_at_the_start_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gateway = make_gateway("p")
+    gateway = make_gateway("prefix")
     monkeypatch.setattr(gateway, "check", lambda: ["Redis has no AOF"])
     create_app(gateway=gateway)
     assert "Redis has no AOF" in caplog.text
@@ -161,10 +163,10 @@ def test_redis_away_at_the_start_does_not_stop_the_receivers(
     def check() -> list[str]:
         raise QueueUnavailable("hunter2") from TimeoutError("hunter2")
 
-    gateway = make_gateway("p")
+    gateway = make_gateway("prefix")
     monkeypatch.setattr(gateway, "check", check)
     client = create_app(gateway=gateway).test_client()
-    assert client.post("/p/main/im", json=HELLO).status_code == 200
+    assert client.post("/prefix/main/im", json=HELLO).status_code == 200
     assert "Redis does not answer (TimeoutError)" in caplog.text
     assert "hunter2" not in caplog.text
 
@@ -183,9 +185,9 @@ def test_nothing_reaches_the_server(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_every_request_but_health_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "smsqueue.access")
-    client = make("p").test_client()
-    client.post("/p/main/im", json=HELLO)
-    client.get("/p/main/im?text=hunter2")
+    client = make("prefix").test_client()
+    client.post("/prefix/main/im", json=HELLO)
+    client.get("/prefix/main/im?text=hunter2")
     client.get("/wrong/main/status?text=hunter2")
     client.open("/p", method="+15551234567")
     client.get("/healthz")

@@ -151,7 +151,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, watched: Settings)
 def test_nobody_loads_the_library_who_does_not_want_it() -> None:
     code = (
         "import sys, smsqueue, receivers; from smsqueue import Gateway, Settings; "
-        "receivers.create_app(gateway=Gateway(Settings(receiver_prefix=('p',), eager=True))); "
+        "receivers.create_app(gateway=Gateway(Settings(receiver_prefix=('prefix',), eager=True))); "
         "print('prometheus_client' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

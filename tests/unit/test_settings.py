@@ -31,7 +31,7 @@ def test_each_setting_has_its_variable_and_no_two_the_same() -> None:
         ("REDIS_URL", "rediss://h/1", "rediss://h/1"),
         ("NAMESPACE", "shop-1.a_b", "shop-1.a_b"),
         ("GATEWAY", "shop.sms:gateway", "shop.sms:gateway"),
-        ("RECEIVER_PREFIX", "one, two/three ,", ("one", "two/three")),
+        ("RECEIVER_PREFIX", "prefix1, two/three ,", ("prefix1", "two/three")),
         ("RECEIVER_PREFIX", "", ()),
         ("EAGER", "1", True),
         ("EAGER", " Yes ", True),
@@ -75,7 +75,7 @@ def test_settings_are_read_once_and_frozen(monkeypatch: pytest.MonkeyPatch) -> N
         ("NAMESPACE", "a{b}", "letters"),
         ("NAMESPACE", "a" * 65, "64"),
         ("RECEIVER_PREFIX", "a b", "letters"),
-        ("RECEIVER_PREFIX", "good,/", "letters"),
+        ("RECEIVER_PREFIX", "good-one,/", "letters"),
         ("RECEIVER_PREFIX", "<name>", "letters"),
         ("EAGER", "perhaps", "bool"),
         ("RETENTION", "long", "float"),
@@ -114,20 +114,22 @@ def test_from_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
             "SMSQUEUE_MAX_BODY": "70",
             "SMSQUEUE_EAGER": True,
             "SMSQUEUE_GRACE": 5.0,
-            "SMSQUEUE_RECEIVER_PREFIX": ["a", "b"],
+            "SMSQUEUE_RECEIVER_PREFIX": ["prefix1", "prefix2"],
             "SMSQUEUE_UNHEARD_OF": "x",
         }
     )
     assert (settings.namespace, settings.max_body, settings.grace) == ("environment", 70, 5.0)
     assert settings.eager is True
-    assert settings.receiver_prefix == ("a", "b")
+    assert settings.receiver_prefix == ("prefix1", "prefix2")
 
 
-@pytest.mark.parametrize("prefix", ["a,b", ["a", "b"], ("a", "b")])
+@pytest.mark.parametrize(
+    "prefix", ["prefix1,prefix2", ["prefix1", "prefix2"], ("prefix1", "prefix2")]
+)
 def test_a_prefix_is_a_text_or_a_list(prefix: Any) -> None:
     config = {"SMSQUEUE_RECEIVER_PREFIX": prefix}
-    assert Settings.from_mapping(config).receiver_prefix == ("a", "b")
-    assert Settings(receiver_prefix=prefix).receiver_prefix in (("a", "b"), ["a", "b"])
+    assert Settings.from_mapping(config).receiver_prefix == ("prefix1", "prefix2")
+    assert Settings(receiver_prefix=prefix).receiver_prefix == ("prefix1", "prefix2")
 
 
 def test_none_in_a_mapping_is_nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +152,22 @@ def test_the_gateway_takes_eager_from_keyword_then_settings() -> None:
 
 
 # --- Secrets ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", ["p", "/p/", "ab", "short", "aaaaaaaaaaaaaaaa", "a/a/a/a/b/b/b"])
+@pytest.mark.parametrize("name", ["receiver_prefix", "metrics_token"])
+def test_a_secret_that_can_be_guessed_is_refused_with_the_reason(name: str, secret: str) -> None:
+    text = f"SMSQUEUE_{name.upper()} can be guessed: give at least 6 characters, 4 of them diff"
+    good = Settings(**{name: "hidden"})
+    assert getattr(good, name) in ("hidden", ("hidden",))
+    for given in (secret, [secret, "hidden"] if name == "receiver_prefix" else secret):
+        with pytest.raises(SettingsError, match=text):
+            Settings(**{name: given})
+
+
+def test_a_blank_token_is_no_token() -> None:
+    with pytest.raises(SettingsError, match="SMSQUEUE_METRICS_TOKEN can be guessed"):
+        Settings(metrics_token="      ")
 
 
 def test_no_secret_in_the_representation() -> None:
@@ -266,8 +284,8 @@ def mapped(given: dict[str, Any]) -> dict[str, Any]:
         ("grace", 5, 5),
         ("eager", "yes", True),
         ("eager", 0, False),
-        ("receiver_prefix", ["a", "b"], ("a", "b")),
-        ("receiver_prefix", "a,b", ("a", "b")),
+        ("receiver_prefix", ["prefix1", "prefix2"], ("prefix1", "prefix2")),
+        ("receiver_prefix", "prefix1,prefix2", ("prefix1", "prefix2")),
         ("public_url", None, ""),
         ("heartbeat_file", Path("/run/beat"), "/run/beat"),
         ("region", "gb", "GB"),

@@ -165,7 +165,7 @@ def test_a_redis_that_cannot_be_used_is_refused_with_its_reason(
     environment = {"SMSQUEUE_REDIS_URL": wrong.url, "SMSQUEUE_NAMESPACE": settings.namespace}
     checked = CliRunner().invoke(main, ["check"], env=environment | {"SMSQUEUE_EAGER": None})
     status = CliRunner().invoke(main, ["status"], env=environment | {"SMSQUEUE_EAGER": None})
-    with Gateway(Settings(redis_url=wrong.url, receiver_prefix=("x",))) as gateway:
+    with Gateway(Settings(redis_url=wrong.url, receiver_prefix=("a-prefix-for-tests",))) as gateway:
         gateway.add_provider("null", NullProvider)
         ready = create_app(gateway=gateway).test_client().get("/readyz")
     assert ready.status_code == 503

@@ -235,6 +235,9 @@ gateway.add_provider("tw", TwilioProvider, account_sid="AC0", auth_token="t", se
 
 def test_a_worker_says_that_it_asks_for_no_reports(start_worker: Callable[..., Any]) -> None:
     warning = "no delivery reports are asked of tw with a message: set SMSQUEUE_PUBLIC_URL"
-    address = {"SMSQUEUE_PUBLIC_URL": "https://x.org", "SMSQUEUE_RECEIVER_PREFIX": "p"}
+    address = {
+        "SMSQUEUE_PUBLIC_URL": "https://x.org",
+        "SMSQUEUE_RECEIVER_PREFIX": "a-prefix-for-tests",
+    }
     assert warning in start_worker(TOLD, SMSQUEUE_PUBLIC_URL="https://x.org").text()
     assert warning not in start_worker(TOLD, **address).text()

@@ -28,10 +28,17 @@ class Guard:
     ) -> None:
         self._name = name
         self._signer = signer
-        if any(not user or not password for user, password in (users or {}).items()):
-            raise SettingsError(f"users of provider {name!r} has an empty user or password")
+        if any(not each.strip() for pair in (users or {}).items() for each in pair):
+            raise SettingsError(
+                f"users of provider {name!r} has an empty or blank user or password"
+            )
         self._known = [basic(*each).encode() for each in (users or {}).items()]
         self._insecure = insecure
+
+    @property
+    def open(self) -> bool:
+        """Does it let everybody in?"""
+        return self._insecure
 
     def require(self) -> None:
         """Raise SettingsError if nothing protects the receiver."""
