@@ -79,6 +79,11 @@ chaos-quick: setup
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+# Webhooks beside 500 slow clients for a minute: p99 below a second.
+.PHONY: slow-clients
+slow-clients: setup
+	@SLOW_CLIENTS_SECONDS=60 $(BIN)/python -m pytest tests/receivers/test_slow_clients.py $(ARGS)
+
 .PHONY: clean
 clean:
 	@rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

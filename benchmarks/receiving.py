@@ -92,7 +92,7 @@ def _webhook(id: str) -> bytes:
 
 def _gunicorn(stage: Stage, module: str, url: str) -> int:
     port = free_port()
-    arguments = ["-m", "gunicorn", "-k", "gthread", "--threads", "8", "-b", f"127.0.0.1:{port}"]
+    arguments = ["-m", "gunicorn", "-c", "python:receivers.server", "-b", f"127.0.0.1:{port}"]
     environment = {
         "SMSQUEUE_REDIS_URL": url,
         "SMSQUEUE_GATEWAY": "benchmarks.gateways:receiving",

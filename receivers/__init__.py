@@ -1,6 +1,6 @@
 """The HTTP application that takes the providers' webhooks.
 
-    flask --app receivers run          gunicorn 'receivers:create_app()'
+    gunicorn --config python:receivers.server          flask --app receivers run
 
 Importing this package loads no gateway.
 """

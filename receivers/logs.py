@@ -22,6 +22,9 @@ def set_up_logs() -> None:
     # The same functions again are no second filter.
     logging.getLogger("gunicorn.access").addFilter(_drop)
     logging.getLogger("gunicorn.error").addFilter(_gunicorn)
+    logging.getLogger("waitress").addFilter(_waitress)
+    # A queue of some requests is no news.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     logging.getLogger("werkzeug").addFilter(_werkzeug)
 
 
@@ -34,6 +37,13 @@ def _gunicorn(record: logging.LogRecord) -> bool:
     text = str(record.msg)
     if text.startswith(("Error handling", "Invalid request", "Ignored premature")):
         _reduce(record, text.partition(" %")[0].partition(": ")[0])
+    return True
+
+
+def _waitress(record: logging.LogRecord) -> bool:
+    """Of an error in waitress or the application: the class."""
+    if record.exc_info:
+        _reduce(record, str(record.msg).partition(" %")[0])
     return True
 
 

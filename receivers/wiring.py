@@ -58,6 +58,7 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     app = _App("receivers", static_folder=None)
     # Nothing may reach the server: its log of an error would hold the request line.
     app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.config["SMSQUEUE_MAX_WEBHOOK"] = (settings or gateway.settings).max_webhook
     app.register_error_handler(HTTPException, plain)
     app.after_request(_log_unknown)
     app.register_blueprint(health(gateway))
@@ -65,6 +66,7 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
         app.register_blueprint(page)
     for prefix in prefixes:
         gateway.receiver_blueprints_register(app, prefix)
+    _warn_of_server()
     _warn(gateway)
     return app
 
@@ -82,6 +84,19 @@ def _prefixes(settings: Settings) -> tuple[str, ...]:
 def _log_unknown(response: Response) -> Any:
     """Webhooks log themselves, and health checks are not worth a line."""
     return log_access("-", response) if request.url_rule is None else response
+
+
+def _warn_of_server() -> None:
+    """Warn of worker types of gunicorn whose threads wait for slow clients."""
+    if "gunicorn" not in os.environ.get("SERVER_SOFTWARE", ""):
+        return
+    for kind in ("sync", "gthread"):
+        if f"gunicorn.workers.{kind}" in sys.modules:
+            _log.warning(
+                "gunicorn's worker type %s waits for slow clients, and then answers no webhooks. "
+                "Start the receivers with: gunicorn --config python:receivers.server",
+                kind,
+            )
 
 
 def _warn(gateway: Gateway) -> None:

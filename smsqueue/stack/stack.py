@@ -94,11 +94,11 @@ class Stack:
         simulator = ["-m", "smsqueue.simulator", "--port", str(self.ports["simulator"])]
         self._python("simulator", [*simulator, *webhooks], f"{self.simulator_url}/healthz")
         bind = f"127.0.0.1:{self.ports['receivers']}"
-        gunicorn = ["-m", "gunicorn", "-k", "gthread", "--threads", "8", "-b", bind]
+        gunicorn = ["-m", "gunicorn", "--config", "python:receivers.server", "--bind", bind]
         home = {"HOME": str(self.folder)}  # gunicorn keeps a control socket in there
         self._python(
             "receivers",
-            [*gunicorn, "receivers:create_app()"],
+            gunicorn,
             f"{self.receivers_url}/healthz",
             environment=home,
         )

@@ -179,8 +179,7 @@ class Rig(Faults):
         """Start the receivers, again at the same address if they ran before."""
         if not self.receivers_url:
             self.receivers_url = f"http://127.0.0.1:{free_port()}"
-        bind = ["-k", "gthread", "--threads", "8", "-b", self.receivers_url[7:]]
-        command = ["-m", "gunicorn", *bind, "receivers:create_app()"]
+        command = ["-m", "gunicorn", "-c", "python:receivers.server", "-b", self.receivers_url[7:]]
         environment = self.environment | {"HOME": str(self.folder)}
         self.receivers = self._python("receivers", *command, **environment)
         self.receivers.start(self._listening)

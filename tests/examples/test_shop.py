@@ -65,7 +65,8 @@ class Running:
         ]
         port = self.simulator.partition(":")[2]
         self._start("simulator", "smsqueue.simulator", f"--port={port}", *webhooks)
-        self._start("receivers", "gunicorn", "-b", receivers, "receivers:create_app()")
+        config = ("--config", "python:receivers.server")
+        self._start("receivers", "gunicorn", *config, "-b", receivers)
         self._start("shop", "gunicorn", "-b", self.url, "shop:create_app()")
         self._start("worker", "celery", "-A", "workers", "worker", "-l", "INFO")
 

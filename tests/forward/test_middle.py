@@ -72,7 +72,7 @@ class Running:
         log = self._folder / f"{self._name}{self._number}"
         self.worker = Worker(log.with_suffix(".worker.log"), self._folder, self._environment)
         where = f"127.0.0.1:{self._port}"
-        command = ("gunicorn", "--threads", "4", "--bind", where, "receivers:create_app()")
+        command = ("gunicorn", "--config", "python:receivers.server", "--bind", where)
         with log.with_suffix(".web.log").open("wb") as out:
             self._receivers = subprocess.Popen(
                 [*PYTHON, *command],

@@ -53,7 +53,8 @@ def test_a_message_its_report_and_a_reply_go_all_the_way(
             "SMSQUEUE_REDIS_URL": settings.redis_url,
             "SMSQUEUE_RECEIVER_PREFIX": "hidden",
         }
-        command = ("gunicorn", "--bind", f"127.0.0.1:{ports[side]}", "receivers:create_app()")
+        where = f"127.0.0.1:{ports[side]}"
+        command = ("gunicorn", "--config", "python:receivers.server", "--bind", where)
         receivers = start((*PYTHON, *command), **env | {"SMSQUEUE_EAGER": "0"})
         receivers.wait_for("Listening at")
         start_worker("", **env)

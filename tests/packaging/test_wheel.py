@@ -118,3 +118,4 @@ def test_flask_finds_the_receivers(run: Run, shop: dict[str, str]) -> None:
 
 def test_gunicorn_finds_the_receivers(run: Run, shop: dict[str, str]) -> None:
     run("gunicorn", "--check-config", "receivers:create_app()", **shop)
+    run("gunicorn", "--check-config", "--config", "python:receivers.server", **shop)

@@ -18,7 +18,10 @@ import pytest
 
 PYTHON = (sys.executable, "-u", "-m")
 GUNICORN = (*PYTHON, "gunicorn", "--bind", "127.0.0.1:0", "--timeout", "2")
+#: What the documentation says.
+RECEIVERS = (*PYTHON, "gunicorn", "--config", "python:receivers.server", "-b", "127.0.0.1:0")
 SERVERS = {
+    "receivers": RECEIVERS,
     "gunicorn sync": (*GUNICORN, "receivers:create_app()"),
     "gunicorn threads": (*GUNICORN, "--threads", "4", "receivers:create_app()"),
     "gunicorn access log": (*GUNICORN, "--access-logfile", "-", "receivers:create_app()"),

@@ -358,7 +358,7 @@ def test_two_instances_say_the_same_and_remember_it(
     }
 
     def begin() -> list[tuple[Any, str]]:
-        servers = [start(SERVERS["gunicorn threads"], **environment) for _ in range(2)]
+        servers = [start(SERVERS["receivers"], **environment) for _ in range(2)]
         return [(server, address_of(server)) for server in servers]
 
     def read(address: str) -> Samples:

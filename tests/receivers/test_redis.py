@@ -12,7 +12,7 @@ from tests.receivers.plugin import HELLO, NUMBER, PREFIX, QUERY, TEXT
 from tests.receivers.server import SERVERS, Start, address_of, free_port, redis_command
 
 
-@pytest.mark.parametrize("name", ["gunicorn threads", "flask run"])
+@pytest.mark.parametrize("name", ["receivers", "flask run"])
 def test_redis_away_slow_and_back(start: Start, name: str) -> None:
     port = free_port()
     redis_url = f"redis://127.0.0.1:{port}/0"
@@ -53,7 +53,7 @@ def test_redis_that_would_forget_is_a_warning(start: Start, aof: str, warned: bo
     port = free_port()
     start(redis_command(port, "--appendonly", aof)).wait_for("[Rr]eady to accept")
     redis_url = f"redis://127.0.0.1:{port}/0"
-    server = start(SERVERS["gunicorn threads"], SMSQUEUE_EAGER="0", SMSQUEUE_REDIS_URL=redis_url)
+    server = start(SERVERS["receivers"], SMSQUEUE_EAGER="0", SMSQUEUE_REDIS_URL=redis_url)
     assert requests.get(f"{address_of(server)}/readyz", timeout=60).status_code == 200
     warning = re.search("(?i)WARNING smsqueue.receivers: .*(aof|appendonly)", server.end())
     assert (warning is not None) is warned

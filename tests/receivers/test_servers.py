@@ -59,7 +59,8 @@ def test_a_server_answers_and_keeps_quiet(start: Start, name: str) -> None:
     assert status_of(raw(address, chunked + 4 * chunk + b"1\r\nx\r\n0\r\n\r\n")) == 413
     assert status_of(raw(address, post + f"Content-Length: {LIMIT + 1}\r\n\r\n".encode())) == 413
     # Broken off, not chunks, no request at all, spaces in the address.
-    assert status_of(raw(address, post + b"Content-Length: 9\r\n\r\nhalf")) == 400
+    cut = raw(address, post + b"Content-Length: 9\r\n\r\nhalf")
+    assert cut == b"" if name == "receivers" else status_of(cut) == 400
     assert status_of(raw(address, chunked + TEXT.encode() + b"\r\n")) == 400
     raw(address, f"{TEXT} {NUMBER}\r\n\r\n".encode())
     raw(address, f"GET /{PREFIX}/main/status?text={TEXT} {NUMBER} HTTP/1.1\r\n\r\n".encode())
@@ -87,7 +88,7 @@ def test_a_worker_that_gunicorn_kills_does_not_tell(start: Start) -> None:
         assert secret not in printed
 
 
-@pytest.mark.parametrize("name", ["gunicorn sync", "flask run"])
+@pytest.mark.parametrize("name", ["receivers", "gunicorn sync", "flask run"])
 @pytest.mark.parametrize(
     ("variable", "said"),
     [

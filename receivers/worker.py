@@ -1,0 +1,201 @@
+"""A worker type for gunicorn that slow clients do not occupy.
+
+gunicorn starts, watches and ends the processes; in each of them waitress reads requests and writes
+answers on one thread without waiting for anybody, and gives whole requests to a pool of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.workers.base import Worker
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import BaseWSGIServer, create_server
+from waitress.utilities import RequestEntityTooLarge
+
+__all__ = ["WholeRequestWorker"]
+
+#: Seconds within which a client must have sent a whole request, or have taken its answer, if
+#: gunicorn's ``--timeout``, 30 unless it is set, is 0.
+CLIENT_TIMEOUT = 30.0
+#: The same for the connections that may be closed while there are too many.
+CROWDED_TIMEOUT = 1.0
+#: Seconds that a request which has not come whole is still waited for when the process ends.
+PARTIAL_REQUEST_WAIT = 3.0
+#: Requests that a client may send before it has read the answers; no provider or proxy does so.
+MAX_PIPELINED = 8
+#: The longest body, in bytes, for an application that does not say: see ``SMSQUEUE_MAX_WEBHOOK``.
+DEFAULT_MAX_BODY = 1024 * 1024
+#: Files that a process opens beside its clients' connections: Redis, logs, Python's own.
+_OTHER_FILES = 150
+
+_log = logging.getLogger("smsqueue.receivers")
+
+
+class _Parser(HTTPRequestParser):
+    """Refuses a body by its announced length, before it comes."""
+
+    max_body = DEFAULT_MAX_BODY
+
+    def received(self, data: bytes) -> int:
+        used: int = super().received(data)
+        if self.headers_finished and not self.error and self.content_length > self.max_body:
+            self.error = RequestEntityTooLarge("the body is too long")
+            self.expect_continue = False
+            self.completed = True
+        return used
+
+
+class _Channel(HTTPChannel):
+    """A connection that knows since when its client keeps us waiting."""
+
+    parser_class = _Parser
+
+    #: When the client connected, completed a request, or got its answer.
+    waiting_since: float
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.waiting_since = time.monotonic()
+        super().__init__(*args, **kwargs)
+
+    def received(self, data: bytes) -> bool:
+        whole = super().received(data)
+        if self.requests:
+            self.waiting_since = time.monotonic()
+        if len(self.requests) > MAX_PIPELINED:
+            self.will_close = True
+        return whole
+
+
+class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annotations
+    """One process of the receivers; ``--worker-class receivers.worker.WholeRequestWorker``."""
+
+    def run(self) -> None:
+        self._connections: dict[int, Any] = {}
+        self._limit = _connection_limit(self.cfg.worker_connections)
+        self._patience = self.cfg.timeout or CLIENT_TIMEOUT
+        self._next_look = 0.0
+        server = self._serve()
+        while self.alive:
+            self.notify()
+            if self.ppid != os.getppid():
+                self.log.info("Parent changed, shutting down: %s", self)
+                break
+            self._turn()
+            self._close_slow()
+        self._drain(server)
+
+    def _serve(self) -> Any:
+        if self.cfg.is_ssl:
+            self.log.error("The receivers speak plain HTTP: TLS is the work of a proxy in front")
+            raise SystemExit(4)  # gunicorn ends, because another process would fail as well
+        _Parser.max_body = max_body = getattr(self.wsgi, "config", {}).get(
+            "SMSQUEUE_MAX_WEBHOOK", DEFAULT_MAX_BODY
+        )
+        server = create_server(
+            self.wsgi,
+            map=self._connections,
+            sockets=[listener.sock for listener in self.sockets],
+            threads=self.cfg.threads,
+            backlog=self.cfg.backlog,
+            # Accepting stops there; the slowest are closed before.
+            connection_limit=2 * self._limit + _OTHER_FILES,
+            channel_timeout=int(2 * self._patience),
+            # Chunks come with their lengths around them; the application has the exact limit.
+            max_request_body_size=2 * max_body + 65536,
+            max_request_header_size=65536,
+            # Longer bodies wait on disk for their end.
+            inbuf_overflow=65536,
+            # The application decides itself what it believes of a proxy.
+            clear_untrusted_proxy_headers=False,
+            # select() ends at 1024 connections.
+            asyncore_use_poll=True,
+            log_socket_errors=False,
+            ident="",
+        )
+        for listener in self._listeners():
+            listener.channel_class = _Channel
+            listener.handle_accept = functools.partial(self._accept, listener.handle_accept)
+        return server
+
+    def _turn(self, timeout: float = 0.5) -> None:
+        wasyncore.loop(timeout=timeout, use_poll=True, map=self._connections, count=1)
+
+    def _accept(self, accept_one: Callable[[], None]) -> None:
+        """Accept all that wait: a turn is the longer the more connections there are."""
+        for _ in range(100):
+            before = len(self._connections)
+            accept_one()
+            if len(self._connections) == before:
+                break
+
+    def _listeners(self) -> list[Any]:
+        return [each for each in self._connections.values() if isinstance(each, BaseWSGIServer)]
+
+    def _channels(self) -> list[_Channel]:
+        return [each for each in self._connections.values() if isinstance(each, _Channel)]
+
+    def _close_slow(self) -> None:
+        """Close clients that keep us waiting for too long, or for longest if there are too many."""
+        now = time.monotonic()
+        crowded = len(self._connections) > self._limit
+        if not crowded and now < self._next_look:
+            return
+        self._next_look = now + 1.0
+        waiting = []
+        for channel in self._channels():
+            if channel.requests:  # it waits for us
+                channel.waiting_since = now
+            elif now - channel.waiting_since > self._patience:
+                channel.handle_close()
+            elif now - channel.waiting_since > CROWDED_TIMEOUT:
+                waiting.append(channel)
+        if crowded:
+            waiting.sort(key=lambda channel: channel.waiting_since)
+            for channel in waiting[: max(1, self._limit // 10)]:
+                channel.handle_close()
+
+    def _drain(self, server: Any) -> None:
+        """Accept nobody any more, and finish the requests that are here."""
+        for listener in self._listeners():
+            # Closing it whole would end the trigger by which threads wake the loop.
+            listener.accepting = False
+            listener.del_channel(self._connections)
+            listener.socket.close()
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < self.cfg.graceful_timeout:
+            self.notify()
+            self._turn(0.1)
+            if not any(_is_busy(channel, waited) for channel in self._channels()):
+                break
+        server.task_dispatcher.shutdown(timeout=1)
+
+
+def _is_busy(channel: _Channel, waited: float) -> bool:
+    """Has it a request, or an answer, that must not be lost?"""
+    if channel.requests or channel.total_outbufs_len:
+        return True
+    begun = channel.request is not None
+    new = time.monotonic() - channel.waiting_since < 1.0
+    return (begun or new) and waited < PARTIAL_REQUEST_WAIT
+
+
+def _connection_limit(wanted: int) -> int:
+    """As many of the wanted connections as this process may have files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * (wanted + _OTHER_FILES)
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    limit = min(wanted, soft // 2 - _OTHER_FILES)
+    if limit < wanted:
+        _log.warning("only %d connections at once: raise the limit of open files", max(limit, 1))
+    return max(limit, 1)
