@@ -50,6 +50,13 @@ class Attempt:
     repeats: int = 0
     #: Sent as one of many: single messages go first.
     bulk: bool = False
+    #: Seconds after which a provider that comes earlier in the route may take it: it is paused, or
+    #: failed for now. None: there is none.
+    later: float | None = None
+
+    def may_go_later(self, seconds: float) -> None:
+        """An earlier provider of the route may take it after so long."""
+        self.later = seconds if self.later is None else min(self.later, seconds)
 
 
 class Claim(NamedTuple):

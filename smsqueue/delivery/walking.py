@@ -82,6 +82,7 @@ class Walk:
             if verdict == "lost":
                 return Outcome(State.SENDING)
             waits.append((number / 1000, name, "paused"))
+            attempt.may_go_later(number / 1000)
         if otherwise is not None:
             outcome = self._not_yet(attempt, otherwise, min(each[0] for each in waits))
             return self.settle(attempt, otherwise["provider"], outcome)
@@ -134,7 +135,14 @@ class Walk:
         if decision.verdict == "unknown":
             outcome |= remedies(provider) | {"msgids": ids_of(provider, attempt.message)}
             outcome["resends"] = self.gateway.retry.resends
+        if decision.verdict == "retry":
+            attempt.may_go_later(decision.delay)
         if not decision.elsewhere or not rest:
+            if decision.elsewhere and attempt.later is not None:
+                # What this one cannot do the other ones may, once they are well again.
+                attempt.tries += decision.counted
+                later = max(attempt.later, self.gateway.retry.backoff(attempt.tries))
+                outcome = self._not_yet(attempt, outcome, later)
             return self.settle(attempt, name, outcome)
         attempt.tries += decision.counted
         busy = self.slots.enter(rest[0], bulk=attempt.bulk)

@@ -328,3 +328,49 @@ def test_a_wait_that_a_look_up_is_told_counts(bench: Bench) -> None:
     look = bench.look("ask", id)
     assert look is not None
     assert look - bench.now() == pytest.approx(3_600_000, abs=5000)
+
+
+@pytest.mark.parametrize("error", [exc.UnsupportedError("no letters"), None], ids=_name)
+@pytest.mark.parametrize("paused", [True, False])
+def test_what_another_provider_cannot_do_waits_for_the_one_that_is_paused_or_failed(
+    bench: Bench, error: Exception | None, paused: bool
+) -> None:
+    """The other one's "I cannot" is final only if those before it said so, too."""
+    a, b = bench.add("a"), bench.add("b", error)
+    if paused:
+        bench.fail_in_a_row(a, exc.ServerError("502", ambiguous=True))
+    else:
+        a.then(exc.ConnectionError("refused"))
+    id = bench.send_by("a", "b")
+    bench.deliver(id)
+    if error is None:
+        assert bench.state(id) == "sent"
+        return
+    assert bench.state(id) == "retrying"
+    assert len(b.calls) == 1
+    bench.unpause("a")
+    bench.ripe(id)
+    bench.deliver(id)
+    assert bench.state(id) == "sent"
+    assert bench.record(id).provider == "a"
+
+
+def test_what_no_provider_can_do_fails_at_once(bench: Bench) -> None:
+    a, b = bench.add("a", exc.UnsupportedError("?")), bench.add("b", exc.UnsupportedError("?"))
+    id = bench.send_by("a", "b")
+    bench.deliver(id)
+    assert (bench.state(id), len(a.calls), len(b.calls)) == ("failed", 1, 1)
+
+
+def test_a_message_that_waits_for_an_earlier_provider_is_given_up_by_the_same_rules(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(RetryPolicy(attempts=4))
+    a, b = bench.add("a"), bench.add("b")
+    id = bench.send_by("a", "b")
+    for _ in range(2):
+        a.then(exc.ConnectionError("refused"))
+        b.then(exc.UnsupportedError("?"))
+        bench.ripe(id)
+        bench.deliver(id)
+    assert bench.state(id) == "failed"
