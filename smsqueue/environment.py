@@ -1,7 +1,8 @@
 """Providers from the environment: ``SMSQUEUE_PROVIDER_MAIN=twilio://sid:token@default?from=+1555``.
 
 The part after ``SMSQUEUE_PROVIDER_`` is the provider's name, in small letters. The scheme is the
-kind of provider, ``default`` its own address. Special characters are written as %XX; a plus is
+kind of provider, ``default`` its own address. ``SMSQUEUE_PROVIDER_MAIN_FILE=/run/secrets/main``
+names a file in which the same stands. Special characters are written as %XX; a plus is
 a plus.
 """
 
@@ -11,17 +12,20 @@ from collections.abc import Mapping
 
 from smsqueue.gateway import Gateway
 from smsqueue.providers.address import complaint, read
-from smsqueue.settings import SettingsError
+from smsqueue.settings import SettingsError, read_secret_file
 
 __all__ = ["add_providers", "named"]
 
 _PREFIX, _DEFAULT = "SMSQUEUE_PROVIDER_", "SMSQUEUE_DEFAULT_PROVIDER"
+_FILE = "_FILE"
 
 
 def named(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """The providers' names, and the variables that they are in."""
     found = sorted(variable for variable in environment if variable.startswith(_PREFIX))
-    return [(variable.removeprefix(_PREFIX).lower(), variable) for variable in found]
+    return [
+        (variable.removeprefix(_PREFIX).removesuffix(_FILE).lower(), variable) for variable in found
+    ]
 
 
 def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
@@ -42,7 +46,10 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
             raise SettingsError(
                 f"{variable}: the gateway's module adds a provider {name!r} itself: remove one"
             )
-        kind, config = read(variable, environment[variable])
+        text = environment[variable]
+        if variable.endswith(_FILE):
+            text = read_secret_file(variable, text)
+        kind, config = read(variable, text)
         try:
             gateway.add_provider(name, kind, **config)
         except Exception as error:  # without its traceback, which may show the value

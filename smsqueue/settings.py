@@ -9,7 +9,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-__all__ = ["LEASE_FACTOR", "Settings", "SettingsError", "hide_password", "too_short"]
+__all__ = [
+    "LEASE_FACTOR",
+    "Settings",
+    "SettingsError",
+    "hide_password",
+    "read_secret_file",
+    "secret_text",
+    "too_short",
+]
 
 #: A hook's lease is at least so many times as long as a handler's time limit: what remains is for
 #: recording how it ended.
@@ -50,12 +58,52 @@ def _setting(name: str, default: Any, parse: Callable[[str], Any], *, secret: bo
     variable = f"SMSQUEUE_{name}"
 
     def read() -> Any:
-        text = os.environ.get(variable)
+        text = secret_text(os.environ, variable) if secret else os.environ.get(variable)
         return default if text is None else _parsed(variable, text, parse)
 
-    return field(
-        default_factory=read, repr=not secret, metadata={"variable": variable, "parse": parse}
-    )
+    metadata = {"variable": variable, "parse": parse, "secret": secret}
+    return field(default_factory=read, repr=not secret, metadata=metadata)
+
+
+#: Longest file of a secret, in characters.
+_LONGEST_FILE = 65536
+
+
+def secret_text(environment: Mapping[str, Any], variable: str) -> Any:
+    """The value of a secret, which may stand in a file that ``<variable>_FILE`` names, as Docker's
+    and Kubernetes' secrets do; None: it is not set. Line breaks at the file's end do not count.
+
+    Raises:
+        SettingsError: both are given, or the file cannot be read. The secret is not shown.
+    """
+    text, path = environment.get(variable), environment.get(f"{variable}_FILE")
+    if not path:
+        return text
+    if text:
+        raise SettingsError(f"{variable} and {variable}_FILE are both given: remove one of them")
+    return read_secret_file(f"{variable}_FILE", path)
+
+
+def read_secret_file(variable: str, path: Any) -> str:
+    """The secret in a file; SettingsError, which names variable and path, if there is none."""
+    if not isinstance(path, str | os.PathLike) or "://" in str(path):
+        # Without the value, which is the secret itself.
+        raise SettingsError(f"{variable} must be the path of a file that holds the secret")
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_LONGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise SettingsError(
+            f"{variable} is {str(path)!r}, which cannot be read ({why}): correct the path, or let "
+            "this process read the file"
+        ) from None
+    secret = text.rstrip("\r\n")
+    if not secret.strip():
+        raise SettingsError(f"{variable} is {str(path)!r}, and that file is empty")
+    if len(text) > _LONGEST_FILE:
+        raise SettingsError(f"{variable} is {str(path)!r}, and that file is too long for a secret")
+    return secret
 
 
 def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
@@ -257,7 +305,10 @@ class Settings:
         given: dict[str, Any] = {}
         for each in fields(cls):
             variable, parse = each.metadata["variable"], each.metadata["parse"]
-            value = config.get(variable)
+            if each.metadata["secret"]:
+                value = secret_text(config, variable)
+            else:
+                value = config.get(variable)
             if value is not None:
                 given[each.name] = (
                     _parsed(variable, value, parse) if isinstance(value, str) else value

@@ -87,6 +87,8 @@ def _plain_hosts(thing: Any, depth: int = 3) -> Iterator[str]:
 def of_environment(environment: Iterable[str]) -> Iterator[Point]:
     """Names of variables that look like a setting's and are none."""
     known = {each.metadata["variable"] for each in fields(Settings)} | {"SMSQUEUE_DEFAULT_PROVIDER"}
+    files = (each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"])
+    known |= {f"{variable}_FILE" for variable in files}
     for name in sorted(set(environment) - known):
         near = get_close_matches(name, known, n=1, cutoff=0.9)
         if near and name.startswith("SMSQUEUE_"):

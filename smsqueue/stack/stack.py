@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +19,9 @@ from smsqueue.stack.process import Process, free_ports
 from smsqueue.stack.redis_server import RedisServer
 
 __all__ = ["Stack"]
+
+#: Settings that may stand in a file.
+_SECRETS = [each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"]]
 
 
 class Stack:
@@ -57,6 +61,8 @@ class Stack:
             # What hooks and providers log shall be in the log when it is read.
             "PYTHONUNBUFFERED": "1",
         } | (environment or {})
+        # What is set here counts, not the file of the same setting that the user's own has.
+        self.environment |= {f"{name}_FILE": "" for name in _SECRETS if name in self.environment}
         self._running: list[Process] = []
 
     def _url(self, name: str) -> str:
