@@ -70,7 +70,7 @@ _LONGEST_FILE = 65536
 
 
 def secret_text(environment: Mapping[str, Any], variable: str) -> Any:
-    """The value of a secret, which may stand in a file that ``<variable>_FILE`` names, as Docker's
+    """The value of a secret. It may stand in a file (SMSQUEUE_REDIS_URL_FILE names it), as Docker's
     and Kubernetes' secrets do; None: it is not set. Line breaks at the file's end do not count.
 
     Raises:
