@@ -392,6 +392,12 @@ class Endpoint:
     def post(self, told: dict[str, Any]) -> int:
         return code_of(self.client, "im", data=json.dumps(told), base_url=PUBLIC_URL)
 
+    def later(self, seconds: float) -> None:
+        """Let time pass for the certificates that are kept."""
+        certificates = self.provider._certificates
+        clock = certificates.clock
+        certificates.clock = lambda: clock() + seconds
+
 
 def test_both_versions_of_signatures() -> None:
     endpoint = Endpoint()
@@ -415,18 +421,66 @@ def test_without_its_certificate_a_message_is_asked_for_again() -> None:
     page = endpoint.provider.pages.pop(CERTIFICATE)
     assert endpoint.post(signed(delivery(INBOUND))) == 503
     endpoint.provider.pages[CERTIFICATE] = page
+    # That it could not be had is remembered for some seconds.
+    assert [endpoint.post(signed(delivery(INBOUND))) for _ in range(5)] == [503] * 5
+    assert endpoint.provider.fetched == [CERTIFICATE]
+    endpoint.later(11)
     assert endpoint.post(signed(delivery(INBOUND))) == 204
     assert len(endpoint.heard) == 1
 
 
+@pytest.mark.parametrize("insecure", [False, True])
 @pytest.mark.parametrize(
-    "page", [b"<html>", b"", certificate(ec.generate_private_key(ec.SECP256R1()))]
+    "signature", [None, "", "x", "AAAA", b64encode(bytes(64)).decode(), "é" * 200, ["a"], 7]
+)
+def test_an_unsigned_request_makes_us_fetch_nothing(signature: Any, insecure: bool) -> None:
+    endpoint = Endpoint(insecure=insecure)
+    for told in (confirmation(), delivery(INBOUND)):
+        if told["Type"] == "Notification" and insecure:
+            continue
+        assert endpoint.post(told) == 403
+        assert endpoint.post(signed(told) | {"Signature": signature}) == 403
+    assert endpoint.provider.fetched == []
+
+
+def test_false_signatures_make_us_fetch_few_certificates() -> None:
+    endpoint = Endpoint()
+    false = signed(delivery(INBOUND), who="evil")
+    names = [CERTIFICATE.replace("f3ecfb72", f"{n:08x}") for n in range(200)]
+    answers = [endpoint.post(false | {"SigningCertURL": name}) for name in names]
+    assert set(answers) == {503}
+    assert len(endpoint.provider.fetched) == 10
+    # They do not keep the genuine one out for long, and never one that is known.
+    endpoint.later(61)
+    assert endpoint.post(signed(delivery(INBOUND))) == 204
+    for name in names:
+        endpoint.post(false | {"SigningCertURL": name})
+    assert endpoint.post(signed(delivery(INBOUND))) == 204
+    assert endpoint.provider.fetched.count(CERTIFICATE) == 1
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "cn-north-1"])
+def test_a_certificate_of_another_region_is_not_fetched(region: str) -> None:
+    endpoint = Endpoint()
+    url = CERTIFICATE.replace("eu-west-1", region)
+    assert endpoint.post(signed(delivery(INBOUND)) | {"SigningCertURL": url}) == 403
+    assert endpoint.provider.fetched == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<html>",
+        b"",
+        certificate(rsa_key("amazon")) + b"\n" * 70_000,
+        certificate(ec.generate_private_key(ec.SECP256R1())),
+    ],
 )
 def test_certificates_that_are_none(page: bytes) -> None:
     endpoint = Endpoint()
     endpoint.provider.pages[CERTIFICATE] = page
-    assert endpoint.post(signed(delivery(INBOUND))) == 403
-    assert endpoint.heard == []
+    assert [endpoint.post(signed(delivery(INBOUND))) for _ in range(3)] == [403] * 3
+    assert (endpoint.provider.fetched, endpoint.heard) == ([CERTIFICATE], [])
 
 
 @pytest.mark.parametrize(
@@ -455,10 +509,12 @@ def test_certificates_of_somebody_else_are_not_even_fetched(url: str) -> None:
 
 
 def test_a_certificate_in_china() -> None:
-    endpoint = Endpoint()
+    topic = "arn:aws-cn:sns:cn-north-1:123456789012:sms"
+    endpoint = Endpoint(topics=topic)
     url = "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-1.pem"
     endpoint.provider.pages[url] = certificate(rsa_key("amazon"))
-    assert endpoint.post(signed(delivery(INBOUND)) | {"SigningCertURL": url}) == 204
+    told = signed(delivery(INBOUND, TopicArn=topic))
+    assert endpoint.post(told | {"SigningCertURL": url}) == 204
 
 
 def test_genuine_messages_of_somebody_elses_topic() -> None:
@@ -570,8 +626,10 @@ def test_only_our_own_topics_are_subscribed_to_even_if_nobody_is_authenticated(t
     endpoint.provider.pages[url] = b"<ok/>"
     assert endpoint.post(confirmation(TopicArn=OTHER_TOPIC, SubscribeURL=url)) == 403
     assert endpoint.post(confirmation(TopicArn=None)) == 403
-    assert endpoint.post(confirmation()) == (204 if topics else 403)
-    assert endpoint.provider.fetched == ([CONFIRM] if topics else [])
+    assert endpoint.post(confirmation()) == 403  # nothing is fetched for what is not signed
+    assert endpoint.provider.fetched == []
+    assert endpoint.post(signed(confirmation())) == (204 if topics else 403)
+    assert endpoint.provider.fetched == ([CERTIFICATE, CONFIRM] if topics else [])
 
 
 def test_who_was_unsubscribed_is_not_subscribed_again() -> None:
