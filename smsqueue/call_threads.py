@@ -155,12 +155,14 @@ class CallThreads:
             with self._lock:
                 call.ended.set()
                 hung = call.hung
-                self._hung.discard(call)
             if hung and call.error is None and call.late is not None:
                 try:
                     call.late()
                 except Exception as error:
                     log.error("a late result was not recorded: %s", type(error).__name__)
+            with self._lock:
+                # Not before its result is recorded: until then it is not called once more.
+                self._hung.discard(call)
             del call
             with self._lock:
                 if len(self._idle) >= self._most_idle:

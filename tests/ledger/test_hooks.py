@@ -355,3 +355,37 @@ def test_a_stopping_worker_gives_its_event_back_without_a_try(bench: Bench, prov
     other = Hooks(bench.gateway, bench.ledger)
     assert other.run(event).state == "done"
     assert called == ["first", "second"]
+
+
+def test_a_handler_is_not_called_again_before_its_late_success_is_recorded(
+    bench: Bench, provider: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(bench.settings, hook_lease=1.0, handler_timeout=0.2)
+    ledger = Ledger(settings, timeout=5.0)
+    hooks = Hooks(bench.gateway, ledger, "w")
+    calls, go, recording, record = [], threading.Event(), threading.Event(), threading.Event()
+
+    def slow(message: IncomingMessage) -> None:
+        calls.append(message)
+        go.wait(30)
+
+    def hold(event: str, handler: str) -> None:  # Redis is slow, or away for a while
+        recording.set()
+        record.wait(30)
+        Ledger.handler_done(ledger, event, handler)
+
+    monkeypatch.setattr(ledger, "handler_done", hold)
+    bench.gateway.onReceive.connect(slow, name="slow")
+    event = _receive(bench)
+    assert hooks.run(event).error == "HandlerTimeout"
+    go.set()
+    assert recording.wait(30)
+    bench.ripe_event(event)
+    assert hooks.run(event).error == "HandlerTimeout"
+    record.set()
+    while hooks.threads.hung():
+        threading.Event().wait(0.01)
+    bench.ripe_event(event)
+    assert hooks.run(event).state == "done"
+    assert len(calls) == 1
+    ledger.close()
