@@ -123,7 +123,8 @@ class Gateway(Registry, Desk):
         after the other, once all are checked.
 
         Raises:
-            As :meth:`send`, and what iterating over ``messages`` raises. An error about one
+            As :meth:`send`, and what iterating over ``messages`` raises. TypeError: it is one
+            message, not many. An error about one
             message has ``index``, its place in the list, and ``destination``, its number masked.
             An invalid one is found before any is taken. QueueUnavailable and IdempotencyConflict
             have ``accepted``, the list of messages that were confirmed; whether the others are in
@@ -132,6 +133,8 @@ class Gateway(Registry, Desk):
             messages, unless they have idempotency keys. In eager mode, ``accepted`` lists what
             was delivered: send only the others again.
         """
+        if isinstance(messages, OutgoingMessage):
+            raise TypeError("send_many() takes a list of messages: for one message, use send()")
         given = list(messages)
         for index, message in enumerate(given):
             try:
@@ -324,8 +327,10 @@ def _name_message(
 ) -> None:
     """Say in an error of ``send_many`` which of the messages it is about."""
     number = getattr(message, "dst", None)
+    if number == "" and isinstance(message, OutgoingMessage):
+        number = message.dst_written[0]  # what it was made with has no digits of its own
     destination = mask(number) if isinstance(number, str) else ""
     if text:
-        to = f" (to {destination})" if destination else ""
-        error.args = (f"message {index} of the list{to}: {error}",)
+        to = f" (to {destination})" if destination and destination not in str(error) else ""
+        error.args = (f"message at index {index} of the list{to}: {error}",)
     vars(error).update(index=index, destination=destination, accepted=accepted or [])

@@ -88,7 +88,7 @@ def is_international(number: str) -> bool:
 
 
 def _double_zero(found: str) -> bool:
-    # "00123" may be a short code.
+    # With fewer digits it is no number: see resolved().
     return found.startswith("00") and len(found) >= _SHORT.stop
 
 
@@ -106,7 +106,8 @@ def _international_digits(number: str) -> str:
 def resolved(number: str, region: str | None = None) -> tuple[str, str | None]:
     """A number's digits, country code first, and why they cannot be that, in words.
 
-    Numbers with a plus or 00 are international. Of the others, up to 6 digits are a short code.
+    Numbers with a plus or 00 are international. Of the others, up to 6 digits are a short code,
+    which never begins with 00.
     With a region the longer ones are national if they begin with its trunk prefix 0. Without that
     prefix they are international where national numbers are written with it, as in Great Britain;
     where they are not, as in the USA, they are what is a valid number, of a mobile phone if both
@@ -119,6 +120,8 @@ def resolved(number: str, region: str | None = None) -> tuple[str, str | None]:
     if is_international(number):
         found = _international_digits(number)
         return found, _ZERO if found.startswith("0") and len(found) >= _SHORT.stop else None
+    if found.startswith("00") and len(found) < _SHORT.stop:
+        return found, _DOUBLE_ZERO
     if len(found) < _SHORT.stop or len(found) > _LONGEST:
         return found, None  # a short code; what is too long is refused as that
     if region:
@@ -132,6 +135,10 @@ def resolved(number: str, region: str | None = None) -> tuple[str, str | None]:
 _HINT = (
     "write it with a plus and its country code, or set SMSQUEUE_REGION to the country whose "
     "national numbers are meant"
+)
+_DOUBLE_ZERO = (
+    "it begins with 00, as no short code does, and is too short for an international number: "
+    "write the whole number"
 )
 _ZERO = f"it begins with 0, as only national numbers do; {_HINT}"
 
@@ -339,16 +346,16 @@ def destination(address: str, region: str | None = None) -> tuple[str, str | Non
     if len(address) > _LONGEST_WRITTEN:
         return "", f"the destination has {len(address)} characters, too many for a number"
     bare = _bare(address)
-    if not _ascii_digits(bare):
+    if not bare:
         return "", "the destination number has no digits"
     parts = [part for part in re.split("[,;]", bare) if len(_ascii_digits(part)) >= _SHORT.stop]
     if len(parts) > 1:
         return "", "the destination is several numbers (no number has more than 15 digits)"
-    if _is_written_number(bare.replace(",", " ")):
+    if _ascii_digits(bare) and _is_written_number(bare.replace(",", " ")):
         return digits(bare, region) or _ascii_digits(bare), None
     return "", (
         f"the destination {mask(address)} is neither a phone number nor a short code, so no SMS "
-        "can go there: answer an incoming message only if its .replyable is true"
+        "can go there (whether an incoming message can be answered, its .replyable says)"
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -14,10 +16,13 @@ __all__ = [
     "Settings",
     "SettingsError",
     "hide_password",
+    "misspelled",
     "read_secret_file",
     "secret_text",
     "too_short",
 ]
+
+log = logging.getLogger(__name__)
 
 #: A hook's lease is at least so many times as long as a handler's time limit: what remains is for
 #: recording how it ended.
@@ -112,10 +117,16 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
     except (ValueError, KeyError):
         # ``from None``: the value may be a secret, and a chained error would print it.
         raise SettingsError(
-            f"{variable} cannot be read as {parse.__name__.strip('_')}: correct it or unset it"
+            f"{variable} cannot be read, it must be {_WRITTEN[parse]}: correct it or unset it"
         ) from None
 
 
+#: What the text of a setting must be, by the function that reads it.
+_WRITTEN: dict[Any, str] = {
+    _bool: "true, yes, on or 1, or else false, no, off or 0",
+    int: "a whole number, such as 50",
+    float: "a number, such as 2.5",
+}
 #: What a setting is, by the function that reads its text.
 _KINDS: dict[Any, str] = {
     str: "a text",
@@ -300,8 +311,11 @@ class Settings:
     def from_mapping(cls, config: Mapping[str, Any]) -> Self:
         """Settings from a web framework's configuration: its SMSQUEUE_* keys, other keys ignored.
 
-        What the mapping does not name comes from the environment. Texts are parsed as there.
+        What the mapping does not name comes from the environment. Texts are parsed as there. A key
+        that is nearly the name of a setting is ignored, with a warning in the log.
         """
+        for name, meant in misspelled(config):
+            log.warning("%s is not a setting: did you mean %s?", name, meant)
         given: dict[str, Any] = {}
         for each in fields(cls):
             variable, parse = each.metadata["variable"], each.metadata["parse"]
@@ -355,6 +369,18 @@ class Settings:
     def safe_redis_url(self) -> str:
         """The Redis URL as it may be printed."""
         return hide_password(self.redis_url)
+
+
+def misspelled(names: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    """Of names of variables those that are nearly a setting's, each with that setting's."""
+    known = {each.metadata["variable"] for each in fields(Settings)} | {"SMSQUEUE_DEFAULT_PROVIDER"}
+    files = (each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"])
+    known |= {f"{variable}_FILE" for variable in files}
+    ours = {name for name in names if isinstance(name, str) and name.startswith("SMSQUEUE_")}
+    for name in sorted(ours - known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        if near:
+            yield name, near[0]
 
 
 #: What redis-py takes for false and for true.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from smsqueue.cli.tally import Tally, consumed, tallies
+from smsqueue.cli.words import counted
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Worker
 from smsqueue.ledger.watching import Server
@@ -55,6 +56,16 @@ class Health:
             self.send_queue: max(messages, self.backlog["send"].due),
             self.hook_queue: max(events, self.backlog["hook"].due),
         }
+
+    @property
+    def waiting_for_pauses(self) -> str:
+        """That messages wait while providers are paused, in words; "": it is not so."""
+        names = [name for name, pause in self.pauses.items() if pause.left]
+        number = self.waiting[self.send_queue]
+        if not names or not number:
+            return ""
+        be = "is" if len(names) == 1 else "are"
+        return f"{counted(number, 'message', 'waits')} while {' and '.join(names)} {be} paused"
 
     @property
     def unconsumed(self) -> list[str]:

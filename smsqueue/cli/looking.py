@@ -15,6 +15,7 @@ from smsqueue.cli.shown import damaged_line, looked_up
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
 from smsqueue.masking import mask
+from smsqueue.settings import Settings
 from smsqueue.states import DAMAGED, State
 
 __all__ = ["find", "show"]
@@ -113,4 +114,12 @@ def find(number: str, limit: int, reveal: bool, as_json: bool) -> None:
             if more:
                 click.echo(f"{len(items)} and there are more: --limit shows more")
         else:
-            click.echo(f"nothing of {mask(address)}: {kept(gateway.settings)}")
+            click.echo(f"nothing of {mask(address)}: {_why_nothing(number, gateway.settings)}")
+
+
+def _why_nothing(number: str, settings: Settings) -> str:
+    """That records are not kept for ever; or why no message can have gone to this number."""
+    problem = senders.resolved(number, settings.region)[1]
+    if problem and senders.destination(number, settings.region)[0]:
+        return problem
+    return kept(settings)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,7 +14,7 @@ from smsqueue.cli.words import clean, counted, size
 from smsqueue.gateway import Gateway
 from smsqueue.providers.http import HttpProvider
 from smsqueue.router import default_router
-from smsqueue.settings import Settings
+from smsqueue.settings import misspelled
 
 __all__ = ["HOOKS", "Point", "of_environment", "of_gateway", "of_redis", "router_of"]
 
@@ -86,13 +84,8 @@ def _plain_hosts(thing: Any, depth: int = 3) -> Iterator[str]:
 
 def of_environment(environment: Iterable[str]) -> Iterator[Point]:
     """Names of variables that look like a setting's and are none."""
-    known = {each.metadata["variable"] for each in fields(Settings)} | {"SMSQUEUE_DEFAULT_PROVIDER"}
-    files = (each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"])
-    known |= {f"{variable}_FILE" for variable in files}
-    for name in sorted(set(environment) - known):
-        near = get_close_matches(name, known, n=1, cutoff=0.9)
-        if near and name.startswith("SMSQUEUE_"):
-            yield Point("warning", "settings", f"{name} is none", f"did you mean {near[0]}?")
+    for name, meant in misspelled(environment):
+        yield Point("warning", "settings", f"{name} is none", f"did you mean {meant}?")
 
 
 def router_of(gateway: Gateway) -> str | None:

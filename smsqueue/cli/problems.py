@@ -119,7 +119,8 @@ def _unrouted(health: Health) -> Iterator[Problem]:
     unrouted = health.unrouted
     if unrouted.number:
         why = ": ".join(clean(part) for part in (unrouted.error, unrouted.why) if part)
-        what = f"{counted(unrouted.number, 'message', 'was')} not routed lately ({why})"
+        last = "the last: " if unrouted.number > 1 else ""
+        what = f"{counted(unrouted.number, 'message', 'was')} not routed lately ({last}{why})"
         do = f"correct the router or add the provider; smsqueue show {clean(unrouted.id)}"
         yield Problem(Level.WARNING, what, do)
 

@@ -26,7 +26,7 @@ _MESSAGES = (
     State.UNKNOWN,
     State.FAILED,
 )
-_EVENTS = (EventState.WAITING, EventState.DEAD, EventState.UNHEARD)
+_EVENTS = (EventState.WAITING, EventState.RUNNING, EventState.DEAD, EventState.UNHEARD)
 
 
 def report(health: Health, problems: list[Problem]) -> None:
@@ -36,9 +36,13 @@ def report(health: Health, problems: list[Problem]) -> None:
     rows.add_row("messages", ", ".join(f"{count[state]} {state}" for state in _MESSAGES))
     if health.oldest_queued:
         rows.add_row("", f"the oldest is queued for {span(health.oldest_queued)}")
+    if health.waiting_for_pauses:
+        rows.add_row("", clean(health.waiting_for_pauses))
     rows.add_row("events", ", ".join(f"{count[state]} {state}" for state in _EVENTS))
     if health.oldest_event:
-        rows.add_row("", f"the oldest waits for {span(health.oldest_event)}")
+        rows.add_row(
+            "", f"the oldest waits since {span(health.oldest_event)} for its handlers to end"
+        )
     for lane, backlog in health.backlog.items():
         since = f" since {span(backlog.oldest)}" if backlog.due else ""
         rows.add_row(f"lane {lane}", f"{backlog.due} due{since}, of {backlog.held}")

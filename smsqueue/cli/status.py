@@ -12,7 +12,7 @@ from smsqueue.cli.health import Health, examine
 from smsqueue.cli.problems import Level, Problem, problems
 from smsqueue.cli.reporting import as_document, report
 from smsqueue.cli.times import past
-from smsqueue.cli.words import counted
+from smsqueue.cli.words import clean, counted
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.settings import SettingsError
 
@@ -78,8 +78,9 @@ def _problem(level: Level, text: str) -> Problem:
 
 
 def _summary(health: Health, found: list[Problem]) -> str:
+    paused = clean(health.waiting_for_pauses)
     if found:
         more = f", and {counted(len(found) - 1, 'more problem')}" if found[1:] else ""
-        return found[0].what + more
-    waiting = counted(health.waiting[health.send_queue], "message", "waits")
+        return found[0].what + more + (f"; {paused}" if paused else "")
+    waiting = paused or counted(health.waiting[health.send_queue], "message", "waits")
     return f"{waiting}, {counted(len(health.workers), 'worker')}"

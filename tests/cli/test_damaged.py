@@ -169,6 +169,19 @@ def test_cancel_of_a_damaged_message_names_it(make: Callable[..., str], gateway:
     )
 
 
+def test_of_several_unrouted_messages_the_last_cause_is_named_as_the_last(
+    run: Run, gateway: Gateway, live: Callable[..., None]
+) -> None:
+    live()
+    gateway.add_provider("main", NullProvider)
+    gateway.router = lambda message, name: name
+    for name in ("gone", "lost"):
+        _deliver(gateway, gateway.send(OutgoingMessage("15551234567", "hi").route(name)).id or "")
+    text = run("status", code=1).stdout
+    assert "2 messages were not routed lately (the last: " in text
+    assert "'lost'" in text
+
+
 def test_upkeep_that_fails_is_reported_as_that(
     run: Run, gateway: Gateway, live: Callable[..., None], make: Callable[..., str]
 ) -> None:

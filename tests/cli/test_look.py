@@ -91,6 +91,15 @@ def test_find_what_was_sent_and_received(run, run_json, sent: str, heard: str) -
     assert "the secret text" in run("find", "15551234567", "--reveal").stdout
 
 
+def test_find_says_what_a_national_number_lacks(run) -> None:
+    text = run("find", "020 7946 0958").stdout
+    assert text.startswith(
+        "nothing of 0207*****58: it begins with 0, as only national numbers do; "
+    )
+    assert "set SMSQUEUE_REGION" in text
+    assert "records are kept" in run("find", "020 7946 0958", SMSQUEUE_REGION="GB").stdout
+
+
 def test_find_nothing(run, run_json) -> None:
     assert "nothing of" in run("find", "15551234567").stdout
     assert run_json("find", "15551234567")["items"] == []

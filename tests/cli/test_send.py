@@ -52,7 +52,8 @@ def test_text_from_standard_input(run_json, gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["no digits", "x"], 1, "no digits"),
+        (["no digits", "x"], 1, "neither a phone number nor a short code"),
+        (["0044", "x"], 1, "it begins with 00, as no short code does"),
         (["15551234567", "x" * 2000], 1, "SMSQUEUE_MAX_BODY"),
         (["15551234567", "x", "--at", "2100-01-31T09:00"], 2, "time zone"),
         (["15551234567", "x", "--at", "tomorrow"], 2, "is no time: write it as 2030-01-31T09:00"),

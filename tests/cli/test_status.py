@@ -44,7 +44,7 @@ def test_all_is_well(run, run_json, live, make, settings: Settings) -> None:
     }
     assert told["backlog"]["send"] == {"due": 0, "oldest": 0.0, "held": 1}
     assert set(told["queues"]) == {settings.send_queue, settings.hook_queue}
-    assert told["events"] == {"waiting": 1, "dead": 0, "unheard": 0}
+    assert told["events"] == {"waiting": 1, "running": 0, "dead": 0, "unheard": 0}
     [provider] = told["providers"]
     assert provider == {
         **{"name": "main", "attempts": 2, "sent": 1, "errors": {"RequestError": 1}},
@@ -120,6 +120,31 @@ def test_the_oldest_event_is_measured_from_its_beginning(
     gateway.ledger.hook_claim(event, "end", "w")
     gateway.ledger.hook_settle(event, "end", "done", delay=0, why="")
     run("status")
+
+
+def test_events_whose_handlers_run_are_counted(run, run_json, live, make, gateway: Gateway) -> None:
+    live()
+    gateway.ledger.hook_claim(make("waiting"), "token", "w")
+    text = run("status").stdout
+    assert "0 waiting, 1 running, 0 dead, 0 unheard" in text
+    assert run_json("status")["events"]["running"] == 1
+
+
+def test_messages_that_wait_for_paused_providers(run, live, make, gateway: Gateway) -> None:
+    live()
+    make("queued")
+    assert "paused" not in _first(run("status"))
+    for name in ("main", "backup"):
+        make("retrying", name, error="ServerError", pause=60_000, pause_max=600_000)
+    waits = "3 messages wait while backup and main are paused"
+    result = run("status")
+    assert _first(result) == f"OK: {waits}, 1 worker"
+    assert result.stdout.count(waits) == 2
+    make("unknown", "third")
+    assert _first(run("status", code=1)) == f"WARNING: 1 message is unknown; {waits}"
+    for name in ("main", "backup"):
+        gateway.ledger.redis.hset(f"{gateway.settings.namespace}:pause:{name}", "until", 1)
+    assert "paused" not in _first(run("status", code=1))
 
 
 def test_calls_that_do_not_end(run, run_json, live, gateway: Gateway, settings: Settings) -> None:

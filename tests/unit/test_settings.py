@@ -77,13 +77,13 @@ def test_settings_are_read_once_and_frozen(monkeypatch: pytest.MonkeyPatch) -> N
         ("RECEIVER_PREFIX", "a b", "letters"),
         ("RECEIVER_PREFIX", "good-one,/", "letters"),
         ("RECEIVER_PREFIX", "<name>", "letters"),
-        ("EAGER", "perhaps", "bool"),
-        ("RETENTION", "long", "float"),
+        ("EAGER", "perhaps", "true, yes, on or 1"),
+        ("RETENTION", "long", "a number"),
         ("RETENTION", "0", "above zero"),
         ("GRACE", "-1", "above zero"),
         ("GRACE", "nan", "above zero"),
-        ("MAX_BODY", "1.5", "int"),
-        ("CONCURRENCY", "", "int"),
+        ("MAX_BODY", "1.5", "a whole number"),
+        ("CONCURRENCY", "", "a whole number"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_to_do(
@@ -121,6 +121,35 @@ def test_from_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.namespace, settings.max_body, settings.grace) == ("environment", 70, 5.0)
     assert settings.eager is True
     assert settings.receiver_prefix == ("prefix1", "prefix2")
+
+
+def test_a_misspelled_key_of_a_mapping_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    config = {"SMSQUEUE_MAXBODY": 5, "SMSQUEUE_MAX_BODY": 70, "SMSQUEUE_PROVIDER_MAIN": "", 5: 5}
+    assert Settings.from_mapping(config).max_body == 70
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "SMSQUEUE_MAXBODY is not a setting: did you mean SMSQUEUE_MAX_BODY?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("EAGER", "maybe", "true, yes, on or 1, or else false, no, off or 0"),
+        ("CONCURRENCY", "many", "a whole number, such as 50"),
+        ("CONCURRENCY", "2.5", "a whole number, such as 50"),
+        ("GRACE", "soon", "a number, such as 2.5"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_says_what_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, must: str
+) -> None:
+    monkeypatch.setenv(f"SMSQUEUE_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert str(caught.value) == (
+        f"SMSQUEUE_{name} cannot be read, it must be {must}: correct it or unset it"
+    )
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_a_refusal_does_not_tell_the_value() -> None:
     ("dst", "body", "why"),
     [
         ("", "x", "no digits"),
-        ("nobody", "x", "no digits"),
+        ("nobody", "x", "neither a phone number nor a short code"),
         ("1", "x" * 101, "101 characters, more than the 100 that SMSQUEUE_MAX_BODY"),
         ("1", f"ok{HALF}", "half a character at position 2"),
         ("1", b"x", "must be text, not bytes"),
