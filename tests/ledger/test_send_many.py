@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from smsqueue import Gateway, IProvider, OutgoingMessage, exc
+from smsqueue import Gateway, IProvider, OutgoingMessage, Settings, exc
 from smsqueue.testing import capture
 from tests.ledger.bench import Bench
 
@@ -194,3 +194,14 @@ def test_an_eager_send_many_says_what_was_delivered() -> None:
     assert str(error) == "no money"
     assert (error.code, error.index, error.destination) == (7, 2, MASKED)
     assert error.accepted == told.sent == batch[:2]  # type: ignore[attr-defined]
+
+
+def test_refused_is_said_of_one_message_and_never_of_many() -> None:
+    gateway = Gateway(Settings(redis_url="redis://127.0.0.1:1/0"))
+    with pytest.raises(exc.QueueUnavailable) as caught:
+        gateway.send(good(1)[0])
+    assert caught.value.refused is True
+    with pytest.raises(exc.QueueUnavailable) as caught:
+        gateway.send_many(good(2))
+    assert caught.value.refused is False
+    gateway.close()
