@@ -36,13 +36,14 @@ if not (m.state == 'sending' and m.token == token) then
     return { 'state', m.state, look or '' }
   end
   local outdated = m.expires and tonumber(m.expires) <= NOW
-  if m.pin and RANK[m.reported] and (outdated or tonumber(m.pin_until) <= NOW) then
+  m.pin_until = tonumber(m.pin_until) or 0
+  if m.pin and RANK[m.reported] and (outdated or m.pin_until <= NOW) then
     -- What the network said counts, now that it is not sent again.
     redis.call('HDEL', hash, 'pin', 'pin_until')
     enter(id, m.state, m.reported, nil)
     return { 'state', m.reported, '' }
   end
-  if m.pin and (outdated or tonumber(m.pin_until) <= NOW) then
+  if m.pin and (outdated or m.pin_until <= NOW) then
     -- Its provider may have it from an earlier attempt: so it is not known to have expired.
     note(id, { state = 'unknown', provider = m.pin,
                why = 'the time is over in which it could be sent again safely' })

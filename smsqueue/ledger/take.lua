@@ -26,7 +26,7 @@ end
 -- over; the rest of the line follows when one of them works, or a router sent somebody elsewhere.
 local function in_line(id, m)
   local ends = sooner(tonumber(m.expires) or math.huge, m.pin_until)
-  if not m.behind or ends <= NOW then return false end
+  if not m.behind or not m.line or not m.looked or ends <= NOW then return false end
   local name, look = next_place(m.behind, m.line, NOW + 1000)
   if not name then return false end
   local pause = key('pause', name)

@@ -637,3 +637,28 @@ def test_a_report_of_a_part_of_a_damaged_message_is_recorded(bench: Bench, value
         bench.ripe_event(event)
     bench.run_hooks()
     assert [status.msgid for status in bench.heard] == ["p1"]
+
+
+@pytest.mark.parametrize("field", ["line", "looked"])
+def test_a_message_that_lost_its_place_in_a_line_goes_out(bench: Bench, field: str) -> None:
+    provider = bench.add("a")
+    bench.fail_in_a_row(provider, exc.ConnectionError("refused"))
+    id = bench.send_by("a")
+    bench.deliver(id)
+    assert bench.field(id, "behind") == "a"
+    damage(bench, "msg", id, field, None)
+    bench.unpause("a")
+    work(bench)
+    assert bench.upkeep.failing == {}
+    assert bench.state(id) == "sent"
+
+
+def test_a_message_that_is_bound_to_a_provider_for_no_known_time_is_unknown(bench: Bench) -> None:
+    provider = bench.add("a", exc.ConnectionError("refused"))
+    id = bench.send_by("a")
+    bench.deliver(id)
+    damage(bench, "msg", id, "pin", "a")
+    bench.ripe(id)
+    assert bench.deliver(id).state == "unknown"
+    assert bench.state(id) == "unknown"
+    assert len(provider.calls) == 1
