@@ -1,6 +1,9 @@
 """Accounts of Redis, one for each kind of process, that may do what its scripts and its broker
 connection need and nothing else.
 
+A script of the ledger that writes events declares it: an account that may not write them is refused
+before anything is changed (see connection.py).
+
 The rules are those of Redis 6.2, which knows no separate rights to read and to write a key. Redis
 checks every command that a script runs, with its keys, as if the account had sent it itself.
 """
@@ -90,6 +93,8 @@ ROLES = (
             *(f"{{ns}}:{name}" for name in ("counts", "damaged", "ends", "pauses", "secret")),
             *_QUEUES,
             *_BINDINGS,
+            # Declared by what publishes above maxmemory; it is never there.
+            "{ns}:broker:none",
         ),
         _TASK_EVENTS,
     ),

@@ -30,6 +30,11 @@ _TAKE_IN = {"accept", "receive", "part", "room"}
 #: These change nothing.
 _READ = {"page"}
 
+#: These need no event. All others declare a key of events, so that Redis refuses them before they
+#: change anything if the account may not write events: see acl.py. A script that is refused in its
+#: middle would leave half of a transition.
+_WITHOUT_EVENTS = {"accept", "page", "room"}
+
 #: What all scripts share, each file may use those before it.
 _SHARED = ("base", "damage", "memory", "messages", "triggers", "events", "reports", "providers")
 
@@ -199,8 +204,13 @@ def _advice(settings: Settings, error: redis.exceptions.RedisError) -> str:
     text = str(error)
     if isinstance(error, redis.exceptions.AuthenticationError) or "WRONGPASS" in text:
         return f"{where} refused the user or password: correct SMSQUEUE_REDIS_URL"
-    if "NOAUTH" in text or isinstance(error, redis.exceptions.NoPermissionError):
-        return f"{where} wants another user or password: put it into SMSQUEUE_REDIS_URL"
+    if "NOAUTH" in text:
+        return f"{where} wants a user and a password: put them into SMSQUEUE_REDIS_URL"
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return (
+            f"{where} does not allow this to its user: put the user and the password of an account "
+            "that may do it into SMSQUEUE_REDIS_URL ('smsqueue acl' makes accounts)"
+        )
     if isinstance(error, redis.exceptions.TimeoutError):
         return f"{where} did not answer in time: is it overloaded or frozen?"
     if "OOM" in text:
@@ -252,9 +262,10 @@ class Scripts:
 
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
         """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
+        events = [] if name in _WITHOUT_EVENTS else [f"{self._settings.namespace}:event:"]
         try:
             with translated(self._settings):
-                return self._script(name)(keys=self._keys, args=args, client=client)
+                return self._script(name)(keys=self._keys + events, args=args, client=client)
         except exc.DamagedRecord as error:
             if name not in _SUBJECTS:
                 raise
