@@ -22,7 +22,7 @@ from smsqueue.ledger.connection import execute_above_maxmemory
 from smsqueue.states import State
 from tests.conftest import RedisServer
 from tests.deploy.compose import PATH, ROOT, Compose, until
-from tests.deploy.conftest import PASSWORDS, VARIABLES
+from tests.deploy.conftest import PASSWORDS, TOKEN, VARIABLES
 
 SECRETS = VARIABLES | PASSWORDS
 NAMES = [role.name for role in ROLES]
@@ -94,7 +94,7 @@ def test_no_account_manages_the_server(server: RedisServer, role: str) -> None:
         assert client.ping()
         for command in FORBIDDEN:
             # Redis 7 refuses DEBUG to everybody.
-            with pytest.raises(ResponseError, match="no permissions|DEBUG command not allowed"):
+            with pytest.raises(ResponseError, match=r"no permissions|DEBUG command not allowed"):
                 client.execute_command(*command.split())
 
 
@@ -264,7 +264,7 @@ def test_every_process_works_and_redis_refuses_nothing_that_it_does(compose: Com
             assert password("worker") not in shown
             receivers = compose.url("receivers")
             assert session.get(f"{receivers}/readyz", timeout=30).text.strip() == "ready"
-            right = {"Authorization": "Bearer t0ken"}
+            right = {"Authorization": f"Bearer {TOKEN['SMSQUEUE_METRICS_TOKEN']}"}
             metrics = session.get(f"{receivers}/metrics", headers=right, timeout=30)
             assert metrics.status_code == 200
         for role, commands in (

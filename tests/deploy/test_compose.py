@@ -233,7 +233,10 @@ def test_receivers_are_alive_ready_and_measured(compose: Compose) -> None:
         session.trust_env = False
         for page in ("healthz", "readyz"):
             assert session.get(f"{compose.url('receivers')}/{page}", timeout=30).status_code == 200
-        url, right = f"{compose.url('receivers')}/metrics", {"Authorization": "Bearer t0ken"}
+        url, right = (
+            f"{compose.url('receivers')}/metrics",
+            {"Authorization": "Bearer t0ken-of-metrics"},
+        )
         assert session.get(url, timeout=30).status_code in (401, 403, 404)
         assert session.get(url, headers=right, timeout=30).status_code == 200
 
