@@ -32,6 +32,8 @@ _HANDLER_TIMEOUT = 60.0
 
 #: A secret with less than this is refused: all of the kind are tried in an hour or so.
 _SHORTEST_SECRET, _FEWEST_DIFFERENT = 6, 4
+#: Keys of hashes can be tried without asking us.
+_SHORTEST_KEY = 32
 _TOO_WEAK = (
     f"can be guessed: give at least {_SHORTEST_SECRET} characters, {_FEWEST_DIFFERENT} of them "
     "different, as `openssl rand -hex 16` prints"
@@ -199,6 +201,9 @@ class Settings:
     #: What a monitoring system has to show (Bearer) to read the receivers' ``/metrics``; without
     #: one there is no such page.
     metrics_token: str = _setting("METRICS_TOKEN", "", str, secret=True)
+    #: The key of the hashes that stand for numbers in key names, the same in all processes. Without
+    #: one it is in Redis: whoever reads that can try all numbers.
+    hash_key: str = _setting("HASH_KEY", "", str, secret=True)
     #: A file that each worker process touches as long as it works, for liveness probes.
     heartbeat_file: str = _setting("HEARTBEAT_FILE", "", str)
     #: Deliver in the calling process, without Redis and Celery, as smsframework does.
@@ -282,6 +287,11 @@ class Settings:
                 )
             if too_short(prefix.replace("/", "")):
                 raise SettingsError(f"SMSQUEUE_RECEIVER_PREFIX {_TOO_WEAK}")
+        if self.hash_key and (too_short(self.hash_key) or len(self.hash_key) < _SHORTEST_KEY):
+            raise SettingsError(
+                f"SMSQUEUE_HASH_KEY can be guessed: give at least {_SHORTEST_KEY} random "
+                "characters, as `openssl rand -hex 32` prints"
+            )
         if self.metrics_token and too_short(self.metrics_token):
             raise SettingsError(f"SMSQUEUE_METRICS_TOKEN {_TOO_WEAK}")
         if self.public_url and not re.fullmatch(r"https?://[^\s?#]+", self.public_url):

@@ -14,7 +14,7 @@ from smsqueue.cli.words import clean, counted, size
 from smsqueue.gateway import Gateway
 from smsqueue.providers.http import HttpProvider
 from smsqueue.router import default_router
-from smsqueue.settings import misspelled
+from smsqueue.settings import SettingsError, misspelled
 
 __all__ = ["HOOKS", "Point", "of_environment", "of_gateway", "of_redis", "router_of"]
 
@@ -38,7 +38,7 @@ class Point(NamedTuple):
 def of_gateway(gateway: Gateway, desk: Gateway) -> Iterator[Point]:
     """The application's gateway; ``desk`` has the settings that workers have."""
     yield Point("ok", "gateway", desk.settings.gateway)
-    for name in ("redis_url", "namespace"):
+    for name in ("redis_url", "namespace", "hash_key"):
         if getattr(gateway.settings, name) != getattr(desk.settings, name):
             variable = f"SMSQUEUE_{name.upper()}"
             what = f"the gateway was made with another {name} than {variable}"
@@ -111,7 +111,8 @@ def of_redis(desk: Gateway) -> Iterator[Point]:
         server, warnings = desk.ledger.server(), desk.check()
         room, packed = desk.ledger.room(), desk.ledger.packs_records()
         workers = desk.ledger.workers()
-    except exc.QueueUnavailable as error:
+        former = desk.settings.hash_key and desk.ledger.hidden_before("any")
+    except (exc.QueueUnavailable, SettingsError) as error:
         what, _, do = str(error).partition(": ")
         yield Point("problem", "redis", what, do)
         return
@@ -122,6 +123,12 @@ def of_redis(desk: Gateway) -> Iterator[Point]:
     for warning in warnings:
         what, _, do = warning.partition(": ")
         yield Point("problem", "redis", what, do)
+    if former:
+        what = "the key that SMSQUEUE_HASH_KEY took the place of is still in Redis"
+        do = (
+            f"delete {desk.settings.namespace}:secret when SMSQUEUE_RETENTION has passed since then"
+        )
+        yield Point("note", "redis", what, do)
     if room.refuses:
         what = "new messages are refused: what was accepted needs the rest of its maxmemory"
         do = f"raise it above {size(server.max)}, or wait until messages are final"

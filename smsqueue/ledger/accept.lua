@@ -1,23 +1,34 @@
 -- Takes a message in. Repeating it with the same id returns the first answer.
 -- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency
 --       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), bulk (1 or ''), the same content as
---       older versions hash it ('' or hash)
+--       older versions hash it ('' or hash); and by the key of the hashes that was used before, if there is
+--       one ('' or hash): idempotency, content, the content of older versions
 -- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
 local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
 local hash = key('msg', id)
 
-local function is_same(known) return known == content or ARGV[11] ~= '' and known == ARGV[11] end
+local former = ARGV[12]
 
-local known = read(hash, 'content', 'state')
+local function is_same(known)
+  if known == content then return true end
+  for _, i in ipairs({ 11, 13, 14 }) do
+    if ARGV[i] ~= '' and known == ARGV[i] then return true end
+  end
+  return false
+end
+
+local known = read(hash, 'content', 'hashed', 'state')
 if known.content then
-  if not is_same(known.content) then return { 'conflict', id, 0 } end
+  if not is_same(known.content) and known.hashed ~= content then return { 'conflict', id, 0 } end
   return { 'accepted', id, known.state == 'queued' and 1 or 0 }
 end
 if idempotency ~= '' then
-  local first = redis.call('GET', key('idem', idempotency))
+  local first = redis.call('GET', key('idem', idempotency)) or
+      former ~= '' and redis.call('GET', key('idem', former))
   if first then
-    local same = is_same(redis.call('HGET', key('msg', first), 'content'))
+    local there = redis.call('HMGET', key('msg', first), 'content', 'hashed')
+    local same = is_same(there[1]) or there[2] == content
     return { same and 'duplicate' or 'conflict', first, 0 }
   end
 end
@@ -34,6 +45,9 @@ end
 local later = not_before and not_before > NOW
 local state = later and 'scheduled' or 'queued'
 redis.call('HSET', hash, 'data', data, 'content', content, 'number', number)
+if ARGV[13] ~= '' then  -- processes that do not have the new key of the hashes yet compare it
+  redis.call('HSET', hash, 'content', ARGV[13], 'hashed', content)
+end
 if later then redis.call('HSET', hash, 'not_before', not_before, 'since', not_before) end
 local expires = validity and (not_before or NOW) + validity
 if expires then redis.call('HSET', hash, 'expires', expires) end
@@ -42,6 +56,8 @@ if ARGV[9] ~= '' then redis.call('HSET', hash, 'resend', 1) end
 if idempotency ~= '' then
   redis.call('HSET', hash, 'idem', idempotency)
   redis.call('SET', key('idem', idempotency), id)
+  -- For processes that do not have the new key of the hashes yet.
+  if former ~= '' then redis.call('SET', key('idem', former), id, 'PX', RETENTION) end
 end
 redis.call('ZADD', key('number', number), NOW, id)
 note(id, { state = state, next = later and not_before or nil })

@@ -74,6 +74,9 @@ class Ledger(Watching):
             1 if options.on_unknown == "resend" else "",
             1 if bulk else "",
             self.hidden(older) if older else "",
+            self.hidden_before(key) if key else "",
+            self.hidden_before(wire.content_of(message)),
+            self.hidden_before(older) if older else "",
             client=client,
         )
 
@@ -92,19 +95,24 @@ class Ledger(Watching):
         same = (message.provider, str(message.msgid), sender, message.body)
         repeats = repeats and message.msgid not in (None, "")
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
+        former = self.hidden_before(wire.to_json(same)) if repeats else ""
         rest = (self.hidden(message.src), message.provider or "")
         if message.part is None:
-            answer = self._scripts.run("receive", new_id(), repetition, wire.to_json(data), *rest)
+            answer = self._scripts.run(
+                "receive", new_id(), repetition, wire.to_json(data), *rest, former
+            )
             return self._received(answer)
         part = message.part
         body, media = wire.to_json(data.pop("body")), wire.to_json(data.pop("media", []))
         # Written last, so that the script can add to it.
         data["meta"] = (data.pop("meta") or {}) | {"parts": part.total}
-        group = (message.provider, message.src, message.dst, part.ref, part.total)
+        group = wire.to_json((message.provider, message.src, message.dst, part.ref, part.total))
+        # All processes have to join them under one name, those without SMSQUEUE_HASH_KEY too.
+        joined = self.hidden_before(group) or self.hidden(group)
         answer = self._scripts.run(
             *("part", new_id(), repetition, wire.to_json(data)[:-2], body[1:-1], *rest),
-            *(self.hidden(wire.to_json(group)), part.number, part.total, int(part.wait * 1000)),
-            media[1:-1],
+            *(joined, part.number, part.total, int(part.wait * 1000)),
+            *(media[1:-1], former),
         )
         return self._received(answer)
 
@@ -134,6 +142,7 @@ class Ledger(Watching):
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
         if status.event_id:
             same = {"provider": status.provider, "event": status.event_id}
+        repetition = wire.to_json([same, sorted(status.states)])
         _, close, message, moved, *events = self._scripts.run(
             "report",
             new_id(),
@@ -143,9 +152,10 @@ class Ledger(Watching):
             attempt if attempt.isdigit() and len(attempt) < 9 else "",
             status.state or "",
             "" if status.status_code is None else wire.clean(str(status.status_code))[:64],
-            self.hidden(wire.to_json([same, sorted(status.states)])),
+            self.hidden(repetition),
             wire.to_json(data),
             self._parts_of(id) if status.of_part else "",
+            self.hidden_before(repetition),
         )
         return Reported(close or None, message or None, bool(moved), events, moved or None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 import json
 import re
@@ -26,10 +27,13 @@ from smsqueue.ledger.records import (
     parse_record,
     read_event_data,
 )
-from smsqueue.settings import Settings
+from smsqueue.settings import Settings, SettingsError
 from smsqueue.states import EventState, State
 
 __all__ = ["Looking"]
+
+#: What the key's place in Redis begins with if SMSQUEUE_HASH_KEY has the key.
+_OUTSIDE = "outside:"
 
 #: Ids that one command reads of an index, and records that one round trip reads.
 _PAGE = 200
@@ -128,7 +132,15 @@ class Looking:
 
     def find(self, number: str) -> Iterator[str]:
         """Ids of messages and incoming events of a number, newest first."""
-        for page in self._pages("number", self.hidden(number)):
+        found = [self._found(self.hidden(number))]
+        former = self.hidden_before(number)
+        if former:
+            found.append(self._found(former))
+        # An id begins with its time.
+        yield from heapq.merge(*found, reverse=True)
+
+    def _found(self, number: str) -> Iterator[str]:
+        for page in self._pages("number", number):
             yield from page
 
     def ids_in(self, state: State | EventState, limit: int = 100) -> list[str]:
@@ -211,21 +223,52 @@ class Looking:
         return ":".join((self.settings.namespace, *parts))
 
     @cached_property
-    def _secret(self) -> bytes:
-        """The key of a number's index: a keyed hash keeps numbers out of the names of keys. SLOWLOG
-        and MONITOR show numbers and texts all the same, as arguments of the scripts."""
+    def _hash_keys(self) -> tuple[bytes, bytes | None]:
+        """The key of the hashes, and the one in Redis that SMSQUEUE_HASH_KEY took the place of.
+
+        A keyed hash keeps numbers out of the names of keys. SLOWLOG and MONITOR show numbers and
+        texts all the same, as arguments of the scripts.
+
+        Raises:
+            SettingsError: other processes of this namespace have another SMSQUEUE_HASH_KEY.
+        """
+        own = self.settings.hash_key.encode()
+        mark = ""
+        if own:  # says that the key is not here, and lets processes with another one be refused
+            mark = (
+                f"{_OUTSIDE}{hmac.new(own, b'smsqueue hash key', hashlib.sha256).hexdigest()[:8]}"
+            )
         with translated(self.settings):
             key = self._key("secret")
-            secret = self.redis.get(key)
-            if secret is None:  # a full Redis refuses the set, even if it would change nothing
-                self.redis.set(key, secrets.token_hex(16), nx=True)
-                secret = self.redis.get(key)
-            return str(secret).encode()
+            there: Any = self.redis.get(key)
+            if there is None:  # a full Redis refuses the set, even if it would change nothing
+                self.redis.set(key, mark or secrets.token_hex(16), nx=True)
+                there = self.redis.get(key)
+        if str(there).startswith(_OUTSIDE):
+            if there != mark:
+                what = "is not the one of" if own else "is not set, but it is for"
+                raise SettingsError(
+                    f"SMSQUEUE_HASH_KEY {what} the other processes of the namespace "
+                    f"{self.settings.namespace!r}: set it to theirs"
+                )
+            return own, None
+        former = str(there).encode()
+        return (own, former) if own else (former, None)
 
     def hidden(self, text: str) -> str:
         """The keyed hash that stands for a text in key names: 20 hex digits.
 
         Half a character, which webhooks may hold, counts as "?".
         """
-        written = text.encode("utf-8", "replace")
-        return hmac.new(self._secret, written, hashlib.sha256).hexdigest()[:20]
+        return _hash(self._hash_keys[0], text)
+
+    def hidden_before(self, text: str) -> str:
+        """The hash by the key that was in Redis before SMSQUEUE_HASH_KEY; "": there is none (any
+        more). Records of then are found by it, and processes that have no such setting yet find
+        by it what this one writes."""
+        former = self._hash_keys[1]
+        return _hash(former, text) if former else ""
+
+
+def _hash(key: bytes, text: str) -> str:
+    return hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:20]

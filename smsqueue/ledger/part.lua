@@ -4,13 +4,15 @@
 -- ARGV: event, repetition ('' or a hash that repeats share), head (the data without the body: the
 --       text of a JSON object that ends in its meta, without its last two braces), body (the text
 --       of a JSON string, without its quotes), number (hash), provider, group (a hash that the
---       parts share), part, total, wait (ms), media (the text of a JSON list, without its brackets)
+--       parts share), part, total, wait (ms), media (the text of a JSON list, without its brackets), repetition
+--       by the key of the hashes that was used before ('' or hash)
 -- Returns: 'recorded' | 'repeat' | 'full', event, event again if it is to be published, or ''
 local event, repetition, head, body, number, provider = unpack(ARGV, 1, 6)
 local media = ARGV[11]
 local parts, part, total, wait = key('parts', ARGV[7]), ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local seen = repetition ~= '' and key('seen', repetition)
-local before = seen and redis.call('GET', seen)
+local former = ARGV[12] ~= '' and key('seen', ARGV[12])
+local before = seen and redis.call('GET', seen) or former and redis.call('GET', former)
 if before then
   count('incoming', provider, 'repeated')
   return { 'repeat', before, '' }
@@ -44,6 +46,7 @@ end
 redis.call('HSET', parts, 'head' .. part, head, 'body' .. part, body, 'media' .. part, media)
 redis.call('PEXPIRE', parts, math.max(REPORT_WAIT, wait))
 if seen then redis.call('SET', seen, open, 'PX', REPORT_WAIT) end
+if former then redis.call('SET', former, open, 'PX', REPORT_WAIT) end
 
 local first, bodies, files, missing = nil, {}, {}, {}
 for i = 1, total do

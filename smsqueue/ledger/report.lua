@@ -1,20 +1,23 @@
 -- Records a delivery report: its effect on its message, and the event for onStatus.
 -- ARGV: event, provider, pids (JSON list of the provider's ids), id and attempt (of our own
 --       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data,
---       parts that the message's text has, if the report is of one of them (else '')
+--       parts that the message's text has, if the report is of one of them (else ''), repetition by
+--       the key of the hashes that was used before ('' or hash)
 -- Returns: 'matched' | 'parked' | 'repeat', id of the message whose task did not see its end (or ''), id of the message (or ''),
 --          the state that it moved to (or ''), events to be published ('': none)...
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local guess = tonumber(ARGV[10])
 local seen = ARGV[8] ~= '' and key('seen', ARGV[8])
-if seen and redis.call('EXISTS', seen) == 1 then
+local former = ARGV[11] ~= '' and key('seen', ARGV[11])
+if seen and redis.call('EXISTS', seen) == 1 or former and redis.call('EXISTS', former) == 1 then
   count('reports', provider, state, 'repeated')
   return { 'repeat', '', '', '' }
 end
 -- Last of all: if something fails before, the report is to be repeated.
 local function note_seen()
   if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end
+  if former then redis.call('SET', former, event, 'PX', REPORT_WAIT) end
 end
 
 local named, made = {}, nil

@@ -19,7 +19,7 @@ VALUES = {"SMSQUEUE_REDIS_URL": "redis://:hush-hush@h/0"}
 
 
 def value_of(variable: str) -> str:
-    return VALUES.get(variable, "hush-hush-and-more")
+    return VALUES.get(variable, "hush-hush-and-more-of-it-0123456789")
 
 
 def attribute(settings: Settings, variable: str) -> Any:
@@ -50,7 +50,11 @@ def test_every_secret_setting_can_stand_in_a_file(
     with pytest.raises(SettingsError, match=f"{variable} and {variable}_FILE are both given"):
         Settings()
     # What the program itself says goes first.
-    other = "redis://other/0" if variable == "SMSQUEUE_REDIS_URL" else "other-and-longer"
+    other = (
+        "redis://other/0"
+        if variable == "SMSQUEUE_REDIS_URL"
+        else "other-and-longer-of-it-0123456789"
+    )
     given = Settings(**{variable.removeprefix("SMSQUEUE_").lower(): other})
     assert attribute(given, variable) == other
 
