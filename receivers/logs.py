@@ -35,6 +35,12 @@ def _drop(record: logging.LogRecord) -> bool:
 def _gunicorn(record: logging.LogRecord) -> bool:
     """Of a request that gunicorn could not parse or the application did not survive: the class."""
     text = str(record.msg)
+    if record.levelno <= logging.DEBUG:  # method and path of every request, or an error's text
+        if text.startswith("%"):
+            return False
+        if record.args:
+            _reduce(record, text.partition(" %")[0])
+        return True
     if text.startswith(("Error handling", "Invalid request", "Ignored premature")):
         _reduce(record, text.partition(" %")[0].partition(": ")[0])
     return True

@@ -82,7 +82,8 @@ def _search_current_folder() -> None:
     with suppress(FileNotFoundError):  # the folder was deleted
         folder = os.getcwd()
         if folder not in sys.path and "" not in sys.path:
-            sys.path.insert(0, folder)
+            # Last: a file of the name of an installed package does not take its place.
+            sys.path.append(folder)
 
 
 def _set_up_django() -> None:

@@ -12,11 +12,10 @@ _SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 
 
 def clean(value: Any) -> str:
-    """A value for a terminal: what would steer it is written as an escape sequence."""
+    """A value for a terminal, in one line: what would steer it is written as an escape sequence."""
     text = "" if value is None else str(value)
     return "".join(
-        c if c.isprintable() or c in "\n\u200d" else c.encode("unicode_escape").decode()
-        for c in text
+        c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in text
     )
 
 

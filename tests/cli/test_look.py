@@ -63,6 +63,28 @@ def test_reveal_a_message(run, run_json, sent: str) -> None:
         assert "the secret text" in output
 
 
+@pytest.mark.parametrize(
+    "evil", ["\n", "\r", "\r\n", "\x1b[1A", "\u202e", "\u2066", "\u2028", "\x9b"]
+)
+def test_texts_and_ids_cannot_write_a_line_of_their_own(run, gateway: Gateway, evil: str) -> None:
+    forged = f"hi{evil}state        delivered"
+    message = IncomingMessage(
+        "15551234567", forged, f"m{evil}state        failed", dst="15550001111"
+    )
+    message.provider = "main"
+    message.meta = {"note": forged}
+    _, event = gateway.ledger.receive(message, repeats=True)
+    sent = gateway.send(OutgoingMessage("15551234567", forged)).id
+    for id in (event, sent):
+        for options in ((), ("--reveal",)):
+            shown = run("show", id, *options).stdout
+            states = [line for line in shown.splitlines() if line.startswith("state ")]
+            assert len(states) == 1
+            if evil not in "\r\n":
+                assert evil not in shown
+        assert evil.encode("unicode_escape").decode() in shown
+
+
 def test_show_an_event(run, run_json, heard: str) -> None:
     text, shown = run("show", heard).stdout, run_json("show", heard)
     assert (shown["kind"], shown["state"], shown["length"]) == ("received", "dead", 21)

@@ -326,3 +326,11 @@ def test_pods_reach_and_are_reached_as_the_policies_say(name: str) -> None:
 def test_flower_gets_no_providers_secrets() -> None:
     assert [next(iter(each)) for each in container("flower")["envFrom"]] == ["configMapRef"]
     assert environment("flower") == {"SMSQUEUE_REDIS_URL", "FLOWER_BASIC_AUTH"}
+
+
+def test_flowers_password_is_on_no_command_line() -> None:
+    texts = [ROOT / name for name in ("Makefile", "Dockerfile", "docker-compose.yml", "README.md")]
+    texts += [path for path in (ROOT / "docs").rglob("*") if path.is_file()]
+    texts += list((ROOT / "smsqueue").rglob("*.py"))
+    found = [path.name for path in texts if re.search(r"--basic[-_]auth", path.read_text("utf-8"))]
+    assert found == []

@@ -24,6 +24,8 @@ SERVERS = {
     "receivers": RECEIVERS,
     "gunicorn sync": (*GUNICORN, "receivers:create_app()"),
     "gunicorn threads": (*GUNICORN, "--threads", "4", "receivers:create_app()"),
+    "gunicorn debug log": (*GUNICORN, "--log-level", "debug", "receivers:create_app()"),
+    "receivers debug log": (*RECEIVERS, "--log-level", "debug"),
     "gunicorn access log": (*GUNICORN, "--access-logfile", "-", "receivers:create_app()"),
     "flask run": (*PYTHON, "flask", "--app", "receivers", "run", "--port", "0"),
 }

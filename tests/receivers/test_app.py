@@ -236,6 +236,12 @@ def test_the_servers_do_not_log_request_lines(caplog: pytest.LogCaptureFixture) 
     assert emit(
         "gunicorn.error", logging.WARNING, f"Invalid request from ip=::1: Invalid line '{url}'"
     ) == ["Invalid request from ip=::1"]
+    logging.getLogger("gunicorn.error").setLevel(logging.DEBUG)
+    assert emit("gunicorn.error", logging.DEBUG, "%s %s", "GET", url) == []
+    assert emit("gunicorn.error", logging.DEBUG, "Closing connection. %s", url) == [
+        "Closing connection."
+    ]
+    assert emit("gunicorn.error", logging.DEBUG, "Ignoring EPIPE") == ["Ignoring EPIPE"]
     assert emit("gunicorn.error", logging.INFO, "Booting worker with pid: %s", 7) == [
         "Booting worker with pid: 7"
     ]

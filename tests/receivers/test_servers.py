@@ -60,7 +60,7 @@ def test_a_server_answers_and_keeps_quiet(start: Start, name: str) -> None:
     assert status_of(raw(address, post + f"Content-Length: {LIMIT + 1}\r\n\r\n".encode())) == 413
     # Broken off, not chunks, no request at all, spaces in the address.
     cut = raw(address, post + b"Content-Length: 9\r\n\r\nhalf")
-    assert cut == b"" if name == "receivers" else status_of(cut) == 400
+    assert cut == b"" if name.startswith("receivers") else status_of(cut) == 400
     assert status_of(raw(address, chunked + TEXT.encode() + b"\r\n")) == 400
     raw(address, f"{TEXT} {NUMBER}\r\n\r\n".encode())
     raw(address, f"GET /{PREFIX}/main/status?text={TEXT} {NUMBER} HTTP/1.1\r\n\r\n".encode())

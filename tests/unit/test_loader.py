@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,6 +79,17 @@ def test_the_current_folder_is_added_once(write: Write, tmp_path: Path) -> None:
     load("shop_sms:gateway")
     load("shop_sms:gateway")
     assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_a_file_of_the_current_folder_does_not_take_the_place_of_an_installed_package(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("shop_sms.py", f"import this_is_installed\n{GATEWAY}")
+    write("installed/this_is_installed.py", "")
+    write("this_is_installed.py", "raise RuntimeError('the one of the current folder')")
+    monkeypatch.setattr(sys, "path", [*sys.path, os.path.abspath("installed")])
+    assert load("shop_sms:gateway")
+    assert sys.path[-1] == os.getcwd()
 
 
 def test_not_set() -> None:
@@ -201,14 +213,19 @@ def test_a_queued_gateway_for_a_worker(write: Write) -> None:
 
 
 def test_django_is_set_up_first(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    write("django/__init__.py", "ready = False\ndef setup():\n    global ready\n    ready = True")
+    sys.path.insert(0, os.path.abspath("installed"))  # before the one that is installed
+    write(
+        "installed/django/__init__.py",
+        "ready = False\ndef setup():\n    global ready\n    ready = True",
+    )
     write("shop_sms.py", "import django\nassert django.ready\n" + GATEWAY)
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop.settings")
     load("shop_sms:gateway")
 
 
 def test_django_that_fails(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    write("django/__init__.py", "def setup():\n    raise ValueError('bad settings')")
+    sys.path.insert(0, os.path.abspath("installed"))  # before the one that is installed
+    write("installed/django/__init__.py", "def setup():\n    raise ValueError('bad settings')")
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop.settings")
     text = refusal("shop_sms:gateway")
     assert text.startswith("Django could not be set up:\nTraceback")
