@@ -14,6 +14,7 @@ from smsqueue.ids import new_id
 from smsqueue.logs import transition
 from smsqueue.masking import mask
 from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.used import UsedSignatures
 from smsqueue.registry import Registry, valid_name
 from smsqueue.retry import RetryPolicy
 from smsqueue.router import unknown_provider
@@ -69,6 +70,7 @@ class Gateway(Registry, Desk):
         settings = settings or Settings()
         Desk.__init__(self, settings, eager=settings.eager if eager is None else bool(eager))
         self.retry = retry or RetryPolicy()
+        self._used_signatures = UsedSignatures()
 
     def __enter__(self) -> Self:
         return self
@@ -256,6 +258,17 @@ class Gateway(Registry, Desk):
         )
         if publish:
             self.queue.hook([message.id])
+
+    def note_signature(
+        self, provider: str, signature: str, request: str, seconds: float | None
+    ) -> str:
+        """Remember for which request a webhook's signature was used: in the ledger, or in eager
+        mode in this process; see :mod:`smsqueue.providers.used`."""
+        longest = self.settings.report_wait
+        kept = None if seconds is None else min(seconds, longest)
+        if self.eager:
+            return self._used_signatures.note(provider, signature, request, kept)
+        return self.ledger.note(provider, signature, request, kept)
 
     def receive_status(self, status: MessageStatus) -> None:
         """Take a delivery report from a provider: record it, or in eager mode call onStatus."""

@@ -262,6 +262,8 @@ class IncomingMessage:
     #: Set by a provider that hands over the parts of long messages: the ledger joins them. The
     #: whole has ``meta["parts"]``; if the rest did not come in time, ``meta["missing"]`` is a list.
     part: Part | None = None
+    #: Signature of the webhook and place in it: tells a repetition if there is no ``msgid``.
+    signed_by: str | None = None
     #: The channel that it came by, if the provider has several; None: SMS or MMS.
     channel: str | None = None
     #: Country whose national numbers can be answered, too: the gateway's setting.

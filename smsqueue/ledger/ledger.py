@@ -92,8 +92,11 @@ class Ledger(Watching):
         data = wire.dump_incoming(message)
         # With the sender's digits only, as older versions hash it.
         sender = digits_only(message.src)
-        same = (message.provider, str(message.msgid), sender, message.body)
-        repeats = repeats and message.msgid not in (None, "")
+        same: tuple[Any, ...] = (message.provider, str(message.msgid), sender, message.body)
+        known = message.msgid not in (None, "")
+        if not known and message.signed_by:
+            same = (message.provider, "signature", message.signed_by)
+        repeats = (repeats and known) or bool(not known and message.signed_by)
         repetition = self.hidden(wire.to_json(same)) if repeats else ""
         former = self.hidden_before(wire.to_json(same)) if repeats else ""
         rest = (self.hidden(message.src), message.provider or "")
@@ -115,6 +118,17 @@ class Ledger(Watching):
             *(media[1:-1], former),
         )
         return self._received(answer)
+
+    def note(self, provider: str, signature: str, request: str, seconds: float | None) -> str:
+        """Remember for what a webhook's signature was used; None as ``seconds`` forgets it again.
+
+        Returns:
+            "new"; "same": it was used for this request; "other": for another one.
+        """
+        kept = "" if seconds is None else max(1, int(seconds * 1000))
+        names = self.hidden(wire.to_json(["signature", provider, signature])), self.hidden(request)
+        answer: str = self._scripts.run("note", *names, kept)
+        return answer
 
     def _received(self, answer: Any) -> tuple[bool, str]:
         verdict, event, publish = answer

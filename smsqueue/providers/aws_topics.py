@@ -24,6 +24,7 @@ from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, sec
 from smsqueue.providers.aws import AwsProvider, missing
 from smsqueue.providers.reading import json_body, json_object, time_of
 from smsqueue.providers.transport import bounded
+from smsqueue.providers.used import signed_with
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -256,6 +257,7 @@ class SnsReceiver(AwsProvider):
             )
         except (InvalidSignature, ValueError):
             raise Refused("the signature is not that of SNS") from None
+        signed_with(text, seconds=2 * self._replay_window, whole=True)
 
 
 def _decoded(signature: Any) -> bytes:

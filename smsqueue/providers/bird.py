@@ -27,6 +27,7 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import recipient, sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -229,6 +230,11 @@ class BirdProvider(AccountProvider):
         genuine = [any_equal(each, wanted) for each in signatures.split()]
         if not (any(genuine) and fresh(sent_at)):
             raise Refused("the signature is not Bird's, or too old")
+        signed_with(wanted[0], seconds=_REPLAY, whole=True)
+
+
+#: Seconds for which a signature is good, twice: its time may be in the future.
+_REPLAY = 600.0
 
 
 def _media(data: dict[str, Any]) -> list[tuple[Any, Any]]:

@@ -25,6 +25,7 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -177,6 +178,7 @@ class GatewayApiProvider(AccountProvider):
             at = time_of(event.get("time", event.get("senttime")))
             if at and (datetime.now(UTC) - at).total_seconds() > self._replay_window:
                 raise Refused("the event is too old")
+            signed_with(token, whole=True)
             return event
         raise Refused("the token is not GatewayAPI's")
 

@@ -21,6 +21,7 @@ from smsqueue.providers.capabilities import Can
 from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, query_fields
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -199,6 +200,8 @@ class MessageBirdProvider(AccountProvider):
             )
         if not (self.insecure or authentic(token, self.seen_url(), body, self._secrets)):
             raise Refused("the signature is not MessageBird's")
+        if not self.insecure:
+            signed_with(token, whole=True)
 
 
 def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool:

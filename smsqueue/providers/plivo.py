@@ -20,6 +20,7 @@ from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, numbered, query_fields
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -33,6 +34,21 @@ __all__ = ["PlivoProvider"]
 
 _CREDIT = re.compile(r"(insufficient|not enough)\W.{0,20}(credit|balance|fund)", re.IGNORECASE)
 _EXPIRED = "420"
+#: Version 3 signs the names and values of a form as one text without anything between them, so
+#: another division of that text has the same signature: each field must look as it does. The id is
+#: a UUID; more is taken for one, unless it has the name of another field in it.
+_FORMS = {
+    "MessageUUID": re.compile(
+        "(?![0-9A-Za-z-]*(Text|To|Type|From|Body|Status|Units|Media|Price|MCC|MNC))[0-9A-Za-z-]{1,64}"
+    ),
+    "From": re.compile(r"(?!.*(MessageUUID|PowerpackUUID))[^\x00-\x1f]{1,100}"),
+    "To": re.compile(r"(?!.*(Type[sm]ms|TotalAmount|TotalRate|Units[0-9]))[^\x00-\x1f]{1,100}"),
+    "Type": re.compile("[a-z]{1,10}"),
+    "Status": re.compile("[a-z][a-z_-]{0,39}"),
+    "ErrorCode": re.compile("([0-9]{1,6})?"),
+    "Units": re.compile("[0-9]{1,4}"),
+}
+_SWALLOWED = re.compile(r"(MessageUUID)[0-9A-Za-z]|(From|To)\+?[0-9]{3}|(Status|Type)[a-z]{3}")
 #: Fields of webhooks that have one value.
 _FIELDS = frozenset({"From", "To", "Text", "Body", "MessageUUID", "Status", "ErrorCode", "Type"})
 
@@ -171,11 +187,11 @@ class PlivoProvider(AccountProvider):
         if not self.insecure:
             self._authenticate()
         if request.method == "GET":
-            return query_fields(*request.args.keys() - _FIELDS)
+            return _checked(query_fields(*request.args.keys() - _FIELDS))
         if {"From", "MessageUUID"} & request.args.keys():
             # Version 3 signs "?query.form" as one text: no field may move over the border.
             raise Malformed("a POST request has fields of the webhook in its query")
-        return form_fields(*request.form.keys() - _FIELDS)
+        return _checked(form_fields(*request.form.keys() - _FIELDS))
 
     def _authenticate(self) -> None:
         """PermissionError unless Plivo signed the running request."""
@@ -186,6 +202,8 @@ class PlivoProvider(AccountProvider):
         if version == 2 and not self._v2:
             raise Refused("there is no signature of version 3")
         nonce = request.headers.get(f"X-Plivo-Signature-V{version}-Nonce", "")
+        if version == 2 and not nonce:
+            raise Refused("a signature of version 2 has no nonce")
         if version == 3:
             query = "&".join(_pairs(request.args, "="))
             form = "".join(_pairs(request.form, "")) if request.method == "POST" else ""
@@ -193,8 +211,23 @@ class PlivoProvider(AccountProvider):
                 url += f"?{query}{'.' if query and form else ''}{form}"
             nonce = f".{nonce}"
         wanted = [hmac_base64(secret, (url + nonce).encode()) for secret in self._secrets]
-        if not any(any_equal(given, wanted) for given in _signatures(version)):
+        given = [each for each in _signatures(version) if any_equal(each, wanted)]
+        if not given:
             raise Refused("the signature is not Plivo's")
+        # Version 2 signs nothing else than its nonce: that is used by this request, also if it has
+        # a signature of version 3 that somebody could take away.
+        signed_with(*given[:1], request.headers.get("X-Plivo-Signature-V2-Nonce", ""))
+
+
+def _checked(fields: MultiDict[str, str]) -> MultiDict[str, str]:
+    """The fields, if Plivo could have written them so; else Malformed."""
+    for name, value in fields.items(multi=True):
+        form = _FORMS.get(name)
+        if form is not None and not form.fullmatch(value):
+            raise Malformed(f"{name} is not as Plivo writes it")
+        if name not in ("Text", "Body") and _SWALLOWED.search(value):
+            raise Malformed("a field has another one in its value")
+    return fields
 
 
 def _signatures(version: int) -> list[str]:

@@ -12,6 +12,7 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Secrets, seal, secrets_of, unseal
 from smsqueue.providers.checked import Malformed, checked
 from smsqueue.providers.http import HttpProvider
+from smsqueue.providers.used import record
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.statuses import MessageStatus
 
@@ -148,10 +149,14 @@ class Receiving(HttpProvider):
         return made
 
     def _receive_message(self, message: IncomingMessage) -> IncomingMessage:
-        return super()._receive_message(checked(message))
+        message.provider = self.name
+        gateway: Any = self.gateway
+        return record(gateway, checked(message), super()._receive_message)
 
     def _receive_status(self, status: MessageStatus) -> MessageStatus:
-        return super()._receive_status(checked(status))
+        status.provider = self.name
+        gateway: Any = self.gateway
+        return record(gateway, checked(status), super()._receive_status)
 
 
 def extended(

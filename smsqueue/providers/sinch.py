@@ -39,6 +39,7 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import recipient, sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import (
@@ -239,6 +240,7 @@ class SinchProvider(AccountProvider):
             raise Refused("neither a user of Sinch's nor its signature")
         if not fresh(time, self._replay_window):
             raise Refused("the signature is too old, or from the future")
+        signed_with(str(given), seconds=2 * self._replay_window, whole=True)
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:

@@ -30,6 +30,7 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import recipient, sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -257,6 +258,9 @@ class TelnyxProvider(AccountProvider):
         text = time.encode() + b"|" + request.get_data()
         if not verifies(keys, request.headers.get("telnyx-signature-ed25519", ""), text):
             raise Refused("the signature is not Telnyx's")
+        signed_with(
+            f"{time}|{sha256_hex(request.get_data())}", seconds=2 * self._replay_window, whole=True
+        )
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:

@@ -27,6 +27,7 @@ from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, numbered, query_fields, recipients_of
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import recipient, sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
@@ -43,7 +44,35 @@ _EXPIRED = "30036"
 _DIGESTS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
 _PORTS = {"https": ":443", "http": ":80"}
 #: Fields of webhooks that stand elsewhere.
-_NOT_META = {"From", "To", "Body", "MessageSid", "MessageStatus", "ErrorCode"}
+_NOT_META = {"From", "To", "Body", "MessageSid", "MessageStatus", "ErrorCode", "AccountSid"}
+
+
+#: Names and values are signed as one text without anything between them, so another division of
+#: that text has the same signature: each field must look as Twilio documents it.
+_OTHERS = "(From|To)(City|Country|State|Zip)|MediaUrl|MessageSid|AccountSid|SmsSid|ApiVersion"
+_FORMS = {
+    "MessageSid": re.compile("(SM|MM)[0-9a-fA-F]{32}"),
+    "SmsSid": re.compile("(SM|MM)[0-9a-fA-F]{32}"),
+    "SmsMessageSid": re.compile("(SM|MM)[0-9a-fA-F]{32}"),
+    "MessagingServiceSid": re.compile("MG[0-9a-fA-F]{32}"),
+    "ApiVersion": re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}"),
+    "NumMedia": re.compile("[0-9]{1,2}"),
+    "NumSegments": re.compile("[0-9]{1,3}"),
+    "MessageStatus": re.compile("[a-z][a-z_-]{0,39}"),
+    "SmsStatus": re.compile("[a-z][a-z_-]{0,39}"),
+    "ErrorCode": re.compile("([0-9]{1,6})?"),
+    # A number, a short code, a sender id, or an address of another channel.
+    "From": re.compile(f"(?!.*({_OTHERS}))[^\\x00-\\x1f]{{1,100}}"),
+    "To": re.compile(f"(?!.*({_OTHERS}))[^\\x00-\\x1f]{{1,100}}"),
+}
+#: Where a name and the beginning of its value stand in a value, these were moved together. Only
+#: texts that people write may have that in them.
+_SWALLOWED = re.compile(
+    "(AccountSid)AC|(MessageSid|SmsSid)(SM|MM)|(ApiVersion|NumMedia|NumSegments|ErrorCode)[0-9]|"
+    r"(From|To)(\+|[a-z]{2,20}:\+?)?[0-9]{3}|(MediaUrl)[0-9]|(MessageStatus|SmsStatus)[a-z]"
+)
+_WRITTEN = frozenset({"Body", "ProfileName", "ButtonText", "ButtonPayload", "Payload"})
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,60}")
 
 
 class TwilioProvider(AccountProvider):
@@ -58,6 +87,8 @@ class TwilioProvider(AccountProvider):
         service: ``MG...``, a messaging service that picks the sender.
         repeat: How often and when Twilio is to repeat a report that we did not take: what stands
             behind the ``#`` of its address. Empty: as Twilio does by itself, which is hardly.
+        subaccounts: ``AC...`` of other accounts whose webhooks are taken, if they are signed with
+            one of our tokens.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -97,9 +128,11 @@ class TwilioProvider(AccountProvider):
         api_key: tuple[str, str] | None = None,
         service: str | None = None,
         repeat: str = "rc=3&rp=all",
+        subaccounts: Secrets = None,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=auth_token, **config)
+        self._accounts = (account_sid, *secrets_of(subaccounts))
         self._account = f"/2010-04-01/Accounts/{account_sid}"
         if not (api_key or self._secrets):
             raise ValueError("Twilio needs an auth_token, or an api_key with its secret, to send")
@@ -198,8 +231,11 @@ class TwilioProvider(AccountProvider):
             raise Malformed("a POST request has fields of the form in its query")
         else:
             fields = form_fields(*request.form.keys() - _NOT_META)
-        if not all(fields.get(name) for name in needed):
-            raise ValueError(f"a webhook has {', '.join(needed)}")
+        if not all(fields.get(name) for name in (*needed, "AccountSid")):
+            raise Malformed(f"it lacks one of {', '.join(needed)}, AccountSid")
+        _check(fields)
+        if fields["AccountSid"] not in self._accounts:
+            raise Refused("it is about another account")
         return fields
 
     def _authenticate(self) -> None:
@@ -218,6 +254,7 @@ class TwilioProvider(AccountProvider):
         wanted = [signature(each, form, key, digest) for key in secrets for each in addresses]
         if not any_equal(request.headers.get("X-Twilio-Signature"), wanted):
             raise Refused("the signature is not Twilio's")
+        signed_with(request.headers["X-Twilio-Signature"])
 
     def _signing(self, settings: str | None) -> tuple[tuple[str, ...], str]:
         """What a webhook is signed with, and how; it says so if that is not the token.
@@ -252,6 +289,25 @@ def _addresses(url: str) -> list[str]:
         return [url]
     scheme, host, port, rest = found.groups("")
     return [f"{scheme}://{host}{each}{rest}" for each in ("", port or _PORTS[scheme])]
+
+
+def _check(fields: MultiDict[str, str]) -> None:
+    """Raise Malformed for fields that Twilio does not write so."""
+    for name, value in fields.items(multi=True):
+        if not _NAME.fullmatch(name) or _SWALLOWED.search(name, 1):
+            raise Malformed("a field has a name that Twilio does not use")
+        form = _FORMS.get(name)
+        if form is not None and not form.fullmatch(value):
+            raise Malformed(f"{name} is not as Twilio writes it")
+        if name not in _WRITTEN and _SWALLOWED.search(value):
+            raise Malformed("a field has another one in its value")
+    # The text could have taken in the number, if the name of its town became the sender.
+    town = re.match("City|Country|State|Zip", fields.get("From", ""))
+    if town and _ENDS_IN_SENDER.search(fields.get("Body", "")):
+        raise Malformed("the text has the sender in it")
+
+
+_ENDS_IN_SENDER = re.compile(r"From(\+|[a-z]{2,20}:\+?)?[0-9]{3,15}\Z")
 
 
 def _rest(fields: MultiDict[str, str]) -> dict[str, str]:

@@ -19,8 +19,10 @@ from smsqueue.providers.account import AccountProvider, Balance, form_value, tab
 from smsqueue.providers.answer import MAX_RETRY_AFTER
 from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, json_body, json_object, query_fields
+from smsqueue.providers.used import signed_with
 from smsqueue.providers.vonage_signing import METHODS, WINDOW, signature, verify
 from smsqueue.senders import sender
 from smsqueue.statuses import (
@@ -228,10 +230,21 @@ class VonageProvider(AccountProvider):
             at = date.timestamp() if date else fields.get("timestamp")
             if not fresh(at, min(self._window, self.settings.report_wait)):
                 raise Refused("the webhook is too old")
+            signed_with(sig.lower(), seconds=2 * self._window)
         if not all(fields.get(name) for name in needed):
             raise ValueError(f"a webhook has {', '.join(needed)}")
+        for name, form in _FORMS.items():
+            if name in fields and not form.fullmatch(fields[name]):
+                raise Malformed(f"{name} is not as Vonage writes it")
         return fields
 
+
+#: Fields are signed as one text, in which what stands for "&" and "=" in a value is "_".
+_FORMS = {
+    "messageId": re.compile("[0-9A-Za-z-]{1,64}"),
+    "status": re.compile("[A-Za-z][A-Za-z_-]{0,39}"),
+    "err-code": re.compile("[0-9]{0,6}"),
+}
 
 #: Fields of webhooks that stand elsewhere, or tell nothing of the message.
 _NOT_META = {"msisdn", "to", "text", "messageId", "status", "err-code", "client-ref", "api-key"}

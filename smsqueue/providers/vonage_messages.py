@@ -21,6 +21,7 @@ from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import id_of, json_body, json_object, listed, text_of, time_of
+from smsqueue.providers.used import signed_with
 from smsqueue.providers.vonage_signing import WINDOW, claims_of, jwt_library, rsa_key
 from smsqueue.senders import sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -180,6 +181,7 @@ class VonageMessagesProvider(AccountProvider):
             claims = claims_of(request.headers.get("Authorization", ""), body, self._secrets)
             if not fresh(claims["iat"], min(self._window, self.settings.report_wait)):
                 raise Refused("the webhook is too old")
+            signed_with(request.headers["Authorization"], seconds=2 * self._window, whole=True)
         return json_object(json_body())
 
 

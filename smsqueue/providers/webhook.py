@@ -24,6 +24,7 @@ from werkzeug.exceptions import (
 )
 
 from smsqueue.exc import QueueUnavailable
+from smsqueue.providers import used
 from smsqueue.providers.authentic import Refused
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.checked import Malformed
@@ -89,6 +90,7 @@ class _Around:
         self.max_bytes = max_bytes
 
     def begin(self) -> None:
+        used.begin()
         g.smsqueue_began = time.monotonic()
         g.provider = self.provider
         if request.method in _ADDED_METHODS:
@@ -122,7 +124,7 @@ class _Around:
 
     def refused(self, error: Exception) -> Response:
         """The webhook is to blame: malformed, or not the provider's."""
-        if _reporting(error) and not isinstance(error, Malformed):
+        if _reporting(error) and not isinstance(error, Malformed | Refused):
             return self.failed(error)
         why = f"{error}: " if isinstance(error, Refused | Malformed) else ""
         _log.warning("webhook of %s refused: %s%s", self.provider.name, why, reason(error))

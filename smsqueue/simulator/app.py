@@ -52,7 +52,7 @@ def make_app(carrier: Carrier, token: str) -> Flask:
         password = ((given.password or "") if given and known else "").encode()
         if not hmac.compare_digest(password, token.encode()):
             return _answer(twilio.answered(error(401, "bad_token", "Authenticate")))
-        verdict = carrier.take(account, twilio.read(request.form))
+        verdict = carrier.take(account, twilio.read(request.form, account))
         if verdict.lost:
             _cut()
         return _answer(twilio.answered(verdict))

@@ -157,7 +157,7 @@ class Carrier:
 
 def _dialect(message: Mapping[str, Any]) -> dict[str, Any]:
     """How what follows from a message is to be told, if not in the simulator's own words."""
-    return {name: message[name] for name in ("dialect", "callback") if name in message}
+    return {name: message[name] for name in ("dialect", "callback", "account") if name in message}
 
 
 def _now() -> str:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urldefrag, urlencode, urlsplit
 
-from smsqueue.providers.authentic import hmac_base64
+from smsqueue.providers.authentic import hmac_base64, sha256_hex
 from smsqueue.simulator.carrier import Verdict
 
-__all__ = ["DIALECT", "answered", "read", "webhook"]
+__all__ = ["DIALECT", "answered", "read", "sid_of", "webhook"]
 
 DIALECT = "twilio"
 
@@ -34,7 +34,7 @@ _STATES = {
 }
 
 
-def read(form: Mapping[str, str]) -> dict[str, Any]:
+def read(form: Mapping[str, str], account: str) -> dict[str, Any]:
     """A message in the simulator's own words."""
     callback = urldefrag(form.get("StatusCallback", "")).url
     reference = parse_qs(urlsplit(callback).query).get("ref", [None])[0]
@@ -46,17 +46,28 @@ def read(form: Mapping[str, str]) -> dict[str, Any]:
         "report": bool(callback),
         "dialect": DIALECT,
         "callback": callback,
+        "account": account,
     }
 
 
 def answered(verdict: Verdict) -> Verdict:
     """An answer in Twilio's words."""
     if verdict.status < 300:
-        body = {"sid": verdict.body["id"], "status": "queued", "num_segments": "1", "price": None}
+        body = {
+            "sid": sid_of(verdict.body["id"]),
+            "status": "queued",
+            "num_segments": "1",
+            "price": None,
+        }
         return Verdict(201, body, verdict.headers, verdict.lost)
     status, code = _ERRORS[verdict.status]
-    body = {"code": code, "message": verdict.body["error"]["text"], "status": status}
-    return Verdict(status, body, verdict.headers)
+    answer = {"code": code, "message": verdict.body["error"]["text"], "status": status}
+    return Verdict(status, answer, verdict.headers)
+
+
+def sid_of(id: str) -> str:
+    """An id of the simulator as one of Twilio's."""
+    return "SM" + sha256_hex(id.encode())[:32]
 
 
 def webhook(
@@ -69,12 +80,13 @@ def webhook(
     """
     if kind == "im":
         url = f"{base.rstrip('/')}/im"
-        form = {"MessageSid": payload["id"], "From": f"+{payload['from']}", "NumMedia": "0"}
+        form = {"MessageSid": sid_of(payload["id"]), "From": f"+{payload['from']}", "NumMedia": "0"}
         form |= {"To": f"+{payload['to'] or '15550000000'}", "Body": payload["text"]}
     else:
         url, (word, code) = payload["callback"], _STATES[payload["state"]]
-        form = {"MessageSid": payload["id"], "MessageStatus": word}
+        form = {"MessageSid": sid_of(payload["id"]), "MessageStatus": word}
         form |= {"ErrorCode": code} if code else {}
+    form["AccountSid"] = payload["account"]
     signed = url + "".join(name + form[name] for name in sorted(form))
     headers = {
         "Content-Type": "application/x-www-form-urlencoded",

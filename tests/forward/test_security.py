@@ -213,3 +213,32 @@ def test_a_receiver_that_lets_everybody_in_is_not_made(kind: Any, place: dict[st
         assert made(**given)
     with pytest.raises(SettingsError, match="speak"):
         made(secret="x", speak="klingon")
+
+
+@pytest.mark.parametrize("fields", [{}, {"id": None}])
+def test_a_document_without_an_id_is_sent_once(
+    client: Side, server: Side, fields: dict[str, Any]
+) -> None:
+    """Its signature is what tells a replay; the same text, signed anew, is another message."""
+    _, carrier = bind(client, server)
+    body, signer = json.dumps(MESSAGE | fields).encode(), Signer(SECRET)
+    first = signer.headers("server/im", body)
+    answers = [post(server, "forward/im", body, first) for _ in range(3)]
+    assert answers == [200, 200, 200]
+    server.deliver()
+    assert len(carrier.calls) == 1
+    assert post(server, "forward/im", body, signer.headers("server/im", body)) == 200
+    server.deliver()
+    assert len(carrier.calls) == 2
+
+
+def test_an_event_without_an_id_is_recorded_once(client: Side, server: Side) -> None:
+    bind(client, server)
+    event = {"smsqueue": 1, "message": {"src": "1555", "body": "YES", "dst": "777"}}
+    body, signer = json.dumps(event).encode(), Signer(SECRET)
+    first = signer.headers("client/im", body)
+    second = signer.headers("client/im", body)
+    for headers in (first, first, first, second):
+        assert post(client, "remote/im", body, headers) == 200
+    client.deliver()
+    assert [each.body for each in client.received] == ["YES", "YES"]

@@ -37,7 +37,7 @@ def twilio_hook(**more: Any) -> Webhook:
     form = twilio.INCOMING | {"Body": "look", "NumMedia": "3"}
     for n, (url, kind) in enumerate(TYPED):
         form |= {f"MediaUrl{n}": url, f"MediaContentType{n}": kind}
-    wanted = Received("15551234567", "look", "15550009999", "SM9", TYPED, None, True)
+    wanted = Received("15551234567", "look", "15550009999", twilio.SM9, TYPED, None, True)
     return twilio.hook("", "/im", [wanted], form=form | more)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,7 +58,8 @@ class Account:
             answer = self.client.post(path, data=body, headers=signed({}, body))
         else:
             form = {"MessageUUID": msgid, "Status": "delivered"}
-            answer = self.client.post(path, data=form, headers=signed_v2(url, "plivo-token"))
+            headers = signed_v2(url, "plivo-token", nonce=token_hex(8))
+            answer = self.client.post(path, data=form, headers=headers)
         return answer.status_code
 
 

@@ -64,11 +64,13 @@ hook = partial(Webhook, sign=sign)
 bad = partial(malformed, sign=sign)
 
 
-def signed_v2(url: str, token: str = TOKEN, main: bool = False) -> dict[str, str]:
-    text = url.partition("?")[0] + NONCE
+def signed_v2(
+    url: str, token: str = TOKEN, main: bool = False, nonce: str = NONCE
+) -> dict[str, str]:
+    text = url.partition("?")[0] + nonce
     return {
         f"X-Plivo-Signature-{'Ma-' if main else ''}V2": hmac_base64(token, text.encode()),
-        "X-Plivo-Signature-V2-Nonce": NONCE,
+        "X-Plivo-Signature-V2-Nonce": nonce,
     }
 
 

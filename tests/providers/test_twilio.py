@@ -15,7 +15,7 @@ import pytest
 from smsqueue import Gateway, Settings, exc
 from smsqueue.providers.twilio import TwilioProvider, signature
 from smsqueue.states import State
-from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks
+from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,
     Examples,
@@ -31,8 +31,9 @@ from smsqueue.testing.stub import Answer
 from tests.providers.speaking import account, basic, malformed, needs_a_sender, same
 
 SID, TOKEN = "AC" + "0" * 32, "twilio-token"
+SM1, SM9 = "SM" + "1" * 32, "SM" + "9" * 32
 PATH = f"/2010-04-01/Accounts/{SID}/Messages.json"
-GOOD = Answer(201, {"sid": "SM1", "status": "queued", "num_segments": "1", "price": None})
+GOOD = Answer(201, {"sid": SM1, "status": "queued", "num_segments": "1", "price": None})
 
 
 def sign(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
@@ -57,12 +58,17 @@ def refused(code: int, status: int, error: type[exc.ProviderError]) -> Refusal:
 
 
 def status(word: str, state: State | None, **more: Any) -> Webhook:
-    form = {"MessageSid": "SM1", "MessageStatus": word, "To": "+15551234567"} | more
+    form = {
+        "AccountSid": SID,
+        "MessageSid": SM1,
+        "MessageStatus": word,
+        "To": "+15551234567",
+    } | more
     code = more.get("ErrorCode")
     return hook(
         f"status {word} {code or ''}",
         f"/status?ref={REF}",
-        [Reported(state, "SM1", REF, code, word)],
+        [Reported(state, SM1, REF, code, word)],
         form=form,
         status=204,
     )
@@ -74,10 +80,16 @@ CONTENT = [20001, 20422, 21601, 21602, 21605, 21609, 21617, 21618, 21619, 21620,
 CONTENT += [21656, 35111, 35114, 35118, 20404]
 
 
-INCOMING = {"MessageSid": "SM9", "From": "+15551234567", "To": "+15550009999", "Body": "hi there"}
-REPORT = {"MessageSid": "SM1", "MessageStatus": "delivered", "To": "+15551234567"}
+INCOMING = {
+    "AccountSid": SID,
+    "MessageSid": SM9,
+    "From": "+15551234567",
+    "To": "+15550009999",
+    "Body": "hi there",
+}
+REPORT = {"AccountSid": SID, "MessageSid": SM1, "MessageStatus": "delivered", "To": "+15551234567"}
 
-sends = partial(Sending, answer=GOOD, msgid="SM1", path=PATH)
+sends = partial(Sending, answer=GOOD, msgid=SM1, path=PATH)
 
 EXAMPLES = Examples(
     provider=TwilioProvider,
@@ -172,7 +184,7 @@ EXAMPLES = Examples(
         refused(20005, 200, exc.CreditError),
         Refusal(
             "201, failed at once",
-            Answer(201, {"sid": "SM1", "status": "failed", "error_code": 21610}),
+            Answer(201, {"sid": SM1, "status": "failed", "error_code": 21610}),
             exc.RequestError,
             code=21610,
         ),
@@ -182,14 +194,14 @@ EXAMPLES = Examples(
         hook(
             "incoming",
             "/im",
-            [Received("15551234567", "hi there", "15550009999", "SM9")],
+            [Received("15551234567", "hi there", "15550009999", SM9)],
             form=INCOMING | {"NumMedia": "0", "SomethingNew": ["b", "a", "a"]},
             answer=b"<Response/>",
         ),
         hook(
             "incoming, GET, a picture",
             "/im",
-            [Received("15551234567", "", "15550009999", "SM9")],
+            [Received("15551234567", "", "15550009999", SM9)],
             "GET",
             form=INCOMING | {"Body": "", "MediaUrl0": "https://a.example/1"},
             answer=b"<Response/>",
@@ -217,7 +229,7 @@ EXAMPLES = Examples(
         bad("a report at the address of messages", "/im", form=INCOMING | REPORT),
         bad("two senders", "/im", form=INCOMING | {"From": ["+15551234567", "+15551234568"]}),
         bad("two texts", "/im", form=INCOMING | {"Body": ["a", "b"]}),
-        bad("no status", "/status", form={"MessageSid": "SM1"}),
+        bad("no status", "/status", form={"AccountSid": SID, "MessageSid": SM1}),
         bad("two states", "/status", form=REPORT | {"MessageStatus": ["delivered", "failed"]}),
         bad("a message at the address of reports", "/status", form=INCOMING),
     ],
@@ -387,6 +399,94 @@ def test_a_webhook_that_is_sent_again_counts_once(settings: Settings) -> None:
                 assert found.status_code < 300
         events = gateway.ledger.redis.zcard(f"{settings.namespace}:due:hook")
         assert events == 2
+
+
+def divided(form: dict[str, str], limit: int = 40) -> list[dict[str, str]]:
+    """Other forms that have the signature of this one, in which a border was moved."""
+    text = "".join(name + form[name] for name in sorted(form))
+    found = []
+    for moved in sorted(form):
+        before = "".join(n + form[n] for n in sorted(form) if n < moved)
+        rest = text[len(before) + len(moved) :]
+        later = [n for n in sorted(form) if n > moved]
+        for n in range(len(later) + 1):  # it swallows n of the fields behind it
+            end = rest.index(later[n]) if n < len(later) else len(rest)
+            other = {k: form[k] for k in form if k < moved} | {moved: rest[:end]}
+            found.append(other | {k: form[k] for k in later[n:]})
+        for at in range(1, min(len(form[moved]), limit)):  # a name of its own for its end
+            other = form | {moved: form[moved][:at]}
+            names = [form[moved][at : at + size] for size in (1, 2, 5)]
+            found += [other | {name: form[moved][at + len(name) :]} for name in names if name]
+    signature_ = signed(URL, urlencode(form).encode())
+    return [f for f in found if f != form and signed(URL, urlencode(f).encode()) == signature_]
+
+
+GENUINE = INCOMING | {"NumMedia": "0", "SmsSid": SM9, "ApiVersion": "2010-04-01"}
+GENUINE |= {"FromCity": "NYC", "FromZip": "10001", "ToCity": "TORONTO", "NumSegments": "1"}
+GENUINE |= {"Body": "pay BobFrom+15550001111FromCity"}
+
+
+def test_another_division_of_what_was_signed_is_no_other_message() -> None:
+    """Names and values are signed without anything between them."""
+    variants = divided(GENUINE)
+    swallowed = GENUINE | {"Body": "pay Bob", "From": "+15550001111"}
+    swallowed["FromCity"] = "From+15551234567FromCityNYC"
+    variants += [swallowed, {k: v for k, v in GENUINE.items() if k != "NumMedia"}]
+    variants[-1]["MessageSid"] = SM9 + "NumMedia0"
+    headers = {"X-Twilio-Signature": signed(URL, urlencode(GENUINE).encode())}
+    assert len(variants) > 50
+    client, heard = receiver(EXAMPLES)
+    path = f"/{PREFIX}/main/im"
+    assert client.post(path, data=GENUINE, headers=headers).status_code == 200
+    for each in variants:
+        assert client.post(path, data=each, headers=headers).status_code in (400, 403)
+    assert client.post(path, data=GENUINE, headers=headers).status_code == 200  # repeated
+    assert [(m.src, m.body, m.msgid) for m in heard] == [("15551234567", GENUINE["Body"], SM9)]
+
+
+def test_the_sender_and_the_id_cannot_be_changed_even_before_the_genuine_webhook_came() -> None:
+    headers = {"X-Twilio-Signature": signed(URL, urlencode(GENUINE).encode())}
+    for each in divided(GENUINE):
+        client, heard = receiver(EXAMPLES)
+        client.post(f"/{PREFIX}/main/im", data=each, headers=headers)
+        for message_ in heard:
+            assert (message_.src, message_.msgid) == ("15551234567", SM9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"AccountSid": "AC" + "1" * 32},
+        {"AccountSid": ""},
+        {"MessageSid": "SM9"},
+        {"MessageSid": SM9 + "0"},
+        {"NumMedia": "1e3"},
+        {"From": "+15551234567FromCityNYC"},
+        {"To": "\x00"},
+    ],
+)
+def test_fields_are_as_twilio_writes_them_and_of_our_account(wrong: dict[str, str]) -> None:
+    body = urlencode(INCOMING | wrong).encode()
+    code, heard = post(URL, {"X-Twilio-Signature": signed(URL, body)}, body)
+    assert (code in (400, 403), heard) == (True, 0)
+
+
+def test_a_webhook_that_was_not_recorded_may_come_again() -> None:
+    headers = {"X-Twilio-Signature": signed(URL, urlencode(INCOMING).encode())}
+
+    def fail(event: Any) -> None:
+        provider.gateway.onReceive -= fail
+        raise exc.QueueUnavailable("away")
+
+    gateway, provider, heard = made(EXAMPLES, "http://127.0.0.1:9")
+    gateway.onReceive += fail
+    client = client_of(gateway)
+    codes = [
+        client.post(f"/{PREFIX}/main/im", data=INCOMING, headers=headers).status_code
+        for _ in range(3)
+    ]
+    assert codes == [503, 200, 200]
+    assert [each.msgid for each in heard][-1] == SM9
 
 
 def test_the_log_says_why_a_webhook_was_refused(caplog: pytest.LogCaptureFixture) -> None:

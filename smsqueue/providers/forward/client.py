@@ -13,6 +13,7 @@ from smsqueue.providers.forward.hops import CONTEXT, Hops
 from smsqueue.providers.forward.link import Link
 from smsqueue.providers.forward.parts import Event, Passed
 from smsqueue.providers.forward.receiving import client_views
+from smsqueue.providers.used import record
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -113,11 +114,13 @@ class ForwardClientProvider(Link):
         thing.meta = {**(thing.meta or {}), CONTEXT: told}
         if event.id is not None:
             thing.msgid = event.id
+        gateway: Any = self.gateway
+        thing.provider = self.name
         if isinstance(thing, IncomingMessage):
-            self._receive_message(thing)
+            record(gateway, thing, self._receive_message)
             return
         thing.reference = self._reference(thing.reference, thing.msgid)
-        self._receive_status(thing)
+        record(gateway, thing, self._receive_status)
 
     def _reference(self, reference: str | None, msgid: Any) -> str | None:
         """The reference that a report came with, unless the ledger knows the server's id.

@@ -34,6 +34,8 @@ class Guard:
             )
         self._known = [basic(*each).encode() for each in (users or {}).items()]
         self._insecure = insecure
+        #: Seconds for which a signed request could come again.
+        self.replay_window = 2 * signer.window if signer is not None else 0.0
 
     @property
     def open(self) -> bool:

@@ -40,6 +40,8 @@ class Passed:
     hops: tuple[str, ...] = ()
     #: The answer to the same attempt was lost before: the server may have it.
     repeated: bool = False
+    #: Signature of the request that it came with; None: it was not signed.
+    signature: str | None = None
 
     @property
     def reference(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from smsqueue import exc, wire
@@ -14,6 +15,7 @@ from smsqueue.providers.forward.parts import Event, Format, http_status
 from smsqueue.providers.forward.recent import Recent
 from smsqueue.providers.forward.signing import SIGNATURE
 from smsqueue.providers.forward.taking import Taker
+from smsqueue.providers.used import signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint, Response
@@ -46,6 +48,7 @@ def server_views(guard: Guard, taker: Taker) -> Blueprint:
             return _refused(Own(), error)
         try:
             passed = form.load_outgoing(document)
+            passed = replace(passed, signature=request.headers.get(SIGNATURE))
         except ValueError as error:
             return _refused(form, exc.RequestError(f"malformed: {error}"))
         name = passed.message.provider
@@ -79,6 +82,8 @@ def client_views(provider: _Hearer) -> Blueprint:
         heard = form.dump_heard(event)
         # The ledger knows repetitions. Without one, a signed request is heard once.
         eager = provider.gateway.eager
+        if not eager and SIGNATURE in request.headers:
+            signed_with(request.headers[SIGNATURE], seconds=provider.guard.replay_window)
 
         def once() -> bool:
             provider.hear(event)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -16,6 +18,8 @@ __all__ = ["SIGNATURE", "TIME", "Headers", "Signer"]
 TIME = "X-Forward-Time"
 SIGNATURE = "X-Forward-Signature"
 _SCHEME = "v1="
+#: Signatures that are remembered, to make none of them twice.
+_REMEMBERED = 1000
 
 
 class Headers(Protocol):
@@ -44,12 +48,22 @@ class Signer:
                 "what `python -c 'import secrets; print(secrets.token_urlsafe(32))'` prints"
             )
         self._secrets = [each.encode() for each in given]
-        self._window = window
+        self.window = window
+        self._lock = threading.Lock()
+        self._made: OrderedDict[str, None] = OrderedDict()
 
     def headers(self, purpose: str, body: bytes) -> dict[str, str]:
         """Headers that sign a body for one purpose (``server/im``, ``client/status`` ...)."""
-        now = str(int(time.time()))
-        return {TIME: now, SIGNATURE: _SCHEME + _digest(self._secrets[0], purpose, now, body)}
+        now = int(time.time())
+        # A signature counts once. Who sends the same text again means a second message: its time
+        # is another one.
+        with self._lock:
+            while (signature := _digest(self._secrets[0], purpose, str(now), body)) in self._made:
+                now += 1
+            self._made[signature] = None
+            if len(self._made) > _REMEMBERED:
+                self._made.popitem(last=False)
+        return {TIME: str(now), SIGNATURE: _SCHEME + signature}
 
     def verify(self, purpose: str, body: bytes, headers: Headers) -> None:
         """Raise PermissionError unless a request is signed for this purpose, and fresh."""
@@ -65,7 +79,7 @@ class Signer:
         # Only now: what is not signed does not learn what our clock says.
         if not (sent.isascii() and sent.isdigit() and len(sent) < 16):
             raise Refused("the time is none")
-        if abs(time.time() - int(sent)) > self._window:
+        if abs(time.time() - int(sent)) > self.window:
             raise Refused("the request is too old, or a clock is wrong")
 
 

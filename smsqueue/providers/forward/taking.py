@@ -49,6 +49,8 @@ class Taker:
             return self._once(passed)
         # What was sent is remembered for a while, by this process only.
         key = None if passed.id is None else (passed.hops[:1], passed.reference)
+        if key is None and passed.signature is not None:
+            key = ((), passed.signature)
         return self._recent.once(key, lambda: self._deliver(passed), repeated=passed.repeated)
 
     def _once(self, passed: Passed) -> OutgoingMessage:
@@ -59,12 +61,15 @@ class Taker:
             raise portable(error) from None
         first = self._hops.here if not passed.hops else passed.hops[0]
         key = f"forward:{self._name}:{first}:{passed.id}"
+        known = passed.id is not None
+        if not known and passed.signature is not None:  # the same request again is a replay
+            known, key = True, f"forward:{self._name}:signed:{passed.signature}"
         told: dict[str, Any] = {"reference": passed.reference, "attempt": passed.attempt}
         told |= {"origin": first, "hops": list(passed.hops)}
         message = passed.message
         message.options(context={CONTEXT: told})
         for _ in range(_MOST):
-            if passed.id is not None:
+            if known:
                 message.options(idempotency_key=key)
             try:
                 self._gateway.send(message)
