@@ -56,6 +56,7 @@ def _others(rig: Rig, count: int) -> tuple[list[str], list[str]]:
 
 def test_an_event_that_kills_every_worker_is_given_up(make_rig: Callable[..., Rig]) -> None:
     more = {"SMSQUEUE_GATEWAY": f"{__name__}:gateway", "SMSQUEUE_HOOK_LEASE": "2"}
+    more["SMSQUEUE_HANDLER_TIMEOUT"] = "1.6"
     rig = make_rig(environment=more)
     deadly = come_in(rig, "deadly", "die")
     events, sent = _others(rig, 5)

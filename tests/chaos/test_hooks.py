@@ -108,7 +108,7 @@ def __getattr__(name: str) -> Gateway:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     more = {"SMSQUEUE_GATEWAY": f"{__name__}:gateway", "CHAOS_VERSION": "unruly"}
-    more |= {"SMSQUEUE_GRACE": "0.5", "SMSQUEUE_HOOK_LEASE": "2"}
+    more |= {"SMSQUEUE_GRACE": "0.5", "SMSQUEUE_HOOK_LEASE": "4", "SMSQUEUE_HANDLER_TIMEOUT": "3"}
     with Rig(tmp_path_factory.mktemp("hooks"), environment=more) as made:
         yield made
 

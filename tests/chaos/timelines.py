@@ -47,8 +47,9 @@ def unexplained(record: Record) -> Iterator[str]:
         came_back = lapsed and state == "sent"
         # Whatever became of the attempt, the network has it.
         told = before in ("sending", "elsewhere") and state in reported
-        if "dropped" in line:
+        if "dropped" in line:  # what led here is not known any more
             before = ""
+            sendings = line.get("attempt", sendings) - (state == "sending")
         elif state not in _AFTER[before] and not came_back and not told:
             yield f"{state} after {before or 'nothing'}"
         lapsed = "did not report back" in why
