@@ -58,7 +58,7 @@ if not (m.state == 'sending' and m.token == token) then
   if m.not_before and tonumber(m.not_before) > NOW then return { 'early', m.not_before } end
   enter(id, m.state, 'sending', NOW + lease)
   redis.call('HSET', hash, 'token', token, 'worker', ARGV[4])
-  redis.call('HDEL', hash, 'calling', 'settled')
+  redis.call('HDEL', hash, 'calling', 'gathers', 'settled')
 end
 local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'left')
 -- A repetition says the same of its validity: the provider compares it with the first one.

@@ -39,6 +39,8 @@ local NO_ANSWER = 'its worker did not report back in time'
 
 local function lapse(id, m)
   local hash, event = key('msg', id), ''
+  -- The mark of a call was lost: its provider may have the message all the same.
+  if not m.calling and m.gathers and m.gathers == m.attempt then m.calling = NOW end
   if m.calling then -- no answer tells how many parts it has
     local made, ref = tonumber(m.attempt), tonumber(m.pin_ref)
     count_parts(id, made, {}, m.provider, ref and ref < made and ref or nil)
@@ -90,7 +92,7 @@ end
 
 local function end_wait(id)
   local m = read(key('msg', id), 'state', 'attempt', 'provider', 'calling', 'resend', 'reported',
-                 'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref')
+                 'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref', 'gathers')
   if m.state or redis.call('EXISTS', key('msg', id)) == 1 then check_record('msg', m) end
   if m.state == 'sending' then
     lapse(id, m)

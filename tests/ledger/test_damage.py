@@ -662,3 +662,16 @@ def test_a_message_that_is_bound_to_a_provider_for_no_known_time_is_unknown(benc
     assert bench.deliver(id).state == "unknown"
     assert bench.state(id) == "unknown"
     assert len(provider.calls) == 1
+
+
+def test_a_message_at_its_provider_whose_mark_of_the_call_is_lost_is_unknown(bench: Bench) -> None:
+    a = bench.add("a")
+    id = bench.send()
+    bench.ledger.claim(id, "token", lease=60.0, worker="dies")
+    assert bench.ledger.begin(id, "token", "a", lease=60.0, attempt=1) == ("go", 1)
+    bench.redis.hdel(bench.key("msg", id), "calling")
+    bench.lapse(id)
+    assert bench.state(id) == "unknown"
+    bench.ripe(id)
+    bench.deliver(id)
+    assert a.calls == []
