@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import hmac_hex, signed
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
@@ -67,8 +67,9 @@ class PigeonProvider(AccountProvider):
         callback = self.callback_url("status")
         if callback and message.provider_options.status_report:
             body["callback"] = callback
-        # Parameters override what is above, but neither the recipient nor our reference.
-        body |= message.provider_params | {"to": f"+{message.dst}", "ref": message.reference}
+        # Parameters override what is above, but not the recipient, our reference and the callback.
+        params = beside(message.provider_params, "to", "ref", "callback")
+        body |= params | {"to": f"+{message.dst}", "ref": message.reference}
         answer = self.call("POST", "/v1/messages", headers=self._headers, json=body)
         if not answer.get("pigeon") and self.error_code(answer):
             raise self.refusal(answer)  # 200, and an error in it: nothing was sent

@@ -6,10 +6,13 @@ tables at class level say what the provider's codes and statuses mean.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar
+from urllib.parse import unquote_plus
 
 from smsqueue import exc
 from smsqueue.messages import OutgoingMessage
@@ -17,7 +20,7 @@ from smsqueue.providers.capabilities import Can
 from smsqueue.providers.receiving import Receiving, extended
 from smsqueue.senders import sender_kind
 
-__all__ = ["AccountProvider", "Balance", "form_value", "merged", "table"]
+__all__ = ["AccountProvider", "Balance", "beside", "form_value", "merged", "table"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,30 @@ class AccountProvider(Receiving):
             UnsupportedError: the provider does not say.
         """
         raise exc.UnsupportedError("this provider does not tell its balance", provider=self.name)
+
+
+def beside(params: Mapping[str, Any], *ours: str) -> dict[str, Any]:
+    """A message's parameters without those that replace what is ours to say: the recipient, the
+    addresses of reports and the reference.
+
+    A name is left out in whatever spelling: ``To``, ``to[]``, ``to.0``, ``%74o``,
+    ``status_callback`` for ``StatusCallback``. APIs differ in which they take for the same.
+
+    Args:
+        ours: Names that the provider's API has for these.
+    """
+    taken = {_bare(name) for name in ours}
+    return {name: value for name, value in params.items() if _bare(name) not in taken}
+
+
+def _bare(name: Any) -> str:
+    """The name of a parameter, or of the first part of a nested one, however it is written."""
+    text = str(name)
+    for _ in range(3):
+        text = unquote_plus(text)
+    text = unicodedata.normalize("NFKC", text).casefold()
+    parts = [re.sub("[^a-z0-9]", "", part) for part in re.split(r"[][.:/]", text)]
+    return next(filter(None, parts), "")
 
 
 def form_value(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields
@@ -37,6 +37,10 @@ _ALSO = " -_.&"
 #: Without recipients the text is the reason of a refusal, unless it says otherwise.
 _SOMEBODY = re.compile(r"sent to [1-9]|queue|process", re.IGNORECASE)
 _MONEY = re.compile(r"\s*([A-Z]{3})?\s*(-?[\d,]+(?:\.\d+)?)\s*$")
+
+
+#: What parameters do not replace.
+_OURS = ("username", "to", "phoneNumbers", "recipients", "bulkSMSMode")
 
 
 class AfricasTalkingProvider(AccountProvider):
@@ -85,7 +89,10 @@ class AfricasTalkingProvider(AccountProvider):
         if src:
             form["from"] = sender(src, plus=True, also=_ALSO)
         # Several recipients would have commas between them: parameters do not change these.
-        form |= message.provider_params | {"username": self._username, "to": recipient(message.dst)}
+        form |= beside(message.provider_params, *_OURS) | {
+            "username": self._username,
+            "to": recipient(message.dst),
+        }
         answer = self.call("POST", "/version1/messaging", headers=self._headers, data=form)
         entries = answer.require(*_RECIPIENTS)
         if entries == [] and not _SOMEBODY.search(str(answer.get("SMSMessageData", "Message"))):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import table
+from smsqueue.providers.account import beside, table
 from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS
 from smsqueue.providers.aws_topics import SnsReceiver
 from smsqueue.providers.capabilities import Can
@@ -98,6 +98,8 @@ class AwsMessagingProvider(SnsReceiver):
     ) -> None:
         super().__init__(gateway, name, **config)
         self._configuration_set = configuration_set
+        # It says where reports go.
+        self._ours = ("ConfigurationSetName",) if configuration_set else ()
         self._message_type = message_type
 
     def submit(self, message: OutgoingMessage) -> None:
@@ -111,7 +113,8 @@ class AwsMessagingProvider(SnsReceiver):
         validity = self.validity_of(message, 5, 259200)
         if validity is not None:
             body["TimeToLive"] = validity
-        body |= message.provider_params | {"DestinationPhoneNumber": recipient(message.dst)}
+        params = beside(message.provider_params, "DestinationPhoneNumber", *self._ours)
+        body |= params | {"DestinationPhoneNumber": recipient(message.dst)}
         if message.reference:
             body["Context"] = {**(body.get("Context") or {}), _CONTEXT: message.reference}
         headers = {

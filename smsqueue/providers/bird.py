@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, table
+from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, fresh, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
@@ -110,7 +110,7 @@ class BirdProvider(AccountProvider):
 
     def submit(self, message: OutgoingMessage) -> None:
         # A repetition must be the same request: nothing of the moment may be in it.
-        params = message.provider_params
+        params = beside(message.provider_params, "to", "cc", "bcc", "recipients", "receiver")
         # A template brings its own text and category.
         text = {"text": message.body, "category": self._category}
         body: dict[str, Any] = {} if "template" in params else text

@@ -14,7 +14,7 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, basic_matches, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
@@ -115,11 +115,12 @@ class ClickatellProvider(AccountProvider):
             entry["from"] = sender(source, plus=False)
         if self._reference_field and message.reference:
             entry[self._reference_field] = message.reference
+        ours = ("to", "channel", "clientMessageId", self._reference_field or "to")
         answer = self.call(
             "POST",
             "/v1/message",
             headers=self._headers,
-            json={"messages": [entry | message.provider_params]},
+            json={"messages": [entry | beside(message.provider_params, *ours)]},
         )
         # 202 and 207: the status of the whole says nothing of the message.
         if _refused(answer):

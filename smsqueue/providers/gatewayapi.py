@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.extras import jwt_library
@@ -44,6 +44,10 @@ _EU = "https://gatewayapi.eu"
 _NEED = "GatewayAPI's webhooks are signed with JWT"
 #: Seconds. The shortest is documented, a longest is not: it is what ``expires`` can be at most.
 _VALIDITY = (60, 315_360_000)
+
+
+#: What parameters do not replace.
+_OURS = ("recipients", "recipient", "msisdn", "userref", "callback_url")
 
 
 class GatewayApiProvider(AccountProvider):
@@ -124,7 +128,10 @@ class GatewayApiProvider(AccountProvider):
         if validity is not None:
             body["validity_period"] = validity
         answer = self.call(
-            "POST", "/rest/mtsms", auth=self._auth, json=body | message.provider_params
+            "POST",
+            "/rest/mtsms",
+            auth=self._auth,
+            json=body | beside(message.provider_params, *_OURS),
         )
         ids, cost = answer.get("ids"), answer.get("usage", "total_cost")
         if not cost and (ids == [] or (ids is None and self.error_code(answer))):

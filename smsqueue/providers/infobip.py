@@ -8,7 +8,7 @@ before is refused, not for how long; how webhooks are signed with HMAC is not pu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +17,7 @@ from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers import authentic
-from smsqueue.providers.account import AccountProvider, Balance, merged, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, merged, table
 from smsqueue.providers.authentic import Refused, Secrets, basic_matches, secrets_of, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import checked
@@ -63,6 +63,13 @@ _ERROR = re.compile("E[0-9]{3}")
 #: Parameters that are options of the request, beside those of the message.
 _OF_REQUEST = {"schedule", "tracking", "conversionTracking", "includeSmsCountInResponse"}
 _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
+
+
+#: What parameters do not replace; the names of older versions of the API as well.
+_OURS = (
+    *("destinations", "destination", "to", "messageId", "callbackData", "notifyUrl", "notify"),
+    *("bulkId", "intermediateReport", "messages"),
+)
 
 
 class InfobipProvider(AccountProvider):
@@ -142,7 +149,11 @@ class InfobipProvider(AccountProvider):
         if validity is not None:
             entry["options"] = {"validityPeriod": {"amount": validity, "timeUnit": "SECONDS"}}
         to = {"to": message.dst} | ({"messageId": key} if key else {})
-        params = message.provider_params
+        params = beside(message.provider_params, *_OURS)
+        if isinstance(params.get("webhooks"), Mapping):
+            params["webhooks"] = beside(params["webhooks"], "delivery", "callbackData")
+        else:
+            params.pop("webhooks", None)
         options = {"includeSmsCountInResponse": True}
         options |= {n: params[n] for n in params if n in _OF_REQUEST}
         entry = merged(entry, {n: params[n] for n in params if n not in _OF_REQUEST})

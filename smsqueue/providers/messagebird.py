@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, equal, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.extras import jwt_library
@@ -47,6 +47,10 @@ _CLOCKS = timedelta(hours=1)
 #: Names of the fields with addresses of files.
 _MEDIA = re.compile(r"mediaUrls(\[[0-9]{0,2}\])?")
 _NEED = "MessageBird's webhooks are signed with JWT"
+
+
+#: What parameters do not replace.
+_OURS = ("recipients", "recipient", "groupIds", "reference", "reportUrl")
 
 
 class MessageBirdProvider(AccountProvider):
@@ -96,7 +100,7 @@ class MessageBirdProvider(AccountProvider):
         validity = self.validity_of(message, *_VALIDITY)
         if validity is not None:
             body["validity"] = validity
-        body |= message.provider_params | ours
+        body |= beside(message.provider_params, *_OURS) | ours
         answer = self.call("POST", "/messages", headers=self._headers, json=body)
         if answer.get("errors"):
             raise self.error(answer) if answer.get("id") else self.refusal(answer)

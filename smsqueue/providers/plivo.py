@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import Malformed
@@ -51,6 +51,10 @@ _FORMS = {
 _SWALLOWED = re.compile(r"(MessageUUID)[0-9A-Za-z]|(From|To)\+?[0-9]{3}|(Status|Type)[a-z]{3}")
 #: Fields of webhooks that have one value.
 _FIELDS = frozenset({"From", "To", "Text", "Body", "MessageUUID", "Status", "ErrorCode", "Type"})
+
+
+#: What parameters do not replace.
+_OURS = ("dst", "to", "url", "method")
 
 
 class PlivoProvider(AccountProvider):
@@ -118,7 +122,7 @@ class PlivoProvider(AccountProvider):
             "POST",
             f"{self._account}Message/",
             auth=self._auth,
-            json=body | message.provider_params,
+            json=body | beside(message.provider_params, *_OURS),
         )
         uuid = answer.get("message_uuid")
         if uuid in ([], "") or (uuid is None and answer.get("error") is not None):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, table
+from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import (
     Refused,
     Secrets,
@@ -63,6 +63,10 @@ _CODE = re.compile("[a-z][a-z0-9_]*")
 _DAY = 86400
 #: Longest call of the API, in seconds. It may have to wait for a token before.
 _CALL = 30.0
+
+
+#: What parameters do not replace.
+_OURS = ("to", "callback_url", "client_reference", "delivery_report")
 
 
 class SinchProvider(AccountProvider):
@@ -167,7 +171,7 @@ class SinchProvider(AccountProvider):
         ours: dict[str, Any] = {"to": [recipient(message.dst)]}
         if message.reference:
             ours["client_reference"] = message.reference
-        answer = self._call("POST", json=body | message.provider_params | ours)
+        answer = self._call("POST", json=body | beside(message.provider_params, *_OURS) | ours)
         batch = answer.get("id")
         nobody = answer.get("to") == [] or answer.get("canceled") is True
         if (batch and nobody) or (not batch and self.error_code(answer)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh, secrets_of, sha256_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.ed25519 import load_keys, verifies
@@ -55,6 +55,10 @@ _RECORDED = table((MessageDelivered, ["delivered"]), (MessageError, ["failed", "
 #: What the statuses mean with which a message is answered that was given up at once.
 _GIVEN_UP = (MessageError, MessageExpired)
 _DAY = 86400
+
+
+#: What parameters do not replace.
+_OURS = ("to", "cc", "bcc", "webhook_url", "webhook_failover_url", "use_profile_webhooks")
 
 
 class TelnyxProvider(AccountProvider):
@@ -135,7 +139,7 @@ class TelnyxProvider(AccountProvider):
             if self._failover:
                 ours = str(self.settings.public_url).rstrip("/")
                 body["webhook_failover_url"] = self._failover + callback.removeprefix(ours)
-        body |= message.provider_params
+        body |= beside(message.provider_params, *_OURS)
         if re.search("[A-Za-z]", str(body.get("from"))) and "messaging_profile_id" not in body:
             reason = (
                 "Telnyx takes a sender id of letters only with a messaging profile: profile=..."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, Balance, form_value, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, form_value, table
 from smsqueue.providers.authentic import (
     Refused,
     Secrets,
@@ -40,6 +40,8 @@ __all__ = ["TwilioProvider", "signature"]
 
 #: The message's time in Twilio's queue was over.
 _EXPIRED = "30036"
+#: What parameters do not replace. The application has an address for reports, too.
+_OURS = ("To", "StatusCallback", "StatusCallbackMethod", "StatusCallbackUrl", "ApplicationSid")
 #: How a webhook that names its algorithm is signed.
 _DIGESTS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
 _PORTS = {"https": ":443", "http": ":80"}
@@ -156,7 +158,7 @@ class TwilioProvider(AccountProvider):
         validity = self.validity_of(message, 1, 36000)
         if validity is not None:
             form["ValidityPeriod"] = str(validity)
-        for name, value in message.provider_params.items():
+        for name, value in beside(message.provider_params, *_OURS).items():
             many = value if isinstance(value, list) else [value]
             form[name] = [form_value(each) for each in many if each is not None]
         form["To"] = recipient(message.dst)

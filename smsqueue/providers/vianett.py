@@ -18,7 +18,7 @@ from xml.sax.saxutils import quoteattr
 from smsqueue import exc
 from smsqueue.ids import new_id
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, table
+from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, users_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
@@ -43,6 +43,10 @@ _OK = "200"
 #: Longest acknowledgement that is parsed, in bytes.
 _LONGEST = 4096
 _SENDER_TYPES = {"number": "1", "short code": "2", "alphanumeric": "5"}
+
+
+#: What parameters do not replace; the service reads names in any case.
+_OURS = ("Tel", "destinationaddr", "to", "msgid", "refno", "username", "password", "nrq")
 
 
 class VianettProvider(AccountProvider):
@@ -118,7 +122,11 @@ class VianettProvider(AccountProvider):
         reference = message.reference or new_id()
         msgid = _number(reference) if self._numeric_ids else reference
         # Several recipients would be separated by semicolons: parameters do not change these.
-        form |= message.provider_params | self._account | {"msgid": msgid, "Tel": message.dst}
+        form |= (
+            beside(message.provider_params, *_OURS)
+            | self._account
+            | {"msgid": msgid, "Tel": message.dst}
+        )
         message.msgid = msgid  # already: so its report is known even if the answer is lost
         try:
             body = urlencode(form, encoding=self._charset)

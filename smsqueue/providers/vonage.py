@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage, Part
-from smsqueue.providers.account import AccountProvider, Balance, form_value, table
+from smsqueue.providers.account import AccountProvider, Balance, beside, form_value, table
 from smsqueue.providers.answer import MAX_RETRY_AFTER
 from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
@@ -125,7 +125,7 @@ class VonageProvider(AccountProvider):
         validity = self.validity_of(message, 20, 604_800)
         if validity is not None:
             form["ttl"] = str(validity * 1000)
-        params = message.provider_params.items()
+        params = beside(message.provider_params, *_OURS).items()
         form |= {name: form_value(value) for name, value in params if value is not None}
         form |= {"to": message.dst}
         form |= {"client-ref": message.reference} if message.reference else {}
@@ -238,6 +238,12 @@ class VonageProvider(AccountProvider):
                 raise Malformed(f"{name} is not as Vonage writes it")
         return fields
 
+
+#: What parameters do not replace.
+_OURS = (
+    *("to", "callback", "client-ref", "status-report-req"),
+    *("api_key", "api_secret", "sig", "timestamp"),
+)
 
 #: Fields are signed as one text, in which what stands for "&" and "=" in a value is "_".
 _FORMS = {

@@ -16,7 +16,7 @@ from uuid import uuid4
 from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, table
+from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
@@ -48,6 +48,10 @@ _FILES = ("image", "audio", "video", "file", "vcard", "sticker")
 _ANSWERS = (("title", "reply"), ("text", "button"))
 #: Channels whose senders an SMS reaches.
 _PHONES = ("sms", "mms")
+
+
+#: What parameters do not replace. A failover is another message, with a recipient of its own.
+_OURS = ("to", "webhook_url", "webhook_version", "client_ref", "failover")
 
 
 class VonageMessagesProvider(AccountProvider):
@@ -117,7 +121,7 @@ class VonageMessagesProvider(AccountProvider):
         validity = self.validity_of(message, 20, 604_800)
         if validity is not None:
             body["ttl"] = validity
-        body |= message.provider_params | {"to": message.dst}
+        body |= beside(message.provider_params, *_OURS) | {"to": message.dst}
         body |= {"client_ref": message.reference} if message.reference else {}
         how: dict[str, Any] = {"auth": self._account}
         if self._key is not None:

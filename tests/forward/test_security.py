@@ -242,3 +242,28 @@ def test_an_event_without_an_id_is_recorded_once(client: Side, server: Side) -> 
         assert post(client, "remote/im", body, headers) == 200
     client.deliver()
     assert [each.body for each in client.received] == ["YES", "YES"]
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_a_server_takes_only_parameters_and_senders_that_it_names(
+    make_side: Any, eager: bool
+) -> None:
+    client, server = make_side(eager=eager), make_side(eager=eager)
+    allowed = {"params": ["validity"], "senders": ["Shop", "+1 555 000 9999"]}
+    bind(client, server, **allowed)
+
+    def take(**fields: Any) -> int:
+        document = {"smsqueue": 1, "message": {"dst": "1555", "body": "hi"} | fields}
+        return signed(server, json.dumps(document).encode())[0]
+
+    assert take() == 200
+    assert take(params={"validity": 5}, src="15550009999") == 200
+    assert take(options={"senderId": "Shop"}) == 200
+    for refused in (
+        {"params": {"to": "15559998888"}},
+        {"params": {"validity": 5, "Validity": 6}},
+        {"src": "15550001111"},
+        {"src": "shop"},
+        {"src": "Shop", "options": {"senderId": "Bank"}},
+    ):
+        assert take(**refused) == 400, refused

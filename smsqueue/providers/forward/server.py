@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from smsqueue import exc
@@ -35,6 +35,10 @@ class ForwardServerProvider(IProvider):
         insecure: Let everybody in, because something in front of the receiver checks.
         speak: ``"smsqueue"``, or ``"smsframework"`` for clients that run that; or a mapping of
             addresses to these. Clients are answered as they speak.
+        params: Names of the parameters that clients may give; None: any. The router judges a
+            message by what it sees, and parameters change what the provider is asked for.
+        senders: Numbers and sender ids that clients may send from; None: any. A message without
+            one is taken.
         window: Seconds that a signed request is good for.
         max_hops: Gateways that a message may have passed when it comes here.
         origin: A name of this application, to find circles; made by itself if not given.
@@ -55,6 +59,8 @@ class ForwardServerProvider(IProvider):
         users: Mapping[str, str] | None = None,
         insecure: bool = False,
         speak: str | Mapping[str, str] = "smsqueue",
+        params: Collection[str] | None = None,
+        senders: Collection[str] | None = None,
         window: float = 300.0,
         max_hops: int = 4,
         origin: str | None = None,
@@ -65,7 +71,7 @@ class ForwardServerProvider(IProvider):
         signer = signer_of(secret, window)
         self.guard = Guard(name, signer, users, insecure)
         hops = Hops(gateway, origin, max_hops)
-        self.taker = Taker(gateway, name, hops)
+        self.taker = Taker(gateway, name, hops, params, senders)
         for each in speak.values() if isinstance(speak, Mapping) else [speak]:
             format_named(each)
         self._spreader = Spreader(gateway, name, hops, signer, speak, config)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from smsqueue import exc
+from smsqueue.lib import digits_only
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.forward.errors import portable
 from smsqueue.providers.forward.hops import CONTEXT, Hops, told_of
 from smsqueue.providers.forward.parts import Passed
 from smsqueue.providers.forward.recent import Recent
+from smsqueue.senders import sender_kind
+from smsqueue.settings import SettingsError
 from smsqueue.states import State
 
 __all__ = ["Taker"]
@@ -25,9 +29,26 @@ class Taker:
 
     Args:
         name: The server provider's, a part of the idempotency keys.
+        params: Names of parameters that clients may give; None: any.
+        senders: Senders that clients may name; None: any.
+
+    Raises:
+        SettingsError: one of the lists is a text.
     """
 
-    def __init__(self, gateway: Any, name: str, hops: Hops) -> None:
+    def __init__(
+        self,
+        gateway: Any,
+        name: str,
+        hops: Hops,
+        params: Collection[str] | None = None,
+        senders: Collection[str] | None = None,
+    ) -> None:
+        for what, given in (("params", params), ("senders", senders)):
+            if isinstance(given, str):
+                raise SettingsError(f"{what} of provider {name!r} is a text: give a list of texts")
+        self._params = None if params is None else frozenset(params)
+        self._senders = None if senders is None else frozenset(map(_sender, senders))
         self._gateway = gateway
         self._name = name
         self._hops = hops
@@ -44,6 +65,7 @@ class Taker:
             ProviderError: not recorded; from an eager gateway what its provider raised.
         """
         self._hops.check(passed.hops)
+        self._judge(passed.message)
         passed.message.provider = None  # its name for us: who sends is decided here
         if not self._gateway.eager:
             return self._once(passed)
@@ -52,6 +74,22 @@ class Taker:
         if key is None and passed.signature is not None:
             key = ((), passed.signature)
         return self._recent.once(key, lambda: self._deliver(passed), repeated=passed.repeated)
+
+    def _judge(self, message: OutgoingMessage) -> None:
+        """Raise RequestError for a parameter or a sender that clients may not give."""
+        if self._params is not None and not self._params.issuperset(message.provider_params):
+            raise exc.RequestError(
+                "the message has a parameter that this server does not take from clients: leave it "
+                "out, or let the server add it to params=[...]",
+                code="params",
+            )
+        named = [each for each in (message.src, message.provider_options.senderId) if each]
+        if self._senders is not None and not self._senders.issuperset(map(_sender, named)):
+            raise exc.RequestError(
+                "the message has a sender that this server does not take from clients: leave it "
+                "out, or let the server add it to senders=[...]",
+                code="senders",
+            )
 
     def _once(self, passed: Passed) -> OutgoingMessage:
         try:
@@ -100,3 +138,8 @@ class Taker:
         except Exception as error:
             raise portable(error) from None
         return sent
+
+
+def _sender(given: str) -> str:
+    """A sender as it is compared: a number by its digits, a sender id as it is."""
+    return given if sender_kind(given) == "alphanumeric" else digits_only(given)
