@@ -24,6 +24,8 @@ help:
 	@echo "make chaos   the same for a long time; ROUNDS=20"
 	@echo "make bench   measure what the gateway costs beside bare Celery and bare Flask"
 	@echo "make build   build sdist and wheel into dist/"
+	@echo "make audit   look for known vulnerabilities of the packages in constraints.txt"
+	@echo "make sbom    write dist/sbom.json (CycloneDX), what .venv consists of"
 	@echo "make setup   only make .venv (and bring it up to date)"
 	@echo "make clean   remove .venv, dist/ and all caches"
 
@@ -59,6 +61,25 @@ format: setup
 .PHONY: check
 check: lint test-wheel test chaos-quick
 
+# Tools of their own, apart from what is audited.
+AUDIT := .venv-audit
+$(AUDIT)/.made: Makefile
+	@$(BIN)/python -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	@touch $@
+
+# A package that could not be looked up, or a service that cannot be reached, is a failure.
+.PHONY: audit
+audit: setup $(AUDIT)/.made
+	@$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt || \
+	{ echo "Not audited: a package has a known vulnerability, or could not be looked up (see above)." >&2; exit 1; }
+
+.PHONY: sbom
+sbom: setup $(AUDIT)/.made
+	@mkdir -p dist
+	@$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.json $(BIN)/python
+	@echo "dist/sbom.json"
+
 .PHONY: build wheel
 build wheel: setup
 	@$(BIN)/python -m build --no-isolation
@@ -86,5 +107,5 @@ slow-clients: setup
 
 .PHONY: clean
 clean:
-	@rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-audit build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
