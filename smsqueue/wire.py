@@ -41,6 +41,12 @@ _STATUS_CLASSES: dict[str, type[MessageStatus]] = {
 _STATUS_FIELDS = ("accepted", "delivered", "expired", "error", "status_code", "status")
 #: Not part of the stored options: what the ledger keeps in fields of its own.
 _LEDGER_OPTIONS = ("idempotency_key", "send_at", "expires")
+#: Bytes that are kept of a webhook's text, and of all else that it says: an SMS of ten parts has
+#: 3 kB. Whoever knows the address of unsigned webhooks shall not fill Redis with few of them.
+_MOST_TEXT = _MOST_META = 8 * 1024
+#: What stands in place of what was left out.
+_CUT = " [cut by smsqueue]"
+_CUT_META = {"smsqueue": "cut: it was too long"}
 _HALF = re.compile(r"[\ud800-\udfff]")
 
 
@@ -223,12 +229,30 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
 
 def dump_incoming(message: IncomingMessage) -> dict[str, Any]:
     """What is stored of an incoming message."""
-    data = {"src": message.src, "body": message.body, "msgid": message.msgid}
-    data |= {"dst": message.dst, "meta": message.meta, "provider": message.provider}
+    data = {"src": message.src, "body": _bounded_text(message.body), "msgid": message.msgid}
+    data |= {"dst": message.dst, "meta": _bounded_meta(message.meta), "provider": message.provider}
     media = media_of(message.media)
+    while media and _size(media) > _MOST_META:
+        media = media[: len(media) // 2]
     data |= {"media": media} if media else {}
     data |= {"channel": message.channel} if message.channel is not None else {}
     return data | {"rtime": _dump_time(message.rtime)}
+
+
+def _bounded_text(text: str) -> str:
+    """A text, cut with a mark if it is longer than any message: it is not to be lost."""
+    if len(text) * 4 <= _MOST_TEXT or len(clean(text).encode()) <= _MOST_TEXT:
+        return text
+    return clean(text).encode()[: _MOST_TEXT - len(_CUT)].decode("utf-8", "ignore") + _CUT
+
+
+def _bounded_meta(meta: Any) -> Any:
+    """What a provider said beside, or a note that it was too long."""
+    return meta if _size(meta) <= _MOST_META else _CUT_META
+
+
+def _size(value: Any) -> int:
+    return len(to_json(value).encode())
 
 
 def load_incoming(id: str, data: dict[str, Any]) -> IncomingMessage:
@@ -251,8 +275,10 @@ def dump_status(status: MessageStatus) -> dict[str, Any]:
     """What is stored of a report: its class by the nearest known one, and the fields' values."""
     known = next(c.__name__ for c in type(status).__mro__ if c.__name__ in _STATUS_CLASSES)
     data = {name: getattr(status, name) for name in _STATUS_FIELDS}
-    data |= {"class": known, "msgid": status.msgid, "meta": status.meta}
+    data |= {"class": known, "msgid": status.msgid, "meta": _bounded_meta(status.meta)}
     data |= {"provider": status.provider, "reference": status.reference}
+    for name in ("status", "status_code"):
+        data[name] = _bounded_text(data[name]) if isinstance(data[name], str) else data[name]
     if status.of_part:
         data["of_part"] = True
     return data | {"rtime": _dump_time(status.rtime)}

@@ -14,6 +14,8 @@ _Event = TypeVar("_Event", IncomingMessage, MessageStatus)
 
 #: Levels of lists and objects in what a provider tells beside.
 _DEPTH = 24
+#: Characters of an address, an id or a code.
+_LONGEST = 1024
 _KINDS: dict[type[Any], dict[str, Any]] = {
     IncomingMessage: {
         "src": str,
@@ -51,6 +53,8 @@ def checked(event: _Event) -> _Event:
         value = getattr(event, name)
         if not isinstance(value, allowed) or isinstance(value, bool):
             raise Malformed(f"{name} is a {type(value).__name__}")
+        if isinstance(value, str) and len(value) > _LONGEST and name not in ("body", "status"):
+            raise Malformed(f"{name} has more than {_LONGEST} characters")
     if nested_too_deeply(event.meta):
         raise Malformed("nested too deeply")
     return event

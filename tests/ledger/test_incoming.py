@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smsqueue import IncomingMessage, Media, OutgoingMessage, exc
+from smsqueue import IncomingMessage, Media, MessageDelivered, OutgoingMessage, exc
 from smsqueue.messages import Part
 from tests.ledger.bench import Bench, Told
 
@@ -143,3 +143,46 @@ def test_a_queued_send_refuses_at_once_and_nothing_is_tried(bench: Bench, provid
         bench.gateway.send_many([good, OutgoingMessage("whatsapp:+15551234567", "hi")])
     assert sum(bench.ledger.counts().values()) == 0
     assert provider.calls == []
+
+
+@pytest.mark.parametrize("character", ["x", "ż", "\U0001f600", "\ud83d"])
+def test_a_webhook_of_any_size_takes_little_memory_and_its_text_is_kept(
+    bench: Bench, provider: Told, heard: list[IncomingMessage], character: str
+) -> None:
+    long, short = character * 200_000, character * 2000
+    for number, (text, beside) in enumerate([(long, "m"), (short, long), (long, long)]):
+        message = IncomingMessage("15550001", text, str(number))
+        message.meta = {"raw": beside, "list": [beside]}
+        message.media = [Media(f"https://a.example/{n}/{beside[:2000]}") for n in range(100)]
+        provider._receive_message(message)
+        keys = bench.redis.scan_iter(f"{bench.gateway.settings.namespace}:event:*")
+        sizes = [bench.redis.memory_usage(key) or 0 for key in keys]
+        assert len(sizes) == number + 1
+        assert max(sizes) < 48 * 1024
+    bench.run_hooks()
+    cut, whole, both = heard
+    assert cut.body.endswith(" [cut by smsqueue]")
+    assert len(cut.body.encode()) <= 8 * 1024
+    assert cut.body[:100] == character.replace("\ud83d", "?") * 100
+    assert cut.meta == {"raw": "m", "list": ["m"]}
+    assert whole.body == short
+    assert whole.meta == both.meta == {"smsqueue": "cut: it was too long"}
+
+
+def test_a_repeated_webhook_that_was_cut_is_recorded_once(
+    bench: Bench, provider: Told, heard: list[IncomingMessage]
+) -> None:
+    for _ in range(2):
+        provider._receive_message(IncomingMessage("15550001", "x" * 100_000, "m1"))
+    bench.run_hooks()
+    assert len(heard) == 1
+
+
+def test_a_report_of_any_size_takes_little_memory(bench: Bench, provider: Told) -> None:
+    status = MessageDelivered("unknown")
+    status.status, status.meta = "y" * 100_000, {"raw": "z" * 100_000}
+    provider._receive_status(status)
+    keys = bench.redis.scan_iter(f"{bench.gateway.settings.namespace}:*")
+    sizes = [bench.redis.memory_usage(key) or 0 for key in keys]
+    assert sizes
+    assert max(sizes) < 48 * 1024
