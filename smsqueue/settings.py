@@ -292,7 +292,7 @@ class Settings:
                 f"SMSQUEUE_HASH_KEY can be guessed: give at least {_SHORTEST_KEY} random "
                 "characters, as `openssl rand -hex 32` prints"
             )
-        if self.metrics_token and too_short(self.metrics_token):
+        if self.metrics_token.strip() and too_short(self.metrics_token):
             raise SettingsError(f"SMSQUEUE_METRICS_TOKEN {_TOO_WEAK}")
         if self.public_url and not re.fullmatch(r"https?://[^\s?#]+", self.public_url):
             raise SettingsError(

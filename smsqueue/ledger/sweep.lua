@@ -25,7 +25,7 @@ local function for_each_due(set, run)
   local ids = redis.call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, quota)
   full = full or #ids >= quota
   for i, id in ipairs(ids) do
-    if i > 1 and out_of_time() then
+    if i > FEW and out_of_time() then
       full = true
       return
     end

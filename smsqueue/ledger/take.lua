@@ -70,11 +70,11 @@ local function look(id)
 end
 
 local looks = 0
-while free > 0 and looks < MOST_LOOKS and not out_of_time() do
+while free > 0 and looks < MOST_LOOKS and (looks < FEW or not out_of_time()) do
   local ids = redis.call('ZRANGEBYSCORE', due, '-inf', NOW, 'LIMIT', 0, free)
   if #ids == 0 then break end
   for _, id in ipairs(ids) do
-    if looks > 0 and out_of_time() then break end
+    if looks >= FEW and out_of_time() then break end
     looks = looks + 1
     isolated(kind, id, failed, function() look(id) end)
   end

@@ -131,18 +131,23 @@ class Watching(Looking):
     def oldest(self, state: State) -> float:
         """Seconds that the oldest message of a state is in it; 0.0 if there is none."""
         with translated(self.settings):
-            first: Any = self.redis.zrange(self._key("state", state), 0, 0, withscores=True)
-        return max(0.0, self.now() - first[0][1] / 1000) if first else 0.0
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.time()
+            pipe.zrange(self._key("state", state), 0, 0, withscores=True)
+            (seconds, micros), first = pipe.execute()
+        return max(0.0, seconds + micros / 1e6 - first[0][1] / 1000) if first else 0.0
 
     def oldest_event(self) -> float:
         """Seconds since the oldest event that is not handled began to wait for its handlers,
         however often they were tried; 0.0 if there is none."""
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
+            pipe.time()
             for state in (EventState.WAITING, EventState.RUNNING):
                 pipe.zrange(self._key("state", state), 0, 0, withscores=True)
-            began = [first[0][1] for first in pipe.execute() if first]
-        return max(0.0, self.now() - min(began) / 1000) if began else 0.0
+            (seconds, micros), *oldest = pipe.execute()
+        began = [first[0][1] for first in oldest if first]
+        return max(0.0, seconds + micros / 1e6 - min(began) / 1000) if began else 0.0
 
     def entered(self, state: State | EventState, since: datetime) -> int:
         """How many came into a state at a time or later, and are still in it."""
@@ -202,10 +207,13 @@ class Watching(Looking):
 
     def pauses(self) -> list[Pause]:
         """The providers that are paused, or wait for a probe after a pause."""
-        now, found = self.now(), []
+        found = []
         with translated(self.settings):
-            names: Any = sorted(self.redis.smembers(self._key("pauses")))
             pipe = self.redis.pipeline(transaction=False)
+            pipe.time()
+            pipe.smembers(self._key("pauses"))
+            (seconds, micros), members = pipe.execute()
+            now, names = seconds + micros / 1e6, sorted(members)
             for name in names:
                 pipe.hgetall(self._key("pause", name))
             for name, fields in zip(names, pipe.execute(), strict=True):

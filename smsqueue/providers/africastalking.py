@@ -40,7 +40,7 @@ _MONEY = re.compile(r"\s*([A-Z]{3})?\s*(-?[\d,]+(?:\.\d+)?)\s*$")
 
 
 #: What parameters do not replace.
-_OURS = ("username", "to", "phoneNumbers", "recipients", "bulkSMSMode")
+_OURS = ("username", "to", "phoneNumbers", "recipients")
 
 
 class AfricasTalkingProvider(AccountProvider):

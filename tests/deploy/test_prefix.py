@@ -101,7 +101,7 @@ class Rolling:
 
 @pytest.fixture
 def rolling(another: Make) -> Rolling:
-    return Rolling(another, "old")
+    return Rolling(another, "old-prefix")
 
 
 @pytest.fixture
@@ -112,13 +112,13 @@ def gateway(rolling: Rolling) -> Iterator[Gateway]:
 
 
 def test_changing_the_prefix_loses_no_webhook(rolling: Rolling, gateway: Gateway) -> None:
-    with Carrier(rolling.urls, "old") as carrier:
+    with Carrier(rolling.urls, "old-prefix") as carrier:
         carrier.go_on()
-        rolling.restart("new,old")  # 1. the receivers know both
+        rolling.restart("new-prefix,old-prefix")  # 1. the receivers know both
         carrier.go_on()
-        carrier.prefix = "new"  # 2. the provider is told
+        carrier.prefix = "new-prefix"  # 2. the provider is told
         carrier.go_on()  # 3. what it still repeats to the old address comes through
-        rolling.restart("new")  # 4. the receivers forget the old one
+        rolling.restart("new-prefix")  # 4. the receivers forget the old one
         carrier.go_on()
 
     assert carrier.given_up == []
@@ -129,4 +129,4 @@ def test_changing_the_prefix_loses_no_webhook(rolling: Rolling, gateway: Gateway
     texts = [json.loads((gateway.ledger.read_event(e) or {})["data"])["body"] for e in events]
     assert len(texts) == len(set(texts))  # each once, though some were repeated
     assert set(map(str, range(1, carrier.acknowledged + 1))) <= set(texts)
-    assert requests.post(f"{rolling.urls[0]}/old/main/im", timeout=30).status_code == 404
+    assert requests.post(f"{rolling.urls[0]}/old-prefix/main/im", timeout=30).status_code == 404

@@ -122,9 +122,9 @@ EXAMPLES = Examples(
             json={"messages": [SENT | {"from": "15550009999"}]},
         ),
         sends(
-            "a short code, a parameter",
-            message(senderId="12345", params={"clientMessageId": "mine"}),
-            json={"messages": [SENT | {"from": "12345", "clientMessageId": "mine"}]},
+            "a short code, a parameter that does not replace our reference",
+            message(senderId="12345", params={"clientMessageId": "mine", "userPriorityQueue": 1}),
+            json={"messages": [SENT | {"from": "12345", "userPriorityQueue": 1}]},
         ),
         sends(
             "without a reference",

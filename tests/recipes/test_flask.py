@@ -37,7 +37,7 @@ def test_an_order_is_delivered_and_its_report_comes_to_the_own_application(
         until(lambda: gateway.lookup(id).state == State.DELIVERED)
         until(lambda: "order A7 is delivered" in worker.tail(1000))
         refused = place("none")
-        assert (refused.status_code, "digits" in refused.json()["problem"]) == (400, True)
+        assert (refused.status_code, "phone number" in refused.json()["problem"]) == (400, True)
 
 
 def test_without_redis_the_customer_is_asked_to_come_back(recipe: Callable[..., Any]) -> None:

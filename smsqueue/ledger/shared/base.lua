@@ -34,6 +34,8 @@ end
 -- milliseconds, and whoever runs it runs it again. From version 7 on Redis's own time stands still while
 -- a script runs, but Lua has a clock; where there is neither, the quotas are the bound.
 local MOST_MICROSECONDS = 3000
+-- So many records are gone through whatever the clock says: the process may have been asleep.
+local FEW = 8
 -- Returns a function that says whether the time is up.
 local function stopwatch()
   local has_clock, seconds = pcall(function() return os.clock end)
