@@ -283,6 +283,7 @@ def test_a_unix_socket_works_for_everything(
         assert gateway.ledger.redis.connection_pool.connection_kwargs["db"] == 3
         # The triggers went through the same database, not through upkeep after a minute.
         assert gateway.ledger.queued_triggers()[settings.send_queue] == 0
+        until(lambda: bool(gateway.ledger.workers()))  # it has said that it lives
         environment = {"SMSQUEUE_REDIS_URL": url, "SMSQUEUE_NAMESPACE": settings.namespace}
         result = CliRunner().invoke(main, ["status"], env=environment | {"SMSQUEUE_EAGER": None})
         assert result.stdout.startswith("OK: "), result.output
