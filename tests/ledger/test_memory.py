@@ -131,7 +131,10 @@ def test_in_one_pipeline_no_more_are_accepted_than_there_is_memory_for(
     with pytest.raises(exc.QueueUnavailable, match="Raise maxmemory") as refused:
         bench.gateway.send_many(_batch(500, reports=True))
     assert 90 <= len(refused.value.accepted) <= 130  # what each really needs, and 16 more
-    assert bench.ledger.room().refuses
+    # The buffers of the pipeline, which counted while it ran, may be free again by now.
+    left = bench.ledger.room().left
+    assert left is not None
+    assert left < 64 * 1024
     # It goes on as soon as there is memory again, without a time to wait.
     bench.redis.config_set("maxmemory", 0)
     assert bench.send("room again")
