@@ -194,9 +194,10 @@ def test_a_secret_that_can_be_guessed_is_refused_with_the_reason(name: str, secr
             Settings(**{name: given})
 
 
-def test_a_blank_token_is_no_token() -> None:
+def test_a_short_token_is_refused_and_a_blank_one_is_none() -> None:
     with pytest.raises(SettingsError, match="SMSQUEUE_METRICS_TOKEN can be guessed"):
-        Settings(metrics_token="      ")
+        Settings(metrics_token="abc")
+    assert not Settings(metrics_token="      ").metrics_token.strip()  # then there is no page
 
 
 def test_no_secret_in_the_representation() -> None:
