@@ -85,7 +85,9 @@ def _plain_hosts(thing: Any, depth: int = 3) -> Iterator[str]:
 def of_environment(environment: Iterable[str]) -> Iterator[Point]:
     """Names of variables that look like a setting's and are none."""
     for name, meant in misspelled(environment):
-        yield Point("warning", "settings", f"{name} is none", f"did you mean {meant}?")
+        yield Point(
+            "warning", "settings", f"{name} is not a known setting", f"did you mean {meant}?"
+        )
 
 
 def router_of(gateway: Gateway) -> str | None:

@@ -212,7 +212,10 @@ def test_without_flask(run, run_json, app, monkeypatch) -> None:
 def test_a_variable_with_a_slip_in_its_name(run, app) -> None:
     others = {"SMSQUEUE_REDIS_SERVER": "/bin/redis", "SMSQUEUE_SIMULATOR_URL": "http://x"}
     told = run("check", SMSQUEUE_GATEWAY=app(MODULE), SMSQUEUE_PUBLICURL="secret", **others)
-    assert "SMSQUEUE_PUBLICURL is none: did you mean SMSQUEUE_PUBLIC_URL?" in told.stdout
+    assert (
+        "SMSQUEUE_PUBLICURL is not a known setting: did you mean SMSQUEUE_PUBLIC_URL?"
+        in told.stdout
+    )
     assert told.stdout.count("did you mean") == 1
     assert "secret" not in told.output
 
