@@ -21,6 +21,7 @@ from smsqueue.senders import destination, is_international, known_number, resolv
 from smsqueue.statuses import MessageStatus
 
 __all__ = [
+    "bounded_meta",
     "check_kind",
     "check_outgoing",
     "clean",
@@ -230,7 +231,7 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
 def dump_incoming(message: IncomingMessage) -> dict[str, Any]:
     """What is stored of an incoming message."""
     data = {"src": message.src, "body": _bounded_text(message.body), "msgid": message.msgid}
-    data |= {"dst": message.dst, "meta": _bounded_meta(message.meta), "provider": message.provider}
+    data |= {"dst": message.dst, "meta": bounded_meta(message.meta), "provider": message.provider}
     media = media_of(message.media)
     while media and _size(media) > _MOST_META:
         media = media[: len(media) // 2]
@@ -246,7 +247,7 @@ def _bounded_text(text: str) -> str:
     return clean(text).encode()[: _MOST_TEXT - len(_CUT)].decode("utf-8", "ignore") + _CUT
 
 
-def _bounded_meta(meta: Any) -> Any:
+def bounded_meta(meta: Any) -> Any:
     """What a provider said beside, or a note that it was too long."""
     return meta if _size(meta) <= _MOST_META else _CUT_META
 
@@ -275,7 +276,7 @@ def dump_status(status: MessageStatus) -> dict[str, Any]:
     """What is stored of a report: its class by the nearest known one, and the fields' values."""
     known = next(c.__name__ for c in type(status).__mro__ if c.__name__ in _STATUS_CLASSES)
     data = {name: getattr(status, name) for name in _STATUS_FIELDS}
-    data |= {"class": known, "msgid": status.msgid, "meta": _bounded_meta(status.meta)}
+    data |= {"class": known, "msgid": status.msgid, "meta": bounded_meta(status.meta)}
     data |= {"provider": status.provider, "reference": status.reference}
     for name in ("status", "status_code"):
         data[name] = _bounded_text(data[name]) if isinstance(data[name], str) else data[name]

@@ -32,6 +32,11 @@ __all__ = [
 
 log = logging.getLogger("smsqueue.delivery")
 
+#: Ids of one message: no SMS has more parts. Reports with longer ids are refused.
+_MOST_IDS, _LONGEST_ID = 255, 1024
+#: Characters of all ids of one message, as JSON: 255 of a usual length have 10,000.
+_LONGEST_IDS = 16 * 1024
+
 
 @dataclass
 class Attempt:
@@ -132,10 +137,19 @@ def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any
                 *(message.id, field, name, type(error).__name__),
                 extra={"id": message.id, "provider": name},
             )
+    ids = ids_of(provider, message)
+    message.meta = wire.bounded_meta(message.meta)
+    if len(wire.to_json(message.msgid)) > _LONGEST_IDS:
+        message.msgid = None
+        log.error(
+            "%s: the ids that %s gave are longer than %d characters, so they are not kept",
+            *(message.id, name, _LONGEST_IDS),
+            extra={"id": message.id, "provider": name},
+        )
     told = {"provider": name, "msgid": message.msgid, "meta": message.meta}
     return {
         "verdict": "sent",
-        "msgids": ids_of(provider, message),
+        "msgids": ids,
         "msgid": wire.to_json(message.msgid),
         "meta": wire.to_json(message.meta) if message.meta is not None else None,
         "sent": wire.to_json(told) if gateway.onSend else None,
@@ -145,9 +159,13 @@ def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any
 
 
 def ids_of(provider: IProvider, message: OutgoingMessage) -> list[str]:
-    """The provider's ids of a message, by which its reports are found."""
+    """The provider's ids of a message, by which its reports are found; no more than an SMS has
+    parts, and none that a report could not have."""
     ids = message.msgid if isinstance(message.msgid, list | tuple) else [message.msgid]
-    return [str(each) for each in ids if each not in (None, "")] if provider.unique_msgids else []
+    if not provider.unique_msgids:
+        return []
+    texts = (str(each) for each in ids if each not in (None, ""))
+    return [each for each in texts if len(each) <= _LONGEST_ID][:_MOST_IDS]
 
 
 def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@
 -- Returns: 'recorded' | 'repeat' | 'full', event, event again if it is to be published, or ''
 local event, repetition, head, body, number, provider = unpack(ARGV, 1, 6)
 local media = ARGV[11]
+-- Bytes that are kept of the joined text and of the media, as of a message that comes whole (wire.py).
+local MOST_JOINED, CUT = 8 * 1024, ' [cut by smsqueue]'
 local parts, part, total, wait = key('parts', ARGV[7]), ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local seen = repetition ~= '' and key('seen', repetition)
 local former = ARGV[12] ~= '' and key('seen', ARGV[12])
@@ -48,20 +50,26 @@ redis.call('PEXPIRE', parts, math.max(REPORT_WAIT, wait))
 if seen then redis.call('SET', seen, open, 'PX', REPORT_WAIT) end
 if former then redis.call('SET', former, open, 'PX', REPORT_WAIT) end
 
+-- Appends a text to a list unless they are too much together: then nothing more is appended.
+local function append(list, text)
+  list.size = (list.size or 0) + #text
+  if #list == 0 or list.size <= MOST_JOINED then list[#list + 1] = text else list.cut = true end
+end
+
 local first, bodies, files, missing = nil, {}, {}, {}
 for i = 1, total do
   local text = redis.call('HGET', parts, 'body' .. i)
   if text then
     first = first or redis.call('HGET', parts, 'head' .. i)
-    bodies[#bodies + 1] = text
+    append(bodies, text)
     local list = redis.call('HGET', parts, 'media' .. i)
-    if list and list ~= '' then files[#files + 1] = list end
+    if list and list ~= '' then append(files, list) end
   else
     missing[#missing + 1] = i
   end
 end
 if #missing > 0 then first = first .. ',"missing":[' .. table.concat(missing, ',') .. ']' end
-first = first .. '},"body":"' .. table.concat(bodies) .. '"'
+first = first .. '},"body":"' .. table.concat(bodies) .. (bodies.cut and CUT or '') .. '"'
 if #files > 0 then first = first .. ',"media":[' .. table.concat(files, ',') .. ']' end
 first = first .. '}'
 redis.call('HSET', key('event', open), 'data', first)

@@ -55,17 +55,15 @@ if id then
   end
   count('reports', provider, state, 'matched')
   note_seen()
-  return { 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
-           moved and redis.call('HGET', key('msg', id), 'state') or '', unpack(events) }
+  return with_list({ 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
+                     moved and redis.call('HGET', key('msg', id), 'state') or '' }, events)
 end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
 put_event(event, 'status', nil, ARGV[9])
 put_off(event, 'parked', NOW + (#pids > 0 and PARK_WAIT or 0))
 for _, pid in ipairs(pids) do
-  local parked = key('parked', provider .. ':' .. pid)
-  redis.call('RPUSH', parked, cjson.encode({ event, state, code, guess }))
-  redis.call('PEXPIRE', parked, REPORT_WAIT)
+  park(provider .. ':' .. pid, event, state, code, guess)
 end
 count('reports', provider, state, 'parked')
 note_seen()

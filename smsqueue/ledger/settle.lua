@@ -4,7 +4,7 @@
 -- ARGV: id, token, attempt, outcome (JSON):
 --   verdict   'sent' | 'retry' | 'failed' | 'unknown' | 'wait'
 --   provider, error, code, why                     for the timeline
---   msgids    the provider's ids, also of an unknown message if they are known
+--   msgids    the provider's ids, also of an unknown message if they are known; the first 255 count
 --   msgid, meta                                    of a sent message, JSON texts
 --   silent    its provider never reports: nobody waits for that
 --   delay     ms until the next attempt; counted   it used up a try
@@ -51,7 +51,8 @@ local events = {}
 local ours = m.token == token and made == attempt
 local repeats = tonumber(m.pin_ref or attempt) < attempt and tonumber(m.pin_ref) or nil
 if o.verdict == 'sent' or o.verdict == 'unknown' then
-  local msgids = o.msgids or {}
+  local msgids = {}
+  for i = 1, math.min(#(o.msgids or {}), MOST_PARTS) do msgids[i] = o.msgids[i] end
   count_parts(id, attempt, msgids, o.provider, repeats)
   for _, pid in ipairs(msgids) do
     add_reference(id, attempt, o.provider, pid, events)
@@ -70,7 +71,7 @@ if not ours or (o.verdict ~= 'sent' and
     (repeated or (m.state ~= 'sending' and m.state ~= 'unknown'))) then
   note(id, { state = m.state, why = 'late outcome: ' .. o.verdict, provider = o.provider,
              attempt = attempt, error = o.error, code = o.code })
-  return { m.state, '', '', '', unpack(events) }
+  return with_list({ m.state, '', '', '' }, events)
 end
 -- Once for each attempt: one whose successor is paused settles a second time.
 local same = token .. '.' .. attempt .. '.'
@@ -123,9 +124,9 @@ elseif o.verdict == 'retry' and o.next then
   note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
              error = o.error, code = o.code })
   local go = begin(id, token, o.next.provider, o.next.lease)
-  if go[1] == 'go' then return { 'sending', '', 'go', go[2], unpack(events) } end
+  if go[1] == 'go' then return with_list({ 'sending', '', 'go', go[2] }, events) end
   -- Nobody was called: the message is still ours, and the worker looks further.
-  return { 'sending', '', 'paused', go[2], unpack(events) }
+  return with_list({ 'sending', '', 'paused', go[2] }, events)
 elseif o.verdict == 'unknown' and o.pin and not o.hold and
     pin(id, m, tonumber(m.pin_until) or calling + o.pin, NOW + o.delay, o.ask) then
   tries()
@@ -170,4 +171,4 @@ if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.ver
 end
 local now = redis.call('HGET', hash, 'state')
 local look = LANE[now] and redis.call('ZSCORE', due_key(LANE[now]), id)
-return { now, look or '', '', '', unpack(events) }
+return with_list({ now, look or '', '', '' }, events)

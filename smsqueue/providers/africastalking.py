@@ -36,7 +36,7 @@ _NO_IDS = (None, "", "None")
 _ALSO = " -_.&"
 #: Without recipients the text is the reason of a refusal, unless it says otherwise.
 _SOMEBODY = re.compile(r"sent to [1-9]|queue|process", re.IGNORECASE)
-_MONEY = re.compile(r"\s*([A-Z]{3})?\s*(-?[\d,]+(?:\.\d+)?)\s*$")
+_MONEY = re.compile(r"(?:([A-Z]{3})\s{0,9})?(-?[0-9][0-9,]{0,29}(?:\.[0-9]{1,30})?)")
 
 
 #: What parameters do not replace.
@@ -135,7 +135,7 @@ class AfricasTalkingProvider(AccountProvider):
     def balance(self) -> Balance:
         params = {"username": self._username}
         answer = self.call("GET", "/version1/user", safe=True, headers=self._headers, params=params)
-        money = _MONEY.match(str(answer.require("UserData", "balance")))
+        money = _MONEY.fullmatch(str(answer.require("UserData", "balance")).strip())
         if money is None:
             raise exc.ServerError("the balance cannot be read", provider=self.name)
         return Balance(Decimal(money[2].replace(",", "")), money[1])

@@ -49,6 +49,8 @@ _MAX_CERTIFICATE = 64 * 1024
 _FAILED_FOR = 10.0
 #: How many certificates are fetched within how many seconds, and how many are kept.
 _MAX_FETCHES, _FETCH_WINDOW, _MAX_KEPT = 10, 60.0, 20
+#: Characters of an address at which a subscription is confirmed: they have about 500.
+_LONGEST_URL = 4096
 _CONFIRM = re.compile(_SNS + r"/\?[!-~]*Action=ConfirmSubscription[!-~]*")
 #: What of a message is signed, in this order.
 _SIGNED = {
@@ -196,7 +198,8 @@ class SnsReceiver(AwsProvider):
     def _confirm(self, topic: Any, url: str) -> None:
         """Confirm the subscription to one of our topics."""
         ours = isinstance(topic, str) and any_equal(topic, self._topics)
-        asked = parse_qs(urlsplit(url).query) if _CONFIRM.fullmatch(url) else {}
+        good = len(url) <= _LONGEST_URL and _CONFIRM.fullmatch(url)
+        asked = parse_qs(urlsplit(url).query) if good else {}
         if not ours or asked.get("TopicArn") != [topic]:
             raise Refused("the subscription is not to a topic of ours, or not of SNS")
         self.fetch(url)

@@ -16,6 +16,8 @@ _Event = TypeVar("_Event", IncomingMessage, MessageStatus)
 _DEPTH = 24
 #: Characters of an address, an id or a code.
 _LONGEST = 1024
+#: Bits of an id or a code that is a number: JSON's may have 4300 digits.
+_LONGEST_NUMBER = 256
 _KINDS: dict[type[Any], dict[str, Any]] = {
     IncomingMessage: {
         "src": str,
@@ -55,6 +57,8 @@ def checked(event: _Event) -> _Event:
             raise Malformed(f"{name} is a {type(value).__name__}")
         if isinstance(value, str) and len(value) > _LONGEST and name not in ("body", "status"):
             raise Malformed(f"{name} has more than {_LONGEST} characters")
+        if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+            raise Malformed(f"{name} is a number of more than {_LONGEST_NUMBER} bits")
     if nested_too_deeply(event.meta):
         raise Malformed("nested too deeply")
     return event

@@ -225,12 +225,12 @@ class HttpProvider(IProvider):
 
 
 def _read(response: requests.Response) -> bytes:
-    body = b""
+    body = bytearray()
     for chunk in response.iter_content(16 * 1024):
         body += chunk
         if len(body) > MAX_ANSWER:
             raise requests.exceptions.ContentDecodingError("the answer is too long")
-    return body
+    return bytes(body)
 
 
 def _is_address(url: str) -> bool:

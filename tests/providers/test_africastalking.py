@@ -235,9 +235,10 @@ def test_the_balance(text: str, amount: str, currency: str | None) -> None:
     assert seen.headers["apiKey"] == KEY
 
 
-def test_a_balance_that_cannot_be_read() -> None:
+@pytest.mark.parametrize("text", ["plenty", ",", "KES -", "KES" + " " * 200_000 + "x"])
+def test_a_balance_that_cannot_be_read(text: str) -> None:
     with (
-        account(EXAMPLES, Answer(200, {"UserData": {"balance": "plenty"}})) as (provider, _),
+        account(EXAMPLES, Answer(200, {"UserData": {"balance": text}})) as (provider, _),
         pytest.raises(exc.ServerError, match="balance"),
     ):
         provider.balance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import socket
@@ -9,6 +10,7 @@ import struct
 import threading
 import time
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -287,6 +289,29 @@ def test_ambiguous_when_the_answer_is_too_long(serve: Callable[[Handle], RawServ
     with pytest.raises(exc.ConnectionError) as caught:
         post(example(serve(answering(200, "x" * 300_000))))
     assert caught.value.ambiguous
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_compressed_answer_is_not_unpacked_beyond_the_limit(
+    serve: Callable[[Handle], RawServer], times: int
+) -> None:
+    body = b"0" * 64_000_000
+    for _ in range(times):
+        body = gzip.compress(body)
+
+    def bomb(connection: socket.socket) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nContent-Encoding: gzip"
+        connection.sendall(f"{head}{', gzip' * (times - 1)}\r\n\r\n".encode() + body)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(exc.ConnectionError) as caught:
+            post(example(serve(bomb)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.ambiguous
+    assert most < 8_000_000
 
 
 def test_ambiguous_when_the_provider_is_silent(serve: Callable[[Handle], RawServer]) -> None:

@@ -66,6 +66,13 @@ local ENDS = { delivered = true, undelivered = true, expired = true, failed = tr
 -- Upper ends of the histograms' buckets, in seconds.
 local BUCKETS = { 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200 }
 
+-- The answer of a script, with a list behind it. Not by unpack: Lua's stack takes some thousand
+-- values, then the script fails in its middle.
+local function with_list(answer, list)
+  for _, value in ipairs(list) do answer[#answer + 1] = value end
+  return answer
+end
+
 local function key(...) return table.concat({ NS, ... }, ':') end
 local function due_key(lane) return key('due', lane) end
 

@@ -128,15 +128,17 @@ end
 
 -- A report's effect on its message.
 -- pids: the provider's ids in the report; guess: parts that the message's text has, if the report
--- is of one part, else nil
-local function apply_report(id, attempt, state, provider, code, pids, guess)
+-- is of one part, else nil; quiet: the timeline does not tell of it
+local function apply_report(id, attempt, state, provider, code, pids, guess, quiet)
   local m = read_reported(id)
   if not m.state then return false end
   local now, part = reported_state(id, attempt, state, m, pids, guess)
   local old = attempt < tonumber(m.first or 1) and state ~= 'delivered'
   local why = old and 'report of an earlier sending' or part and 'report of a part' or 'report'
-  note(id, { state = state, why = why, provider = provider, attempt = attempt,
-             code = code ~= '' and code or nil })
+  if not quiet then
+    note(id, { state = state, why = why, provider = provider, attempt = attempt,
+               code = code ~= '' and code or nil })
+  end
   return now and advance(id, attempt, now, provider, m) or false
 end
 
@@ -175,6 +177,53 @@ local function count_parts(id, attempt, pids, provider, repeated)
   if now then advance(id, attempt, now, provider, m) end
 end
 
+-- Reports that wait for one id that is not known: the first MOST_PARKED, and the first of each state
+-- that these do not have, so that the message ends in the same state as with all of them. No provider
+-- sends so many before its answer. The others still reach the hooks, without a message.
+local MOST_PARKED, CHUNK = 16, 500
+-- Reports that waited and were applied by this script. A message may have 255 ids: beyond as many as its
+-- timeline holds, only what changes a state is looked at.
+local applied = 0
+
+local function parked_report_of(text)
+  local well, report = pcall(cjson.decode, text)
+  if well and type(report) == 'table' and type(report[1]) == 'string' then return report end
+  return nil
+end
+
+-- The reports that count of those that wait for an id, in the order in which they came. Older versions
+-- kept any number of them: these are read in pieces.
+local function parked_reports(parked)
+  local kept, states = {}, {}
+  for first = 0, redis.call('LLEN', parked) - 1, CHUNK do
+    for _, text in ipairs(redis.call('LRANGE', parked, first, first + CHUNK - 1)) do
+      local report = parked_report_of(text)
+      local state = report and tostring(report[2])
+      if report and (#kept < MOST_PARKED or RANK[state] and not states[state]) then
+        kept[#kept + 1] = report
+        states[state] = true
+      end
+    end
+  end
+  return kept, states
+end
+
+-- Keeps a report for the message that may come to have this id.
+local function park(ref, event, state, code, guess)
+  local parked = key('parked', ref)
+  local length = redis.call('LLEN', parked)
+  if length >= MOST_PARKED then
+    local kept, states = parked_reports(parked)
+    if #kept < length then
+      redis.call('DEL', parked)
+      for _, report in ipairs(kept) do redis.call('RPUSH', parked, cjson.encode(report)) end
+    end
+    if not RANK[state] or states[state] then return end
+  end
+  redis.call('RPUSH', parked, cjson.encode({ event, state, code, guess }))
+  redis.call('PEXPIRE', parked, REPORT_WAIT)
+end
+
 -- Remembers that a provider's id means this attempt, and applies reports that came before. Adds
 -- to `events` those that are to be published.
 local function add_reference(id, attempt, provider, pid, events)
@@ -182,21 +231,20 @@ local function add_reference(id, attempt, provider, pid, events)
   redis.call('SET', key('ref', ref), id .. '.' .. attempt)
   redis.call('SADD', key('refs', id), ref)
   local parked = key('parked', ref)
-  local reports = redis.call('LRANGE', parked, 0, -1)
+  local reports, states = parked_reports(parked), {}
   redis.call('DEL', parked)
-  for _, text in ipairs(reports) do
+  for _, report in ipairs(reports) do
     -- The report counts even if its hook ran unmatched and its event is gone by now.
-    local well, parked_report = pcall(cjson.decode, text)
-    if well and type(parked_report) == 'table' and type(parked_report[1]) == 'string' then
-      local event, state, code, guess = unpack(parked_report)
-      local hash = key('event', event)
-      if RANK[state] then
-        apply_report(id, attempt, state, provider, code, { pid }, tonumber(guess))
-      end
-      if redis.pcall('HGET', hash, 'state') == 'parked' then
-        redis.call('HSET', hash, 'message', id)
-        events[#events + 1] = unpark(event)
-      end
+    local event, state, code = report[1], report[2], report[3]
+    local hash = key('event', event)
+    if RANK[state] and (applied < TIMELINE_MAX or not states[state]) then
+      applied, states[state] = applied + 1, true
+      apply_report(id, attempt, state, provider, code, { pid }, tonumber(report[4]),
+                   applied > TIMELINE_MAX)
+    end
+    if redis.pcall('HGET', hash, 'state') == 'parked' then
+      redis.call('HSET', hash, 'message', id)
+      events[#events + 1] = unpark(event)
     end
   end
 end
