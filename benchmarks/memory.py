@@ -84,7 +84,8 @@ def _measure(server: RedisServer, folder: Path, many: int, reports: int) -> dict
                     status.provider, status.reference = "main", f"{id}.1"
                     gateway.receive_status(status)
             found["peak"] = used()
-            events: Any = client.zrange(f"{settings.namespace}:due:hook", 0, -1)
+            lanes = [f"{settings.namespace}:due:{lane}" for lane in ("hook", "hook_bulk")]
+            events: Any = client.zunion(lanes)
             for event in events:
                 hooks.run(event)
             found["final"] = used()

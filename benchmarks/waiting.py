@@ -92,7 +92,7 @@ def _memory(client: redis.Redis, before: int, count: int) -> Figure:
         "record": sampled("msg"),
         "number index": sampled("number"),
         "state index": shared("sms:state:queued"),
-        "due index": shared("sms:due:send"),
+        "due index": shared("sms:due:send") + shared("sms:due:send_bulk"),
     }
     parts["rest"] = each - sum(parts.values())
     return Figure(

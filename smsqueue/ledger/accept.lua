@@ -53,6 +53,7 @@ local expires = validity and (not_before or NOW) + validity
 if expires then redis.call('HSET', hash, 'expires', expires) end
 if ARGV[8] ~= '' then redis.call('HSET', hash, 'report', 1) end
 if ARGV[9] ~= '' then redis.call('HSET', hash, 'resend', 1) end
+if ARGV[10] ~= '' then redis.call('HSET', hash, 'bulk', 1) end
 if idempotency ~= '' then
   redis.call('HSET', hash, 'idem', idempotency)
   redis.call('SET', key('idem', idempotency), id)

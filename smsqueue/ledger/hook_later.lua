@@ -6,6 +6,6 @@ local e = read(hash, 'state', 'out', 'not_before')
 note_left(hash, 'hook', e.out)
 if e.state == 'waiting' or e.state == 'parked' then
   local look = math.max(NOW + tonumber(ARGV[2]), tonumber(e.not_before or 0))
-  redis.call('ZADD', due_key('hook'), 'XX', look, ARGV[1])
+  look_at_event(ARGV[1], look)
 end
 return 1

@@ -6,5 +6,5 @@ local hash = key('event', event)
 local e = read(hash, 'state', 'token')
 if e.state ~= 'running' or e.token ~= token then return 0 end
 redis.call('HSET', hash, 'lease', NOW + HOOK_LEASE)
-redis.call('ZADD', due_key('hook'), 'XX', NOW + HOOK_LEASE, event)
+look_at_event(event, NOW + HOOK_LEASE)
 return 1

@@ -8,6 +8,7 @@ local e = read(hash, 'state', 'token', 'kind')
 if not e.state then return { 'gone', '' } end
 if e.state ~= 'running' or e.token ~= token then return { e.state, '' } end
 redis.call('ZREM', due_key('hook'), event)
+redis.call('ZREM', due_key('hook_bulk'), event)
 redis.call('ZREM', key('state', 'running'), event)
 if verdict == 'back' then
   redis.call('HDEL', hash, 'token', 'lease')

@@ -296,9 +296,14 @@ class Ledger(Watching):
 
     # --- upkeep --------------------------------------------------------------------------------
 
-    def take(self, lane: str, quota: int) -> Taken:
-        """Take what is due in a lane ("send", "hook", "ask") and has room."""
-        due, failures, more = self._scripts.run("take", lane, quota)
+    def take(self, lane: str, quota: int, *, per_trigger: int = 1) -> Taken:
+        """Take what is due in a lane ("send", "hook", "ask") and has room: single messages first,
+        and at least an eighth for what was sent as one of many.
+
+        Args:
+            per_trigger: How many ids a trigger will carry.
+        """
+        due, failures, more = self._scripts.run("take", lane, quota, per_trigger)
         taken = [(due[i], int(due[i + 1] or 0)) for i in range(0, len(due), 2)]
         return Taken(taken, _failures(failures), bool(more))
 

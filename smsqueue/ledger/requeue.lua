@@ -17,6 +17,7 @@ local cause = cause_of('msg', id)
 if cause then error(cause, 0) end
 local validity = tonumber(ARGV[2]) or m.expires and m.expires - (m.since or accepted_at(id))
 local expires = validity and NOW + validity
+if ARGV[3] ~= '' then redis.call('HSET', hash, 'bulk', 1) end
 local publish = queue_up(id, m.state, expires, ARGV[3] ~= '' and BULK_WATERMARK or WATERMARK)
 -- Reports of the attempts until now no longer count against it.
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)

@@ -170,5 +170,4 @@ if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.ver
   redis.call('HDEL', hash, 'pin', 'pin_until', 'pin_ref')
 end
 local now = redis.call('HGET', hash, 'state')
-local look = LANE[now] and redis.call('ZSCORE', due_key(LANE[now]), id)
-return with_list({ now, look or '', '', '' }, events)
+return with_list({ now, next_look(id, now) or '', '', '' }, events)

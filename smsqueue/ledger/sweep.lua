@@ -102,7 +102,7 @@ local function end_wait(id)
     redis.call('ZREM', due_key('ask'), id)
   else
     redis.call('ZREM', due_key('watch'), id)
-    if LANE[m.state] == 'send' then redis.call('ZADD', due_key('send'), 'NX', NOW, id) end
+    if LANE[m.state] == 'send' then look_now(id) end
   end
 end
 

@@ -23,6 +23,9 @@ __all__ = ["LANES", "Backlog", "Pause", "Server", "Unrouted", "Watching", "Worke
 #: ``send``: messages that wait. ``watch``: leases and waits for reports. ``hook``: events.
 LANES = ("send", "watch", "hook")
 
+#: The due sets of a lane that has two: of single messages, and of what was sent as one of many.
+_PARTS = {"send": ("", "_bulk"), "hook": ("", "_bulk")}
+
 #: Seconds without a beat after which a worker counts as gone; it beats every five.
 _GONE = 30.0
 #: Bytes that a field of a packed hash may have: texts and timelines have more than Redis's own 64.
@@ -116,16 +119,18 @@ class Watching(Looking):
         now = self.now() * 1000
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
-            for lane in LANES:
-                pipe.zcount(self._key("due", lane), "-inf", now)
-                pipe.zrange(self._key("due", lane), 0, 0, withscores=True)
-                pipe.zcard(self._key("due", lane))
+            sets = [(lane, f"{lane}{part}") for lane in LANES for part in _PARTS.get(lane, ("",))]
+            for _, name in sets:
+                pipe.zcount(self._key("due", name), "-inf", now)
+                pipe.zrange(self._key("due", name), 0, 0, withscores=True)
+                pipe.zcard(self._key("due", name))
             answers = pipe.execute()
-        found = {}
-        for i, lane in enumerate(LANES):
+        found = dict.fromkeys(LANES, Backlog(0, 0.0, 0))
+        for i, (lane, _) in enumerate(sets):
             due, first, held = answers[3 * i : 3 * i + 3]
             oldest = max(0.0, (now - first[0][1]) / 1000) if first else 0.0
-            found[lane] = Backlog(due, oldest, held)
+            other = found[lane]
+            found[lane] = Backlog(other.due + due, max(other.oldest, oldest), other.held + held)
         return found
 
     def oldest(self, state: State) -> float:

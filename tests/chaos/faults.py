@@ -58,7 +58,9 @@ class Faults:
         longest = {("sending", "watch"): LEASE, ("running", "hook"): self.settings.hook_lease}
         for state, lane in longest:
             pipe.zrange(self.key("state", state), 0, -1)
-            pipe.zrange(self.key("due", lane), 0, -1, withscores=True)
+            parts = [lane, f"{lane}_bulk"] if lane == "hook" else [lane]
+            keys = [self.key("due", part) for part in parts]
+            pipe.zunion(keys, aggregate="MAX", withscores=True)
         (seconds, micros), *found = pipe.execute()
         for n, lease in enumerate(longest.values()):
             ends = dict(found[2 * n + 1])

@@ -154,10 +154,15 @@ def _loses(record: Record, asked: dict[str, list[dict[str, Any]]]) -> bool:
 def _indexes(rig: Rig, known: dict[str, Record], found: _Found) -> None:
     """Each message is in the index of its state, and looked at in one place at most."""
     pipe = rig.direct.pipeline(transaction=False)
-    places = [*(f"state:{s}" for s in STATES), "due:send", "due:watch", "due:hook", "ends"]
+    due = ("due:send", "due:send_bulk", "due:watch", "due:hook", "due:hook_bulk")
+    places = [*(f"state:{s}" for s in STATES), *due, "ends"]
     for place in places:
         pipe.zrange(rig.key(*place.split(":")), 0, -1)
     members = {p: set(ids) for p, ids in zip(places, pipe.execute(), strict=True)}
+    for lane in ("due:send", "due:hook"):  # single ones and bulk are looked at alike
+        for id in members[lane] & members[f"{lane}_bulk"]:
+            found.add("due", id, f"in {lane} twice")
+        members[lane] |= members[f"{lane}_bulk"]
     for state in STATES:
         belongs = {id for id, record in known.items() if record.state == state}
         for id in belongs ^ members[f"state:{state}"]:

@@ -98,9 +98,10 @@ def _ahead(rig: Rig, account: str) -> int:
 def _counted(rig: Rig) -> int:
     """All that was sent is in one state, and looked at if it waits; how many do."""
     pipe = rig.direct.pipeline()  # in one moment
-    for place in (*(f"state:{state}" for state in STATES), "due:send"):
+    for place in (*(f"state:{state}" for state in STATES), "due:send", "due:send_bulk"):
         pipe.zrange(rig.key(*place.split(":")), 0, -1)
-    *states, due = pipe.execute()
+    *states, single, bulk = pipe.execute()
+    due = {*single, *bulk}
     assert sorted(rig.book.sent) == sorted(id for ids in states for id in ids)
     waiting = [
         id for state, ids in zip(STATES, states, strict=True) if state in WAITING for id in ids

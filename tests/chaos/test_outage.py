@@ -66,7 +66,9 @@ def _p95(times: list[float]) -> float:
 def _quiet(rig: Rig) -> bool:
     """Nothing is in the queue, nor due."""
     seconds, micros = rig.direct.time()
-    due = rig.direct.zcount(rig.key("due", "send"), "-inf", seconds * 1000 + micros // 1000)
+    now = seconds * 1000 + micros // 1000
+    lanes = ("send", "send_bulk")
+    due = sum(rig.direct.zcount(rig.key("due", lane), "-inf", now) for lane in lanes)
     return not due and not rig.direct.llen(rig.settings.send_key)
 
 

@@ -182,7 +182,7 @@ class Bench:
     def due(self) -> set[str]:
         """Everything that somebody must still look at."""
         found: set[str] = set()
-        for lane in ("send", "watch", "hook"):
+        for lane in ("send", "send_bulk", "watch", "hook", "hook_bulk"):
             members: Any = self.redis.zrange(self.key("due", lane), 0, -1)
             found |= set(members)
         return found

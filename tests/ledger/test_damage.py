@@ -282,6 +282,7 @@ def test_a_report_about_a_damaged_message_is_recorded(
 INDEXES = [
     *(("state", state) for state in ("queued", "sending", "sent")),
     ("due", "send"),
+    ("due", "send_bulk"),
     ("due", "watch"),
     ("ends",),
     ("counts",),

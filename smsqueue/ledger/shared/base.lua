@@ -10,7 +10,7 @@ local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 -- begins anew: it must not make the messages fail that are to be noted in it.
 local SHARED = { state = true, due = true, number = true, ends = true, event_ends = true,
                  pause = true, pauses = true, workers = true, counts = true, passed = true,
-                 filled = true, full = true, health = true, ref = true, refs = true, parked = true, parts = true,
+                 filled = true, full = true, bulk_out = true, health = true, ref = true, refs = true, parked = true, parts = true,
                  damaged = true, unrouted = true, unrouted_why = true, sweeper = true }
 local server, set_aside = redis, nil
 
@@ -75,6 +75,16 @@ end
 
 local function key(...) return table.concat({ NS, ... }, ':') end
 local function due_key(lane) return key('due', lane) end
+
+-- Messages that wait and events have two lanes each: 'send' and 'hook' are for single messages, and
+-- 'send_bulk' and 'hook_bulk' for what was sent as one of many (the field `bulk` of the record is '1'), so that a
+-- single message never waits behind a campaign. take.lua says how they share.
+-- Older versions know one lane only. So what is bulk has a lane of its own only while upkeep that looks
+-- there is running (it says so in `filled:lanes`); what it finds of bulk in the other lane it moves.
+local function lane_for(lane, bulk)
+  if bulk == '1' and redis.call('EXISTS', key('filled', 'lanes')) == 1 then return lane .. '_bulk' end
+  return lane
+end
 
 -- A table of the named fields; a missing one is nil.
 local function read(hash, ...)

@@ -5,11 +5,11 @@ local MESSAGE_STATES = { 'queued', 'scheduled', 'retrying', 'sending', 'sent', '
                          'undelivered', 'expired', 'unknown', 'failed', 'cancelled' }
 local EVENT_STATES = { 'waiting', 'parked', 'running', 'done', 'dead', 'unheard' }
 local RECORDS = {
-  msg = { states = MESSAGE_STATES, lanes = { 'send', 'watch', 'ask' },
+  msg = { states = MESSAGE_STATES, lanes = { 'send', 'send_bulk', 'watch', 'ask' },
           whole = { 'attempt', 'tries', 'lapses', 'asks', 'first', 'gathers' },
           numbers = { 'not_before', 'expires', 'since', 'calling', 'called', 'sent_at', 'pin_until',
                       'pin_ref', 'out', 'looked', 'ask', 'left' } },
-  event = { states = EVENT_STATES, lanes = { 'hook' }, whole = { 'tries' },
+  event = { states = EVENT_STATES, lanes = { 'hook', 'hook_bulk' }, whole = { 'tries' },
             numbers = { 'lease', 'not_before', 'out' } },
 }
 local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'looks', 'rerouted', 'single', 'bulk' }
@@ -129,11 +129,12 @@ end
 
 -- Every due set can be made anew out of the states, though it is not known any more when somebody must
 -- look: so at once, and at messages that are being sent after more than any lease.
+-- What is bulk comes into the lane of single messages and is moved from there.
 local function rebuild(lane)
-  if lane == 'send' then
+  if lane == 'send' or lane == 'send_bulk' then
     redis.call('ZUNIONSTORE', due_key('send'), 3, key('state', 'queued'), key('state', 'scheduled'),
                key('state', 'retrying'))
-  elseif lane == 'hook' then
+  elseif lane == 'hook' or lane == 'hook_bulk' then
     redis.call('ZUNIONSTORE', due_key('hook'), 3, key('state', 'waiting'), key('state', 'parked'),
                key('state', 'running'))
   elseif lane == 'watch' then
@@ -164,7 +165,8 @@ end
 
 -- Indexes with names of their own, by type.
 local INDEXES = {
-  zset = { 'due:send', 'due:watch', 'due:ask', 'due:hook', 'ends', 'event_ends', 'unrouted' },
+  zset = { 'due:send', 'due:send_bulk', 'due:watch', 'due:ask', 'due:hook', 'due:hook_bulk', 'ends',
+           'event_ends', 'unrouted' },
   hash = { 'counts', 'workers', 'damaged', 'unrouted_why' },
   set = { 'pauses' },
 }

@@ -8,13 +8,35 @@ local function place(event, state, look)
     entered = redis.call('HGET', hash, 'since')
   end
   redis.call('ZADD', key('state', state), entered, event)
-  redis.call('ZADD', due_key('hook'), look, event)
+  local bulk = redis.call('HGET', hash, 'bulk')
+  local lane = lane_for('hook', bulk)
+  redis.call('ZADD', due_key(lane), look, event)
+  -- It may come from the other lane.
+  if bulk then redis.call('ZREM', due_key(lane == 'hook' and 'hook_bulk' or 'hook'), event) end
+end
+
+-- Changes when somebody must look at an event, in whichever lane it is.
+local function look_at_event(event, look)
+  redis.call('ZADD', due_key('hook'), 'XX', look, event)
+  redis.call('ZADD', due_key('hook_bulk'), 'XX', look, event)
+end
+
+-- Is a message one of many? A damaged one is not.
+local function is_bulk_message(id)
+  return redis.pcall('HGET', key('msg', id), 'bulk') == '1'
+end
+
+-- An event tells of a message: it is in that one's lane.
+local function set_message(event, id)
+  redis.call('HSET', key('event', event), 'message', id)
+  if is_bulk_message(id) then redis.call('HSET', key('event', event), 'bulk', 1) end
 end
 
 -- Has an event wait for its hooks. Returns it if whoever called the script is to publish its
 -- trigger, else '': then upkeep does.
 local function hand_over(event)
-  local publish = room('hook', WATERMARK)
+  local bulk = redis.call('HGET', key('event', event), 'bulk')
+  local publish = room('hook', bulk and BULK_WATERMARK or WATERMARK)
   if publish then note_out(key('event', event)) end
   redis.call('HDEL', key('event', event), 'not_before')
   redis.call('HSET', key('event', event), 'since', NOW)
@@ -30,7 +52,7 @@ end
 
 local function put_event(event, kind, message, data)
   redis.call('HSET', key('event', event), 'kind', kind, 'data', data)
-  if message then redis.call('HSET', key('event', event), 'message', message) end
+  if message then set_message(event, message) end
 end
 
 -- Records an event for the hooks. Returns as hand_over.

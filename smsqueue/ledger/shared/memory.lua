@@ -44,9 +44,9 @@ local function growth_of(id)
   return growth, redis.pcall('HGET', hash, 'report') and growth.report or growth.plain
 end
 
--- Bytes that waiting messages need each: the largest need among some of them, taken evenly.
-local function growth_of_waiting(count)
-  local due, most = due_key('send'), 0
+-- Bytes that the messages of a lane need each: the largest need among some of them, taken evenly.
+local function growth_of_waiting(lane, count)
+  local due, most = due_key(lane), 0
   for i = 1, math.min(count, SAMPLES) do
     local place = math.floor((i - 1) * count / SAMPLES)
     if count <= SAMPLES then place = i - 1 end
@@ -67,11 +67,16 @@ end
 
 -- Bytes that everything which was accepted needs until it is final, the broker's share included.
 local function reserved()
-  local waiting = redis.call('ZCARD', due_key('send'))
+  local waiting = 0
+  for _, lane in ipairs({ 'send', 'send_bulk' }) do
+    local count = redis.call('ZCARD', due_key(lane))
+    waiting = waiting + count * growth_of_waiting(lane, count)
+  end
+  local events = redis.call('ZCARD', due_key('hook')) + redis.call('ZCARD', due_key('hook_bulk'))
   local triggers = redis.call('LLEN', SEND_QUEUE) + redis.call('LLEN', HOOK_QUEUE)
-  return waiting * growth_of_waiting(waiting)
+  return waiting
     + redis.call('ZCARD', due_key('watch')) * growth_of_watched()
-    + redis.call('ZCARD', due_key('hook')) * EVENT_GROWTH
+    + events * EVENT_GROWTH
     + math.max(0, 2 * WATERMARK - triggers) * TRIGGER + PROCESSES
 end
 

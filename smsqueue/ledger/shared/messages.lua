@@ -34,8 +34,11 @@ end
 -- somebody must next look; nil: it is final), and the day on which it is forgotten. `error` and
 -- `provider` (if not that of the last attempt) are what its end is counted under.
 local function enter(id, from, to, look, error, provider)
+  local waits = LANE[from] == 'send' or look and LANE[to] == 'send'
+  local bulk = waits and redis.call('HGET', key('msg', id), 'bulk')
   if from then
     if LANE[from] then redis.call('ZREM', due_key(LANE[from]), id) end
+    if LANE[from] == 'send' and bulk then redis.call('ZREM', due_key('send_bulk'), id) end
     redis.call('ZREM', key('state', from), id)
     if from == 'unknown' then redis.call('ZREM', due_key('ask'), id) end
   end
@@ -46,11 +49,24 @@ local function enter(id, from, to, look, error, provider)
     count('ended', to, provider, error or '')
   end
   if look then
-    redis.call('ZADD', due_key(LANE[to]), look, id)
+    redis.call('ZADD', due_key(LANE[to] == 'send' and lane_for('send', bulk) or LANE[to]), look, id)
     redis.call('ZREM', key('ends'), id)
   else
     redis.call('ZADD', key('ends'), NOW + RETENTION, id)
   end
+end
+
+-- Has a message that waits, and that no due set has, looked at now.
+local function look_now(id)
+  local lane = lane_for('send', redis.call('HGET', key('msg', id), 'bulk'))
+  redis.call('ZADD', due_key(lane), 'NX', NOW, id)
+end
+
+-- When somebody must next look at a message in a state; nil: nobody must.
+local function next_look(id, state)
+  local lane = LANE[state]
+  return lane and (redis.call('ZSCORE', due_key(lane), id) or
+                   lane == 'send' and redis.call('ZSCORE', due_key('send_bulk'), id)) or nil
 end
 
 -- When somebody must look at a message that waits: its time, or the end of its validity.

@@ -243,7 +243,7 @@ local function add_reference(id, attempt, provider, pid, events)
                    applied > TIMELINE_MAX)
     end
     if redis.pcall('HGET', hash, 'state') == 'parked' then
-      redis.call('HSET', hash, 'message', id)
+      set_message(event, id)
       events[#events + 1] = unpark(event)
     end
   end
