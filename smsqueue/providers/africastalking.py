@@ -16,7 +16,7 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import form_fields
+from smsqueue.providers.reading import address_of, form_fields
 from smsqueue.senders import recipient, sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
@@ -148,7 +148,8 @@ class AfricasTalkingProvider(AccountProvider):
         @views.post("/im")
         def im() -> ResponseReturnValue:
             fields = form_fields()
-            told = (fields["from"], fields.get("text", ""), fields["id"], fields["to"])
+            source, target = address_of(fields, "from"), address_of(fields, "to")
+            told = (source, fields.get("text", ""), fields["id"], target)
             message = IncomingMessage(*told, rtime=_time(fields.get("date")))
             ours = ("from", "text", "id", "to")
             message.meta = {k: v for k, v in fields.items() if k not in ours}

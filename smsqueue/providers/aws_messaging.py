@@ -17,7 +17,7 @@ from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS
 from smsqueue.providers.aws_topics import SnsReceiver
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import event_views, text_of, time_of
+from smsqueue.providers.reading import address_of, event_views, text_of, time_of
 from smsqueue.senders import recipient, sender_kind
 from smsqueue.senders import sender as written
 from smsqueue.statuses import (
@@ -151,10 +151,10 @@ class AwsMessagingProvider(SnsReceiver):
         """What an event tells; None: nothing that we want to know."""
         if "inboundMessageId" in told:
             message = IncomingMessage(
-                text_of(told, "originationNumber"),
+                address_of(told, "originationNumber"),
                 "" if told.get("messageBody") is None else text_of(told, "messageBody"),
                 text_of(told, "inboundMessageId"),
-                text_of(told, "destinationNumber"),
+                address_of(told, "destinationNumber"),
             )
             names = ("messageKeyword", "previousPublishedMessageId")
             message.meta = {name: told.get(name) for name in names}

@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.aws import AwsProvider, missing
+from smsqueue.providers.checked import Malformed
 from smsqueue.providers.reading import json_body, json_object, time_of
 from smsqueue.providers.transport import bounded
 from smsqueue.providers.used import signed_with
@@ -193,7 +194,7 @@ class SnsReceiver(AwsProvider):
         if told.get("Type") == "UnsubscribeConfirmation":
             _log.warning("%s is told that it is not subscribed to a topic any more", self.name)
             return None
-        raise ValueError("it is not a message of SNS")
+        raise Malformed("it is not a message of SNS")
 
     def _confirm(self, topic: Any, url: str) -> None:
         """Confirm the subscription to one of our topics."""

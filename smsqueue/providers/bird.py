@@ -18,8 +18,10 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, fresh, hmac_base64
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import PREFIXED_ID, Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
+    address_of,
     event_views,
     json_body,
     json_object,
@@ -70,6 +72,7 @@ class BirdProvider(AccountProvider):
         {Can.ALPHANUMERIC, Can.REPORTS, Can.INBOUND, Can.LOOKUP, Can.DEDUPLICATION}
     )
     url_arguments = ("api_key", "secret")
+    ids: ClassVar = PREFIXED_ID
     #: By the type of an error, and by its name where that says more.
     codes: ClassVar = table(
         (exc.AuthError, ["auth_error", "permission_error", "misdirected_error"]),
@@ -192,12 +195,12 @@ class BirdProvider(AccountProvider):
         if resource != "sms":
             return  # of another channel
         if not isinstance(data, dict):
-            raise ValueError("data is not a JSON object")
+            raise Malformed("data is not a JSON object")
         at = time_of(event.get("timestamp"))
         if what == "received":
             text = data["text"] if isinstance(data.get("text"), str) else ""
-            number, id = text_of(data, "from"), text_of(data, "sms_id")
-            message = IncomingMessage(number, text, id, text_of(data, "to"), rtime=at)
+            number, id = address_of(data, "from"), text_of(data, "sms_id")
+            message = IncomingMessage(number, text, id, address_of(data, "to"), rtime=at)
             known = ("from", "text", "to")
             message.meta = {k: v for k, v in data.items() if k not in known}
             message.media = media_of(_media(data))

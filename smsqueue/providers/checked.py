@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["Malformed", "checked", "nested_too_deeply"]
+__all__ = [
+    "ADDRESS",
+    "ID",
+    "NUMBER_ID",
+    "PREFIXED_ID",
+    "UUID",
+    "Malformed",
+    "checked",
+    "nested_too_deeply",
+]
 
-_Event = TypeVar("_Event", IncomingMessage, MessageStatus)
+_Event = TypeVar("_Event", bound=IncomingMessage | MessageStatus)
 
 #: Levels of lists and objects in what a provider tells beside.
 _DEPTH = 24
-#: Characters of an address, an id or a code.
+#: Characters of a status, a code or a reference.
 _LONGEST = 1024
 #: Bits of an id or a code that is a number: JSON's may have 4300 digits.
 _LONGEST_NUMBER = 256
+#: An id, of providers that do not document how theirs look.
+ID = re.compile(r"[A-Za-z0-9._:+/=@~-]{1,128}")
+#: UUIDs and the like; the same with an underscore, as after a prefix; numbers.
+UUID = re.compile("[0-9A-Za-z-]{1,64}")
+PREFIXED_ID = re.compile("[0-9A-Za-z_-]{1,64}")
+NUMBER_ID = re.compile("[0-9]{1,20}")
+#: A number however it is written, a short code, a sender id, or an address of another channel.
+ADDRESS = re.compile(r"[\w +()./&@:*#'!,-]{1,100}")
+#: Neither ids nor words have them; in a log or a terminal they could stand for something else.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _KINDS: dict[type[Any], dict[str, Any]] = {
     IncomingMessage: {
         "src": str,
@@ -39,14 +59,18 @@ class Malformed(ValueError):
     """What a webhook tells cannot be recorded: its sender is to blame, whoever finds out."""
 
 
-def checked(event: _Event) -> _Event:
+def checked(event: _Event, ids: re.Pattern[str] = ID) -> _Event:
     """The event, if the ledger and handlers can take it.
 
-    Its texts are texts, its ids texts or whole numbers; its ``meta`` is nested so little that it
-    can be written and read anywhere. Media that are none are left out, as the text counts more.
+    Its texts are texts; ids and addresses have the characters that those have; its ``meta`` is
+    nested so little that it can be written and read anywhere. Media that are none are left out,
+    as the text counts more.
+
+    Args:
+        ids: How the provider's message ids look.
 
     Raises:
-        Malformed: they are not.
+        Malformed: it is not so. The text says which field is wrong, and nothing of its value.
     """
     kind = IncomingMessage if isinstance(event, IncomingMessage) else MessageStatus
     if isinstance(event, IncomingMessage):
@@ -55,13 +79,29 @@ def checked(event: _Event) -> _Event:
         value = getattr(event, name)
         if not isinstance(value, allowed) or isinstance(value, bool):
             raise Malformed(f"{name} is a {type(value).__name__}")
-        if isinstance(value, str) and len(value) > _LONGEST and name not in ("body", "status"):
-            raise Malformed(f"{name} has more than {_LONGEST} characters")
+        if isinstance(value, str) and name != "body":
+            if len(value) > _LONGEST:
+                raise Malformed(f"{name} has more than {_LONGEST} characters")
+            if _CONTROL.search(value):
+                raise Malformed(f"{name} has a control character")
         if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
             raise Malformed(f"{name} is a number of more than {_LONGEST_NUMBER} bits")
+    if event.msgid is not None and not _fits(ids, event.msgid):
+        raise Malformed("msgid does not look like an id of the provider's")
+    if isinstance(event, IncomingMessage):
+        for name in ("src", "dst"):
+            value = getattr(event, name)
+            if value and not ADDRESS.fullmatch(value):
+                raise Malformed(f"{name} is neither a number nor another address")
     if nested_too_deeply(event.meta):
         raise Malformed("nested too deeply")
     return event
+
+
+def _fits(form: re.Pattern[str], value: str | int) -> bool:
+    if isinstance(value, int):
+        return 0 <= value < 10**20
+    return form.fullmatch(value) is not None
 
 
 def nested_too_deeply(value: Any) -> bool:

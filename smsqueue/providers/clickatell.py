@@ -15,10 +15,12 @@ from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
-from smsqueue.providers.authentic import Refused, basic_matches, users_of
+from smsqueue.providers.authentic import Refused, any_equal, basic_matches, users_of
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import ID, Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
+    address_of,
     event_views,
     json_body,
     json_object,
@@ -103,7 +105,7 @@ class ClickatellProvider(AccountProvider):
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, **config)
-        self._headers = {"Authorization": api_key}
+        self._headers, self._api_key = {"Authorization": api_key}, api_key
         self._reference_field = reference_field
         self._users = users_of(self._secrets, "Clickatell's callbacks")
 
@@ -165,7 +167,12 @@ class ClickatellProvider(AccountProvider):
             header = request.headers.get("Authorization")
             if self._users and not basic_matches(header, self._users):
                 raise Refused("the callback does not show the secret")
-            return self._events(json_object(json_body()))
+            told = json_object(json_body())
+            # The older REST API's callbacks name the key of the integration.
+            shown = told.get("apiKey", self._api_key)
+            if not (isinstance(shown, str) and any_equal(shown, [self._api_key])):
+                raise Refused("it is about another account")
+            return self._events(told)
 
         return event_views(self, read, status=200)
 
@@ -190,7 +197,7 @@ class ClickatellProvider(AccountProvider):
         name, code = fields.get("status"), fields.get("statusCode")
         code = code if isinstance(code, int) else None
         if not isinstance(name, str) and code is None:
-            raise ValueError("no status")
+            raise Malformed("no status")
         name = name if isinstance(name, str) else str(code)
         kind = None if name in self.statuses else (numbers or {}).get(code)
         made = self.report(name, text_of(fields, "messageId"), code=code, kind=kind)
@@ -219,14 +226,14 @@ def _no_message(answer: Answer) -> bool:
 
 def _incoming(fields: dict[str, Any]) -> IncomingMessage:
     """An incoming message, as the One API or the older REST API tell it."""
-    source = text_of(fields, "from", "fromNumber")
+    source = address_of(fields, "from", "fromNumber")
     text = _decoded(text_of(fields, "content", "text"), fields.get("charset"))
-    target = fields.get("to", fields.get("toNumber"))
+    named = fields.get("to") is not None or fields.get("toNumber") is not None
     made = IncomingMessage(
         source,
         text,
         text_of(fields, "messageId"),
-        target if isinstance(target, str) else None,
+        address_of(fields, "to", "toNumber") if named else None,
         rtime=time_of(fields.get("timestamp"), 1000),
     )
     known = ("from", "fromNumber", "to", "toNumber", "content", "text", "apiKey")
@@ -238,15 +245,20 @@ def _incoming(fields: dict[str, Any]) -> IncomingMessage:
 def _incoming_media(values: Any) -> Iterator[IncomingMessage]:
     """Messages with files, by the One API. A file without an address is in ``meta``, in Base64."""
     for fields in listed(values):
-        source, msgid, target = (fields.get(name) for name in ("from", "messageId", "to"))
-        if not (isinstance(source, str) and isinstance(msgid, str)):
+        msgid = fields.get("messageId")
+        try:
+            source = address_of(fields, "from")
+            target = address_of(fields, "to") if fields.get("to") is not None else None
+        except Malformed:
             continue  # it must not lose the texts that it came with
+        if not (isinstance(msgid, str) and ID.fullmatch(msgid)):
+            continue
         caption = fields.get("caption")
         made = IncomingMessage(
             source,
             caption if isinstance(caption, str) else "",
             msgid,
-            target if isinstance(target, str) else None,
+            target,
             rtime=time_of(fields.get("timestamp"), 1000),
         )
         known = ("from", "to", "caption", "apiKey")
@@ -273,5 +285,5 @@ def _decoded(text: str, charset: Any) -> str:
 
 def _objects(values: Any) -> list[dict[str, Any]]:
     if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
-        raise ValueError("not JSON objects")
+        raise Malformed("not JSON objects")
     return values

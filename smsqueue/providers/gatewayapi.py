@@ -15,9 +15,11 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import NUMBER_ID
 from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
+    address_of,
     event_views,
     id_of,
     json_body,
@@ -25,7 +27,7 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
-from smsqueue.providers.used import signed_with
+from smsqueue.providers.used import signed_text, signed_with
 from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -71,6 +73,7 @@ class GatewayApiProvider(AccountProvider):
     base_url = "https://gatewayapi.com"
     capabilities = frozenset(Can) - {Can.LOOKUP, Can.DEDUPLICATION, Can.MEDIA}
     url_arguments = ("token", "secret")
+    ids: ClassVar = NUMBER_ID
     codes: ClassVar = table(
         (exc.AuthError, ["0x0210", "0x0211", "0x0212", "0x0213", "0x021D"]),
         (exc.AuthError, ["0x0223", "0x0224", "0x0225", "0x0226", "0x0229", "0x022A"]),
@@ -185,7 +188,7 @@ class GatewayApiProvider(AccountProvider):
             at = time_of(event.get("time", event.get("senttime")))
             if at and (datetime.now(UTC) - at).total_seconds() > self._replay_window:
                 raise Refused("the event is too old")
-            signed_with(token, whole=True)
+            signed_with(signed_text(token), whole=True)
             return event
         raise Refused("the token is not GatewayAPI's")
 
@@ -203,10 +206,10 @@ def _incoming(event: dict[str, Any]) -> IncomingMessage:
     binary = "payload" in event and event.get("message") is None
     target = event.get("receiver")
     message = IncomingMessage(
-        str(id_of(event, "msisdn")),
+        address_of(event, "msisdn", numeric=True),
         "" if binary else text_of(event, "message"),
         id_of(event),
-        None if target is None else str(id_of(event, "receiver")),
+        None if target is None else address_of(event, "receiver", numeric=True),
         rtime=time_of(event.get("senttime")),
     )
     known = ("msisdn", "message", "receiver")

@@ -18,11 +18,20 @@ from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers import authentic
 from smsqueue.providers.account import AccountProvider, Balance, beside, merged, table
-from smsqueue.providers.authentic import Refused, Secrets, basic_matches, secrets_of, users_of
+from smsqueue.providers.authentic import (
+    Refused,
+    Secrets,
+    any_equal,
+    basic_matches,
+    secrets_of,
+    sha256_hex,
+    users_of,
+)
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import checked
+from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
+    address_of,
     id_of,
     json_body,
     json_object,
@@ -31,6 +40,7 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
+from smsqueue.providers.used import signed_with
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -240,13 +250,18 @@ class InfobipProvider(AccountProvider):
         # A letter that is none spoils its own entry, not the others.
         body = json_body().decode("utf-8", "replace").encode()
         results, events = json_object(body).get("results"), []
-        for told in results if isinstance(results, list) else ():
-            with suppress(KeyError, TypeError, AttributeError, ValueError):
-                events.append(checked(make(told)))
+        if not isinstance(results, list):
+            raise Malformed("results is no list")
+        problem = ""
+        for told in results:
+            try:
+                events.append(self.validated(make(told)))
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                problem = problem or (str(error) if isinstance(error, Malformed) else "a field")
         for event in events:
             record(event)
-        if not isinstance(results, list) or len(events) < len(results):
-            raise ValueError("some of it is malformed, or there is nothing")
+        if problem:
+            raise Malformed(f"some of the results are malformed: {problem}")
         return "", 200
 
     def _report(self, told: dict[str, Any]) -> Report:
@@ -267,11 +282,14 @@ class InfobipProvider(AccountProvider):
 
         header, keys, digest = self._hmac
         body, signs = request.get_data(), (authentic.hmac_hex, authentic.hmac_base64)
-        signed = [sign(key, body, digest) for key in keys for sign in signs]
+        given = request.headers.get(header)
+        signed = [any_equal(given, [sign(key, body, digest) for sign in signs]) for key in keys]
         known = basic_matches(request.headers.get("Authorization"), self._users)
-        known = authentic.any_equal(request.headers.get(header), signed) or known
-        if not (known or self.insecure):
+        if not (known or any(signed) or self.insecure):
             raise Refused("the webhook shows no secret of Infobip's")
+        if any(signed):
+            # Nothing else than the body is signed, and the signature has two forms.
+            signed_with(f"hmac:{sha256_hex(body)}", whole=True)
 
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:
@@ -282,10 +300,10 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
     for part in parts:
         texts += [v for v in (part.get("value"), part.get("text")) if isinstance(v, str) and v]
     message = IncomingMessage(
-        str(id_of(told, "from")),
+        address_of(told, "from", numeric=True),
         "\n".join(texts),
         id_of(told, "messageId"),
-        str(id_of(told, "to")) if told.get("to") else None,
+        address_of(told, "to", numeric=True) if told.get("to") else None,
         time_of(told.get("receivedAt")),
         {k: v for k, v in told.items() if k not in ("from", "to", "text", "cleanText")},
     )

@@ -18,10 +18,11 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, equal, sha256_hex
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import UUID
 from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import form_fields, query_fields
-from smsqueue.providers.used import signed_with
+from smsqueue.providers.reading import address_of, form_fields, query_fields
+from smsqueue.providers.used import signed_text, signed_with
 from smsqueue.senders import sender
 from smsqueue.statuses import (
     MessageAccepted,
@@ -65,6 +66,7 @@ class MessageBirdProvider(AccountProvider):
     base_url = "https://rest.messagebird.com"
     capabilities = frozenset(Can) - {Can.DEDUPLICATION}
     url_arguments = ("access_key", "secret")
+    ids: ClassVar = UUID
     codes: ClassVar = table(
         (exc.AuthError, [2]),
         (exc.CreditError, [25]),
@@ -166,10 +168,10 @@ class MessageBirdProvider(AccountProvider):
             names = ("mid", "shortcode", "message") if "shortcode" in fields else None
             msgid, dst, text = names or ("id", "recipient", "body")
             message = IncomingMessage(
-                fields["originator"],
+                address_of(fields, "originator"),
                 fields.get(text, ""),
                 fields[msgid],
-                fields.get(dst),
+                address_of(fields, dst) if fields.get(dst) else None,
                 rtime=_time(fields.get("createdDatetime")),
             )
             known = ("originator", text, dst)
@@ -205,7 +207,7 @@ class MessageBirdProvider(AccountProvider):
         if not (self.insecure or authentic(token, self.seen_url(), body, self._secrets)):
             raise Refused("the signature is not MessageBird's")
         if not self.insecure:
-            signed_with(token, whole=True)
+            signed_with(signed_text(token), whole=True)
 
 
 def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool:

@@ -37,12 +37,14 @@ _EXPIRED = "420"
 #: Version 3 signs the names and values of a form as one text without anything between them, so
 #: another division of that text has the same signature: each field must look as it does. The id is
 #: a UUID; more is taken for one, unless it has the name of another field in it.
+#: A number, a short code or a sender id.
+_ADDRESS = r"(\+?[0-9]{1,15}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 _&.-]{1,11})"
 _FORMS = {
     "MessageUUID": re.compile(
         "(?![0-9A-Za-z-]*(Text|To|Type|From|Body|Status|Units|Media|Price|MCC|MNC))[0-9A-Za-z-]{1,64}"
     ),
-    "From": re.compile(r"(?!.*(MessageUUID|PowerpackUUID))[^\x00-\x1f]{1,100}"),
-    "To": re.compile(r"(?!.*(Type[sm]ms|TotalAmount|TotalRate|Units[0-9]))[^\x00-\x1f]{1,100}"),
+    "From": re.compile(r"(?!.*(MessageUUID|PowerpackUUID))" + _ADDRESS),
+    "To": re.compile(r"(?!.*(Type[sm]ms|TotalAmount|TotalRate|Units[0-9]))" + _ADDRESS),
     "Type": re.compile("[a-z]{1,10}"),
     "Status": re.compile("[a-z][a-z_-]{0,39}"),
     "ErrorCode": re.compile("([0-9]{1,6})?"),
@@ -73,6 +75,7 @@ class PlivoProvider(AccountProvider):
     base_url = "https://api.plivo.com"
     capabilities = frozenset(Can) - {Can.SCHEDULING, Can.LOOKUP, Can.DEDUPLICATION}
     url_arguments = ("auth_id", "auth_token")
+    ids: ClassVar = _FORMS["MessageUUID"]
     #: Names of our own, see :meth:`error_code`.
     codes: ClassVar = table(
         (exc.CreditError, ["credit"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.base import IProvider
-from smsqueue.providers.checked import Malformed
+from smsqueue.providers.checked import ADDRESS, Malformed, checked
 from smsqueue.senders import incoming_address
 from smsqueue.statuses import MessageStatus
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import MultiDict
 
 __all__ = [
+    "address_of",
     "event_views",
     "form_fields",
     "id_of",
@@ -47,7 +48,7 @@ def event_views(
 
     Args:
         read: What the running request tells, once it was found to be genuine. All of it is read
-            before any is reported; whatever it stumbles over is answered 400.
+            and validated before any is reported; whatever it stumbles over is answered 400.
         status: The answer's, if all went well.
     """
     from flask import Blueprint
@@ -60,7 +61,9 @@ def event_views(
         try:
             told = list(read())
         except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            raise ValueError("malformed") from error
+            raise Malformed("a field is missing or of another type") from error
+        validated = getattr(provider, "validated", checked)
+        told = [validated(each) for each in told]
         for each in told:
             if isinstance(each, IncomingMessage):
                 provider._receive_message(each)
@@ -144,14 +147,16 @@ def json_object(body: bytes) -> dict[str, Any]:
     """A body that is a JSON object.
 
     Raises:
-        ValueError: it is none.
+        Malformed: it is none.
     """
     try:
         value = json.loads(body)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise Malformed("nested too deeply") from None
+    except ValueError:
+        raise Malformed("not JSON") from None  # the error has the text in it
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
+        raise Malformed("not a JSON object")
     return value
 
 
@@ -159,25 +164,43 @@ def text_of(fields: dict[str, Any], *names: str) -> str:
     """The first of these fields that is a text.
 
     Raises:
-        ValueError: none is.
+        Malformed: none is.
     """
     for name in names:
         value = fields.get(name)
         if isinstance(value, str):
             return value
-    raise ValueError(f"{names[0]} is not a text")
+    raise Malformed(f"{names[0]} is not a text")
 
 
 def id_of(fields: dict[str, Any], name: str = "id") -> int | str:
     """A provider's id.
 
     Raises:
-        ValueError: there is none.
+        Malformed: there is none.
     """
     value = fields.get(name)
     if isinstance(value, int | str) and not isinstance(value, bool) and value != "":
         return value
-    raise ValueError(f"{name} is no id")
+    raise Malformed(f"{name} is no id")
+
+
+def address_of(fields: Mapping[str, Any], *names: str, numeric: bool = False) -> str:
+    """A number or another address as it came: the first of these fields that there is.
+
+    Args:
+        numeric: The provider may write a number as a JSON number.
+
+    Raises:
+        Malformed: there is none, or it has characters that no address has.
+    """
+    name = next((each for each in names if fields.get(each) is not None), names[0])
+    value = fields.get(name)
+    if numeric and isinstance(value, int) and value is not True and 0 < value < 10**20:
+        return str(value)
+    if isinstance(value, str) and ADDRESS.fullmatch(value):
+        return value
+    raise Malformed(f"{name} is neither a number nor another address")
 
 
 def listed(value: Any) -> list[dict[str, Any]]:
@@ -200,6 +223,7 @@ def numbered(fields: Mapping[str, str], name: str) -> list[tuple[int, str]]:
 def recipients_of(*values: Any) -> dict[str, list[str]]:
     """For ``meta``: all recipients of a group message; nothing if there is only one."""
     texts = [str(v) for v in values if v and isinstance(v, str | int) and v is not True]
+    texts = [text for text in texts if ADDRESS.fullmatch(text)]
     found = list(dict.fromkeys(map(incoming_address, texts)))[:_MOST_RECIPIENTS]
     return {"recipients": found} if len(found) > 1 else {}
 

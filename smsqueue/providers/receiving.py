@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from smsqueue.masking import word
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Secrets, seal, secrets_of, unseal
-from smsqueue.providers.checked import Malformed, checked
+from smsqueue.providers.checked import ID, Malformed, checked
 from smsqueue.providers.http import HttpProvider
 from smsqueue.providers.used import record
 from smsqueue.settings import Settings, SettingsError
@@ -19,6 +20,7 @@ from smsqueue.statuses import MessageStatus
 __all__ = ["Receiving", "extended"]
 
 _log = logging.getLogger(__name__)
+_Event = TypeVar("_Event", bound=IncomingMessage | MessageStatus)
 
 
 class Receiving(HttpProvider):
@@ -35,6 +37,9 @@ class Receiving(HttpProvider):
 
     #: What the provider's statuses mean. One that is not in here is kept raw and logged once.
     statuses: ClassVar[Mapping[str, type[MessageStatus]]] = {}
+    #: How the provider's message ids look; of most the characters and a length, not more, as a
+    #: provider may change the rest.
+    ids: ClassVar[re.Pattern[str]] = ID
     #: Are the webhooks authenticated at all? If the provider cannot, its secret path is it.
     authenticates: ClassVar[bool] = True
 
@@ -148,15 +153,19 @@ class Receiving(HttpProvider):
         made.status_code = code
         return made
 
+    def validated(self, event: _Event) -> _Event:
+        """The event; Malformed if the provider could not have meant it so."""
+        return checked(event, self.ids)
+
     def _receive_message(self, message: IncomingMessage) -> IncomingMessage:
         message.provider = self.name
         gateway: Any = self.gateway
-        return record(gateway, checked(message), super()._receive_message)
+        return record(gateway, self.validated(message), super()._receive_message)
 
     def _receive_status(self, status: MessageStatus) -> MessageStatus:
         status.provider = self.name
         gateway: Any = self.gateway
-        return record(gateway, checked(status), super()._receive_status)
+        return record(gateway, self.validated(status), super()._receive_status)
 
 
 def extended(

@@ -13,8 +13,10 @@ from smsqueue import exc
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Refused, equal, hmac_hex
+from smsqueue.providers.checked import Malformed, checked
 from smsqueue.providers.http import Answer, HttpProvider
-from smsqueue.providers.reading import json_body, json_object, listed
+from smsqueue.providers.reading import address_of, json_body, json_object, listed
+from smsqueue.providers.used import record, signed_with
 from smsqueue.statuses import (
     MessageAccepted,
     MessageDelivered,
@@ -134,19 +136,31 @@ class SimulatorProvider(HttpProvider):
         report.status = state
         return report
 
+    def _receive_message(self, message: IncomingMessage) -> IncomingMessage:
+        message.provider = self.name
+        gateway: Any = self.gateway
+        return record(gateway, checked(message), super()._receive_message)
+
+    def _receive_status(self, status: MessageStatus) -> MessageStatus:
+        status.provider = self.name
+        gateway: Any = self.gateway
+        return record(gateway, checked(status), super()._receive_status)
+
     def _verified(self, body: bytes, signature: str | None) -> dict[str, Any]:
         if not equal(signature, sign(self._auth[1], body)):
             raise Refused("the signature is not that of the body")
+        # It covers the body only, and has no time.
+        signed_with(str(signature), whole=True)
         return json_object(json_body())
 
 
 def incoming(fields: dict[str, Any]) -> IncomingMessage:
     """An incoming message; ValueError if it is malformed."""
     message = IncomingMessage(
-        _text(fields, "from"),
+        address_of(fields, "from"),
         _text(fields, "text"),
         msgid=_text(fields, "id"),
-        dst=_text(fields, "to", optional=True),
+        dst=address_of(fields, "to") if fields.get("to") is not None else None,
         rtime=_time(fields),
     )
     files = listed(fields.get("media"))
@@ -158,7 +172,7 @@ def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> Any:
     value = fields.get(name)
     if isinstance(value, str) or (optional and value is None):
         return value
-    raise ValueError(f"{name} is not a text")
+    raise Malformed(f"{name} is not a text")
 
 
 def _time(fields: dict[str, Any]) -> datetime | None:
@@ -166,7 +180,10 @@ def _time(fields: dict[str, Any]) -> datetime | None:
     text = _text(fields, "at", optional=True)
     if text is None:
         return None
-    time = datetime.fromisoformat(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise Malformed("at is no time") from None
     if time.tzinfo is None:
-        raise ValueError("at has no time zone")
+        raise Malformed("at has no time zone")
     return time

@@ -27,9 +27,11 @@ from smsqueue.providers.authentic import (
     users_of,
 )
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.oauth import Tokens
 from smsqueue.providers.reading import (
+    address_of,
     event_views,
     id_of,
     json_body,
@@ -214,7 +216,7 @@ class SinchProvider(AccountProvider):
             return [self._report(told, told)]
         if kind.startswith("delivery_report_"):
             return [self._report(told, each) for each in told["statuses"]]
-        raise ValueError("neither a message nor a report")
+        raise Malformed("neither a message nor a report")
 
     def _report(self, told: dict[str, Any], status: dict[str, Any]) -> MessageStatus:
         """The report of a recipient, or what that of a batch says of some of them."""
@@ -253,8 +255,8 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
     binary = told["type"] != "mo_text"
     text = (body.get("message") or "" if isinstance(body, dict) else "") if binary else body
     if not isinstance(text, str):
-        raise ValueError("the body is no text")
-    message = IncomingMessage(text_of(told, "from"), text, id_of(told), told.get("to"))
+        raise Malformed("the body is no text")
+    message = IncomingMessage(address_of(told, "from"), text, id_of(told), _to(told))
     message.rtime = time_of(told.get("received_at")) or message.rtime
     hidden = ("from", "to") if binary else ("from", "to", "body")
     message.meta = {k: v for k, v in told.items() if k not in hidden}
@@ -266,10 +268,10 @@ def _incoming(told: dict[str, Any]) -> IncomingMessage:
 def _incoming_mms(told: dict[str, Any]) -> IncomingMessage:
     """A postback of Sinch's MMS API (code N401): its texts are files, too."""
     message = IncomingMessage(
-        str(id_of(told, "from")),
+        address_of(told, "from", numeric=True),
         "",
         id_of(told, "tracking-id"),
-        str(id_of(told, "to")) if told.get("to") else None,
+        _to(told),
     )
     message.rtime = time_of(told.get("timestamp")) or message.rtime
     message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "content", "copy-to")}
@@ -277,6 +279,10 @@ def _incoming_mms(told: dict[str, Any]) -> IncomingMessage:
     message.meta |= recipients_of(told.get("to"), *others)
     message.media = media_of([(each.get("file"), None) for each in listed(told.get("content"))])
     return message
+
+
+def _to(told: dict[str, Any]) -> str | None:
+    return address_of(told, "to", numeric=True) if told.get("to") else None
 
 
 def _iso(time: datetime) -> str:

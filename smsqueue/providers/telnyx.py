@@ -18,9 +18,11 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh, secrets_of, sha256_hex
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import UUID
 from smsqueue.providers.ed25519 import load_keys, verifies
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
+    address_of,
     event_views,
     id_of,
     json_body,
@@ -81,6 +83,7 @@ class TelnyxProvider(AccountProvider):
     base_url = "https://api.telnyx.com/v2"
     capabilities = frozenset(Can) - {Can.VALIDITY, Can.DEDUPLICATION}
     url_arguments = ("api_key", "public_key")
+    ids: ClassVar = UUID
     codes: ClassVar = table(
         (exc.AuthError, ["10009", "10010", "20002", "20006", *map(str, range(20012, 20018))]),
         (exc.AuthError, map(str, range(40311, 40315))),
@@ -269,10 +272,10 @@ class TelnyxProvider(AccountProvider):
 
 def _incoming(told: dict[str, Any]) -> IncomingMessage:
     message = IncomingMessage(
-        text_of(told["from"], "phone_number"),
+        address_of(told["from"], "phone_number"),
         "" if told.get("text") is None else text_of(told, "text"),
         id_of(told),
-        text_of(told["to"][0], "phone_number"),
+        address_of(told["to"][0], "phone_number"),
         rtime=time_of(told.get("received_at")),
     )
     message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "cc", "text")}

@@ -52,6 +52,12 @@ _NOT_META = {"From", "To", "Body", "MessageSid", "MessageStatus", "ErrorCode", "
 #: Names and values are signed as one text without anything between them, so another division of
 #: that text has the same signature: each field must look as Twilio documents it.
 _OTHERS = "(From|To)(City|Country|State|Zip)|MediaUrl|MessageSid|AccountSid|SmsSid|ApiVersion"
+#: A number in E.164 or a short code, a sender id, or an address of another channel, such as
+#: ``whatsapp:+15551234567``.
+_ADDRESS = re.compile(
+    rf"(?!.*({_OTHERS}))(\+?[0-9]{{2,15}}|(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9 +_&.-]{{1,11}}|"
+    r"[a-z]{2,20}:\+?[A-Za-z0-9][A-Za-z0-9._@-]{0,99})"
+)
 _FORMS = {
     "MessageSid": re.compile("(SM|MM)[0-9a-fA-F]{32}"),
     "SmsSid": re.compile("(SM|MM)[0-9a-fA-F]{32}"),
@@ -63,9 +69,8 @@ _FORMS = {
     "MessageStatus": re.compile("[a-z][a-z_-]{0,39}"),
     "SmsStatus": re.compile("[a-z][a-z_-]{0,39}"),
     "ErrorCode": re.compile("([0-9]{1,6})?"),
-    # A number, a short code, a sender id, or an address of another channel.
-    "From": re.compile(f"(?!.*({_OTHERS}))[^\\x00-\\x1f]{{1,100}}"),
-    "To": re.compile(f"(?!.*({_OTHERS}))[^\\x00-\\x1f]{{1,100}}"),
+    "From": _ADDRESS,
+    "To": _ADDRESS,
 }
 #: Where a name and the beginning of its value stand in a value, these were moved together. Only
 #: texts that people write may have that in them.
@@ -97,6 +102,7 @@ class TwilioProvider(AccountProvider):
     base_url = "https://api.twilio.com"
     capabilities = frozenset(Can) - {Can.LOOKUP, Can.DEDUPLICATION}
     url_arguments = ("account_sid", "auth_token")
+    ids: ClassVar = _FORMS["MessageSid"]
     codes: ClassVar = table(
         (exc.AuthError, [20003, 20006, 20008, 20403, *range(20101, 20108), 10002]),
         (exc.CreditError, [10001, 20005]),
@@ -192,7 +198,7 @@ class TwilioProvider(AccountProvider):
         def im() -> ResponseReturnValue:
             fields = self._authentic("From", "To", "MessageSid")
             if fields.get("MessageStatus", "received") not in ("received", "receiving"):
-                raise ValueError("a report at the address of incoming messages")
+                raise Malformed("a report at the address of incoming messages")
             told = (fields["From"], fields.get("Body", ""), fields["MessageSid"], fields["To"])
             message = IncomingMessage(*told, meta=_rest(fields))
             others = (number for _, number in numbered(fields, "OtherRecipients"))
@@ -298,7 +304,7 @@ def _check(fields: MultiDict[str, str]) -> None:
     for name, value in fields.items(multi=True):
         if not _NAME.fullmatch(name) or _SWALLOWED.search(name, 1):
             raise Malformed("a field has a name that Twilio does not use")
-        form = _FORMS.get(name)
+        form = _ADDRESS if name.startswith("OtherRecipients") else _FORMS.get(name)
         if form is not None and not form.fullmatch(value):
             raise Malformed(f"{name} is not as Twilio writes it")
         if name not in _WRITTEN and _SWALLOWED.search(value):

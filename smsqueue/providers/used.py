@@ -22,7 +22,7 @@ from smsqueue.messages import IncomingMessage
 from smsqueue.providers.authentic import Refused, sha256_hex
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["UsedSignatures", "begin", "record", "signed_with"]
+__all__ = ["UsedSignatures", "begin", "record", "signed_text", "signed_with"]
 
 _Event = TypeVar("_Event", IncomingMessage, MessageStatus)
 
@@ -82,6 +82,11 @@ def signed_with(*signatures: str, seconds: float | None = None, whole: bool = Fa
         told = (sha256_hex(request.get_data()),)
     hashed = sha256_hex(repr(told).encode("utf-8", "surrogatepass"))
     _use.set(_Use([each for each in signatures if each], hashed, seconds, whole))
+
+
+def signed_text(token: str) -> str:
+    """What of a JWT is signed. Its signature can be written in several ways, which all verify."""
+    return token.rpartition(".")[0]
 
 
 def record(gateway: _Gateway, event: _Event, recorder: Callable[[_Event], _Event]) -> _Event:

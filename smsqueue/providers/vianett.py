@@ -21,8 +21,9 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, users_of
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import form_fields, query_fields
+from smsqueue.providers.reading import address_of, form_fields, query_fields
 from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
 from smsqueue.statuses import (
@@ -170,10 +171,10 @@ class VianettProvider(AccountProvider):
             told = self._told()
             words = [told["message"]] if self._use_prefix else [told.get("prefix"), told["message"]]
             message = IncomingMessage(
-                told["sourceaddr"],
+                address_of(told, "sourceaddr"),
                 " ".join(word for word in words if word),
                 told["refno"],
-                told.get("destinationaddr"),
+                address_of(told, "destinationaddr") if told.get("destinationaddr") else None,
             )
             names = ("prefix", "operator", "replypathid", "retrycount")
             message.meta = {name: told[name] for name in names if name in told}
@@ -196,7 +197,7 @@ class VianettProvider(AccountProvider):
             report.meta = {"description": told.get("StatusDescription")}
             return report
         if told["requesttype"] != "mtstatus":
-            raise ValueError("neither kind of report")
+            raise Malformed("neither kind of report")
         # From the operator, who has two dialects. That it took the message is all that it says.
         wide = "ErrorCode" in told
         code = told["ErrorCode"] if wide else told["errorcode"]
@@ -232,7 +233,7 @@ class _Fields(dict[str, str]):
     """What a webhook lacks makes it malformed."""
 
     def __missing__(self, name: str) -> str:
-        raise ValueError(f"{name} is missing")
+        raise Malformed(f"{name} is missing")
 
 
 def _parsed(text: str) -> list[tuple[str, str]]:

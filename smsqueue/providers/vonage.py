@@ -17,7 +17,7 @@ from smsqueue import exc
 from smsqueue.messages import IncomingMessage, OutgoingMessage, Part
 from smsqueue.providers.account import AccountProvider, Balance, beside, form_value, table
 from smsqueue.providers.answer import MAX_RETRY_AFTER
-from smsqueue.providers.authentic import Refused, Secrets, fresh
+from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
@@ -63,6 +63,8 @@ class VonageProvider(AccountProvider):
             SMSQUEUE_REPORT_WAIT, for which the ledger knows repetitions.
         parts_wait: Seconds that the first part of an incoming message waits for the others; then
             the message is told of with what there is, and ``meta["missing"]`` lists the rest.
+        subaccounts: API keys of other accounts whose webhooks are taken, if they are signed with
+            one of our secrets.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -101,10 +103,12 @@ class VonageProvider(AccountProvider):
         sign: bool = False,
         window: float = WINDOW,
         parts_wait: float = 600.0,
+        subaccounts: Secrets = None,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=signature_secret, **config)
         self._account = (api_key, api_secret or "")
+        self._accounts = (api_key, *secrets_of(subaccounts))
         if signature_method not in METHODS:
             raise ValueError(f"signature_method must be one of {', '.join(METHODS)}")
         if not (self._secrets if sign else self._account[1]):
@@ -188,7 +192,7 @@ class VonageProvider(AccountProvider):
         def im() -> ResponseReturnValue:
             fields = self._authentic("msisdn", "to", "messageId")
             if "status" in fields:
-                raise ValueError("a report at the address of incoming messages")
+                raise Malformed("a report at the address of incoming messages")
             told = (fields["msisdn"], fields.get("text", ""), fields["messageId"], fields["to"])
             at = _time(fields.get("message-timestamp"))
             message = IncomingMessage(*told, rtime=at, meta=_rest(fields))
@@ -232,10 +236,12 @@ class VonageProvider(AccountProvider):
                 raise Refused("the webhook is too old")
             signed_with(sig.lower(), seconds=2 * self._window)
         if not all(fields.get(name) for name in needed):
-            raise ValueError(f"a webhook has {', '.join(needed)}")
+            raise Malformed(f"it lacks one of {', '.join(needed)}")
         for name, form in _FORMS.items():
             if name in fields and not form.fullmatch(fields[name]):
                 raise Malformed(f"{name} is not as Vonage writes it")
+        if not any_equal(fields.get("api-key", self._account[0]), self._accounts):
+            raise Refused("it is about another account")
         return fields
 
 
@@ -250,6 +256,10 @@ _FORMS = {
     "messageId": re.compile("[0-9A-Za-z-]{1,64}"),
     "status": re.compile("[A-Za-z][A-Za-z_-]{0,39}"),
     "err-code": re.compile("[0-9]{0,6}"),
+    # A number, a short code, or a sender id: documented as letters and digits.
+    "msisdn": re.compile(r"\w[\w .@+()/-]{0,49}|\+[0-9][0-9 ()/.-]{0,30}"),
+    "to": re.compile(r"\w[\w .@+()/-]{0,49}|\+[0-9][0-9 ()/.-]{0,30}"),
+    "concat-ref": re.compile("[0-9A-Za-z-]{0,40}"),
 }
 
 #: Fields of webhooks that stand elsewhere, or tell nothing of the message.
@@ -267,10 +277,14 @@ def _rest(fields: Mapping[str, str]) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if k not in _NOT_META and not k.startswith("concat")}
 
 
+_COUNT = re.compile("[0-9]{1,3}")
+
+
 def _part(fields: Mapping[str, str], wait: float) -> Part | None:
     """Which part of a long message a webhook holds; None: all of it."""
     ref, number, total = (fields.get(f"concat-{name}", "") for name in ("ref", "part", "total"))
-    if fields.get("concat", "").lower() in ("true", "1"):
+    written = _COUNT.fullmatch(number) and _COUNT.fullmatch(total)
+    if written and fields.get("concat", "").lower() in ("true", "1"):
         with suppress(ValueError):
             return Part(ref, int(number), int(total), wait)
     return None

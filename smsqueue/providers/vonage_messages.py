@@ -19,9 +19,18 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import id_of, json_body, json_object, listed, text_of, time_of
-from smsqueue.providers.used import signed_with
+from smsqueue.providers.reading import (
+    address_of,
+    id_of,
+    json_body,
+    json_object,
+    listed,
+    text_of,
+    time_of,
+)
+from smsqueue.providers.used import signed_text, signed_with
 from smsqueue.providers.vonage_signing import WINDOW, claims_of, jwt_library, rsa_key
 from smsqueue.senders import sender
 from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
@@ -156,7 +165,7 @@ class VonageMessagesProvider(AccountProvider):
         def im() -> ResponseReturnValue:
             told = self._authentic()
             if "status" in told:
-                raise ValueError("a report at the address of incoming messages")
+                raise Malformed("a report at the address of incoming messages")
             self._receive_message(_incoming(told))
             return "", 200
 
@@ -185,7 +194,12 @@ class VonageMessagesProvider(AccountProvider):
             claims = claims_of(request.headers.get("Authorization", ""), body, self._secrets)
             if not fresh(claims["iat"], min(self._window, self.settings.report_wait)):
                 raise Refused("the webhook is too old")
-            signed_with(request.headers["Authorization"], seconds=2 * self._window, whole=True)
+            # Claims that are not there say nothing of the account.
+            named = {"api_key": self._account[0], "application_id": self._application}
+            if any(ours and claims.get(name, ours) != ours for name, ours in named.items()):
+                raise Refused("it is about another account")
+            token = request.headers["Authorization"].split()[-1]
+            signed_with(signed_text(token), seconds=2 * self._window, whole=True)
         return json_object(json_body())
 
 
@@ -233,8 +247,8 @@ def _number(told: dict[str, Any], name: str) -> str:
     """A number, or an id of another channel; older webhooks have it in an object."""
     party = told.get(name)
     if not isinstance(party, dict):
-        return str(id_of(told, name))
-    return str(id_of(party, "number" if party.get("number") else "id"))
+        return address_of(told, name, numeric=True)
+    return address_of(party, "number" if party.get("number") else "id", numeric=True)
 
 
 def _rest(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import (
     BadRequest,
+    BadRequestKeyError,
     ClientDisconnected,
     HTTPException,
     MethodNotAllowed,
@@ -24,6 +25,7 @@ from werkzeug.exceptions import (
 )
 
 from smsqueue.exc import QueueUnavailable
+from smsqueue.masking import word
 from smsqueue.providers import used
 from smsqueue.providers.authentic import Refused
 from smsqueue.providers.base import IProvider
@@ -74,6 +76,7 @@ def wrap(provider: IProvider, max_bytes: int) -> Blueprint:
     for code in default_exceptions:
         parent.register_error_handler(code, plain)
     parent.register_error_handler(QueueUnavailable, around.not_recorded)
+    parent.register_error_handler(BadRequestKeyError, around.lacking)
     parent.register_error_handler(PermissionError, around.refused)
     parent.register_error_handler(ValueError, around.refused)
     parent.register_error_handler(RecursionError, around.refused)  # JSON nested too deeply
@@ -130,6 +133,12 @@ class _Around:
         _log.warning("webhook of %s refused: %s%s", self.provider.name, why, reason(error))
         if isinstance(error, PermissionError):
             return answer(403, "forbidden")
+        return answer(400, "malformed")
+
+    def lacking(self, error: BadRequestKeyError) -> Response:
+        """A view asked for a field by a name that the webhook does not have."""
+        name = word(str(error.args[0])) if error.args else "a field"
+        _log.warning("webhook of %s refused: %s is missing", self.provider.name, name)
         return answer(400, "malformed")
 
     def not_recorded(self, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Record
 from smsqueue.ledger.answers import Accepted, Reported
 from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.used import UsedSignatures
 from smsqueue.states import State
 from smsqueue.statuses import MessageError, MessageStatus
 from smsqueue.testing.sheet import Sheet, routed
@@ -38,11 +39,15 @@ class Book(Ledger):
         self._gateway, self._eager = gateway, gateway.eager
         self._keys: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._signatures = UsedSignatures()
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("redis", "_scripts"):
             raise LookupError("a captured gateway has no Redis: it sends, looks up and cancels")
         raise AttributeError(name)
+
+    def note(self, provider: str, signature: str, request: str, seconds: float | None) -> str:
+        return self._signatures.note(provider, signature, request, seconds)
 
     # --- sending -------------------------------------------------------------------------------
 

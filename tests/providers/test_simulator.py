@@ -29,11 +29,16 @@ NUMBER = {n.name: next(iter(n.numbers(1))) for n in NUMBERS}
 class Gateway:
     """Keeps what a provider reports."""
 
+    eager = True
+
     def __init__(self) -> None:
         self.got: list[Any] = []
 
     def receive_message(self, message: IncomingMessage) -> None:
         self.got.append(message)
+
+    def note_signature(self, provider: str, signature: str, request: str, seconds: Any) -> str:
+        return "new"
 
     def receive_status(self, status: MessageStatus) -> None:
         self.got.append(status)
