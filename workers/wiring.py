@@ -169,6 +169,7 @@ class _Engine(bootsteps.StartStopStep):
     def stop(self, parent: Any) -> None:
         self.upkeep.stop()
         self.stopping.wait(parent.pool)
+        parent.app.smsqueue_delivery.close()
 
     terminate = stop
 

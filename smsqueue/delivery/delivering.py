@@ -83,6 +83,10 @@ class Delivery:
         except exc.DamagedRecord as error:
             return self._damaged(id, error.cause)
 
+    def close(self) -> None:
+        """Nothing is delivered any more: close the connections to providers."""
+        self.walk.calls.close()
+
     def _deliver(self, id: str) -> Outcome:
         token, began = secrets.token_hex(8), time.monotonic()
         usual = self.gateway.default_provider

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from smsqueue.delivery.calling import call
+from smsqueue.delivery.calling import Calls
 from smsqueue.delivery.outcomes import (
     LATEST_CALL,
     Attempt,
@@ -50,6 +50,7 @@ class Walk:
         self.ledger = ledger
         self.queue = queue
         self.slots = slots
+        self.calls = Calls(gateway, slots)
 
     def lease(self, name: str) -> float:
         """Seconds of a lease for the call of a provider."""
@@ -120,7 +121,7 @@ class Walk:
             self.slots.give_back(name)
             asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
             return self.settle(attempt, name, asleep)
-        error = call(self.gateway, self.slots, attempt, name)
+        error = self.calls.call(attempt, name)
         if error is None:
             return self.settle(attempt, name, sent(self.gateway, attempt.message, name))
         provider = self.gateway.get_provider(name)

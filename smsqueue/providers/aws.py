@@ -10,6 +10,7 @@ import threading
 from typing import Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.loop import blocking
 from smsqueue.providers.account import AccountProvider
 from smsqueue.providers.http import Answer
 from smsqueue.settings import SettingsError
@@ -80,7 +81,7 @@ class AwsProvider(AccountProvider):
 
         data = body.encode()
         request = AWSRequest("POST", f"{self.url}/", headers=headers, data=data)
-        SigV4Auth(self._frozen_credentials(), self.service, self._region).add_auth(request)
+        SigV4Auth(blocking(self._frozen_credentials), self.service, self._region).add_auth(request)
         return self.call("POST", "/", data=data, headers=dict(request.headers.items()))
 
     def _frozen_credentials(self) -> Any:

@@ -17,14 +17,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-import requests
-from urllib3.exceptions import HTTPError
-
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.aws import AwsProvider, missing
 from smsqueue.providers.checked import Malformed
 from smsqueue.providers.reading import json_body, json_object, time_of
-from smsqueue.providers.transport import bounded
+from smsqueue.providers.transport import NoAnswer, Watch, make_request
 from smsqueue.providers.used import signed_with
 
 if TYPE_CHECKING:
@@ -214,13 +211,13 @@ class SnsReceiver(AwsProvider):
         from werkzeug.exceptions import ServiceUnavailable
 
         try:
-            with bounded(_PATIENCE, safe=True):
-                answer = self._exchange("GET", url)
+            asked = make_request("GET", url, safe=True)
+            answer = self._exchange(asked, _PATIENCE, Watch(safe=True))
             if answer.status == 200:
                 return answer.body
             reason = str(answer.status)
-        except (requests.RequestException, HTTPError, OSError) as error:
-            reason = type(error).__name__
+        except (NoAnswer, ValueError) as error:
+            reason = str(error) if isinstance(error, NoAnswer) else type(error).__name__
         _log.warning("%s cannot have what SNS refers to: %s", self.name, reason)
         raise ServiceUnavailable
 

@@ -14,24 +14,32 @@ class Example(HttpProvider):
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-import requests
-from urllib3.exceptions import HTTPError, NewConnectionError
-
 from smsqueue import exc
+from smsqueue.loop import Loop, blocking, current_loop
 from smsqueue.providers.answer import Answer
 from smsqueue.providers.base import IProvider
-from smsqueue.providers.transport import begin_attempt, bounded, make_session, written
+from smsqueue.providers.blocking_transport import BlockingTransport
+from smsqueue.providers.transport import (
+    Environment,
+    Exchange,
+    NoAnswer,
+    Request,
+    Timeouts,
+    Watch,
+    begin_attempt,
+    environment_of,
+    make_request,
+    written,
+)
+
+if TYPE_CHECKING:
+    from smsqueue.providers.loop_transport import LoopTransport
 
 __all__ = ["Answer", "HttpProvider", "begin_attempt", "written"]
-
-#: Longest answer that is read, in bytes.
-MAX_ANSWER = 256 * 1024
 
 _STATUSES: Mapping[int, type[exc.ProviderError]] = {
     303: exc.ServerError,
@@ -101,7 +109,9 @@ class HttpProvider(IProvider):
         self.url = url.rstrip("/")
         self._timeouts = (connect_timeout, read_timeout)
         self._pool_size = pool_size
-        self._session: tuple[int, requests.Session] | None = None
+        self._environment: Environment | None = None
+        self._blocking: BlockingTransport | None = None
+        self._on_loop: tuple[Loop, LoopTransport] | None = None
 
     def call(
         self,
@@ -125,19 +135,20 @@ class HttpProvider(IProvider):
             ConnectionError: no answer; ambiguous if the request had begun to be written.
             MessageSendError: the provider answered with an error, see :meth:`error`.
         """
-        with bounded(within or self.deadline, safe=safe) as wrote:
-            try:
-                answer = self._exchange(method, f"{self.url}{path}", auth=auth, **request)
-            except (ValueError, TypeError, requests.exceptions.InvalidJSONError) as error:
-                if wrote():
-                    raise self._no_answer(error, ambiguous=True) from None
-                reason = f"the request could not be made ({type(error).__name__})"
-                raise exc.RequestError(reason, provider=self.name) from None
-            except (requests.RequestException, HTTPError, OSError) as error:
-                # ``from None``: what these errors say holds addresses with their queries.
-                raise self._no_answer(error, ambiguous=wrote()) from None
-        if 200 <= answer.status < 300:
-            return replace(answer, safe=safe)
+        watch = Watch(safe=safe)
+        try:
+            made = make_request(method, f"{self.url}{path}", auth=auth, safe=safe, **request)
+            status, headers, body = self._exchange(made, within, watch)
+        except NoAnswer as error:
+            raise self._no_answer(error, ambiguous=watch.began) from None
+        except (ValueError, TypeError) as error:  # ``from None``: its text may be the message's
+            if watch.began:
+                raise self._no_answer(NoAnswer(type(error).__name__), ambiguous=True) from None
+            reason = f"the request could not be made ({type(error).__name__})"
+            raise exc.RequestError(reason, provider=self.name) from None
+        answer = Answer(self.name, status, headers, body, safe)
+        if 200 <= status < 300:
+            return answer
         refusal = self.error(answer)
         if safe:
             refusal.ambiguous = False
@@ -162,11 +173,12 @@ class HttpProvider(IProvider):
         known = None if code is None else self.codes.get(code)
         if known is None and str(code) == str(status):
             code = None
-        default = exc.ServerError if status >= 500 else exc.RequestError
+        default = exc.RequestError if 200 <= status < 500 else exc.ServerError
         bare = status >= 500 and code is None
         declared = status == 503 and bool(self.bare_503_is_refusal)
-        not_known = status in _OUTCOME_NOT_KNOWN or (bare and not declared)
-        taken = " and did not take the message" if status < 300 else ""
+        # An answer below 200 says that another one follows, and none did.
+        not_known = status < 200 or status in _OUTCOME_NOT_KNOWN or (bare and not declared)
+        taken = " and did not take the message" if 200 <= status < 300 else ""
         return (known or _STATUSES.get(status, default))(
             f"the provider answered {status}{taken}",
             code=code,
@@ -200,37 +212,35 @@ class HttpProvider(IProvider):
             retry_after=answer.retry_after,
         )
 
-    def _exchange(self, method: str, url: str, **request: Any) -> Answer:
-        with self._connections().request(
-            method, url, timeout=self._timeouts, stream=True, allow_redirects=False, **request
-        ) as response:
-            try:
-                body = _read(response)
-            except (requests.RequestException, HTTPError, OSError):
-                if response.ok and response.status_code < 300:
-                    raise
-                body = b""  # a refusal is one, even if its reasons were cut off
-            return Answer(self.name, response.status_code, response.headers, body)
+    def _exchange(self, request: Request, within: float | None, watch: Watch) -> Exchange:
+        """Make one exchange: on the loop if the calling function runs on one, else here.
 
-    def _connections(self) -> requests.Session:
-        """The session of this process: one that came through a fork is the parent's."""
-        if self._session is None or self._session[0] != os.getpid():
-            self._session = (os.getpid(), make_session(self.url, self._pool_size))
-        return self._session[1]
+        Raises:
+            NoAnswer: see ``watch`` for whether the provider may have the request.
+        """
+        timeouts = Timeouts(*self._timeouts, self.deadline if within is None else within)
+        if self._environment is None:
+            self._environment = environment_of(self.url)
+        loop = current_loop()
+        if loop is not None:
+            on_loop = self._transport_on(loop, self._environment)
+            if on_loop.takes(request):
+                return on_loop.exchange(request, timeouts, watch)
+        if self._blocking is None:
+            self._blocking = BlockingTransport(self._environment, self._pool_size)
+        return blocking(self._blocking.exchange, request, timeouts, watch)
 
-    def _no_answer(self, error: BaseException, *, ambiguous: bool) -> exc.ConnectionError:
+    def _transport_on(self, loop: Loop, environment: Environment) -> LoopTransport:
+        if self._on_loop is None or self._on_loop[0] is not loop:
+            from smsqueue.providers.loop_transport import LoopTransport
+
+            self._on_loop = loop, LoopTransport(environment, loop)
+        return self._on_loop[1]
+
+    def _no_answer(self, error: NoAnswer, *, ambiguous: bool) -> exc.ConnectionError:
         where = "after the request was written" if ambiguous else "before anything was sent"
-        reason = f"the connection failed {where} ({_cause(error)})"
+        reason = f"the connection failed {where} ({error})"
         return exc.ConnectionError(reason, provider=self.name, ambiguous=ambiguous)
-
-
-def _read(response: requests.Response) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_content(16 * 1024):
-        body += chunk
-        if len(body) > MAX_ANSWER:
-            raise requests.exceptions.ContentDecodingError("the answer is too long")
-    return bytes(body)
 
 
 def _is_address(url: str) -> bool:
@@ -239,15 +249,3 @@ def _is_address(url: str) -> bool:
     except ValueError:  # its text shows the address, which may hold a password
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
-
-
-def _cause(error: BaseException) -> str:
-    """Name of the innermost error: requests and urllib3 wrap them several times."""
-    while True:
-        inner = [getattr(error, "reason", None), *error.args]
-        if isinstance(error, NewConnectionError):
-            inner.append(error.__cause__)
-        found = next((e for e in inner if isinstance(e, BaseException)), None)
-        if found is None:
-            return type(error).__name__
-        error = found

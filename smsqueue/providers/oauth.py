@@ -7,6 +7,7 @@ import threading
 import time
 
 from smsqueue import exc
+from smsqueue.loop import blocking
 from smsqueue.providers.answer import Answer
 from smsqueue.providers.http import HttpProvider
 
@@ -44,7 +45,7 @@ class Tokens(HttpProvider):
         """
         if self._good():
             return self._kept[0]
-        if not self._fetching.acquire(timeout=self.deadline):
+        if not blocking(self._fetching.acquire, timeout=self.deadline):
             raise exc.ConnectionError("there is no token yet", provider=self.name)
         try:
             if not self._good():  # somebody else may have fetched it meanwhile

@@ -11,126 +11,30 @@ import threading
 import time
 import traceback
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
-import requests
 
 from smsqueue import exc
 from smsqueue.providers import http, transport
-from smsqueue.providers.http import Answer, HttpProvider
-
-Handle = Callable[[socket.socket], None]
-
-
-class RawServer:
-    """Reads a request from each connection and lets ``handle`` do what it likes with it."""
-
-    def __init__(self, handle: Handle) -> None:
-        self.handle = handle
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self.released = threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                while request := read_request(connection):
-                    self.requests.append(request)
-                    self.handle(connection)
-            except OSError:
-                pass
-
-    def close(self) -> None:
-        self.released.set()
-        self._socket.close()
+from smsqueue.providers.http import Answer
+from tests.providers.raw_server import (
+    Call,
+    Example,
+    Handle,
+    Post,
+    RawServer,
+    answering,
+    example,
+    refused_port,
+)
 
 
-def read_request(connection: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = connection.recv(65536)
-        if not piece:
-            return b""
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = 0
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            length = int(line.partition(b":")[2])
-    while len(body) < length:
-        body += connection.recv(65536)
-    return head + b"\r\n\r\n" + body
-
-
-def answering(status: int, body: str = "", **headers: str) -> Handle:
-    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    text = "\r\n".join(lines) + "\r\n\r\n" + body
-    return lambda connection: connection.sendall(text.encode())
-
-
-class Example(HttpProvider):
-    """Its own errors look like {"error": {"code": ...}}."""
-
-    codes = {"no_money": exc.CreditError, "again": exc.ServerError}  # noqa: RUF012
-
-    def error_code(self, answer: Answer) -> str | int | None:
-        code: str | int | None = answer.get("error", "code")
-        return code
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Handle], RawServer]]:
-    servers: list[RawServer] = []
-
-    def start(handle: Handle) -> RawServer:
-        servers.append(RawServer(handle))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-@pytest.fixture(autouse=True)
-def attempt() -> None:
-    http.begin_attempt()
-
-
-def example(server: RawServer | str, **config: float) -> Example:
-    url = server if isinstance(server, str) else server.url
-    return Example(None, "example", url=url, **config)  # type: ignore[arg-type]
-
-
-def refused_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port
-
-
-def post(provider: Example) -> Answer:
-    return provider.call("POST", "/messages", json={"to": "15550001234", "text": "secret text"})
-
-
-def test_answer(serve: Callable[[Handle], RawServer]) -> None:
+def test_answer(serve: Callable[[Handle], RawServer], post: Post) -> None:
     server = serve(answering(201, '{"id": "m1", "parts": [{"n": 1}]}'))
     answer = post(example(server))
     assert (answer.status, answer.require("id"), answer.get("parts", 0, "n")) == (201, "m1", 1)
@@ -140,7 +44,7 @@ def test_answer(serve: Callable[[Handle], RawServer]) -> None:
     assert "m1" not in repr(answer)
 
 
-def test_connection_is_kept(serve: Callable[[Handle], RawServer]) -> None:
+def test_connection_is_kept(serve: Callable[[Handle], RawServer], post: Post) -> None:
     server = serve(answering(200, "{}"))
     provider = example(server)
     for _ in range(3):
@@ -149,18 +53,18 @@ def test_connection_is_kept(serve: Callable[[Handle], RawServer]) -> None:
 
 
 def test_idle_connection_is_not_used_again(
-    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch, post: Post
 ) -> None:
     server = serve(answering(200, "{}"))
     provider = example(server)
-    post(provider)
     monkeypatch.setattr(transport, "IDLE", 0.0)
+    post(provider)
     post(provider)
     assert server.connections == 2
 
 
 def test_connection_that_the_server_closed_is_opened_again(
-    serve: Callable[[Handle], RawServer],
+    serve: Callable[[Handle], RawServer], post: Post
 ) -> None:
     closed = threading.Event()
 
@@ -178,7 +82,7 @@ def test_connection_that_the_server_closed_is_opened_again(
     assert server.connections == 3
 
 
-def test_nothing_written_when_refused() -> None:
+def test_nothing_written_when_refused(post: Post) -> None:
     with pytest.raises(exc.ConnectionError) as caught:
         post(example(f"http://127.0.0.1:{refused_port()}"))
     assert not caught.value.ambiguous
@@ -188,7 +92,9 @@ def test_nothing_written_when_refused() -> None:
     assert "127.0.0.1" not in str(caught.value)
 
 
-def test_nothing_written_when_the_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_written_when_the_name_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, post: Post
+) -> None:
     def fail(*args: object, **options: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -199,7 +105,7 @@ def test_nothing_written_when_the_name_is_unknown(monkeypatch: pytest.MonkeyPatc
     assert not http.written()
 
 
-def test_nothing_written_when_connecting_times_out() -> None:
+def test_nothing_written_when_connecting_times_out(post: Post) -> None:
     # A full backlog: the kernel takes no further connection and refuses none.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
         waiting = []
@@ -216,7 +122,7 @@ def test_nothing_written_when_connecting_times_out() -> None:
     assert not http.written()
 
 
-def test_nothing_written_when_tls_fails(serve: Callable[[Handle], RawServer]) -> None:
+def test_nothing_written_when_tls_fails(serve: Callable[[Handle], RawServer], post: Post) -> None:
     server = serve(answering(200))
     with pytest.raises(exc.ConnectionError) as caught:
         # The server waits for the end of a request that never comes, as it is no HTTP.
@@ -226,7 +132,7 @@ def test_nothing_written_when_tls_fails(serve: Callable[[Handle], RawServer]) ->
 
 
 def test_nothing_written_when_connecting_took_all_the_time(
-    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch, post: Post
 ) -> None:
     server = serve(answering(200, "{}"))
     monkeypatch.setattr(Example, "deadline", 0.0)
@@ -238,7 +144,7 @@ def test_nothing_written_when_connecting_took_all_the_time(
 
 
 def test_proxy_that_refuses_a_tunnel(
-    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch, post: Post
 ) -> None:
     proxy = serve(answering(407, "no"))
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
@@ -275,7 +181,7 @@ def badly_chunk(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("handle", [cut, reset, truncate, garble, badly_chunk])
 def test_ambiguous_when_the_answer_is_lost(
-    serve: Callable[[Handle], RawServer], handle: Handle
+    serve: Callable[[Handle], RawServer], handle: Handle, post: Post
 ) -> None:
     server = serve(handle)
     with pytest.raises(exc.ConnectionError) as caught:
@@ -285,7 +191,9 @@ def test_ambiguous_when_the_answer_is_lost(
     assert len(server.requests) == 1
 
 
-def test_ambiguous_when_the_answer_is_too_long(serve: Callable[[Handle], RawServer]) -> None:
+def test_ambiguous_when_the_answer_is_too_long(
+    serve: Callable[[Handle], RawServer], post: Post
+) -> None:
     with pytest.raises(exc.ConnectionError) as caught:
         post(example(serve(answering(200, "x" * 300_000))))
     assert caught.value.ambiguous
@@ -293,7 +201,7 @@ def test_ambiguous_when_the_answer_is_too_long(serve: Callable[[Handle], RawServ
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_compressed_answer_is_not_unpacked_beyond_the_limit(
-    serve: Callable[[Handle], RawServer], times: int
+    serve: Callable[[Handle], RawServer], post: Post, times: int
 ) -> None:
     body = b"0" * 64_000_000
     for _ in range(times):
@@ -305,8 +213,9 @@ def test_a_compressed_answer_is_not_unpacked_beyond_the_limit(
 
     tracemalloc.start()
     try:
-        with pytest.raises(exc.ConnectionError) as caught:
-            post(example(serve(bomb)))
+        with pytest.raises(exc.ProviderError) as caught:
+            # aiohttp unpacks nothing that was packed twice: what is left is no JSON
+            post(example(serve(bomb))).require("id")
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -314,14 +223,18 @@ def test_a_compressed_answer_is_not_unpacked_beyond_the_limit(
     assert most < 8_000_000
 
 
-def test_ambiguous_when_the_provider_is_silent(serve: Callable[[Handle], RawServer]) -> None:
+def test_ambiguous_when_the_provider_is_silent(
+    serve: Callable[[Handle], RawServer], post: Post
+) -> None:
     server = serve(lambda connection: None)
     with pytest.raises(exc.ConnectionError) as caught:
         post(example(server, read_timeout=0.2))
     assert caught.value.ambiguous
 
 
-def test_ambiguous_when_writing_breaks_off(serve: Callable[[Handle], RawServer]) -> None:
+def test_ambiguous_when_writing_breaks_off(
+    serve: Callable[[Handle], RawServer], call: Call
+) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def reset_while_reading() -> None:
@@ -333,7 +246,7 @@ def test_ambiguous_when_writing_breaks_off(serve: Callable[[Handle], RawServer])
     thread.start()
     provider = example(f"http://127.0.0.1:{listener.getsockname()[1]}")
     with pytest.raises(exc.ConnectionError) as caught:
-        provider.call("POST", data=b"x" * 50_000_000)
+        call(provider, "POST", data=b"x" * 50_000_000)
     thread.join()
     listener.close()
     assert caught.value.ambiguous
@@ -341,7 +254,7 @@ def test_ambiguous_when_writing_breaks_off(serve: Callable[[Handle], RawServer])
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
 def test_dripping_answer_is_over_at_the_deadline(
-    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch, start: bytes
+    serve: Callable[[Handle], RawServer], monkeypatch: pytest.MonkeyPatch, start: bytes, post: Post
 ) -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(start)
@@ -401,6 +314,7 @@ def test_error_answers(
     body: str,
     kind: type[exc.ProviderError],
     ambiguous: bool,
+    post: Post,
 ) -> None:
     with pytest.raises(exc.ProviderError) as caught:
         post(example(serve(answering(status, body, Location="/elsewhere"))))
@@ -412,7 +326,7 @@ def test_error_answers(
 
 
 def test_a_code_that_only_repeats_the_status_is_not_the_providers(
-    serve: Callable[[Handle], RawServer],
+    serve: Callable[[Handle], RawServer], post: Post
 ) -> None:
     with pytest.raises(exc.ServerError) as caught:
         post(example(serve(answering(503, ERROR % "503"))))
@@ -420,7 +334,7 @@ def test_a_code_that_only_repeats_the_status_is_not_the_providers(
 
 
 def test_a_provider_may_declare_that_its_bare_503_is_a_refusal(
-    serve: Callable[[Handle], RawServer],
+    serve: Callable[[Handle], RawServer], post: Post
 ) -> None:
     class Declared(Example):
         bare_503_is_refusal = "https://docs.example.com/errors#503"
@@ -443,20 +357,20 @@ def test_the_declaration_of_a_bare_503_names_its_source() -> None:
 
 
 def test_nothing_about_a_call_that_sends_no_message_is_ambiguous(
-    serve: Callable[[Handle], RawServer],
+    serve: Callable[[Handle], RawServer], call: Call
 ) -> None:
     for status in (303, 408, 500, 503, 504):
         with pytest.raises(exc.ProviderError) as caught:
-            example(serve(answering(status))).call("GET", safe=True)
+            call(example(serve(answering(status))), "GET", safe=True)
         assert not caught.value.ambiguous
-    answer = example(serve(answering(200, "{}"))).call("GET", safe=True)
+    answer = call(example(serve(answering(200, "{}"))), "GET", safe=True)
     with pytest.raises(exc.ServerError) as caught:
         answer.require("id")
     assert not caught.value.ambiguous
 
 
 def test_refusal_counts_even_if_its_body_is_cut_off(
-    serve: Callable[[Handle], RawServer],
+    serve: Callable[[Handle], RawServer], post: Post
 ) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 400 Bad\r\nContent-Length: 100\r\n\r\n{")
@@ -469,7 +383,7 @@ def test_refusal_counts_even_if_its_body_is_cut_off(
 
 @pytest.mark.parametrize("body", ["", "ok", "[]", "{}", '{"id": null}', "[" * 100_000])
 def test_success_without_an_id_is_ambiguous(
-    serve: Callable[[Handle], RawServer], body: str
+    serve: Callable[[Handle], RawServer], body: str, post: Post
 ) -> None:
     answer = post(example(serve(answering(200, body))))
     with pytest.raises(exc.ServerError) as caught:
@@ -544,39 +458,39 @@ def test_lists_of_objects() -> None:
         assert not caught.value.ambiguous
 
 
-def test_retry_after_is_told(serve: Callable[[Handle], RawServer]) -> None:
+def test_retry_after_is_told(serve: Callable[[Handle], RawServer], post: Post) -> None:
     with pytest.raises(exc.LimitsError) as caught:
         post(example(serve(answering(429, Retry_After="3"))))
     assert caught.value.retry_after == 3
 
 
-def test_safe_call_is_never_ambiguous(serve: Callable[[Handle], RawServer]) -> None:
+def test_safe_call_is_never_ambiguous(serve: Callable[[Handle], RawServer], call: Call) -> None:
     provider = example(serve(cut))
     with pytest.raises(exc.ConnectionError) as caught:
-        provider.call("GET", "/balance", safe=True)
+        call(provider, "GET", "/balance", safe=True)
     assert not caught.value.ambiguous
     assert not http.written()
     with pytest.raises(exc.ServerError) as answered:
-        example(serve(answering(502))).call("GET", safe=True)
+        call(example(serve(answering(502))), "GET", safe=True)
     assert not answered.value.ambiguous
 
 
-def test_request_that_cannot_be_made() -> None:
+def test_request_that_cannot_be_made(call: Call) -> None:
     provider = example(f"http://127.0.0.1:{refused_port()}")
     for request in ({"json": float("nan")}, {"headers": {"X": "a\nb"}}, {"json": object()}):
         with pytest.raises(exc.RequestError):
-            provider.call("POST", **request)  # type: ignore[arg-type]
+            call(provider, "POST", **request)  # type: ignore[arg-type]
     assert not http.written()
 
 
 def test_errors_and_logs_tell_no_secret(
-    serve: Callable[[Handle], RawServer], caplog: pytest.LogCaptureFixture
+    serve: Callable[[Handle], RawServer], caplog: pytest.LogCaptureFixture, call: Call
 ) -> None:
     caplog.set_level(logging.DEBUG)
     for handle in (cut, answering(400, '{"error": {"code": 1, "text": "secret text"}}')):
         provider = example(serve(handle))
         with pytest.raises(exc.ProviderError) as caught:
-            provider.call("POST", "/send", params={"key": "hush"}, json="secret text")
+            call(provider, "POST", "/send", params={"key": "hush"}, json="secret text")
         shown = traceback.format_exception(caught.value, limit=0)
         assert len(shown) <= 2  # no chained error
         assert "hush" not in "".join(shown)
@@ -585,18 +499,21 @@ def test_errors_and_logs_tell_no_secret(
 
 
 def test_netrc_is_not_asked(
-    serve: Callable[[Handle], RawServer], tmp_path: object, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[[Handle], RawServer],
+    tmp_path: object,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Call,
 ) -> None:
     netrc = os.path.join(str(tmp_path), "netrc")
     with open(netrc, "w") as file:
         file.write("machine 127.0.0.1 login me password hush\n")
     monkeypatch.setenv("NETRC", netrc)
     server = serve(answering(200, "{}"))
-    example(server).call("POST", headers={"Authorization": "Bearer right"})
+    call(example(server), "POST", headers={"Authorization": "Bearer right"})
     assert b"Authorization: Bearer right" in server.requests[0]
 
 
-def test_cookies_are_not_kept(serve: Callable[[Handle], RawServer]) -> None:
+def test_cookies_are_not_kept(serve: Callable[[Handle], RawServer], post: Post) -> None:
     server = serve(answering(200, "{}", Set_Cookie="a=b; Path=/"))
     provider = example(server)
     post(provider)
@@ -607,12 +524,12 @@ def test_cookies_are_not_kept(serve: Callable[[Handle], RawServer]) -> None:
 def test_session_is_not_shared_through_a_fork(serve: Callable[[Handle], RawServer]) -> None:
     server = serve(answering(200, "{}"))
     provider = example(server)
-    post(provider)
+    provider.call("POST")
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            post(provider)
+            provider.call("POST")
             os.write(write, b"sent")
         finally:
             os._exit(0)
@@ -620,13 +537,13 @@ def test_session_is_not_shared_through_a_fork(serve: Callable[[Handle], RawServe
     os.close(write)
     assert os.read(read, 10) == b"sent"
     os.close(read)
-    post(provider)
+    provider.call("POST")
     assert server.connections == 2
 
 
 def test_threads_do_not_see_each_other(serve: Callable[[Handle], RawServer]) -> None:
     provider = example(serve(answering(200, "{}")))
-    thread = threading.Thread(target=post, args=(provider,))
+    thread = threading.Thread(target=provider.call, args=("POST",))
     thread.start()
     thread.join()
     assert not http.written()
@@ -644,13 +561,3 @@ def test_a_time_of_nothing_would_refuse_every_message() -> None:
     for config in ({"connect_timeout": 0}, {"read_timeout": -1.0}, {"pool_size": 0}):
         with pytest.raises(ValueError, match="must be more than 0"):
             example("http://127.0.0.1:9", **config)
-
-
-def test_tls_is_watched(serve: Callable[[Handle], RawServer]) -> None:
-    """The connections over TLS are ours too, by the class that does the handshake."""
-    session = transport.make_session("https://localhost", 1)
-    adapter = session.get_adapter("https://carrier.example")
-    pool = adapter.get_connection_with_tls_context(  # type: ignore[attr-defined]
-        requests.Request("POST", "https://carrier.example").prepare(), True
-    )
-    assert issubclass(pool.ConnectionCls, transport._Watched)

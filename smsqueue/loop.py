@@ -1,0 +1,180 @@
+"""One asyncio loop for many calls at once, while the code that makes them stays synchronous.
+
+A function that :meth:`Loop.run` is given runs in a greenlet on the loop's thread. Where it would
+wait, it switches to the loop (:func:`wait`, :func:`blocking`), which meanwhile runs others; this is
+how SQLAlchemy's asyncio extension works. Outside of such a function both do what a synchronous
+program would do, so the same code runs in any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+
+from greenlet import getcurrent, greenlet
+
+__all__ = ["Loop", "blocking", "current_loop", "wait"]
+
+log = logging.getLogger("smsqueue.worker")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Threads of one loop for what blocks: waiting for a lock, credentials, another HTTP client.
+_THREADS = 128
+#: Threads of one loop that ask the system's resolver, which may take long. A host name is asked for
+#: once at a time, so one that is not answered holds one of them.
+_RESOLVERS = 32
+
+
+class _Running(greenlet):
+    """A function that runs on a loop."""
+
+    def __init__(self, run: Callable[[], None], loop: Loop) -> None:
+        super().__init__(run, parent=loop.hub)
+        self.loop = loop
+
+
+class Loop:
+    """An asyncio loop in a daemon thread.
+
+    Attributes:
+        hub: The loop's own greenlet, to which every function switches where it waits.
+    """
+
+    def __init__(self, name: str = "smsqueue-loop") -> None:
+        self.asyncio = asyncio.new_event_loop()
+        self.hub: greenlet
+        self._threads = ThreadPoolExecutor(_THREADS, f"{name}-blocking")
+        self.asyncio.set_default_executor(ThreadPoolExecutor(_RESOLVERS, f"{name}-resolver"))
+        #: Since when (monotonic) a function runs without waiting; None: none does.
+        self._held_since: float | None = None
+        self._blocked = 0.0
+        self._closing: list[Callable[[], Awaitable[object]]] = []
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(started,), name=name, daemon=True)
+        self._thread.start()
+        started.wait()
+
+    def _work(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self.asyncio)
+        self.hub = getcurrent()
+        started.set()
+        self.asyncio.run_forever()
+
+    def run(self, function: Callable[[], T]) -> Future[T]:
+        """Run a function on the loop, in a copy of the caller's context; from any thread.
+
+        Returns:
+            Its result, or what it raised. It can be cancelled until the function begins.
+        """
+        ended: Future[T] = Future()
+        context = contextvars.copy_context()
+        self.asyncio.call_soon_threadsafe(self._start, function, context, ended)
+        return ended
+
+    def _start(
+        self, function: Callable[[], T], context: contextvars.Context, ended: Future[T]
+    ) -> None:
+        if not ended.set_running_or_notify_cancel():
+            return
+
+        def run() -> None:
+            try:
+                result = function()
+            except BaseException as error:  # raised where its result is asked for
+                ended.set_exception(error)
+            else:
+                ended.set_result(result)
+
+        running = _Running(run, self)
+        running.gr_context = context
+        self._enter(running)
+
+    def _enter(self, running: _Running) -> None:
+        """Let a function run until it waits or ends."""
+        began = self._held_since = time.monotonic()
+        busy = time.thread_time()
+        try:
+            running.switch()
+        finally:
+            self._held_since = None
+            busy = time.thread_time() - busy
+            self._blocked += max(0.0, time.monotonic() - began - busy)
+
+    def blocked(self) -> float:
+        """Seconds, since the loop began, for which functions held it and did not compute: they
+        waited for something else than :func:`wait`, and nothing else on the loop went on."""
+        return self._blocked + self.held()
+
+    def held(self) -> float:
+        """Seconds for which a function has held the loop until now; 0 if none does."""
+        since = self._held_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def at_close(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Have something closed with the loop."""
+        self._closing.append(close)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """End the loop; functions that still wait never go on.
+
+        Args:
+            seconds: How long this may take.
+        """
+        self.asyncio.call_soon_threadsafe(self.asyncio.create_task, self._end())
+        self._thread.join(seconds)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _end(self) -> None:
+        for close in self._closing:
+            try:
+                await close()
+            except Exception as error:
+                log.warning("the loop's connections: %s", type(error).__name__)
+        self.asyncio.stop()
+
+    def _in_thread(self, function: Callable[[], T]) -> Awaitable[T]:
+        context = contextvars.copy_context()
+        return self.asyncio.run_in_executor(self._threads, partial(context.run, function))
+
+    def _wait(self, awaitable: Awaitable[T]) -> T:
+        running = cast(_Running, getcurrent())
+        future = asyncio.ensure_future(awaitable, loop=self.asyncio)
+        if not future.done():
+            future.add_done_callback(lambda _: self._enter(running))
+            self.hub.switch()
+        return future.result()
+
+
+def current_loop() -> Loop | None:
+    """The loop on which the calling function runs; None: it runs in a thread of its own."""
+    running = getcurrent()
+    return running.loop if isinstance(running, _Running) else None
+
+
+def wait(awaitable: Awaitable[T]) -> T:
+    """The result of an awaitable, from a function that runs on a loop.
+
+    Raises:
+        RuntimeError: the calling function does not run on a loop.
+    """
+    loop = current_loop()
+    if loop is None:
+        raise RuntimeError("wait() is for functions that Loop.run() runs")
+    return loop._wait(awaitable)
+
+
+def blocking(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+    """Call what may block: in a thread if the calling function runs on a loop, else here."""
+    loop = current_loop()
+    call: Callable[[], Any] = partial(function, *args, **options)
+    result: T = call() if loop is None else loop._wait(loop._in_thread(call))
+    return result
