@@ -25,6 +25,7 @@ from smsqueue.providers.reading import (
     json_body,
     json_object,
     listed,
+    read_each,
     text_of,
     time_of,
 )
@@ -161,7 +162,7 @@ class ClickatellProvider(AccountProvider):
         return Balance(answer.amount("balance"), answer.get("currency"))
 
     def make_receiver_blueprint(self) -> Blueprint:
-        def read() -> list[IncomingMessage | MessageStatus]:
+        def read() -> list[IncomingMessage | MessageStatus | Malformed]:
             from flask import request
 
             header = request.headers.get("Authorization")
@@ -176,16 +177,16 @@ class ClickatellProvider(AccountProvider):
 
         return event_views(self, read, status=200)
 
-    def _events(self, fields: dict[str, Any]) -> list[IncomingMessage | MessageStatus]:
+    def _events(self, fields: dict[str, Any]) -> list[IncomingMessage | MessageStatus | Malformed]:
         """All that a callback tells; ValueError if it tells nothing that can be understood."""
         event = fields.get("event")
         if isinstance(event, dict):
             texts, files = event.get("moText") or [], event.get("moMedia") or []
             reports = event.get("messageStatusUpdate") or []
             return [
-                *map(_incoming, _objects(texts)),
+                *read_each(_listed(texts), _incoming),
                 *_incoming_media(files),
-                *map(self._report, _objects(reports)),
+                *read_each(_listed(reports), self._report),
             ]
         if "fromNumber" in fields:
             return [_incoming(fields)]
@@ -283,7 +284,7 @@ def _decoded(text: str, charset: Any) -> str:
     return unquote_plus(text, "latin-1") if charset == "ISO-8859-1" else text
 
 
-def _objects(values: Any) -> list[dict[str, Any]]:
-    if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
-        raise Malformed("not JSON objects")
+def _listed(values: Any) -> list[Any]:
+    if not isinstance(values, list):
+        raise Malformed("not a JSON list")
     return values

@@ -36,6 +36,7 @@ from smsqueue.providers.reading import (
     json_body,
     json_object,
     listed,
+    read_each,
     recipients_of,
     text_of,
     time_of,
@@ -249,19 +250,16 @@ class InfobipProvider(AccountProvider):
         self._authenticate()
         # A letter that is none spoils its own entry, not the others.
         body = json_body().decode("utf-8", "replace").encode()
-        results, events = json_object(body).get("results"), []
+        results = json_object(body).get("results")
         if not isinstance(results, list):
             raise Malformed("results is no list")
-        problem = ""
-        for told in results:
-            try:
-                events.append(self.validated(make(told)))
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                problem = problem or (str(error) if isinstance(error, Malformed) else "a field")
+        events = list(read_each(results, lambda told: self.validated(make(told))))
         for event in events:
-            record(event)
-        if problem:
-            raise Malformed(f"some of the results are malformed: {problem}")
+            if not isinstance(event, Malformed):
+                record(event)
+        for event in events:
+            if isinstance(event, Malformed):
+                raise event
         return "", 200
 
     def _report(self, told: dict[str, Any]) -> Report:

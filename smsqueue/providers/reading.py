@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "listed",
     "numbered",
     "query_fields",
+    "read_each",
     "recipients_of",
     "text_of",
     "time_of",
@@ -38,17 +39,42 @@ __all__ = [
 _MOST_RECIPIENTS = 100
 
 
+_Event = IncomingMessage | MessageStatus
+#: What reading something of the wrong form ends in.
+_MALFORMED = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError)
+
+
+def read_each(
+    entries: Iterable[Any], read: Callable[[Any], _Event]
+) -> Iterator[_Event | Malformed]:
+    """What each entry of a webhook with several tells, for :func:`event_views`: one that is
+    malformed costs the others nothing."""
+    for entry in entries:
+        try:
+            yield read(entry)
+        except PermissionError:
+            raise
+        except _MALFORMED as error:
+            yield _malformed(error)
+
+
+def _malformed(error: Exception) -> Malformed:
+    if isinstance(error, Malformed):
+        return error
+    return Malformed("a field is missing or of another type")
+
+
 def event_views(
     provider: IProvider,
-    read: Callable[[], Iterable[IncomingMessage | MessageStatus]],
+    read: Callable[[], Iterable[_Event | Malformed]],
     *,
     status: int = 204,
 ) -> Blueprint:
     """The webhooks of a provider that may have one address for everything: both take both.
 
     Args:
-        read: What the running request tells, once it was found to be genuine. All of it is read
-            and validated before any is reported; whatever it stumbles over is answered 400.
+        read: What the running request tells, once it was found to be genuine. What cannot be
+            understood is answered 400, when all else that the request tells was recorded.
         status: The answer's, if all went well.
     """
     from flask import Blueprint
@@ -61,14 +87,18 @@ def event_views(
         try:
             told = list(read())
         except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            raise Malformed("a field is missing or of another type") from error
+            raise _malformed(error) from error
         validated = getattr(provider, "validated", checked)
-        told = [validated(each) for each in told]
-        for each in told:
+        good = [each for each in told if not isinstance(each, Malformed)]
+        read_again = list(read_each(good, validated))
+        for each in read_again:
             if isinstance(each, IncomingMessage):
                 provider._receive_message(each)
-            else:
+            elif isinstance(each, MessageStatus):
                 provider._receive_status(each)
+        for each in told + read_again:
+            if isinstance(each, Malformed):
+                raise each
         return "", status
 
     return views

@@ -8,7 +8,9 @@ arranges: HTTP Basic, or the signature that the SDKs verify.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -37,6 +39,7 @@ from smsqueue.providers.reading import (
     json_body,
     json_object,
     listed,
+    read_each,
     recipients_of,
     text_of,
     time_of,
@@ -199,14 +202,15 @@ class SinchProvider(AccountProvider):
     def make_receiver_blueprint(self) -> Blueprint:
         self.need_secret(*self._keys)
 
-        def read() -> list[IncomingMessage] | list[MessageStatus]:
-
+        def read() -> Sequence[IncomingMessage | MessageStatus | Malformed]:
             self._authenticate()
             return self._events(json_object(json_body()))
 
         return event_views(self, read)
 
-    def _events(self, told: dict[str, Any]) -> list[IncomingMessage] | list[MessageStatus]:
+    def _events(
+        self, told: dict[str, Any]
+    ) -> Sequence[IncomingMessage | MessageStatus | Malformed]:
         if told.get("origin") == "MMS_MO":
             return [_incoming_mms(told)]
         kind = told["type"]
@@ -215,7 +219,7 @@ class SinchProvider(AccountProvider):
         if kind.startswith("recipient_delivery_report_"):
             return [self._report(told, told)]
         if kind.startswith("delivery_report_"):
-            return [self._report(told, each) for each in told["statuses"]]
+            return list(read_each(told["statuses"], partial(self._report, told)))
         raise Malformed("neither a message nor a report")
 
     def _report(self, told: dict[str, Any], status: dict[str, Any]) -> MessageStatus:
