@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -10,6 +11,8 @@ from smsqueue.delivery.slots import Slots
 from smsqueue.ledger import Ledger
 
 __all__ = ["Claims"]
+
+log = logging.getLogger("smsqueue.delivery")
 
 
 class Claims:
@@ -70,6 +73,9 @@ class Claims:
                     self.ledger.settle(id, token, attempts, why | {"provider": provider})
             except exc.DamagedRecord:
                 pass  # it is put aside, and nothing is sent of it
+            except exc.LedgerError as error:
+                # No repetition helps: it goes on when its lease ends, and the others do so now.
+                log.error("%s: its claim was not given back: %s", id, error)
             except exc.QueueUnavailable:
                 return
             self._unsure.pop(token, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from smsqueue import exc
 from smsqueue.delivery.claiming import Claims
 from smsqueue.ledger import Ledger
 from smsqueue.upkeep import Upkeep
@@ -82,4 +83,23 @@ def test_claims_without_an_answer_are_returned_by_one_thread(bench: Bench) -> No
     assert calls == list(lost)
     claims.release()
     assert calls == list(lost)
+    ledger.close()
+
+
+def test_a_claim_that_cannot_be_returned_keeps_no_other_from_it(bench: Bench) -> None:
+    class Refusing(Ledger):
+        def unclaim(self, id: str, token: str) -> Any:
+            if id == first:
+                raise exc.LedgerError("Redis answered with an error")
+            return super().unclaim(id, token)
+
+    ledger = Refusing(bench.settings)
+    claims = Claims(ledger, bench.slots, "w")
+    first, second = bench.send(), bench.send()
+    for id in (first, second):
+        bench.ledger.claim(id, f"token-{id}", lease=60, worker="w")
+    claims._unsure.update({f"token-{id}": id for id in (first, second)})
+    claims.release()
+    assert (bench.state(first), bench.state(second)) == ("sending", "retrying")
+    assert claims._unsure == {}
     ledger.close()
