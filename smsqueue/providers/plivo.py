@@ -18,6 +18,7 @@ from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, hmac_base64
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import Malformed
+from smsqueue.providers.concatenated import check_division
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, numbered, query_fields
 from smsqueue.providers.used import signed_with
@@ -194,11 +195,11 @@ class PlivoProvider(AccountProvider):
         if not self.insecure:
             self._authenticate()
         if request.method == "GET":
-            return _checked(query_fields(*request.args.keys() - _FIELDS))
+            return _checked(_divided(query_fields(*request.args.keys() - _FIELDS)))
         if {"From", "MessageUUID"} & request.args.keys():
             # Version 3 signs "?query.form" as one text: no field may move over the border.
             raise Malformed("a POST request has fields of the webhook in its query")
-        return _checked(form_fields(*request.form.keys() - _FIELDS))
+        return _checked(_divided(form_fields(*request.form.keys() - _FIELDS)))
 
     def _authenticate(self) -> None:
         """PermissionError unless Plivo signed the running request."""
@@ -224,6 +225,34 @@ class PlivoProvider(AccountProvider):
         # Version 2 signs nothing else than its nonce: that is used by this request, also if it has
         # a signature of version 3 that somebody could take away.
         signed_with(*given[:1], request.headers.get("X-Plivo-Signature-V2-Nonce", ""))
+
+
+#: Names of fields in webhooks of messages, as Plivo documents them. There may be more.
+_KNOWN = frozenset(
+    {
+        *("Body", "ContextMessageUUID", "DLT", "DeliveryReportTime", "DestinationCountryISO2"),
+        *("ErrorCode", "From", "MCC", "MNC", "Media", "MediaCount", "MessageState", "MessageUUID"),
+        *("MessageTime", "ParentMessageUUID", "PartInfo", "PowerpackID", "PowerpackUUID"),
+        *("QueuedTime", "SentTime", "Sequence", "Status", "TendlcCampaignID"),
+        *("TendlcRegistrationStatus", "Text", "To", "TotalAmount", "TotalRate", "Type", "Units"),
+    }
+)
+
+
+def _divided(fields: MultiDict[str, str]) -> MultiDict[str, str]:
+    """The fields; Malformed if they are a division of what was signed that is not Plivo's."""
+    # Our own, which the query of a GET request has as well.
+    theirs = {name: value for name, value in fields.items() if name != "ref"}
+    check_division(
+        theirs,
+        known=_KNOWN,
+        numbered=("Media",),
+        optional=("Text", "Body", "ErrorCode"),
+        texts=("Text", "Body"),
+        words=("From", "To"),
+        new=False,
+    )
+    return fields
 
 
 def _checked(fields: MultiDict[str, str]) -> MultiDict[str, str]:

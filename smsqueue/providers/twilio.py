@@ -25,6 +25,7 @@ from smsqueue.providers.authentic import (
 )
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import Malformed
+from smsqueue.providers.concatenated import check_division
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, numbered, query_fields, recipients_of
 from smsqueue.providers.used import signed_with
@@ -239,6 +240,14 @@ class TwilioProvider(AccountProvider):
             raise Malformed("a POST request has fields of the form in its query")
         else:
             fields = form_fields(*request.form.keys() - _NOT_META)
+            check_division(
+                fields,
+                known=_KNOWN,
+                numbered=("MediaContentType", "MediaUrl", "OtherRecipients"),
+                optional=("Body", "ErrorCode"),
+                texts=_WRITTEN,
+                words=("From", "To"),
+            )
         if not all(fields.get(name) for name in (*needed, "AccountSid")):
             raise Malformed(f"it lacks one of {', '.join(needed)}, AccountSid")
         _check(fields)
@@ -297,6 +306,26 @@ def _addresses(url: str) -> list[str]:
         return [url]
     scheme, host, port, rest = found.groups("")
     return [f"{scheme}://{host}{each}{rest}" for each in ("", port or _PORTS[scheme])]
+
+
+#: Names of fields in webhooks of messages, as Twilio documents them. There may be more.
+_KNOWN = frozenset(
+    {
+        *("AccountSid", "Address", "ApiVersion", "Body", "ButtonPayload", "ButtonText"),
+        *("ButtonType", "ChannelInstallSid", "ChannelMetadata", "ChannelPrefix"),
+        *("ChannelStatusMessage", "ChannelToAddress", "Direction", "ErrorCode", "ErrorMessage"),
+        *("EventType", "ExternalUserId", "Forwarded", "FrequentlyForwarded", "From", "FromCity"),
+        *("FromCountry", "FromState", "FromZip", "Label", "Latitude", "Longitude"),
+        *("MediaContentType", "MediaUrl", "MessageSid", "MessageStatus", "MessageType"),
+        *("MessagingServiceSid", "NumMedia", "NumSegments", "OptOutType"),
+        *("OriginalRepliedMessageSender", "OriginalRepliedMessageSid", "OtherRecipients"),
+        *("Payload", "Price", "PriceUnit", "ProfileName", "RawDlrDoneDate", "ReferralBody"),
+        *("ReferralHeadline", "ReferralMediaContentType", "ReferralMediaUrl", "ReferralNumMedia"),
+        *("ReferralSourceId", "ReferralSourceType", "ReferralSourceUrl", "ReferralCtwaClid"),
+        *("SmsMessageSid", "SmsSid", "SmsStatus", "StructuredMessage", "To", "ToCity"),
+        *("ToCountry", "ToState", "ToZip", "WaId"),
+    }
+)
 
 
 def _check(fields: MultiDict[str, str]) -> None:
