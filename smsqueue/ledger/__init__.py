@@ -1,20 +1,26 @@
 """The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
 
 from smsqueue.ledger.answers import Failure, Room, Transition
+from smsqueue.ledger.connection import GROUP_LIMIT
 from smsqueue.ledger.diagnosis import RedisMisconfigured
+from smsqueue.ledger.items import Beginning, HookSettlement, Settlement
 from smsqueue.ledger.ledger import Ledger
 from smsqueue.ledger.records import Damaged, Record
 from smsqueue.ledger.watching import Backlog, Pause, Unrouted, Worker
 
 __all__ = [
+    "GROUP_LIMIT",
     "Backlog",
+    "Beginning",
     "Damaged",
     "Failure",
+    "HookSettlement",
     "Ledger",
     "Pause",
     "Record",
     "RedisMisconfigured",
     "Room",
+    "Settlement",
     "Transition",
     "Unrouted",
     "Worker",

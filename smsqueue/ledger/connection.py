@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
@@ -21,7 +21,14 @@ from redis.retry import Retry
 from smsqueue import exc
 from smsqueue.settings import Settings, SettingsError
 
-__all__ = ["Scripts", "connect", "execute_above_maxmemory", "tls_options", "translated"]
+__all__ = [
+    "GROUP_LIMIT",
+    "Scripts",
+    "connect",
+    "execute_above_maxmemory",
+    "tls_options",
+    "translated",
+]
 
 #: Refused when memory is full, or writing nothing; every other script ends what was accepted before
 #: and may go on.
@@ -45,6 +52,12 @@ _SUBJECTS = dict.fromkeys(
     ("hook_claim", "hook_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"), "event"
 )
 
+#: Scripts that run for a group of items in one call. A single call is a group of one.
+_GROUPED = {"claim", "unclaim", "begin", "settle", "hook_claim", "hook_settle"}
+
+#: Items of a group at most.
+GROUP_LIMIT = 64
+
 #: Words of errors that say how Redis is now, not what is wrong with the command.
 _FOR_NOW = (
     "BUSY",
@@ -64,6 +77,14 @@ redis.call('DEL', KEYS[1])
 local answers = {}
 for i, command in ipairs(cjson.decode(ARGV[1])) do answers[i] = redis.call(unpack(command)) end
 return answers
+"""
+
+#: A write of every script that may go on when memory is full.
+_FIRST_WRITE = """
+local may_write, why = pcall(redis.call, 'ZREM', due_key('watch'), '')
+if not may_write then
+  return redis.error_reply(string.match(why, '^%u+ ') and why or 'ERR ' .. why)
+end
 """
 
 #: How bytes are read that are no UTF-8, which is none of our writing: as escape sequences.
@@ -176,6 +197,13 @@ _REFUSALS = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,
 )
+#: Classes of errors that redis-py makes of an answer, by the first word of its text.
+_ERRORS: dict[str, type[redis.exceptions.RedisError]] = {
+    "LOADING": redis.exceptions.BusyLoadingError,
+    "NOPERM": redis.exceptions.NoPermissionError,
+    "OOM": redis.exceptions.OutOfMemoryError,
+    "READONLY": redis.exceptions.ReadOnlyError,
+}
 #: Errors of connecting: nothing was written yet.
 _NOT_CONNECTED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
 
@@ -251,23 +279,64 @@ class Scripts:
 
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
-            text = f"return protected('{_SUBJECTS.get(name, '')}', function()\n"
+            how = "run_group" if name in _GROUPED else "run_alone"
+            text = f"{self._header}\n"
             if name not in _TAKE_IN | _READ:
                 # When memory is full Redis forbids a script's first write unless that frees
                 # memory, and allows all after it.
-                text += "redis.call('ZREM', due_key('watch'), '')\n"
-            text = f"{self._header}\n{text}{_text(name)}\nend)"
+                text += _FIRST_WRITE
+            # Its ARGV are its own: of one item of the group.
+            text += f"return {how}('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend)"
             self._scripts[name] = self._client.register_script(text)
         return self._scripts[name]
 
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
         """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
-        events = [] if name in _WITHOUT_EVENTS else [f"{self._settings.namespace}:event:"]
+        if name in _GROUPED:
+            (answer,) = self.run_group(name, [args])
+            if isinstance(answer, exc.QueueUnavailable):
+                raise answer
+            return answer
         try:
-            with translated(self._settings):
-                return self._script(name)(keys=self._keys + events, args=args, client=client)
+            return self._call(name, args, client)
         except exc.DamagedRecord as error:
             if name not in _SUBJECTS:
                 raise
             # The script does not name the record, but is about one only.
             raise exc.DamagedRecord(error.cause, str(args[0])) from None
+
+    def _call(self, name: str, args: Sequence[Any], client: Any = None) -> Any:
+        events = [] if name in _WITHOUT_EVENTS else [f"{self._settings.namespace}:event:"]
+        with translated(self._settings):
+            return self._script(name)(keys=self._keys + events, args=args, client=client)
+
+    def run_group(self, name: str, items: Sequence[Sequence[str | int | float]]) -> list[Any]:
+        """Run a script for each of some items, in few calls: as many as Redis does without keeping
+        others waiting.
+
+        Args:
+            items: The arguments for each, the same number for all; first the id of its record.
+
+        Returns:
+            For each item its answer, or the error that concerns it alone.
+
+        Raises:
+            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group gives the
+                first answers.
+        """
+        if len(items) > GROUP_LIMIT:
+            raise ValueError(f"a group has {GROUP_LIMIT} items at most, not {len(items)}")
+        found: list[Any] = []
+        while len(found) < len(items):
+            rest = items[len(found) :]
+            args = [len(rest[0]), *(argument for item in rest for argument in item)]
+            for item, answer in zip(rest, self._call(name, args), strict=False):
+                found.append(answer[0] if len(answer) == 1 else self._error(answer[1], item[0]))
+        return found
+
+    def _error(self, text: str, id: str | int | float) -> exc.QueueUnavailable:
+        """The error of one item of a group."""
+        if text.startswith("DAMAGED "):
+            return exc.DamagedRecord(text.partition(" ")[2], str(id))
+        word = text.partition(" ")[0]
+        return _translated(self._settings, _ERRORS.get(word, redis.exceptions.ResponseError)(text))

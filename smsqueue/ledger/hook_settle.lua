@@ -1,11 +1,14 @@
 -- Records how the handlers of an event fared. Repeating it returns the first answer.
 -- ARGV: event, token, verdict ('done' | 'retry' | 'dead' | 'unheard' | 'back': its worker stops, no
---       try is used), delay (ms), why
+--       try is used), delay (ms), why, names of handlers that succeeded and were not recorded before (JSON list)
 -- Returns: state, next look ('' if it is over)
 local event, token, verdict = ARGV[1], ARGV[2], ARGV[3]
 local hash = key('event', event)
 local e = read(hash, 'state', 'token', 'kind')
 if not e.state then return { 'gone', '' } end
+local succeeded = cjson.decode(ARGV[6])
+-- A fact, whoever the event belongs to by now.
+for _, name in ipairs(succeeded) do redis.call('SADD', key('done', event), name) end
 if e.state ~= 'running' or e.token ~= token then return { e.state, '' } end
 redis.call('ZREM', due_key('hook'), event)
 redis.call('ZREM', due_key('hook_bulk'), event)

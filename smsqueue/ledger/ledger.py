@@ -4,8 +4,8 @@ repeating a call whose answer was lost gives the first answer."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import redis
 
@@ -23,6 +23,7 @@ from smsqueue.ledger.answers import (
     Transition,
 )
 from smsqueue.ledger.connection import translated
+from smsqueue.ledger.items import Beginning, HookSettlement, Settlement
 from smsqueue.ledger.watching import Watching
 from smsqueue.lib import digits_only
 from smsqueue.messages import IncomingMessage, OutgoingMessage
@@ -31,6 +32,8 @@ from smsqueue.states import State
 from smsqueue.statuses import MessageStatus
 
 __all__ = ["Ledger"]
+
+T = TypeVar("T")
 
 
 class Ledger(Watching):
@@ -204,34 +207,84 @@ class Ledger(Watching):
         Args:
             usual: Provider of messages that need no router, and the lease of a call there.
         """
+        (answer,) = self.claim_many([(id, token)], lease=lease, worker=worker, usual=usual)
+        return _unless_error(answer)
+
+    def claim_many(
+        self,
+        items: Sequence[tuple[str, str]],
+        *,
+        lease: float,
+        worker: str,
+        usual: tuple[str, float] | None = None,
+    ) -> list[list[Any] | exc.QueueUnavailable]:
+        """Claim several messages, as :meth:`claim` does, in one call: for each its answer, or the
+        error that concerns it alone. So do all ``..._many``; the others are groups of one.
+
+        Args:
+            items: Id and token of each, :data:`GROUP_LIMIT` at most.
+
+        Raises:
+            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group gives
+                the first answers and counts nothing twice.
+        """
         provider, seconds = usual or ("", 0.0)
-        answer: list[Any] = self._scripts.run(
-            *("claim", id, token, int(lease * 1000), worker, new_id()),
-            *(provider, int(seconds * 1000)),
+        ms, usual_ms = int(lease * 1000), int(seconds * 1000)
+        return self._scripts.run_group(
+            "claim",
+            [(id, token, ms, worker, new_id(), provider, usual_ms) for id, token in items],
         )
-        return answer
 
     def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
         """Take back a claim whose answer was lost. If it had an effect already: how many attempts
         there were, and the provider at which one was begun, for :meth:`settle`."""
-        effect, attempts, provider = self._scripts.run("unclaim", id, token)
-        return (int(attempts), provider or None) if effect else None
+        (answer,) = self.unclaim_many([(id, token)])
+        return _unless_error(answer)
+
+    def unclaim_many(
+        self, items: Sequence[tuple[str, str]]
+    ) -> list[tuple[int, str | None] | exc.QueueUnavailable | None]:
+        """Take several claims back, each as :meth:`unclaim`; items: id and token."""
+
+        def parse(answer: Any) -> tuple[int, str | None] | None:
+            effect, attempts, provider = answer
+            return (int(attempts), provider or None) if effect else None
+
+        return _parsed(parse, self._scripts.run_group("unclaim", items))
 
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
     ) -> tuple[str, int]:
         """Begin an attempt: ('go', attempt) | ('paused', ms that are left) | ('lost', 0)."""
-        answer = self._scripts.run("begin", id, token, provider, int(lease * 1000), attempt)
-        return answer[0], int(answer[1]) if len(answer) > 1 else 0
+        (answer,) = self.begin_many([Beginning(id, token, provider, lease, attempt)])
+        return _unless_error(answer)
+
+    def begin_many(
+        self, items: Sequence[Beginning]
+    ) -> list[tuple[str, int] | exc.QueueUnavailable]:
+        """Begin several attempts, each as :meth:`begin`."""
+
+        def parse(answer: Any) -> tuple[str, int]:
+            return answer[0], int(answer[1]) if len(answer) > 1 else 0
+
+        rows = [(i.id, i.token, i.provider, int(i.lease * 1000), i.attempt) for i in items]
+        return _parsed(parse, self._scripts.run_group("begin", rows))
 
     def settle(self, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> Transition:
         """Record how an attempt ended; see settle.lua for the outcome's fields."""
-        given = {k: v for k, v in outcome.items() if v is not None}
-        answer = self._scripts.run("settle", id, token, attempt, _for_lua(given))
-        state, look, go, number, *events = answer
-        return Transition(
-            state, int(float(look)) if look else None, int(number) if go == "go" else None, events
-        )
+        (answer,) = self.settle_many([Settlement(id, token, attempt, outcome)])
+        return _unless_error(answer)
+
+    def settle_many(self, items: Sequence[Settlement]) -> list[Transition | exc.QueueUnavailable]:
+        """Record how several attempts ended, each as :meth:`settle`."""
+
+        def parse(answer: Any) -> Transition:
+            state, look, go, number, *events = answer
+            begun = int(number) if go == "go" else None
+            return Transition(state, int(float(look)) if look else None, begun, events)
+
+        rows = [(i.id, i.token, i.attempt, _for_lua(_given(i.outcome))) for i in items]
+        return _parsed(parse, self._scripts.run_group("settle", rows))
 
     def asked(self, id: str, again: float) -> None:
         """The provider does not know a message (yet); seconds until it is asked again."""
@@ -260,22 +313,52 @@ class Ledger(Watching):
 
     def hook_claim(self, event: str, token: str, worker: str) -> list[Any]:
         """See hook_claim.lua for the answers."""
-        answer: list[Any] = self._scripts.run("hook_claim", event, token, worker)
-        return answer
+        (answer,) = self.hook_claim_many([(event, token)], worker)
+        return _unless_error(answer)
+
+    def hook_claim_many(
+        self, items: Sequence[tuple[str, str]], worker: str
+    ) -> list[list[Any] | exc.QueueUnavailable]:
+        """Claim several events, each as :meth:`hook_claim`; items: event and token."""
+        return self._scripts.run_group("hook_claim", [(*item, worker) for item in items])
 
     def hook_settle(
-        self, event: str, token: str, verdict: str, *, delay: float, why: str
+        self,
+        event: str,
+        token: str,
+        verdict: str,
+        *,
+        delay: float,
+        why: str,
+        succeeded: Sequence[str] = (),
     ) -> tuple[str, int | None]:
-        """Record how an event's handlers fared; (state, next look in ms)."""
-        state, look = self._scripts.run(
-            "hook_settle",
-            event,
-            token,
-            verdict,
-            int(delay * 1000),
-            wire.clean(why),
-        )
-        return state, int(float(look)) if look else None
+        """Record how an event's handlers fared; (state, next look in ms).
+
+        Args:
+            succeeded: Names of handlers that succeeded and were not recorded by
+                :meth:`handler_done`: a retry passes them over.
+        """
+        item = HookSettlement(event, token, verdict, delay, why, tuple(succeeded))
+        (answer,) = self.hook_settle_many([item])
+        return _unless_error(answer)
+
+    def hook_settle_many(
+        self, items: Sequence[HookSettlement]
+    ) -> list[tuple[str, int | None] | exc.QueueUnavailable]:
+        """Record how the handlers of several events fared, each as :meth:`hook_settle`."""
+
+        def parse(answer: Any) -> tuple[str, int | None]:
+            state, look = answer
+            return state, int(float(look)) if look else None
+
+        rows = [
+            (
+                *(i.event, i.token, i.verdict, int(i.delay * 1000), wire.clean(i.why)),
+                _for_lua(i.succeeded),
+            )
+            for i in items
+        ]
+        return _parsed(parse, self._scripts.run_group("hook_settle", rows))
 
     def hook_renew(self, event: str, token: str) -> bool:
         """Begin the lease of a running event anew; False if it is not this worker's any more."""
@@ -286,7 +369,11 @@ class Ledger(Watching):
         self._scripts.run("hook_later", event, int(seconds * 1000))
 
     def handler_done(self, event: str, handler: str) -> None:
-        """Remember that a handler succeeded, so that a retry passes it over."""
+        """Remember that a handler succeeded, so that a retry passes it over.
+
+        For what must be recorded at once: a handler that ran for long, or whose event has more
+        handlers to run. Otherwise the settle says it, see :meth:`hook_settle`.
+        """
         self._scripts.run("hook_done", event, handler)
 
     def replay(self, event: str, *, everything: bool = False) -> tuple[str, str]:
@@ -362,6 +449,22 @@ class Ledger(Watching):
     def beat(self, worker: str, told: dict[str, Any] | None) -> None:
         """Say that a worker lives, or with None that it ends; see :class:`Worker` for the rest."""
         self._scripts.run("beat", worker, wire.to_json(told) if told else "")
+
+
+def _given(outcome: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in outcome.items() if value is not None}
+
+
+def _parsed(parse: Callable[[Any], T], answers: list[Any]) -> list[T | exc.QueueUnavailable]:
+    """The answers of a group; an item's error stays as it is."""
+    return [a if isinstance(a, exc.QueueUnavailable) else parse(a) for a in answers]
+
+
+def _unless_error(answer: T | exc.QueueUnavailable) -> T:
+    """The answer of a group of one; its error is raised."""
+    if isinstance(answer, exc.QueueUnavailable):
+        raise answer
+    return answer
 
 
 def _for_lua(value: Any) -> str:

@@ -21,6 +21,7 @@
 -- Returns: state, next look, 'go' | 'paused' | '' , attempt or ms that the pause lasts, events to publish...
 local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local o = cjson.decode(ARGV[4])
+applied = 0 -- another item of the group may have had its reports
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend', 'expires',
                'calling', 'settled', 'since', 'provider', 'pin_until', 'pin_ref', 'resent')

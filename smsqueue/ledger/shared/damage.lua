@@ -186,7 +186,8 @@ local function check_indexes()
 end
 
 -- Deletes what many messages share and is not as we write it. Returns whether there was any such.
-local function mend_shared()
+-- args: of the script
+local function mend_shared(args)
   local mended = false
   for _, queue in ipairs({ 'send', 'hook' }) do
     for _, name in ipairs({ key('passed', queue), key('filled', queue) }) do
@@ -210,10 +211,10 @@ local function mend_shared()
     end
   end
   local providers = redis.call('SMEMBERS', key('pauses'))
-  for _, name in ipairs(ARGV) do
+  for _, name in ipairs(args) do
     if #name < 100 then providers[#providers + 1] = name end
   end
-  local well, m = pcall(read, key('msg', ARGV[1] or ''), 'provider', 'behind')
+  local well, m = pcall(read, key('msg', args[1] or ''), 'provider', 'behind')
   if well then
     for name in string.gmatch((m.provider or '') .. ' ' .. (m.behind or ''), '%S+') do
       providers[#providers + 1] = name
@@ -243,7 +244,7 @@ local function isolated(kind, id, failed, run)
   if well then return true end
   message = tostring(message)
   if is_for_now(message) then error(message, 0) end
-  if mend_shared() and pcall(run) then return true end
+  if mend_shared(ARGV) and pcall(run) then return true end
   local cause = cause_of(kind, id)
   local aside = cause and put_aside(kind, id, cause)
   if not aside then
@@ -257,22 +258,44 @@ local function isolated(kind, id, failed, run)
   return false
 end
 
--- Runs a whole script; `kind` is of the record that its first argument names, or ''.
-local function protected(kind, run)
-  local well, answer = pcall(run)
+-- Runs a whole script, or what it does for one item of a group. Returns: its answer | nil, the error
+-- kind: of the record that the first of the arguments names, or ''
+local function protected(kind, args, run)
+  local well, answer = pcall(run, args)
   if well then return answer end
   local message = tostring(answer)
   if not is_for_now(message) then
-    if mend_shared() then
-      well, answer = pcall(run)
+    if mend_shared(args) then
+      well, answer = pcall(run, args)
       if well then return answer end
       message = tostring(answer)
     end
-    local cause = kind ~= '' and cause_of(kind, ARGV[1])
+    local cause = kind ~= '' and cause_of(kind, args[1])
     if cause then
-      put_aside(kind, ARGV[1], cause)
-      return redis.error_reply('DAMAGED ' .. cause)
+      put_aside(kind, args[1], cause)
+      return nil, 'DAMAGED ' .. cause
     end
   end
-  return redis.error_reply(string.match(message, '^%u+ ') and message or 'ERR ' .. message)
+  return nil, string.match(message, '^%u+ ') and message or 'ERR ' .. message
+end
+
+-- Runs a script that is about one thing.
+local function run_alone(kind, run)
+  local answer, failure = protected(kind, ARGV, run)
+  return failure and redis.error_reply(failure) or answer
+end
+
+-- Runs a script for each item of a group. Each stands for itself: an error of one changes nothing for
+-- the others. When the time is up the rest is left to the next call.
+-- ARGV: the number of arguments of one item; those of the first, of the second ...
+-- Returns: for each item { answer } | { '', error }
+local function run_group(kind, run)
+  local width, answers, out_of_time = tonumber(ARGV[1]), {}, stopwatch()
+  for first = 2, #ARGV, width do
+    if #answers >= FEW and out_of_time() then break end
+    local args = { unpack(ARGV, first, first + width - 1) }
+    local answer, failure = protected(kind, args, run)
+    answers[#answers + 1] = failure and { '', failure } or { answer }
+  end
+  return answers
 end

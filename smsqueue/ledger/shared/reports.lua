@@ -181,7 +181,7 @@ end
 -- that these do not have, so that the message ends in the same state as with all of them. No provider
 -- sends so many before its answer. The others still reach the hooks, without a message.
 local MOST_PARKED, CHUNK = 16, 500
--- Reports that waited and were applied by this script. A message may have 255 ids: beyond as many as its
+-- Reports that waited and were applied by this settle. A message may have 255 ids: beyond as many as its
 -- timeline holds, only what changes a state is looked at.
 local applied = 0
 

@@ -1,0 +1,334 @@
+"""Several items in one script call: each stands for itself, and all is as with single calls."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from smsqueue import OutgoingMessage, exc
+from smsqueue.ledger import GROUP_LIMIT, Beginning, HookSettlement, Settlement
+from tests.ledger.bench import Bench
+
+USUAL = ("a", 60.0)
+
+
+@pytest.fixture
+def full(bench: Bench) -> tuple[Bench, list[str]]:
+    """A bench and three messages that wait."""
+    bench.add("a")
+    return bench, [bench.send(str(n)) for n in range(3)]
+
+
+def sent(n: int) -> dict[str, Any]:
+    """The outcome of a call that the provider took."""
+    pid = f"p{n}"
+    return {"verdict": "sent", "provider": "a", "msgids": [pid], "msgid": f'"{pid}"', "well": True}
+
+
+def claim(bench: Bench, ids: list[str], token: str = "t") -> list[Any]:
+    items = [(id, f"{token}{n}") for n, id in enumerate(ids)]
+    return bench.ledger.claim_many(items, lease=60, worker="w", usual=USUAL)
+
+
+def settle(bench: Bench, ids: list[str], token: str = "t") -> list[Any]:
+    items = [Settlement(id, f"{token}{n}", 1, sent(n)) for n, id in enumerate(ids)]
+    return bench.ledger.settle_many(items)
+
+
+def counted(bench: Bench) -> dict[str, str]:
+    counts: Any = bench.redis.hgetall(bench.key("counts"))
+    return {name: n for name, n in counts.items() if not name.startswith("took")}
+
+
+def test_a_group_goes_from_claim_to_settle(full: tuple[Bench, list[str]]) -> None:
+    bench, ids = full
+    assert [answer[0] for answer in claim(bench, ids)] == ["claimed"] * 3
+    assert [answer.state for answer in settle(bench, ids)] == ["sent"] * 3
+    assert [bench.record(id).msgid for id in ids] == ["p0", "p1", "p2"]
+    assert counted(bench) == {"accepted": "3", "attempts|a": "3"}
+
+
+def test_repeating_a_group_gives_the_first_answers_and_counts_nothing_twice(
+    full: tuple[Bench, list[str]],
+) -> None:
+    bench, ids = full
+
+    def told(answers: list[Any]) -> list[Any]:
+        """What was claimed, and the number of the attempt that was begun."""
+        return [(a[0], a[1], a[6], int(a[7])) for a in answers]
+
+    assert told(claim(bench, ids)) == told(claim(bench, ids))
+    first, between = settle(bench, ids), counted(bench)
+    assert [answer.state for answer in settle(bench, ids)] == [answer.state for answer in first]
+    assert counted(bench) == between
+    assert [bench.record(id).attempts for id in ids] == [1, 1, 1]
+
+
+def test_a_damaged_record_in_a_group_harms_no_other(full: tuple[Bench, list[str]]) -> None:
+    bench, ids = full
+    claim(bench, ids)
+    bench.redis.hset(bench.key("msg", ids[1]), "timeline", "nonsense")
+    good, bad, also_good = settle(bench, ids)
+    assert isinstance(bad, exc.DamagedRecord)
+    assert ids[1] in str(bad)
+    assert "timeline" in bad.cause
+    assert (good.state, also_good.state) == ("sent", "sent")
+    assert [found.id for found in bench.ledger.damaged()] == [ids[1]]
+
+
+def test_a_failure_that_is_no_damage_harms_no_other_item_either(
+    full: tuple[Bench, list[str]],
+) -> None:
+    bench, ids = full
+    claim(bench, ids)
+    items = [Settlement(id, f"t{n}", 1, sent(n)) for n, id in enumerate(ids)]
+    items[0] = items[0]._replace(outcome=sent(0) | {"msgids": [{"no": "id"}]})
+    bad, *others = bench.ledger.settle_many(items)
+    assert isinstance(bad, exc.LedgerError)
+    assert [answer.state for answer in others] == ["sent", "sent"]
+    assert bench.ledger.damaged() == []
+
+
+def test_a_claim_that_was_lost_or_taken_back_concerns_its_item_only(
+    full: tuple[Bench, list[str]],
+) -> None:
+    bench, ids = full
+    assert bench.ledger.unclaim_many([(ids[0], "t0"), (ids[1], "other")]) == [None, None]
+    lost, taken, also_taken = claim(bench, ids)
+    assert lost == ["state", "queued", ""]
+    assert (taken[0], also_taken[0]) == ("claimed", "claimed")
+    items = [Settlement(id, f"t{n}", 1, sent(n)) for n, id in enumerate(ids)]
+    items[1] = items[1]._replace(token="of somebody else")
+    assert [answer.state for answer in bench.ledger.settle_many(items)] == [
+        "queued",
+        "sending",
+        "sent",
+    ]
+    gone, *_ = bench.ledger.settle_many([Settlement("nobody", "t", 1, sent(9))])
+    assert gone.state == "gone"
+
+
+def test_the_same_message_twice_in_a_group_is_claimed_once(full: tuple[Bench, list[str]]) -> None:
+    bench, ids = full
+    first, second = claim(bench, [ids[0], ids[0]])
+    assert (first[0], second[0]) == ("claimed", "state")
+    assert bench.record(ids[0]).attempts == 1
+
+
+def test_attempts_begin_in_a_group(full: tuple[Bench, list[str]]) -> None:
+    bench, ids = full
+    items = [(id, f"t{n}") for n, id in enumerate(ids)]
+    bench.ledger.claim_many(items, lease=60, worker="w")
+    begun = [Beginning(id, token, "a", 60, 1) for id, token in items]
+    begun[2] = begun[2]._replace(token="of somebody else")
+    assert bench.ledger.begin_many(begun) == [("go", 1), ("go", 1), ("lost", 0)]
+    assert bench.ledger.begin_many(begun) == [("go", 1), ("go", 1), ("lost", 0)]
+
+
+def test_a_full_group_is_answered_whatever_time_it_takes(bench: Bench) -> None:
+    """One script keeps Redis busy for a few milliseconds: the rest comes with the next one."""
+    bench.add("a")
+    messages = [OutgoingMessage("15550001", str(n)) for n in range(GROUP_LIMIT)]
+    ids = [message.id or "" for message in bench.gateway.send_many(messages)]
+    assert [answer[0] for answer in claim(bench, ids)] == ["claimed"] * GROUP_LIMIT
+    assert [answer.state for answer in settle(bench, ids)] == ["sent"] * GROUP_LIMIT
+    assert counted(bench)["attempts|a"] == str(GROUP_LIMIT)
+    with pytest.raises(ValueError, match="64 items at most"):
+        claim(bench, [*ids, "one more"])
+    assert claim(bench, []) == []
+
+
+def events_of(bench: Bench, ids: list[str]) -> list[str]:
+    bench.gateway.onSend += lambda message: None
+    for id in ids:
+        bench.deliver(id)
+    return bench.events("sent")
+
+
+def test_events_in_groups_carry_the_handlers_that_succeeded(
+    full: tuple[Bench, list[str]],
+) -> None:
+    bench, ids = full
+    events = events_of(bench, ids)
+    items = [(event, f"t{n}") for n, event in enumerate(events)]
+    assert [answer[0] for answer in bench.ledger.hook_claim_many(items, "w")] == ["claimed"] * 3
+    settled = [
+        HookSettlement(events[0], "t0", "done", succeeded=("one", "two")),
+        HookSettlement(events[1], "t1", "retry", 0.0, "two: ValueError", ("one",)),
+        HookSettlement(events[2], "of somebody else", "done"),
+    ]
+    answers = bench.ledger.hook_settle_many(settled)
+    assert [answer[0] for answer in answers if isinstance(answer, tuple)] == [
+        "done",
+        "waiting",
+        "running",
+    ]
+    assert bench.ledger.hook_settle_many(settled)[0] == ("gone", None)
+    assert bench.ledger.handlers_done(events[0]) == set()
+    assert bench.ledger.handlers_done(events[1]) == {"one"}
+    bench.ripe_event(events[1])
+    (again,) = bench.ledger.hook_claim_many([(events[1], "later")], "w")
+    assert isinstance(again, list)
+    assert again[-1] == '["one"]'
+    assert counted(bench)["hooks|sent|done"] == "1"
+
+
+def test_a_damaged_event_in_a_group_harms_no_other(full: tuple[Bench, list[str]]) -> None:
+    bench, ids = full
+    events = events_of(bench, ids)
+    bench.redis.hset(bench.key("event", events[1]), "tries", "many")
+    items = [(event, "t") for event in events]
+    good, bad, also_good = bench.ledger.hook_claim_many(items, "w")
+    assert isinstance(bad, exc.DamagedRecord)
+    assert isinstance(good, list)
+    assert isinstance(also_good, list)
+    assert (good[0], also_good[0]) == ("claimed", "claimed")
+
+
+# --- the same as single calls ---------------------------------------------------------------------
+
+PID = "p%d"
+OUTCOMES: list[dict[str, Any]] = [
+    {"verdict": "sent", "well": True},
+    {"verdict": "sent", "well": True, "sent": "{}"},
+    {"verdict": "sent"},
+    {"verdict": "retry", "delay": 0, "counted": True, "error": "ServerError"},
+    {"verdict": "retry", "delay": 0, "error": "LimitsError", "next": ("b", 60_000)},
+    {"verdict": "failed", "error": "RequestError", "counted": True},
+    {"verdict": "unknown", "delay": 0, "counted": True, "pin": 600_000, "ask": 1000},
+    {"verdict": "unknown", "counted": True, "error": "ConnectionError"},
+    {"verdict": "wait", "delay": 0},
+    {"verdict": "wait", "delay": 0, "why": "paused", "behind": "a", "line": "bulk"},
+    {
+        "verdict": "retry",
+        "delay": 0,
+        "error": "LimitsError",
+        "pause": 600_000,
+        "pause_max": 600_000,
+    },
+]
+
+
+class Twin:
+    """One of two ledgers that go through the same history; of ids only the order is the same."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        bench.add("a")
+        messages = [OutgoingMessage("15550001", str(n)) for n in range(4)]
+        self.ids = [bench.send(str(n), status_report=n % 2 == 0) for n in range(4)]
+        self.ids += [message.id or "" for message in bench.gateway.send_many(messages)]
+        bench.redis.hset(bench.key("msg", self.ids[3]), "tries", "many")
+        self.ids.append("nobody")
+
+    def run(self, step: str, rows: list[tuple[Any, ...]], size: int) -> list[Any]:
+        """One step for some items, in groups of a size."""
+        found, names = [], self.ids
+        if step.startswith("hook"):
+            names = sorted(self.bench.events())
+            rows = [(n % len(names), *rest) for n, *rest in rows] if names else []
+        for start in range(0, len(rows), size):
+            found += self._run(step, names, rows[start : start + size])
+        return found
+
+    def _run(self, step: str, ids: list[str], rows: list[tuple[Any, ...]]) -> list[Any]:
+        ledger = self.bench.ledger
+        match step:
+            case "claim":
+                items = [(ids[n], token) for n, token in rows]
+                return ledger.claim_many(items, lease=60, worker="w", usual=USUAL)
+            case "unclaim":
+                return ledger.unclaim_many([(ids[n], token) for n, token in rows])
+            case "begin":
+                return ledger.begin_many(
+                    [Beginning(ids[n], token, provider, 60, k) for n, token, provider, k in rows]
+                )
+            case "settle":
+                return ledger.settle_many(
+                    [Settlement(ids[n], token, k, outcome) for n, token, k, outcome in rows]
+                )
+            case "hook_claim":
+                return ledger.hook_claim_many([(ids[n], token) for n, token in rows], "w")
+            case _:
+                return ledger.hook_settle_many([HookSettlement(ids[n], *r) for n, *r in rows])
+
+    def contents(self) -> dict[str, Any]:
+        """All keys of the ledger, without times and with ids by their order."""
+        bench, found = self.bench, dict[str, Any]()
+        names = {id: f"m{n}" for n, id in enumerate(self.ids)}
+
+        def plain(text: str) -> str:
+            text = re.sub(r"\b1\d{12}(\.\d+)?\b", "TIME", text)
+            text = re.sub(r"[0-9a-hjkmnp-tv-z]{20}", lambda id: names.get(id[0], "EVENT"), text)
+            return re.sub(r"\|(\+Inf|[\d.]+)$", "|BUCKET", text)
+
+        for key in sorted(bench.keys() - {"secret", "sweeper"}):
+            name: Any = bench.key(*key.split(":", 1))
+            value: Any
+            match bench.redis.type(name):
+                case "hash":
+                    value = bench.redis.hgetall(name)
+                    value = sorted((plain(f), plain(v)) for f, v in value.items()
+                                   if not f.startswith("took"))  # fmt: skip
+                case "zset":
+                    value = sorted(map(plain, bench.redis.zrange(name, 0, -1)))
+                case "set":
+                    value = sorted(map(plain, bench.redis.smembers(name)))
+                case "list":
+                    value = [plain(each) for each in bench.redis.lrange(name, 0, -1)]
+                case _:
+                    value = plain(str(bench.redis.get(name)))
+            found.setdefault(plain(key), []).append(value)
+        return {key: sorted(map(str, values)) for key, values in found.items()}
+
+
+def outcome(chance: random.Random, n: int) -> dict[str, Any]:
+    picked = dict(chance.choice(OUTCOMES))
+    picked |= {"provider": "a", "event": f"{n:020}"}
+    if "next" in picked:
+        picked["next"] = {"provider": picked["next"][0], "lease": picked["next"][1]}
+    if picked["verdict"] == "sent":
+        picked |= {"msgids": [PID % n], "msgid": f'"{PID % n}"'}
+    return picked
+
+
+def a_step(chance: random.Random, number: int) -> tuple[str, list[tuple[Any, ...]]]:
+    step = chance.choice(["claim", "claim", "unclaim", "begin", "settle", "settle", "settle",
+                          "hook_claim", "hook_settle"])  # fmt: skip
+    rows: list[tuple[Any, ...]] = []
+    for i in range(chance.randint(2, 12)):
+        which, token = chance.randrange(9), chance.choice(["t", "t", "u"])
+        match step:
+            case "begin":
+                rows.append((which, token, chance.choice("ab"), chance.randint(1, 3)))
+            case "settle":
+                made = chance.choice([1, 1, 2, 3])
+                rows.append((which, token, made, outcome(chance, number * 100 + i)))
+            case "hook_settle":
+                verdict = chance.choice(["done", "retry", "dead", "back"])
+                rows.append((which, token, verdict, 0.0, "why", ("one",)[: chance.randint(0, 1)]))
+            case _:
+                rows.append((which, token))
+    return step, rows
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_history_in_groups_leaves_the_same_ledger_as_one_of_single_calls(
+    make_bench: Callable[..., Bench], seed: int
+) -> None:
+    space = f"twin{seed}"
+    single, grouped = (Twin(make_bench(namespace=f"{space}{side}")) for side in "ab")
+    chance = random.Random(seed)
+    for number in range(30):
+        step, rows = a_step(chance, number)
+        one, many = single.run(step, rows, 1), grouped.run(step, rows, 64)
+        assert [str(type(a)) for a in one] == [str(type(a)) for a in many], (step, rows)
+        assert [a[0] for a in one if isinstance(a, tuple | list)] == [
+            a[0] for a in many if isinstance(a, tuple | list)
+        ], (step, rows)
+    assert single.contents() == grouped.contents()
+    assert any(key.startswith("state:") for key in single.contents())
