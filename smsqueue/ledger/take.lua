@@ -126,8 +126,10 @@ else
   end
   local room_for_single = (math.max(WATERMARK, BULK_WATERMARK) - queued) * per_trigger
   take(lane, math.min(quota - share, room_for_single), share > 0 and MOST_LOOKS * (1 - 1 / SHARE) or MOST_LOOKS)
+  -- Of single ones that were not looked at yet the next call knows: until then bulk has its share only.
   local left = room_for_bulk - #taken / 2
-  take(bulk, math.min(quota - #taken / 2, math.max(share, left)), MOST_LOOKS, function(id)
+  local most = full and share or math.max(share, left)
+  take(bulk, math.min(quota - #taken / 2, most), MOST_LOOKS, function(id)
     left = left - 1
     if left < 0 then redis.call('ZADD', out, NOW, id) end
   end)

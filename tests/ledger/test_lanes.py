@@ -221,7 +221,7 @@ def test_a_campaign_of_an_older_version_moves_to_its_lane_and_all_of_it_is_taken
     found = take_all(busy)
     assert sorted(found) == sorted([*many, single])
     # The rest of the campaign had to be moved before it could be seen that the message is single.
-    assert found.index(single) <= 100
+    assert found.index(single) < len(many)
     assert all(busy.look("send_bulk", id) and not busy.look("send", id) for id in many)
 
 
