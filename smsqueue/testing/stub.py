@@ -108,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]
     timeout = 10
+    #: Head and body are written one after the other: the second would wait for the first.
+    disable_nagle_algorithm = True
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -71,7 +71,7 @@ def test_what_becomes_of_a_message_fits_into_what_was_reserved_for_it(
 ) -> None:
     """Two failed attempts, two reports, all events waiting at once, and all handlers failing."""
     bench = on(redis_server("--maxmemory", "200mb", "--hash-max-ziplist-value", value))
-    provider, many = bench.gateway.get_provider("a"), 500
+    provider, many = bench.gateway.get_provider("a"), 200
     fine: list[bool] = []
 
     def handler(event: object) -> None:

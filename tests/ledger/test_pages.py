@@ -42,7 +42,6 @@ end
 def large(redis_server: Callable[..., RedisServer], settings: Settings) -> tuple[Settings, Ledger]:
     """A ledger of 300,000 records."""
     server = redis_server("--appendonly", "no")
-    server.start()
     found = Settings(redis_url=server.url, namespace=settings.namespace)
     ledger = Ledger(found, timeout=60)
     fill(ledger, MANY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -103,18 +104,18 @@ def test_what_is_not_signed_is_refused(bench: Bench, name: str) -> None:
     for hook in some(examples):
         for each in [*hostile(hook), hook]:
             assert posted(client, each, signed=False).status_code in refused
-    assert bench.events("status") == bench.events("receive") == []
+    assert bench.events() == []
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
-def test_other_methods(bench: Bench, name: str, method: str) -> None:
+def test_other_methods(bench: Bench, name: str) -> None:
     examples = ALL[name]
     client = receiving(bench, examples)
-    for path in ("im", "status"):
-        for body in bodies():
-            answer = client.open(f"/{PREFIX}/main/{path}", method=method, data=body)
-            assert answer.status_code in (200, 400, 403, 405, 413), (method, body[:20])
-            asked = name == "vonage" and method in ("GET", "HEAD")  # if the address is there
-            assert answer.status_code != 200 or method == "OPTIONS" or asked
-    assert bench.events("status") == bench.events("receive") == []
+    methods = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
+    for method, path, body in itertools.product(methods, ("im", "status"), bodies()):
+        answer = client.open(f"/{PREFIX}/main/{path}", method=method, data=body)
+        code = answer.status_code
+        assert code in (200, 400, 403, 405, 413), (method, path, body[:20], code)
+        asked = name == "vonage" and method in ("GET", "HEAD")  # if the address is there
+        assert code != 200 or method == "OPTIONS" or asked, (method, path, body[:20])
+    assert bench.events() == []
