@@ -3,6 +3,7 @@
 #
 #   make PYTHON=/path/to/python ...    use this Python instead of the first that fits
 #   make test ARGS="-k retry -x"       options for pytest
+#   make test ARGS="-n 0 -k retry"     in one process, as --pdb and -s need it
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -16,7 +17,7 @@ ARGS ?=
 help:
 	@echo "make demo    send SMS both ways through a carrier simulator, on this machine only"
 	@echo "make dev     run the whole stack, with Flower, until Ctrl-C"
-	@echo "make test    run the tests against a Redis of their own; ARGS=... goes to pytest"
+	@echo "make test    run the tests in two processes, each with a Redis of its own; ARGS=... goes to pytest"
 	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make check   all that CI runs: lint, the wheel in a clean environment, test"
 	@echo "make format  let ruff rewrite what make lint would complain about"
@@ -37,9 +38,11 @@ setup:
 demo dev: setup
 	@$(BIN)/smsqueue $@ $(ARGS)
 
+# Two processes (pytest-xdist): much of the time is waiting for workers, servers and Redis. One that
+# has finished its tests takes over some of the other's. ARGS="-n 0" runs all in one process.
 .PHONY: test
 test: setup
-	@$(BIN)/python -m pytest --ignore=tests/packaging --ignore=tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/packaging --ignore=tests/chaos $(ARGS)
 
 .PHONY: test-wheel
 test-wheel: setup

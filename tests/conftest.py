@@ -1,9 +1,11 @@
-"""A real Redis for the whole run; each test has a namespace of its own in it."""
+"""A real Redis for each process of the run; each test has a namespace of its own in it."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,17 +15,40 @@ from pathlib import Path
 
 import pytest
 import redis
+import redis.utils
 
 from smsqueue import Gateway, Settings
 
 _namespaces = itertools.count(1)
 
+# redis-py reads the metadata of its package for each connection that it makes: a third of the time
+# of a test that makes a few.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+
+
+def _ports_of_this_process() -> Iterator[int]:
+    """Ports below those that the system hands out by itself, divided among the run's processes."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = range(10_240 + number, 32_768, processes)
+    start = random.randrange(len(mine))
+    return itertools.cycle([*mine[start:], *mine[:start]])
+
+
+_ports = _ports_of_this_process()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback interface that nobody listens on, and that no other process of this
+    run takes before the test does."""
+    for port in itertools.islice(_ports, 1000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("none of 1,000 ports is free")
 
 
 def redis_program() -> str:
@@ -45,6 +70,7 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        assert self.process is None or self.process.poll() is not None, "it runs already"
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         arguments += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
         arguments += ["--hash-max-ziplist-value", "4096", "--hash-max-ziplist-entries", "64"]
@@ -83,6 +109,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    client = redis.Redis.from_url(redis_url)
+    yield client
+    client.close()
+
+
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     """Makes Redis processes for a test that maltreats them."""
@@ -101,8 +134,10 @@ def redis_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
 
 
 @pytest.fixture
-def settings(redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, namespace=f"t{os.getpid()}-{next(_namespaces)}")
+def settings(redis_url: str, redis_client: redis.Redis) -> Iterator[Settings]:
+    yield Settings(redis_url=redis_url, namespace=f"t{os.getpid()}-{next(_namespaces)}")
+    # Else tests that look at all keys look at those of all tests before them.
+    redis_client.flushdb(asynchronous=True)
 
 
 @pytest.fixture

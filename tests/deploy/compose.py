@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from smsqueue.stack import Process, find_redis
-from smsqueue.stack.process import free_ports
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
@@ -103,7 +103,7 @@ class Compose:
             for name, service in self.services.items()
             for port in container_ports(service)
         ]
-        self.ports = dict(zip(wanted, free_ports(len(wanted)), strict=True)) | (ports or {})
+        self.ports = {each: free_port() for each in wanted} | (ports or {})
         self.running: dict[str, Process] = {}
 
     def write_accounts(self, namespaces: Iterable[str], passwords: Variables) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from smsqueue.stack import Process, RedisServer, free_port
+from smsqueue.stack import Process, RedisServer
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples" / "shop"

@@ -7,7 +7,6 @@ import queue
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -83,12 +82,6 @@ Start = Callable[..., Server]
 def address_of(server: Server) -> str:
     found = server.wait_for(r"(?:Listening at|Running on):? (http://[\d.:]+)")
     return found[1]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def redis_command(port: int, *options: str) -> tuple[str, ...]:

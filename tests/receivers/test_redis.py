@@ -13,8 +13,9 @@ import requests
 from receivers import create_app
 from smsqueue.gateway import Gateway
 from smsqueue.settings import Settings
+from tests.conftest import free_port
 from tests.receivers.plugin import HELLO, NUMBER, PREFIX, QUERY, TEXT
-from tests.receivers.server import SERVERS, Start, address_of, free_port, redis_command
+from tests.receivers.server import SERVERS, Start, address_of, redis_command
 
 
 @pytest.mark.parametrize("name", ["receivers", "flask run"])

@@ -9,7 +9,7 @@ import requests
 
 from smsqueue import Gateway, State
 from smsqueue.simulator import Simulator
-from smsqueue.stack import free_port
+from tests.conftest import free_port
 
 
 def test_an_order_is_delivered_and_its_report_comes_to_the_own_application(

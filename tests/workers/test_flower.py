@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage, Settings
-from smsqueue.stack import free_port
 from smsqueue.states import State
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, free_port
 
 GATEWAY = """
 from smsqueue import Gateway, IProvider, RetryPolicy, exc
