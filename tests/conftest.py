@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -24,6 +25,11 @@ _namespaces = itertools.count(1)
 # redis-py reads the metadata of its package for each connection that it makes: a third of the time
 # of a test that makes a few.
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+
+# What a script starts in the background ignores Ctrl-C, and so would the programs that tests
+# interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _ports_of_this_process() -> Iterator[int]:
