@@ -271,7 +271,7 @@ def test_no_heartbeat_ends_upkeep(make_bench: Callable[..., Bench]) -> None:
     class Broken:
         beats = 0
 
-        def beat(self, *, redis: bool) -> None:
+        def beat(self, *, redis: bool, failing: object) -> None:
             self.beats += 1
             raise ValueError("embedded null byte")
 
