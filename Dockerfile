@@ -12,23 +12,22 @@
 
 ARG PYTHON=3.12
 
-# --- All packages, by the exact versions of constraints.txt, in a folder of their own ---
+# --- All packages, by the hashes of requirements/, in a folder of their own ---
 FROM python:${PYTHON}-slim AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_INPUT=1
 RUN python -m venv /opt/smsqueue
 WORKDIR /src
-# The build tool comes by our constraints too.
-COPY constraints.txt ./
-RUN /opt/smsqueue/bin/pip install --constraint constraints.txt hatchling
+COPY requirements requirements
+RUN /opt/smsqueue/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY smsqueue smsqueue
 COPY workers workers
 COPY receivers receivers
-RUN /opt/smsqueue/bin/python -m pip wheel --constraint constraints.txt --no-build-isolation \
+RUN /opt/smsqueue/bin/python -m pip wheel --no-index --no-build-isolation \
         --no-deps --wheel-dir /wheels . \
     && python -m venv --clear /opt/smsqueue \
-    && /opt/smsqueue/bin/pip install --constraint constraints.txt --only-binary :all: \
-        "$(echo /wheels/*.whl)[receivers,flower]" \
+    && /opt/smsqueue/bin/pip install --require-hashes --only-binary :all: -r requirements/server.txt \
+    && /opt/smsqueue/bin/pip install --no-index "$(echo /wheels/*.whl)[receivers,flower]" \
     && /opt/smsqueue/bin/pip check \
     && /opt/smsqueue/bin/python -m compileall -q /opt/smsqueue/lib
 

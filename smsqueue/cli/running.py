@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from smsqueue.cli.base import json_option, show_json
+from smsqueue.settings import secret_text
 
 __all__ = ["demo", "dev", "simulator"]
 
@@ -73,12 +74,13 @@ def _run(what: Callable[[Console], int], console: Console) -> int:
 def simulator(host: str, port: int, webhooks: tuple[str, ...], as_json: bool) -> None:
     """Run the carrier simulator alone, until Ctrl-C.
 
-    SMSQUEUE_SIMULATOR_TOKEN: password of the accounts, and key of the signatures.
+    SMSQUEUE_SIMULATOR_TOKEN (or the file that SMSQUEUE_SIMULATOR_TOKEN_FILE names): password of
+    the accounts, and key of the signatures.
     """
     where = dict(_webhook(text) for text in webhooks)
     from smsqueue.simulator import Simulator
 
-    token = os.environ.get("SMSQUEUE_SIMULATOR_TOKEN", "simulator")
+    token = secret_text(os.environ, "SMSQUEUE_SIMULATOR_TOKEN") or "simulator"
     with suppress(KeyboardInterrupt):
         try:
             server = Simulator(where, token, host=host, port=port)

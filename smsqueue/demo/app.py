@@ -9,6 +9,7 @@ from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, R
 from smsqueue.masking import mask
 from smsqueue.providers.simulator import SimulatorProvider
 from smsqueue.providers.twilio import TwilioProvider
+from smsqueue.settings import secret_text
 
 __all__ = ["AUTO_REPLY", "simulator", "twilio"]
 
@@ -30,7 +31,7 @@ class _Twilio(TwilioProvider):
 
 
 _URL = os.environ.get("SMSQUEUE_SIMULATOR_URL", "http://127.0.0.1:8081")
-_TOKEN = os.environ.get("SMSQUEUE_SIMULATOR_TOKEN", "simulator")
+_TOKEN = secret_text(os.environ, "SMSQUEUE_SIMULATOR_TOKEN") or "simulator"
 
 
 def _route(message: OutgoingMessage, kind: str = "") -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
+from smsqueue.settings import secret_text
 from smsqueue.simulator.server import serve
 
 __all__ = ["main"]
@@ -16,7 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="smsqueue simulator",
         description="A carrier simulator: magic numbers decide what happens to a message.",
-        epilog="SMSQUEUE_SIMULATOR_TOKEN: password of the accounts, and key of the signatures.",
+        epilog="SMSQUEUE_SIMULATOR_TOKEN (or the file that SMSQUEUE_SIMULATOR_TOKEN_FILE names): "
+        "password of the accounts, and key of the signatures.",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8800)
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where an account's reports and replies go: URL/status and URL/im",
     )
     given = parser.parse_args(arguments)
-    token = os.environ.get("SMSQUEUE_SIMULATOR_TOKEN", "simulator")
+    token = secret_text(os.environ, "SMSQUEUE_SIMULATOR_TOKEN") or "simulator"
     serve(dict(given.webhook), token, host=given.host, port=given.port)
 
 

@@ -20,8 +20,11 @@ from smsqueue.stack.redis_server import RedisServer
 
 __all__ = ["Stack"]
 
-#: Settings that may stand in a file.
-_SECRETS = [each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"]]
+#: Variables that may stand in a file.
+_SECRETS = [
+    *(each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"]),
+    "SMSQUEUE_SIMULATOR_TOKEN",
+]
 
 
 class Stack:

@@ -61,13 +61,12 @@ def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv = tmp_path_factory.mktemp("clean") / "venv"
     # Our own pip installs into it: the new one need not have any.
     call(sys.executable, "-m", "venv", "--without-pip", venv, cwd=venv.parent)
-    call(
-        *(sys.executable, "-m", "pip", "--python", venv / "bin" / "python"),
-        *("install", "--quiet", "--no-input", "--disable-pip-version-check"),
-        *("--constraint", ROOT / "constraints.txt"),
-        f"{wheel}[receivers,flower]",
-        cwd=venv.parent,
-    )
+    pip = (sys.executable, "-m", "pip", "--python", venv / "bin" / "python")
+    quietly = ("--quiet", "--no-input", "--disable-pip-version-check")
+    locked = ("--require-hashes", "--requirement", ROOT / "requirements" / "server.txt")
+    call(*pip, "install", *quietly, *locked, cwd=venv.parent)
+    # All that it needs is there now.
+    call(*pip, "install", *quietly, "--no-index", f"{wheel}[receivers,flower]", cwd=venv.parent)
     return venv
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from click.testing import CliRunner
 from smsqueue import Gateway, Settings
 from smsqueue.cli import main
 from smsqueue.environment import add_providers
-from smsqueue.settings import SettingsError
+from smsqueue.settings import SettingsError, secret_text
 
 SECRETS = [f.metadata["variable"] for f in dataclasses.fields(Settings) if f.metadata["secret"]]
 VALUES = {"SMSQUEUE_REDIS_URL": "redis://:hush-hush@h/0"}
@@ -103,6 +105,44 @@ def test_a_provider_can_stand_in_a_file(file: Path) -> None:
     both = {"SMSQUEUE_PROVIDER_MAIN_FILE": str(file), "SMSQUEUE_PROVIDER_MAIN": "log://default"}
     with pytest.raises(SettingsError, match="are one name: remove one"):
         add_providers(Gateway(Settings(eager=True)), both)
+
+
+def test_an_empty_variable_beside_the_other_one_is_none(file: Path) -> None:
+    """Compose sets what is not there to an empty text."""
+    file.write_text("log://default")
+    name = "SMSQUEUE_PROVIDER_MAIN"
+    for given in (
+        {name: "", f"{name}_FILE": str(file)},
+        {name: "log://default", f"{name}_FILE": ""},
+    ):
+        gateway = Gateway(Settings(eager=True))
+        add_providers(gateway, given)
+        assert list(gateway.providers) == ["main"]
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_a_secret(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbfredis://:hush-hush@h/0\r\n")
+    given = Settings.from_mapping({"SMSQUEUE_REDIS_URL_FILE": str(file)})
+    assert given.redis_url == "redis://:hush-hush@h/0"
+
+
+def test_passwords_of_accounts_and_the_simulators_token_can_stand_in_files(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("hush-hush-0123456789-hush\n")
+    roles = ("SENDER", "WORKER", "RECEIVERS", "FLOWER", "OPERATOR", "MONITOR", "ADMIN")
+    files = {f"REDIS_PASSWORD_{role}_FILE": str(file) for role in roles}
+    result = CliRunner().invoke(main, ["acl"], env=files)
+    assert result.exit_code == 0, result.output
+    hashed = hashlib.sha256(b"hush-hush-0123456789-hush").hexdigest()
+    assert result.output.count(f"#{hashed}") == len(roles)
+    gone = {"REDIS_PASSWORD_WORKER_FILE": str(tmp_path / "gone")}
+    result = CliRunner().invoke(main, ["acl"], env=files | gone)
+    assert result.exit_code == 1
+    assert "REDIS_PASSWORD_WORKER_FILE is" in result.output
+    assert "correct the path" in result.output
+    monkeypatch.setenv("SMSQUEUE_SIMULATOR_TOKEN_FILE", str(file))
+    assert secret_text(os.environ, "SMSQUEUE_SIMULATOR_TOKEN") == "hush-hush-0123456789-hush"
 
 
 def test_the_command_line_reads_the_files(file: Path, settings: Settings, tmp_path: Path) -> None:
