@@ -11,7 +11,7 @@ for kind, about in pairs(RECORDS) do
     local well, m = pcall(read, hash, 'number', 'idem')
     if well and m.number then redis.call('ZREM', key('number', m.number), id) end
     if well and m.idem then redis.call('PEXPIRE', key('idem', m.idem), RETENTION) end
-    for _, ref in ipairs(redis.call('SMEMBERS', key('refs', id))) do
+    for _, ref in ipairs(references_of(id)) do
       if string.match(redis.call('GET', key('ref', ref)) or '', '^(.*)%.') == id then
         redis.call('DEL', key('ref', ref))
       end

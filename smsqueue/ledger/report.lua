@@ -16,8 +16,9 @@ if seen and redis.call('EXISTS', seen) == 1 or former and redis.call('EXISTS', f
 end
 -- Last of all: if something fails before, the report is to be repeated.
 local function note_seen()
-  if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end
-  if former then redis.call('SET', former, event, 'PX', REPORT_WAIT) end
+  -- A small number takes no memory of its own in Redis.
+  if seen then redis.call('SET', seen, 1, 'PX', REPORT_WAIT) end
+  if former then redis.call('SET', former, 1, 'PX', REPORT_WAIT) end
 end
 
 local named, made = {}, nil

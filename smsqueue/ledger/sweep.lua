@@ -119,7 +119,7 @@ end
 local function forget_message(id)
   local hash = key('msg', id)
   local m = last_look(hash, 'state', 'number', 'idem')
-  for _, ref in ipairs(redis.call('SMEMBERS', key('refs', id))) do
+  for _, ref in ipairs(references_of(id)) do
     local owner = string.match(redis.call('GET', key('ref', ref)) or '', '^(.*)%.')
     if owner == id then redis.call('DEL', key('ref', ref)) end
   end

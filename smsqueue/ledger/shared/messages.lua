@@ -16,6 +16,11 @@ local function note(id, line)
     last.next = line.next
   else
     line.at = NOW
+    if text and #lines < TIMELINE_MAX and string.sub(text, -1) == ']' then
+      local longer = string.sub(text, 1, -2) .. ',' .. cjson.encode(line) .. ']'
+      redis.call('HSET', hash, 'timeline', longer)
+      return
+    end
     lines[#lines + 1] = line
     if #lines > TIMELINE_MAX then
       local gone = table.remove(lines, 2)

@@ -146,7 +146,10 @@ end
 -- it told none), and what was reported of them until now counts. Repeating it changes nothing.
 -- repeated: the attempt that it repeated, whose reports may be its own; nil: none
 local function count_parts(id, attempt, pids, provider, repeated)
-  local m, hash = read_reported(id), key('msg', id)
+  local hash = key('msg', id)
+  -- One id at most, and nothing was reported of parts: the usual message, which has none.
+  if #pids <= 1 and not repeated and not redis.call('HGET', hash, 'parts.' .. attempt) then return end
+  local m = read_reported(id)
   local function kept(number)
     local text = number and redis.call('HGET', hash, 'parts.' .. number)
     return text and string.sub(text, 1, 1) ~= '=' and cjson.decode(text) or { ids = {} }
@@ -224,12 +227,41 @@ local function park(ref, event, state, code, guess)
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
 
+-- The first references of a message are in its record, a JSON list; a set holds what there is beyond these,
+-- and all of a message that an older version sent.
+local REFS_IN_RECORD = 4
+
+local function references_in_record(id)
+  local well, refs = pcall(function() return cjson.decode(redis.call('HGET', key('msg', id), 'refs') or '[]') end)
+  return well and type(refs) == 'table' and refs or {}
+end
+
+-- All references of a message, to forget them with it.
+local function references_of(id)
+  local found = {}
+  for _, ref in ipairs(references_in_record(id)) do
+    if type(ref) == 'string' then found[#found + 1] = ref end
+  end
+  return with_list(found, redis.call('SMEMBERS', key('refs', id)))
+end
+
+local function note_reference(id, ref)
+  local refs = references_in_record(id)
+  if is_one_of(ref, refs) then return end
+  if #refs < REFS_IN_RECORD then
+    refs[#refs + 1] = ref
+    redis.call('HSET', key('msg', id), 'refs', cjson.encode(refs))
+  else
+    redis.call('SADD', key('refs', id), ref)
+  end
+end
+
 -- Remembers that a provider's id means this attempt, and applies reports that came before. Adds
 -- to `events` those that are to be published.
 local function add_reference(id, attempt, provider, pid, events)
   local ref = provider .. ':' .. pid
   redis.call('SET', key('ref', ref), id .. '.' .. attempt)
-  redis.call('SADD', key('refs', id), ref)
+  note_reference(id, ref)
   local parked = key('parked', ref)
   local reports, states = parked_reports(parked), {}
   redis.call('DEL', parked)
