@@ -82,12 +82,12 @@ class Upkeep:
         """
         self._full = self._tried("sweep", self._sweep)
         self._tried("ask", lambda: self._lane("ask"))
-        self._tried("hook", lambda: self._lane("hook"))
         return self.refill() or self._full
 
     def refill(self) -> bool:
-        """Fill the send queue up; True if messages were due."""
-        return self._tried("send", lambda: self._lane("send"))
+        """Fill the broker's queues up; True if events or messages were due."""
+        events = self._tried("hook", lambda: self._lane("hook"))
+        return self._tried("send", lambda: self._lane("send")) or events
 
     def _sweep(self) -> bool:
         failures, full = list[Failure](), True

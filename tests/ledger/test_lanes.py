@@ -155,6 +155,17 @@ def test_events_of_bulk_get_an_eighth(busy: Bench) -> None:
     assert len(many.intersection(take(busy, "hook", 64))) == 8
 
 
+def test_events_that_wait_for_room_are_published_as_soon_as_there_is_some(busy: Bench) -> None:
+    """Upkeep that is busy only fills the queues up, and does its other work each half second."""
+    busy.gateway.onSend += lambda message: None
+    for id in campaign(busy, 60):
+        busy.deliver(id)
+    assert busy.published(busy.settings.hook_key) == 40
+    busy.drain("hook")
+    assert busy.upkeep.refill() is True
+    assert busy.published(busy.settings.hook_key) == 20
+
+
 def test_an_event_of_bulk_stays_in_its_lane_until_it_is_over(busy: Bench) -> None:
     failing = [True]
 
