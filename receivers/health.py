@@ -75,13 +75,27 @@ class _Readiness:
     def _ask(self) -> tuple[int, str]:
         try:
             self._gateway.ping()
-            refuses = not self._gateway.eager and self._gateway.ledger.room().refuses
+            trouble = "" if self._gateway.eager else _trouble(self._gateway)
         except RedisMisconfigured as error:
             # The address of Redis is nobody's business who asks here.
             return 503, f"not ready: Redis {error.reason}"
         except QueueUnavailable as error:
             return 503, f"not ready: {type(error.__cause__ or error).__name__}"
-        # Not 503: delivery reports are recorded all the same.
-        if refuses:
-            return 200, "ready, but Redis is nearly full: new messages are refused"
-        return 200, "ready"
+        # Not 503: reports of accepted messages are recorded all the same.
+        return 200, f"ready, but {trouble}" if trouble else "ready"
+
+
+def _trouble(gateway: Gateway) -> str:
+    """What is refused, or soon will be, in words; "": nothing. It names no provider."""
+    room = gateway.ledger.room()
+    if room.refuses:
+        return "Redis is nearly full: new messages are refused, and webhooks"
+    if room.nearly_refuses:
+        return "Redis is nearly full: webhooks are refused, and new messages soon will be"
+    if room.refuses_webhooks:
+        return "Redis is nearly full: webhooks are refused"
+    refused = sum(found.refused for found in room.webhooks)
+    if refused:
+        providers = "1 provider" if refused == 1 else f"{refused} providers"
+        return f"webhooks of {providers} are refused: they hold too much (SMSQUEUE_WEBHOOK_QUOTA)"
+    return ""

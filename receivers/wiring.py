@@ -43,7 +43,7 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     set_up_logs()
     try:
         gateway = gateway or load_gateway(settings or Settings())
-        prefixes = _prefixes(settings or gateway.settings)
+        prefixes = _prefixes(settings or gateway.settings, gateway)
         page = metrics(gateway, settings or gateway.settings)
         _ = gateway.eager or gateway.ledger  # refuses an address that cannot be read
         gateway.receiver_blueprints()  # a provider without its secret refuses to make one
@@ -71,8 +71,11 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     return app
 
 
-def _prefixes(settings: Settings) -> tuple[str, ...]:
+def _prefixes(settings: Settings, gateway: Gateway) -> tuple[str, ...]:
     if not settings.receiver_prefix:
+        receiving = [name for name, _ in gateway.receiver_blueprints()]
+        if receiving and all(gateway.webhook_access(name).prefixes for name in receiving):
+            return ("",)  # nobody is served under it
         raise SettingsError(
             "SMSQUEUE_RECEIVER_PREFIX is not set: webhooks are served under a prefix that "
             "nobody can guess, for example this random one: "

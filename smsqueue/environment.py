@@ -3,7 +3,8 @@
 The part after ``SMSQUEUE_PROVIDER_`` is the provider's name, in small letters. The scheme is the
 kind of provider, ``default`` its own address. ``SMSQUEUE_PROVIDER_MAIN_FILE=/run/secrets/main``
 names a file in which the same stands. Special characters are written as %XX; a plus is
-a plus.
+a plus. Every kind of provider takes ``webhook_prefix`` and ``webhook_sources`` as well, see
+:meth:`smsqueue.registry.Registry.add_provider`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from smsqueue.ids import new_id
 from smsqueue.logs import transition
 from smsqueue.masking import mask
 from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.checked import check_lengths
 from smsqueue.providers.used import UsedSignatures
 from smsqueue.registry import Registry, valid_name
 from smsqueue.retry import RetryPolicy
@@ -247,11 +248,17 @@ class Gateway(Registry, Desk):
     # --- receiving -----------------------------------------------------------------------------
 
     def receive_message(self, message: IncomingMessage) -> None:
-        """Take an incoming message from a provider: record it, or in eager mode call onReceive."""
+        """Take an incoming message from a provider: record it, or in eager mode call onReceive.
+
+        Raises:
+            ValueError: an address or id of it is too long to be recorded.
+            QueueUnavailable: it was not recorded.
+        """
         message.region = self.settings.region
         if self.eager:
             self.onReceive(message)
             return
+        check_lengths(message)
         provider = self._providers.get(message.provider or "")
         publish, message.id = self.ledger.receive(
             message, repeats=provider is None or provider.unique_msgids
@@ -271,10 +278,15 @@ class Gateway(Registry, Desk):
         return self.ledger.note(provider, signature, request, kept)
 
     def receive_status(self, status: MessageStatus) -> None:
-        """Take a delivery report from a provider: record it, or in eager mode call onStatus."""
+        """Take a delivery report from a provider: record it, or in eager mode call onStatus.
+
+        Raises:
+            As :meth:`receive_message`.
+        """
         if self.eager:
             self.onStatus(status)
             return
+        check_lengths(status)
         provider = self._providers.get(status.provider or "")
         unique = provider is None or provider.unique_msgids
         known = unique and status.msgid not in (None, "")
@@ -294,7 +306,9 @@ class Gateway(Registry, Desk):
         """
         from smsqueue.providers.webhook import wrap
 
-        return wrap(self.get_provider(name), self.settings.max_webhook)
+        settings, access = self.settings, self.webhook_access(name)
+        provider = self.get_provider(name)
+        return wrap(provider, settings.max_webhook, access, settings.trusted_proxies)
 
     def receiver_blueprints(self) -> Blueprints:
         """Blueprints of all providers that can receive: a dict whose iteration yields pairs."""
@@ -309,10 +323,21 @@ class Gateway(Registry, Desk):
         return found
 
     def receiver_blueprints_register(self, app: Flask, prefix: str = "/") -> Flask:
-        """Register all receivers on an application, under ``/{prefix}/{provider name}``."""
+        """Register all receivers on an application, under ``/{prefix}/{provider name}``.
+
+        Those with a ``webhook_prefix`` of their own are served under that instead, once.
+        """
         base = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
+        served: set[tuple[int, str]] = app.extensions.setdefault("smsqueue_own_prefixes", set())
         for name, blueprint in self.receiver_blueprints():
-            app.register_blueprint(blueprint, url_prefix=f"{base}/{name}")
+            own = self.webhook_access(name).prefixes
+            if not own:
+                app.register_blueprint(blueprint, url_prefix=f"{base}/{name}")
+            elif (id(self), name) not in served:
+                served.add((id(self), name))
+                for each in own:
+                    again = self.receiver_blueprint_for(name)
+                    app.register_blueprint(again, url_prefix=f"/{each}/{name}")
         return app
 
 

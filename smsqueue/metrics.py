@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import Ledger, Room
 from smsqueue.states import EventState, State
 
 __all__ = ["BUCKETS", "CONTENT_TYPE", "scrape"]
@@ -62,6 +62,12 @@ _KINDS = (
         "Delivery reports: matched to a message, parked (it was not known yet), or repeated.",
     ),
     _Kind("incoming", ("provider", "outcome"), "Incoming messages: recorded, or repeated."),
+    _Kind(
+        "webhooks_refused",
+        ("provider", "reason"),
+        "Webhooks that were refused with 503: Redis is nearly full (memory), or those of the "
+        "provider hold too much (quota).",
+    ),
     _Kind(
         "hooks",
         ("kind", "outcome"),
@@ -211,12 +217,44 @@ class _Page(Collector):
             "Memory that is left for new messages; below 0 send() is refused. 0: no limit.",
             room.left,
         )
+        yield GaugeMetricFamily(
+            "smsqueue_redis_memory_webhooks_left_bytes",
+            "Memory that is left for webhooks; below 0 they are refused, but for reports of "
+            "accepted messages. 0: no limit.",
+            room.webhooks_left,
+        )
+        yield GaugeMetricFamily(
+            "smsqueue_webhook_quota_bytes",
+            "What the webhooks of one provider may hold while they wait for their handlers.",
+            room.quota,
+        )
+        yield from _webhooks(room)
         if server.aof is not None:
             yield GaugeMetricFamily(
                 "smsqueue_redis_aof_enabled",
                 "1: Redis writes an append-only file. 0: accepted messages are lost when it stops.",
                 server.aof,
             )
+
+
+def _webhooks(room: Room) -> Iterator[GaugeMetricFamily]:
+    held = GaugeMetricFamily(
+        "smsqueue_webhook_bytes",
+        "What webhooks hold in Redis: those that wait for their handlers (waiting), and what "
+        "is kept of handled ones (kept).",
+        labels=("provider", "state"),
+    )
+    refused = GaugeMetricFamily(
+        "smsqueue_webhook_quota_reached",
+        "1: webhooks of the provider are refused, because those that are there hold too much.",
+        labels=("provider",),
+    )
+    for found in room.webhooks:
+        held.add_metric((found.provider, "waiting"), found.held)
+        held.add_metric((found.provider, "kept"), found.kept)
+        refused.add_metric((found.provider,), int(found.refused))
+    yield held
+    yield refused
 
 
 def _fitting(counts: _Counts, name: str, labels: int) -> dict[_Labels, int]:
@@ -239,6 +277,9 @@ def _zeros(called: list[str]) -> dict[str, dict[_Labels, int]]:
         "accepted": {(): 0},
         "requeued": {(): 0},
         "lapses": {(provider,): 0 for provider in ("", *called)},
+        "webhooks_refused": {
+            (provider, reason): 0 for provider in called for reason in ("memory", "quota")
+        },
         "hooks": {(kind, outcome): 0 for kind in kinds for outcome in outcomes},
     }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from smsqueue.compat import adapted
 from smsqueue.messages import OutgoingMessage
+from smsqueue.providers.access import WebhookAccess
 from smsqueue.providers.arguments import check_arguments
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.capabilities import Can
@@ -33,12 +35,29 @@ class Registry:
 
     def __init__(self) -> None:
         self._providers: dict[str, IProvider] = {}
+        self._access: dict[str, WebhookAccess] = {}
         self._default_provider: str | None = None
         #: Names of those that the environment added.
         self.from_environment: set[str] = set()
 
-    def add_provider(self, name: str, Provider: type[IProvider], **config: Any) -> IProvider:
+    def add_provider(
+        self,
+        name: str,
+        Provider: type[IProvider],
+        *,
+        webhook_prefix: str | Sequence[str] | None = None,
+        webhook_sources: str | Iterable[str] | None = None,
+        **config: Any,
+    ) -> IProvider:
         """Register a provider; the first one becomes the default.
+
+        Args:
+            webhook_prefix: A secret prefix of its own for its webhooks, in place of
+                SMSQUEUE_RECEIVER_PREFIX: who knows this one knows no other. Several while it is
+                changed: all are served, the first is told to the provider.
+            webhook_sources: Addresses and networks (``192.0.2.0/24``, ``2001:db8::/32``) that may
+                call its webhooks; None: all. Behind a proxy, see SMSQUEUE_TRUSTED_PROXIES.
+            config: What the provider's class takes.
 
         Raises:
             AssertionError: not a provider class, or the name cannot be used or is taken.
@@ -56,8 +75,12 @@ class Registry:
             raise AssertionError(f"Provider is already registered: {name!r}")
         if Provider.through_http_layer or Provider.__module__.startswith("smsqueue.providers."):
             config = check_arguments(Provider, config)
+        others = (prefix for each in self._access.values() for prefix in each.prefixes)
+        taken = (*self.settings.receiver_prefix, *others) if webhook_prefix else ()
+        access = WebhookAccess.of(name, webhook_prefix, webhook_sources, taken)
         provider = Provider(self, name, **config)
         self._providers[name] = provider
+        self._access[name] = access
         if self._default_provider is None:
             self._default_provider = name
         return provider
@@ -82,13 +105,26 @@ class Registry:
         """All providers by name, in the order of their registration."""
         return dict(self._providers)
 
+    def webhook_access(self, name: str) -> WebhookAccess:
+        """Who reaches a provider's webhooks."""
+        return self._access.get(name) or WebhookAccess()
+
+    def webhook_prefixes(self, name: str) -> tuple[str, ...]:
+        """The prefixes that a provider's webhooks are served under: its own, else
+        SMSQUEUE_RECEIVER_PREFIX. The first is the one to enter at the provider."""
+        return self.webhook_access(name).prefixes or self.settings.receiver_prefix
+
     def unreported(self) -> list[str]:
         """Names of the providers that are told with each message where its report is to go, while
-        SMSQUEUE_PUBLIC_URL or SMSQUEUE_RECEIVER_PREFIX is missing: they are asked for none."""
-        if self.settings.public_url and self.settings.receiver_prefix:
-            return []
-        found = self._providers.items()
-        return [name for name, each in found if Can.CALLBACK in getattr(each, "capabilities", ())]
+        SMSQUEUE_PUBLIC_URL or their prefix is missing: they are asked for none."""
+        told = [
+            name
+            for name, each in self._providers.items()
+            if Can.CALLBACK in getattr(each, "capabilities", ())
+        ]
+        if not self.settings.public_url:
+            return told
+        return [name for name in told if not self.webhook_prefixes(name)]
 
     def route(self, message: OutgoingMessage) -> list[str]:
         """Names of the providers for a message; see :func:`smsqueue.router.resolve`."""

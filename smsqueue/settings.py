@@ -8,15 +8,19 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 __all__ = [
     "LEASE_FACTOR",
+    "UNIX",
     "Settings",
     "SettingsError",
+    "check_prefix",
     "hide_password",
     "misspelled",
+    "networks_of",
     "read_secret_file",
     "secret_text",
     "too_short",
@@ -48,6 +52,44 @@ def too_short(secret: str) -> bool:
 
 class SettingsError(ValueError):
     """A setting has a value that cannot be used; the text names it and says what to do."""
+
+
+#: Among trusted proxies: whoever connects to a Unix socket.
+UNIX = "unix"
+
+
+def check_prefix(where: str, prefix: str) -> None:
+    """Raise SettingsError if webhooks cannot be served under a prefix, or anybody could guess it.
+
+    Args:
+        where: What has it, for the error, which does not show it.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.~/-]+", prefix) or not prefix.strip("/"):
+        raise SettingsError(
+            f"{where} may hold letters, digits and -._~/ only, "
+            "several prefixes are separated by commas"
+        )
+    if too_short(prefix.replace("/", "")):
+        raise SettingsError(f"{where} {_TOO_WEAK}")
+
+
+def networks_of(where: str, texts: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks: ``192.0.2.0/24``, ``2001:db8::/32``, or single addresses.
+
+    Raises:
+        SettingsError: one of them cannot be read.
+    """
+    found = []
+    for text in texts:
+        try:
+            found.append(ip_network(text))
+        except ValueError:
+            try:
+                hint = f"did you mean {ip_network(text, strict=False)}?"
+            except ValueError:
+                hint = "write addresses as 192.0.2.7 or 2001:db8::7, networks as 192.0.2.0/24"
+            raise SettingsError(f"{where} has {text!r}, which is no network: {hint}") from None
+    return tuple(found)
 
 
 def _bool(text: str) -> bool:
@@ -196,6 +238,9 @@ class Settings:
     gateway: str = _setting("GATEWAY", "", str)
     #: The hard-to-guess URL prefixes that webhooks are served under.
     receiver_prefix: tuple[str, ...] = _setting("RECEIVER_PREFIX", (), _list, secret=True)
+    #: Addresses and networks of the proxies in front of the receivers, whose X-Forwarded-For tells
+    #: who calls; ``unix`` stands for whoever connects to a Unix socket. Nobody else's is believed.
+    trusted_proxies: tuple[str, ...] = _setting("TRUSTED_PROXIES", (), _list)
     #: Where the internet reaches the receivers, without the prefix: ``https://sms.example.org``.
     public_url: str = _setting("PUBLIC_URL", "", str)
     #: What a monitoring system has to show (Bearer) to read the receivers' ``/metrics``; without
@@ -237,6 +282,9 @@ class Settings:
     max_body: int = _setting("MAX_BODY", 1600, int)
     #: Longest webhook that the receivers read, in bytes.
     max_webhook: int = _setting("MAX_WEBHOOK", 256 * 1024, int)
+    #: Bytes that the webhooks of one provider may hold in Redis while they wait for their handlers;
+    #: at most an eighth of its maxmemory.
+    webhook_quota: int = _setting("WEBHOOK_QUOTA", 128 * 1024 * 1024, int)
     #: Tasks that one worker process runs at once.
     concurrency: int = _setting("CONCURRENCY", 50, int)
 
@@ -280,13 +328,15 @@ class Settings:
                 "use 1 to 64 letters, digits, dots, dashes and underscores"
             )
         for prefix in self.receiver_prefix:
-            if not re.fullmatch(r"[A-Za-z0-9_.~/-]+", prefix) or not prefix.strip("/"):
+            check_prefix("SMSQUEUE_RECEIVER_PREFIX", prefix)
+        for network in networks_of(
+            "SMSQUEUE_TRUSTED_PROXIES", (each for each in self.trusted_proxies if each != UNIX)
+        ):
+            if not network.prefixlen:
                 raise SettingsError(
-                    "SMSQUEUE_RECEIVER_PREFIX may hold letters, digits and -._~/ only, "
-                    "several prefixes are separated by commas"
+                    f"SMSQUEUE_TRUSTED_PROXIES has {network}: everybody could write whom a webhook "
+                    "comes from. Name the addresses of your proxies"
                 )
-            if too_short(prefix.replace("/", "")):
-                raise SettingsError(f"SMSQUEUE_RECEIVER_PREFIX {_TOO_WEAK}")
         if self.hash_key and (too_short(self.hash_key) or len(self.hash_key) < _SHORTEST_KEY):
             raise SettingsError(
                 f"SMSQUEUE_HASH_KEY can be guessed: give at least {_SHORTEST_KEY} random "

@@ -249,7 +249,7 @@ def _bounded_text(text: str) -> str:
 
 def bounded_meta(meta: Any) -> Any:
     """What a provider said beside, or a note that it was too long."""
-    return meta if _size(meta) <= _MOST_META else _CUT_META
+    return meta if _size(meta) <= _MOST_META else dict(_CUT_META)
 
 
 def _size(value: Any) -> int:
@@ -297,6 +297,8 @@ def load_status(data: dict[str, Any]) -> MessageStatus:
 
 
 def _dump_time(value: Any) -> Any:
+    if isinstance(value, str):  # as a plugin may leave it
+        return value[:64]
     return {"iso": value.isoformat()} if isinstance(value, datetime) else value
 
 

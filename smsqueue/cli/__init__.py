@@ -13,6 +13,7 @@ from smsqueue.cli.checking import check
 from smsqueue.cli.listing import list_
 from smsqueue.cli.looking import find, show
 from smsqueue.cli.providing import providers
+from smsqueue.cli.purging import purge
 from smsqueue.cli.repairing import cancel, repair, replay, requeue, settle
 from smsqueue.cli.running import demo, dev, simulator
 from smsqueue.cli.sending import send
@@ -36,7 +37,7 @@ def main() -> None:
 
 for _command in (dev, demo, simulator, send, show, find, list_):
     main.add_command(_command)
-for _command in (cancel, requeue, settle, replay, repair):
+for _command in (cancel, requeue, settle, replay, repair, purge):
     main.add_command(_command)
 for _command in (status, check, providers, acl):
     main.add_command(_command)

@@ -42,7 +42,7 @@ def check(probe: bool, reveal: bool, as_json: bool) -> None:
             told["webhooks"] = [
                 {
                     "provider": webhook.provider,
-                    "url": address(settings, webhook, reveal=reveal),
+                    "url": address(gateway, webhook, reveal=reveal),
                     "methods": webhook.methods,
                 }
                 for webhook in webhooks

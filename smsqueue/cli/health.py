@@ -8,7 +8,7 @@ from datetime import datetime
 from smsqueue.cli.tally import Tally, consumed, tallies
 from smsqueue.cli.words import counted
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Worker
+from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Webhooks, Worker
 from smsqueue.ledger.watching import Server
 from smsqueue.states import EventState, State
 
@@ -43,6 +43,8 @@ class Health:
     server: Server
     #: Memory that Redis has for new messages.
     room: Room
+    #: What webhooks hold of it, by provider.
+    webhooks: list[Webhooks]
     #: What is wrong with Redis's configuration.
     warnings: list[str]
 
@@ -81,6 +83,7 @@ def examine(gateway: Gateway, since: datetime | None) -> Health:
         since: What became unknown, dead or unheard before is no trouble (any more).
     """
     ledger, settings, counts = gateway.ledger, gateway.settings, gateway.ledger.counts()
+    room = ledger.room()
     return Health(
         send_queue=settings.send_queue,
         hook_queue=settings.hook_queue,
@@ -96,6 +99,7 @@ def examine(gateway: Gateway, since: datetime | None) -> Health:
         damaged=ledger.damaged(),
         unrouted=ledger.unrouted(),
         server=ledger.server(),
-        room=ledger.room(),
+        room=room,
+        webhooks=list(room.webhooks),
         warnings=gateway.check(),
     )

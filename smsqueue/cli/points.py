@@ -131,6 +131,10 @@ def of_redis(desk: Gateway) -> Iterator[Point]:
             f"delete {desk.settings.namespace}:secret when SMSQUEUE_RETENTION has passed since then"
         )
         yield Point("note", "redis", what, do)
+    if room.refuses_webhooks:
+        what = "webhooks are refused, but for reports of accepted messages: it is nearly full"
+        do = f"raise its maxmemory above {size(server.max)}; smsqueue purge deletes events"
+        yield Point("problem", "redis", what, do)
     if room.refuses:
         what = "new messages are refused: what was accepted needs the rest of its maxmemory"
         do = f"raise it above {size(server.max)}, or wait until messages are final"

@@ -163,3 +163,19 @@ def _redis(health: Health) -> Iterator[Problem]:
     elif room.part > _NEARLY_FULL:
         what = f"Redis has {size(room.left)} left for new messages, {needs}"
         yield Problem(Level.WARNING, what, "raise its maxmemory before they are refused")
+    if room.refuses_webhooks:
+        what = f"webhooks are refused, but for reports of accepted messages: {needs}"
+        more = "; smsqueue purge deletes events that nobody wants"
+        yield Problem(Level.CRITICAL, what, do + more)
+    else:
+        for found in health.webhooks:
+            if found.refused:
+                what = (
+                    f"webhooks of {clean(found.provider)} are refused: {size(found.held)} of them "
+                    f"wait for their handlers, {size(found.kept)} are kept, of handled ones"
+                )
+                do_this = (
+                    "start hook workers; if it is a flood: change its prefix "
+                    f"(webhook_prefix), then smsqueue purge --provider {clean(found.provider)}"
+                )
+                yield Problem(Level.CRITICAL, what, do_this)

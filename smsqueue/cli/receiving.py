@@ -55,17 +55,26 @@ def of_receivers(gateway: Gateway, found: list[Webhook], *, reveal: bool) -> Ite
         do = "connect one: gateway.onReceive += handler"
         yield Point("warning", "receivers", "no handler hears incoming messages", do)
     settings = gateway.settings
-    prefixes = settings.receiver_prefix
-    if not prefixes:
+    names = dict.fromkeys(webhook.provider for webhook in found)
+    lacking = [name for name in names if not gateway.webhook_prefixes(name)]
+    own = [prefix for name in names for prefix in gateway.webhook_access(name).prefixes]
+    prefixes = (*settings.receiver_prefix, *own)
+    if lacking:
         do = "the bundled receivers do not start without it"
         yield Point("warning", "receivers", "SMSQUEUE_RECEIVER_PREFIX is not set", do)
-    elif any(len(prefix.strip("/")) < _LONG_PREFIX for prefix in prefixes):
+    if any(len(prefix.strip("/")) < _LONG_PREFIX for prefix in prefixes):
         do = "what `openssl rand -hex 16` prints is good"
         what = f"a prefix has less than {_LONG_PREFIX} characters, and may be guessed"
         yield Point("warning", "receivers", what, do)
-    if len(prefixes) > 1:
+    if len(settings.receiver_prefix) > 1:
         do = "the first is the one to enter at the providers"
-        yield Point("note", "receivers", f"{len(prefixes)} prefixes are served", do)
+        what = f"{len(settings.receiver_prefix)} prefixes are served"
+        yield Point("note", "receivers", what, do)
+    sources = [name for name in names if gateway.webhook_access(name).sources]
+    if sources and not settings.trusted_proxies:
+        what = f"webhook_sources of {clean(', '.join(sources))} are compared with who connects"
+        do = "behind a proxy set SMSQUEUE_TRUSTED_PROXIES to its address, or all are refused"
+        yield Point("note", "receivers", what, do)
     if not settings.public_url:
         do = (
             "set it to where the internet reaches the receivers, as https://sms.example.org; "
@@ -83,15 +92,22 @@ def of_receivers(gateway: Gateway, found: list[Webhook], *, reveal: bool) -> Ite
         do = "set SMSQUEUE_PUBLIC_URL and SMSQUEUE_RECEIVER_PREFIX for the workers, too"
         yield Point("warning", "receivers", what, do)
     for webhook in found:
-        where = address(settings, webhook, reveal=reveal)
+        where = address(gateway, webhook, reveal=reveal)
         what = f"{clean(webhook.provider)}: {'|'.join(webhook.methods)} {where}"
         why = unsigned(gateway.providers[webhook.provider])
-        do = "keep the prefix secret, and let only the provider's addresses in, if it tells them"
-        yield (
-            Point("warning", "webhook", f"{what} ({why})", do)
-            if why
-            else Point("ok", "webhook", what)
-        )
+        access = gateway.webhook_access(webhook.provider)
+        if access.sources:
+            what += f", from {len(access.sources)} networks only"
+        if not why:
+            yield Point("ok", "webhook", what)
+        elif access.sources:
+            yield Point("note", "webhook", f"{what} ({why})", "keep the prefix secret")
+        else:
+            do = (
+                "keep the prefix secret, give it one of its own (webhook_prefix), and let only the "
+            )
+            more = "provider's addresses in (webhook_sources), if it tells them"
+            yield Point("warning", "webhook", f"{what} ({why})", do + more)
 
 
 def unsigned(provider: IProvider) -> str:
@@ -108,10 +124,11 @@ def unsigned(provider: IProvider) -> str:
     )
 
 
-def address(settings: Settings, webhook: Webhook, *, reveal: bool) -> str:
+def address(gateway: Gateway, webhook: Webhook, *, reveal: bool) -> str:
     """What is to be entered at the provider; the prefix is a secret."""
-    prefix = settings.receiver_prefix[0].strip("/") if settings.receiver_prefix else "PREFIX"
-    shown = prefix if reveal or not settings.receiver_prefix else "***"
+    settings, prefixes = gateway.settings, gateway.webhook_prefixes(webhook.provider)
+    prefix = prefixes[0].strip("/") if prefixes else "PREFIX"
+    shown = prefix if reveal or not prefixes else "***"
     return f"{settings.public_url.rstrip('/')}/{shown}{clean(webhook.path)}"
 
 

@@ -49,6 +49,11 @@ def report(health: Health, problems: list[Problem]) -> None:
     rows.add_row("broker", ", ".join(f"{n} in {queue}" for queue, n in health.queues.items()))
     if health.damaged:
         rows.add_row("damaged", f"{counted(len(health.damaged), 'record')}")
+    for found in health.webhooks:
+        waiting = f"{clean(found.provider)}: {size(found.held)} in {found.waiting} events"
+        rows.add_row(
+            "webhooks", f"{waiting}, of {size(health.room.quota)}; kept {size(found.kept)}"
+        )
     rows.add_row("redis", _server(health.server, health.room))
     for table in (rows, _providers(health), _workers(health.workers)):
         if table.rows:
@@ -105,7 +110,7 @@ def as_document(
     }
     if health is None:
         names = ("messages", "oldest_queued", "events", "oldest_event", "damaged", "unrouted")
-        others = ("backlog", "queues", "providers", "workers", "redis")
+        others = ("backlog", "queues", "webhooks", "providers", "workers", "redis")
         return found | dict.fromkeys((*names, *others))
     providers = sorted({*health.tallies, *health.pauses})
     return found | {
@@ -120,6 +125,7 @@ def as_document(
             for lane, b in health.backlog.items()
         },
         "queues": health.queues,
+        "webhooks": [found._asdict() for found in health.webhooks],
         "providers": [
             {"name": name}
             | vars(health.tallies.get(name, Tally()))
@@ -140,5 +146,10 @@ def as_document(
             for worker in health.workers
         ],
         "redis": health.server._asdict()
-        | {"reserved": health.room.reserved, "left": health.room.left},
+        | {
+            "reserved": health.room.reserved,
+            "left": health.room.left,
+            "webhooks_left": health.room.webhooks_left,
+            "webhook_quota": health.room.quota,
+        },
     }

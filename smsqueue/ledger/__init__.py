@@ -1,6 +1,6 @@
 """The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
 
-from smsqueue.ledger.answers import Failure, Room, Transition
+from smsqueue.ledger.answers import Failure, Purged, Room, Transition, Webhooks
 from smsqueue.ledger.connection import GROUP_LIMIT
 from smsqueue.ledger.diagnosis import RedisMisconfigured
 from smsqueue.ledger.items import Beginning, HookSettlement, Settlement
@@ -17,11 +17,13 @@ __all__ = [
     "HookSettlement",
     "Ledger",
     "Pause",
+    "Purged",
     "Record",
     "RedisMisconfigured",
     "Room",
     "Settlement",
     "Transition",
     "Unrouted",
+    "Webhooks",
     "Worker",
 ]

@@ -8,12 +8,14 @@ __all__ = [
     "Accepted",
     "Failure",
     "Lapse",
+    "Purged",
     "Repaired",
     "Reported",
     "Room",
     "Swept",
     "Taken",
     "Transition",
+    "Webhooks",
 ]
 
 
@@ -61,6 +63,19 @@ class Lapse(NamedTuple):
     event: str | None
 
 
+class Webhooks(NamedTuple):
+    """What the webhooks of a provider hold in Redis, in bytes."""
+
+    provider: str
+    #: Those that wait for their handlers: how many, and what they hold.
+    waiting: int
+    held: int
+    #: What is kept of handled ones.
+    kept: int
+    #: More are refused, though there may be memory for those of other providers.
+    refused: bool
+
+
 class Room(NamedTuple):
     """The memory that Redis has for new messages, in bytes."""
 
@@ -71,6 +86,25 @@ class Room(NamedTuple):
     reserved: int
     #: What is left for new messages.
     left: int
+    #: What is left for webhooks: they are refused long before :meth:`send`.
+    webhooks_left: int = 0
+    #: The same for providers whose webhooks hold much, and from how much on they do.
+    heavy_left: int = 0
+    heavy: int = 0
+    #: What the webhooks of one provider may hold while they wait for their handlers.
+    quota: int = 0
+    #: What they hold, by provider.
+    webhooks: tuple[Webhooks, ...] = ()
+
+    @property
+    def refuses_webhooks(self) -> bool:
+        """Are webhooks refused now, except reports that change an accepted message?"""
+        return bool(self.max) and self.webhooks_left < 0
+
+    @property
+    def nearly_refuses(self) -> bool:
+        """Will new messages be refused soon: is less than a twentieth left for them?"""
+        return bool(self.max) and self.left < 0.05 * self.max
 
     @property
     def refuses(self) -> bool:
@@ -82,6 +116,16 @@ class Room(NamedTuple):
         """Which part of the memory is taken, from 0.0; from 1.0 on new messages are refused."""
         taken = self.used + self.reserved
         return taken / max(1, taken + self.left) if self.max else 0.0
+
+
+class Purged(NamedTuple):
+    """How many events were deleted, or would be."""
+
+    number: int
+    #: Bytes that they held.
+    bytes: int
+    #: Events that a worker has in its hands: they were left alone.
+    running: int
 
 
 class Failure(NamedTuple):

@@ -43,7 +43,10 @@ _READ = {"page"}
 _WITHOUT_EVENTS = {"accept", "page", "room"}
 
 #: What all scripts share, each file may use those before it.
-_SHARED = ("base", "damage", "memory", "messages", "triggers", "events", "reports", "providers")
+_SHARED = (
+    *("base", "damage", "memory", "webhooks", "messages", "triggers", "events", "reports"),
+    "providers",
+)
 
 #: Scripts about one record, which their first argument names, and of which kind that is.
 _SUBJECTS = dict.fromkeys(
@@ -273,6 +276,7 @@ class Scripts:
         }
         numbers = {name: int(seconds * 1000) for name, seconds in times.items()}
         numbers |= {"WATERMARK": s.watermark, "BULK_WATERMARK": s.bulk_watermark}
+        numbers["WEBHOOK_QUOTA"] = s.webhook_quota
         lines = [f"local {name} = {number}" for name, number in numbers.items()]
         shared = [_text(f"shared/{name}") for name in _SHARED]
         return "\n".join([*lines, *shared])

@@ -9,5 +9,6 @@ if state ~= 'dead' and state ~= 'unheard' and state ~= 'done' then return { stat
 redis.call('ZREM', key('state', state), event)
 redis.call('ZREM', key('event_ends'), event)
 redis.call('HDEL', hash, 'tries', 'why')
+hold_webhook_again(event)
 if ARGV[2] ~= '' then redis.call('DEL', key('done', event)) end
 return { state, hand_over(event) }

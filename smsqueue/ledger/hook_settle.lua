@@ -20,6 +20,7 @@ if verdict == 'back' then
 end
 count('hooks', e.kind, verdict)
 if verdict == 'done' and e.kind ~= 'received' then
+  forget_webhook(event, NOW + REPORT_WAIT)
   redis.call('DEL', hash, key('done', event))
   return { 'done', '' }
 end
@@ -31,6 +32,7 @@ if verdict == 'retry' then
   put_off(event, 'waiting', look)
   return { 'waiting', look }
 end
+keep_handled_webhook(event)
 redis.call('HSET', hash, 'state', verdict)
 redis.call('ZADD', key('state', verdict), NOW, event)
 redis.call('ZADD', key('event_ends'), NOW + RETENTION, event)

@@ -4,7 +4,7 @@ repeating a call whose answer was lost gives the first answer."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -15,12 +15,14 @@ from smsqueue.ledger.answers import (
     Accepted,
     Failure,
     Lapse,
+    Purged,
     Repaired,
     Reported,
     Room,
     Swept,
     Taken,
     Transition,
+    Webhooks,
 )
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.items import Beginning, HookSettlement, Settlement
@@ -28,12 +30,15 @@ from smsqueue.ledger.watching import Watching
 from smsqueue.lib import digits_only
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.segments import segments_of
-from smsqueue.states import State
+from smsqueue.states import EventState, State
 from smsqueue.statuses import MessageStatus
 
 __all__ = ["Ledger"]
 
 T = TypeVar("T")
+
+#: Seconds after which a provider may repeat a webhook that was refused for lack of memory.
+_RETRY_AFTER = 60.0
 
 
 class Ledger(Watching):
@@ -90,7 +95,7 @@ class Ledger(Watching):
             repeats: The provider's message id tells a repeated webhook from a new message.
 
         Raises:
-            QueueUnavailable: also if what was accepted before needs the memory that is left.
+            QueueUnavailable: also if Redis is nearly full, or the provider's webhooks hold much.
         """
         data = wire.dump_incoming(message)
         # With the sender's digits only, as older versions hash it.
@@ -107,7 +112,7 @@ class Ledger(Watching):
             answer = self._scripts.run(
                 "receive", new_id(), repetition, wire.to_json(data), *rest, former
             )
-            return self._received(answer)
+            return self._received(answer, message.provider)
         part = message.part
         body, media = wire.to_json(data.pop("body")), wire.to_json(data.pop("media", []))
         # Written last, so that the script can add to it.
@@ -120,7 +125,7 @@ class Ledger(Watching):
             *(joined, part.number, part.total, int(part.wait * 1000)),
             *(media[1:-1], former),
         )
-        return self._received(answer)
+        return self._received(answer, message.provider)
 
     def note(self, provider: str, signature: str, request: str, seconds: float | None) -> str:
         """Remember for what a webhook's signature was used; None as ``seconds`` forgets it again.
@@ -133,11 +138,23 @@ class Ledger(Watching):
         answer: str = self._scripts.run("note", *names, kept)
         return answer
 
-    def _received(self, answer: Any) -> tuple[bool, str]:
+    def _received(self, answer: Any, provider: str | None) -> tuple[bool, str]:
         verdict, event, publish = answer
         if verdict == "full":
-            raise exc.QueueUnavailable(self.full_text("incoming messages"))
+            raise self._full_of_webhooks(event, provider)
         return bool(publish), event
+
+    def _full_of_webhooks(self, why: str, provider: str | None) -> exc.QueueUnavailable:
+        text = self.full_text("webhooks")
+        if why == "quota":
+            text = (
+                f"the webhooks of {provider!r} hold as much of Redis at "
+                f"{self.settings.safe_redis_url} as those of one provider may "
+                "(SMSQUEUE_WEBHOOK_QUOTA, or a part of its maxmemory): more are refused until "
+                f"they were handled. 'smsqueue purge --provider {provider}' deletes what is not "
+                "wanted"
+            )
+        return exc.QueueUnavailable(text, retry_after=_RETRY_AFTER)
 
     def full_text(self, refused: str) -> str:
         """Why there is no memory for something new, and what to do."""
@@ -149,18 +166,33 @@ class Ledger(Watching):
         )
 
     def room(self) -> Room:
-        """The memory that is left for new messages."""
-        return Room(*(int(number) for number in self._scripts.run("room")))
+        """The memory that is left for new messages and webhooks, and what webhooks hold."""
+        answer = self._scripts.run("room")
+        numbers: Any = [int(number) for number in answer[:8]]
+        room, rest = Room(*numbers), answer[8:]
+        webhooks = []
+        for i in range(0, len(rest), 4):
+            waiting, held, kept = (int(number) for number in rest[i + 1 : i + 4])
+            # Nearly: the next one has a size, too.
+            refused = held >= 0.99 * room.quota or (
+                bool(room.max) and held + kept > room.heavy and room.heavy_left < 0
+            )
+            webhooks.append(Webhooks(rest[i], waiting, held, kept, refused))
+        return room._replace(webhooks=tuple(sorted(webhooks)))
 
     def report(self, status: MessageStatus, *, pids: list[str]) -> Reported:
-        """Record a delivery report."""
+        """Record a delivery report.
+
+        Raises:
+            QueueUnavailable: also as :meth:`receive`, unless it changes an accepted message.
+        """
         id, _, attempt = wire.clean(status.reference or "").rpartition(".")
         data = wire.dump_status(status)
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
         if status.event_id:
             same = {"provider": status.provider, "event": status.event_id}
         repetition = wire.to_json([same, sorted(status.states)])
-        _, close, message, moved, *events = self._scripts.run(
+        verdict, close, *rest = self._scripts.run(
             "report",
             new_id(),
             status.provider or "",
@@ -174,6 +206,9 @@ class Ledger(Watching):
             self._parts_of(id) if status.of_part else "",
             self.hidden_before(repetition),
         )
+        if verdict == "full":
+            raise self._full_of_webhooks(close, status.provider)
+        message, moved, *events = rest
         return Reported(close or None, message or None, bool(moved), events, moved or None)
 
     def _parts_of(self, id: str) -> int:
@@ -380,6 +415,41 @@ class Ledger(Watching):
         """Give an event that is over to the hooks again; (state before, the event or "")."""
         before, publish = self._scripts.run("hook_replay", event, 1 if everything else "")
         return before, publish
+
+    def purge(
+        self,
+        *,
+        provider: str | None = None,
+        kind: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        states: Iterable[EventState] = EventState,
+        dry: bool = False,
+    ) -> Iterator[Purged]:
+        """Delete events that webhooks made, page by page: each is a script of a few milliseconds.
+
+        Sent messages and what was reported of them stay as they are, and what comes in meanwhile.
+
+        Args:
+            provider, kind, since, until, states: Only events of this provider; only "received" or
+                "status"; only those that were made (seconds since 1970) from, and up to, a time;
+                only those that are in these states.
+            dry: Only count.
+
+        Yields:
+            What each script did.
+        """
+        now = self.now()
+        first, last = since or 0.0, min(until or now, now)
+        for state in states:
+            for page in self._pages("state", state, until=now * 1000):
+                ids = [id for id in page if first <= time_of(id[:20]) <= last]
+                while ids:
+                    looked, *found = self._scripts.run(
+                        "purge", 1 if dry else "", provider or "", kind or "", *ids
+                    )
+                    ids = ids[int(looked) :]
+                    yield Purged(*(int(number) for number in found))
 
     # --- upkeep --------------------------------------------------------------------------------
 

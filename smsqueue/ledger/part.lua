@@ -6,7 +6,7 @@
 --       of a JSON string, without its quotes), number (hash), provider, group (a hash that the
 --       parts share), part, total, wait (ms), media (the text of a JSON list, without its brackets), repetition
 --       by the key of the hashes that was used before ('' or hash)
--- Returns: 'recorded' | 'repeat' | 'full', event, event again if it is to be published, or ''
+-- Returns: as receive.lua
 local event, repetition, head, body, number, provider = unpack(ARGV, 1, 6)
 local media = ARGV[11]
 -- Bytes that are kept of the joined text and of the media, as of a message that comes whole (wire.py).
@@ -20,7 +20,12 @@ if before then
   return { 'repeat', before, '' }
 end
 -- The parts that have come are written once more with this one.
-if not has_room_to_receive(#head + 2 * #body + 2 * #media) then return { 'full', '', '' } end
+local bytes = #head + 2 * #body + 2 * #media + WEBHOOK_NEW
+local refusal = refusal_of_webhook(provider, bytes)
+if refusal then
+  count('webhooks_refused', provider, refusal)
+  return { 'full', refusal, '' }
+end
 
 local open = redis.call('HGET', parts, 'event')
 if open then
@@ -40,13 +45,15 @@ if not open then
   open = event
   put_event(open, 'received', nil, '')
   put_off(open, 'parked', NOW + wait)
-  redis.call('HSET', key('event', open), 'number', number)
+  redis.call('HSET', key('event', open), 'number', number, 'group', ARGV[7])
   redis.call('ZADD', key('number', number), NOW, open)
   redis.call('HSET', parts, 'event', open)
   count('incoming', provider, 'recorded')
 end
 redis.call('HSET', parts, 'head' .. part, head, 'body' .. part, body, 'media' .. part, media)
 redis.call('PEXPIRE', parts, math.max(REPORT_WAIT, wait))
+local _, others = release_webhook(open)
+hold_webhook(open, provider, bytes + (others or 0), MARKS)
 if seen then redis.call('SET', seen, open, 'PX', REPORT_WAIT) end
 if former then redis.call('SET', former, open, 'PX', REPORT_WAIT) end
 

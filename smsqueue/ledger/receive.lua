@@ -1,7 +1,8 @@
 -- Records an incoming message as an event for onReceive.
 -- ARGV: event, repetition ('' or a hash that repeats share), data, number (hash), provider, repetition by the key
 --       of the hashes that was used before ('' or hash)
--- Returns: 'recorded' | 'repeat' | 'full', event, event again if it is to be published, or ''
+-- Returns: 'recorded' | 'repeat', event, event again if it is to be published, or ''
+--          | 'full', why it is refused ('memory' | 'quota'), ''
 local event = ARGV[1]
 local seen = ARGV[2] ~= '' and key('seen', ARGV[2])
 local former = ARGV[6] ~= '' and key('seen', ARGV[6])
@@ -10,9 +11,15 @@ if before then
   count('incoming', ARGV[5], 'repeated')
   return { 'repeat', before, '' }
 end
-if not has_room_to_receive(#ARGV[3]) then return { 'full', '', '' } end
+local bytes = #ARGV[3] + WEBHOOK_NEW
+local refusal = refusal_of_webhook(ARGV[5], bytes)
+if refusal then
+  count('webhooks_refused', ARGV[5], refusal)
+  return { 'full', refusal, '' }
+end
 local publish = add_event(event, 'received', nil, ARGV[3])
 redis.call('HSET', key('event', event), 'number', ARGV[4])
+hold_webhook(event, ARGV[5], bytes, MARKS)
 redis.call('ZADD', key('number', ARGV[4]), NOW, event)
 count('incoming', ARGV[5], 'recorded')
 -- Last of all: if something fails before, the message is to be repeated.

@@ -19,6 +19,7 @@ for kind, about in pairs(RECORDS) do
     for _, lane in ipairs(about.lanes) do redis.call('ZREM', due_key(lane), id) end
     for _, state in ipairs(about.states) do redis.call('ZREM', key('state', state), id) end
     redis.call('ZREM', key(kind == 'msg' and 'ends' or 'event_ends'), id)
+    if kind == 'event' then forget_webhook(id, NOW + REPORT_WAIT) end
     redis.call('DEL', hash, key('refs', id), key('done', id))
   end
 end

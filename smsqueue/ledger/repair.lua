@@ -36,6 +36,7 @@ if kind == 'event' then
   if e.state then redis.call('ZREM', key('state', e.state), id) end
   if e.state == 'waiting' or e.state == 'parked' or e.state == 'running' then
     redis.call('HDEL', hash, 'token', 'lease')
+    hold_webhook_again(id)
     if e.not_before then
       put_off(id, e.state == 'parked' and 'parked' or 'waiting', e.not_before)
       return { redis.call('HGET', hash, 'state'), '', causes }

@@ -3,7 +3,8 @@
 --       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data,
 --       parts that the message's text has, if the report is of one of them (else ''), repetition by
 --       the key of the hashes that was used before ('' or hash)
--- Returns: 'matched' | 'parked' | 'repeat', id of the message whose task did not see its end (or ''), id of the message (or ''),
+-- Returns: 'full', why it is refused ('memory' | 'quota')
+--          | 'matched' | 'parked' | 'repeat', id of the message whose task did not see its end (or ''), id of the message (or ''),
 --          the state that it moved to (or ''), events to be published ('': none)...
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
@@ -38,6 +39,18 @@ if not by_reference then
   end
 end
 
+-- What changes a message that was accepted has its memory reserved. All else could be anybody's.
+local bytes, marks = #ARGV[9] + WEBHOOK_NEW, MARKS
+if not id then
+  for _, pid in ipairs(pids) do marks = marks + PARKED_REPORT + 2 * #pid end
+end
+local well, news = pcall(function() return id and is_news(id, attempt, state, pids, guess) end)
+local refusal = well and not news and refusal_of_webhook(provider, bytes + marks)
+if refusal then
+  count('webhooks_refused', provider, refusal)
+  return { 'full', refusal }
+end
+
 if id then
   local before = redis.pcall('HGET', key('msg', id), 'state')
   local moved, failed = false, {}
@@ -46,6 +59,7 @@ if id then
   end)
   if failed[3] == 0 then error(failed[2], 0) end
   local events = { add_event(event, 'status', id, ARGV[9]) }
+  hold_webhook(event, provider, bytes, marks)
   if by_reference and #failed == 0 then
     for _, pid in ipairs(pids) do
       -- Forgetting a message takes as long as it has ids.
@@ -62,6 +76,7 @@ end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
 put_event(event, 'status', nil, ARGV[9])
+hold_webhook(event, provider, bytes + marks, marks)
 put_off(event, 'parked', NOW + (#pids > 0 and PARK_WAIT or 0))
 for _, pid in ipairs(pids) do
   park(provider .. ':' .. pid, event, state, code, guess)

@@ -138,8 +138,10 @@ for_each_due(key('event_ends'), function(event)
   local e = last_look(key('event', event), 'state', 'number')
   if e.state then redis.call('ZREM', key('state', e.state), event) end
   if e.number then redis.call('ZREM', key('number', e.number), event) end
+  forget_webhook(event)
   redis.call('DEL', key('event', event), key('done', event))
   redis.call('HDEL', key('damaged'), event)
   redis.call('ZREM', key('event_ends'), event)
 end)
+check_webhooks(out_of_time)
 return { lapsed, failed, full and 1 or '' }

@@ -21,6 +21,8 @@ __all__ = ["complaint", "read"]
 _HOW = "write it as twilio://user:password@default?from=..., special characters as %XX"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]{0,40}")
 _HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
+#: What add_provider() itself takes.
+_OF_EVERY_PROVIDER = {"webhook_prefix": "Sequence[str]", "webhook_sources": "Sequence[str]"}
 #: Shorter values are no secrets, and may stand in any sentence.
 _TELLING = 4
 
@@ -50,7 +52,7 @@ def read(variable: str, address: str) -> tuple[type[Any], dict[str, Any]]:
     if host:
         argument = getattr(kind, "url_name", "url")
         config[argument] = f"{getattr(kind, 'url_scheme', 'https')}://{host}{path}"
-    takes = parameters(kind)
+    takes = parameters(kind) | _OF_EVERY_PROVIDER
     for pair in filter(None, query.split("&")):
         field, _, text = pair.partition("=")
         field = "sender" if field == "from" else field

@@ -16,6 +16,7 @@ __all__ = [
     "PREFIXED_ID",
     "UUID",
     "Malformed",
+    "check_lengths",
     "checked",
     "nested_too_deeply",
 ]
@@ -102,6 +103,23 @@ def _fits(form: re.Pattern[str], value: str | int) -> bool:
     if isinstance(value, int):
         return 0 <= value < 10**20
     return form.fullmatch(value) is not None
+
+
+def check_lengths(event: IncomingMessage | MessageStatus) -> None:
+    """Raise Malformed if an address, an id or a code is too long to be one.
+
+    Of all providers, plugins too: what is longer would fill the ledger. Texts are cut there.
+    """
+    kind = IncomingMessage if isinstance(event, IncomingMessage) else MessageStatus
+    for name in _KINDS[kind]:
+        if name not in ("body", "status") and _is_long(getattr(event, name)):
+            raise Malformed(f"{name} has more than {_LONGEST} characters")
+
+
+def _is_long(value: Any) -> bool:
+    if isinstance(value, int):  # Python refuses to write one of thousands of digits
+        return value.bit_length() // 3 > _LONGEST
+    return len(value if isinstance(value, str) else str(value)) > _LONGEST
 
 
 def nested_too_deeply(value: Any) -> bool:

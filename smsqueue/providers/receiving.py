@@ -71,13 +71,17 @@ class Receiving(HttpProvider):
     def callback_url(self, path: str, message: OutgoingMessage | None = None) -> str | None:
         """The public address of a webhook of ours, with the message's reference in its query.
 
-        It is the same in all repetitions with one ``dedup_key``. None if SMSQUEUE_PUBLIC_URL or
-        SMSQUEUE_RECEIVER_PREFIX is not set: then the address in the provider's own console counts.
+        It is the same in all repetitions with one ``dedup_key``. None if SMSQUEUE_PUBLIC_URL is not
+        set, or the provider has no prefix (its own, else SMSQUEUE_RECEIVER_PREFIX): then the
+        address in the provider's own console counts.
         """
-        s = self.settings
-        if not (s.public_url and s.receiver_prefix):
+        s, gateway = self.settings, self.gateway
+        # A gateway of an application's own tests may know no prefixes of providers.
+        known = getattr(gateway, "webhook_prefixes", None)
+        prefixes: tuple[str, ...] = known(self.name) if known else s.receiver_prefix
+        if not (s.public_url and prefixes):
             return None
-        prefix = s.receiver_prefix[0].strip("/")
+        prefix = prefixes[0].strip("/")
         url = f"{s.public_url.rstrip('/')}/{prefix}/{self.name}/{path}"
         reference = (message.dedup_key or message.reference) if message is not None else None
         if not reference:

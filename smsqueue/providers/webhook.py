@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from flask import Blueprint, Response, g, request
@@ -20,6 +20,7 @@ from werkzeug.exceptions import (
     ClientDisconnected,
     HTTPException,
     MethodNotAllowed,
+    NotFound,
     RequestEntityTooLarge,
     default_exceptions,
 )
@@ -27,6 +28,7 @@ from werkzeug.exceptions import (
 from smsqueue.exc import QueueUnavailable
 from smsqueue.masking import word
 from smsqueue.providers import used
+from smsqueue.providers.access import WebhookAccess, client_address
 from smsqueue.providers.authentic import Refused
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.checked import Malformed
@@ -40,6 +42,9 @@ __all__ = ["Blueprints", "answer", "log_access", "plain", "reason", "wrap"]
 #: Seconds after which a provider may repeat a webhook that we could not record.
 RETRY_AFTER = 10
 
+#: The general prefix, from every address.
+_EVERYBODY = WebhookAccess()
+
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("smsqueue.access")
 _numbers = itertools.count(1)
@@ -52,7 +57,12 @@ class Blueprints(dict[str, Blueprint]):
         return iter(self.items())
 
 
-def wrap(provider: IProvider, max_bytes: int) -> Blueprint:
+def wrap(
+    provider: IProvider,
+    max_bytes: int,
+    access: WebhookAccess = _EVERYBODY,
+    trusted_proxies: Sequence[str] = (),
+) -> Blueprint:
     """The provider's webhooks as a blueprint of their own, to be registered once.
 
     Its views find the provider as ``g.provider``. Only the methods that they name are accepted,
@@ -61,13 +71,18 @@ def wrap(provider: IProvider, max_bytes: int) -> Blueprint:
     provider's (PermissionError), 413 for a body of more than ``max_bytes`` bytes, 503 for one
     that was not recorded (QueueUnavailable), and 500 for the rest.
 
+    Args:
+        access: Who reaches them: 404 under another prefix than the provider's own, 403 from an
+            address that is not allowed.
+        trusted_proxies: Whose X-Forwarded-For tells where a request comes from.
+
     Raises:
         NotImplementedError: the provider cannot receive.
     """
     # Plugins return one blueprint for all instances, and a blueprint that was registered
     # takes no more functions: so everything is done by a parent, which is new each time.
     views = provider.make_receiver_blueprint()
-    around = _Around(provider, max_bytes)
+    around = _Around(provider, max_bytes, access, trusted_proxies)
     name = f"smsqueue-{provider.name}-{next(_numbers)}".replace(".", "_")
     parent = Blueprint(name, __name__)
     parent.before_request(around.begin)
@@ -88,14 +103,28 @@ def wrap(provider: IProvider, max_bytes: int) -> Blueprint:
 class _Around:
     """What happens before and after one provider's views, and on their errors."""
 
-    def __init__(self, provider: IProvider, max_bytes: int) -> None:
+    def __init__(
+        self,
+        provider: IProvider,
+        max_bytes: int,
+        access: WebhookAccess,
+        trusted_proxies: Sequence[str],
+    ) -> None:
         self.provider = provider
         self.max_bytes = max_bytes
+        self.access = access
+        self.trusted_proxies = trusted_proxies
 
     def begin(self) -> None:
         used.begin()
         g.smsqueue_began = time.monotonic()
         g.provider = self.provider
+        if not self.access.serves(request.path):
+            raise NotFound
+        if self.access.sources:
+            forwarded = request.headers.get("X-Forwarded-For")
+            peer = request.remote_addr
+            self.access.check_source(client_address(peer, forwarded, self.trusted_proxies))
         if request.method in _ADDED_METHODS:
             methods = request.url_rule.methods if request.url_rule is not None else None
             raise MethodNotAllowed(sorted((methods or set()) - _ADDED_METHODS))
@@ -144,7 +173,8 @@ class _Around:
     def not_recorded(self, error: Exception) -> Response:
         _log.error("webhook of %s not recorded: %s", self.provider.name, reason(error))
         response = answer(503, "not recorded, please repeat")
-        response.headers["Retry-After"] = str(RETRY_AFTER)
+        wanted = error.retry_after if isinstance(error, QueueUnavailable) else None
+        response.headers["Retry-After"] = str(int(wanted or RETRY_AFTER))
         return response
 
     def failed(self, error: Exception) -> Response:

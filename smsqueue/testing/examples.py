@@ -173,8 +173,8 @@ def made(examples: Examples, url: str, **config: Any) -> tuple[Gateway, Any, lis
     """An eager gateway with the provider, the provider, and what it reports."""
     settings = Settings(public_url=PUBLIC_URL, receiver_prefix=(PREFIX,), eager=True)
     gateway = Gateway(settings)
-    arguments = {"url": url, "read_timeout": 5.0} | dict(examples.config) | config
-    provider = gateway.add_provider("main", examples.provider, **arguments)
+    arguments: dict[str, Any] = {"url": url, "read_timeout": 5.0} | dict(examples.config)
+    provider = gateway.add_provider("main", examples.provider, **(arguments | config))
     heard: list[IncomingMessage | MessageStatus] = []
     gateway.onReceive += heard.append
     gateway.onStatus += heard.append

@@ -186,3 +186,26 @@ def test_a_report_of_any_size_takes_little_memory(bench: Bench, provider: Told) 
     sizes = [bench.redis.memory_usage(key) or 0 for key in keys]
     assert sizes
     assert max(sizes) < 48 * 1024
+
+
+@pytest.mark.parametrize("name", ["src", "dst", "msgid", "channel"])
+def test_an_address_or_id_that_is_too_long_is_refused_of_every_provider(
+    bench: Bench, provider: Told, name: str
+) -> None:
+    message = IncomingMessage("15550001", "hi", "m1")
+    setattr(message, name, "9" * 100_000)
+    with pytest.raises(ValueError, match=f"{name} has more than 1024 characters"):
+        provider._receive_message(message)
+    assert bench.events() == []
+
+
+@pytest.mark.parametrize("name", ["msgid", "reference", "status_code"])
+def test_a_report_with_an_id_that_is_too_long_is_refused_of_every_provider(
+    bench: Bench, provider: Told, name: str
+) -> None:
+    for value in ("9" * 100_000, 10**5000, ["9" * 100_000]):
+        status = MessageDelivered("m1")
+        setattr(status, name, value)
+        with pytest.raises(ValueError, match=f"{name} has more than 1024 characters"):
+            provider._receive_status(status)
+    assert bench.events() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,7 @@ def _refusal(attempt: Callable[[int], object]) -> str:
 def test_what_becomes_of_a_message_fits_into_what_was_reserved_for_it(
     redis_server: Make, on: Callable[..., Bench], encoding: str, value: str, reports: bool
 ) -> None:
-    """Two failed attempts, two reports, all events waiting at once, and all handlers failing."""
+    """Two failed attempts, two signed reports, all events waiting at once, all handlers failing."""
     bench = on(redis_server("--maxmemory", "200mb", "--hash-max-ziplist-value", value))
     provider, many = bench.gateway.get_provider("a"), 200
     fine: list[bool] = []
@@ -104,6 +105,8 @@ def test_what_becomes_of_a_message_fits_into_what_was_reserved_for_it(
         used.append(bench.ledger.room().used)
     for state in ("accepted", "delivered") if reports else ():
         for id in ids:
+            signature = f"{id} {state}"
+            assert bench.gateway.note_signature("a", signature, "request", math.inf) == "new"
             bench.report(state, msgid=bench.record(id).msgid, reference=f"{id}.3")
         bench.drain("hook")
         used.append(bench.ledger.room().used)
@@ -171,37 +174,51 @@ def test_a_large_message_always_asks(redis_server: Make, on: Callable[..., Bench
     assert bench.send("small")
 
 
-def test_incoming_messages_leave_what_accepted_ones_need_and_reports_are_recorded(
+def _incoming(n: int, provider: str = "a", body: str = "hi" * 500) -> IncomingMessage:
+    message = IncomingMessage("15550001", body)
+    message.msgid, message.provider = str(n), provider
+    return message
+
+
+def test_webhooks_are_refused_long_before_send_and_reports_of_accepted_messages_never(
     redis_server: Make, on: Callable[..., Bench]
 ) -> None:
     bench = on(redis_server())
-    # So that a part of maxmemory is more than what the buffers of commands come and go with.
-    bench.redis.setrange("another application's", 50_000_000, "x")
     ids = [bench.send(str(n), status_report=True) for n in range(30)]
-    _limit(bench, 3000)
-    assert "new messages are refused" in _refusal(lambda n: bench.send(f"no {n}"))
+    bench.redis.config_set("maxmemory", 12_000_000)
     heard = bench.listen()
-    bench.gateway.receive_message(IncomingMessage("15550001", "hi"))  # a bit later than send()
+    received, reported = bench.gateway.receive_message, bench.report
 
     def incoming(n: int) -> IncomingMessage:
-        message = IncomingMessage("15550001", "hi" * 500)
-        message.msgid, message.provider = str(n), "a"
-        return message
+        return _incoming(n, f"p{n % 12}", "hi" * 4000)
 
-    text = _refusal(lambda n: bench.gateway.receive_message(incoming(n)))
-    assert "incoming messages are refused" in text
-    recorded = len(bench.events("received"))
+    # As many as come, of many providers and by either webhook, until they are refused.
+    assert "webhooks are refused" in _refusal(lambda n: received(incoming(n)))
+    assert "webhooks are refused" in _refusal(
+        lambda n: reported("delivered", msgid=f"no-{n}", provider=f"p{n % 12}")
+    )
+    recorded, room = len(bench.events("received")), bench.ledger.room()
+    assert room.refuses_webhooks
+    # send() has a tenth of the memory left, and more.
+    assert not room.refuses
+    assert room.left > 0.1 * room.max
+    assert bench.gateway.send_many(_batch(50, reports=True))
     # One that was recorded is a repetition: it is not refused.
-    bench.gateway.receive_message(incoming(0))
+    received(incoming(0))
     for id in ids:
         assert bench.deliver(id).state == "sent"
-        bench.report("delivered", reference=f"{id}.1")
+        bench.report("accepted", reference=f"{id}.1")
+        bench.report("delivered", msgid=bench.record(id).msgid)
+    # What says nothing new of a message is refused as well.
+    with pytest.raises(exc.QueueUnavailable, match="webhooks are refused"):
+        bench.report("accepted", reference=f"{ids[0]}.1", code="other")
+    assert {bench.state(id) for id in ids} == {"delivered"}
     bench.run_hooks()
     assert {status.id for status in heard} == set(ids)
     assert bench.ledger.room().used < bench.ledger.room().max
     bench.redis.config_set("maxmemory", 0)
     # What was refused comes in when its provider repeats it.
-    bench.gateway.receive_message(incoming(recorded - 1))
+    received(incoming(recorded))
     assert len(bench.events("received")) == recorded + 1
 
 
@@ -213,7 +230,7 @@ def test_a_part_of_a_long_message_is_refused_too(
     _limit(bench, -500_000)
     message = IncomingMessage("15550001", "hi")
     message.provider, message.part = "a", Part("7", 1, 2, 60.0)
-    with pytest.raises(exc.QueueUnavailable, match="incoming messages are refused"):
+    with pytest.raises(exc.QueueUnavailable, match="webhooks are refused"):
         bench.gateway.receive_message(message)
     assert len(bench.events()) <= 1  # of the message that was cancelled
 
@@ -236,7 +253,7 @@ def test_a_redis_that_tells_nothing_of_its_memory(
     for n in range(40):
         assert dumb.send(str(n))
     dumb.gateway.receive_message(IncomingMessage("15550001", "hi"))
-    assert dumb.ledger.room() == Room(0, 0, 0, 0)
+    assert dumb.ledger.room() == Room(0, 0, 0, 0, quota=dumb.settings.webhook_quota)
     assert not dumb.ledger.room().refuses
     assert dumb.ledger.packs_records() is True
 

@@ -125,10 +125,19 @@ def test_health() -> None:
 
 def test_ready_while_redis_is_nearly_full(redis_server: Callable[..., Any]) -> None:
     """It stays in service: delivery reports are recorded even then."""
-    gateway = make_gateway("prefix", eager=False, redis_url=redis_server("--maxmemory", "3mb").url)
-    answer = create_app(gateway=gateway).test_client().get("/readyz")
-    text = "ready, but Redis is nearly full: new messages are refused\n"
-    assert (answer.status_code, answer.text) == (200, text)
+    gateway = make_gateway("prefix", eager=False, redis_url=redis_server("--maxmemory", "1gb").url)
+    room = gateway.ledger.room()
+    for part, trouble in (
+        (0.5, ""),
+        (0.9, "Redis is nearly full: webhooks are refused"),
+        (0.96, "Redis is nearly full: webhooks are refused, and new messages soon will be"),
+        (0.99, "Redis is nearly full: new messages are refused, and webhooks"),
+    ):
+        maxmemory = int((room.used + room.reserved) / part)
+        gateway.ledger.redis.config_set("maxmemory", maxmemory)
+        answer = create_app(gateway=gateway).test_client().get("/readyz")
+        text = f"ready, but {trouble}\n" if trouble else "ready\n"
+        assert (answer.status_code, answer.text) == (200, text)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 -- This folder is shared by every script of the ledger, one file after the other: see connection.py
 -- for the order. A header sets the times, in milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT,
--- HOOK_LEASE; and the lengths of the broker's queues above which no trigger is added: WATERMARK,
--- BULK_WATERMARK.
+-- HOOK_LEASE; the lengths of the broker's queues above which no trigger is added: WATERMARK,
+-- BULK_WATERMARK; and bytes that the unhandled webhooks of a provider may hold: WEBHOOK_QUOTA.
 -- Time is Redis's own, so that workers' clocks do not matter.
 local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 
@@ -11,7 +11,8 @@ local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 local SHARED = { state = true, due = true, number = true, ends = true, event_ends = true,
                  pause = true, pauses = true, workers = true, counts = true, passed = true,
                  filled = true, full = true, bulk_out = true, health = true, ref = true, refs = true, parked = true, parts = true,
-                 damaged = true, unrouted = true, unrouted_why = true, sweeper = true }
+                 damaged = true, webhooks = true, webhook_bytes = true, kept = true,
+                 unrouted = true, unrouted_why = true, sweeper = true }
 local server, set_aside = redis, nil
 
 -- Every script calls Redis through this. Errors are raised as plain text, in all versions of Redis.

@@ -167,7 +167,7 @@ end
 local INDEXES = {
   zset = { 'due:send', 'due:send_bulk', 'due:watch', 'due:ask', 'due:hook', 'due:hook_bulk', 'ends',
            'event_ends', 'unrouted' },
-  hash = { 'counts', 'workers', 'damaged', 'unrouted_why' },
+  hash = { 'counts', 'workers', 'damaged', 'unrouted_why', 'webhook_bytes' },
   set = { 'pauses' },
 }
 

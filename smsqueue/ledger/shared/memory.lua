@@ -2,26 +2,28 @@
 -- delivery reports, events and references are still to come. Accepting it reserves memory for all of
 -- that, so that whatever was accepted can be finished under maxmemory.
 
--- Bytes that a message still needs, at most as a rule: two failed attempts, two delivery reports, and
--- all of its events waiting at once, whose handlers fail. tests/ledger/test_memory.py measures these;
+-- Bytes that a message still needs, at most as a rule: two failed attempts, two delivery reports, whose
+-- webhooks are signed (each signature is remembered), and all of its events waiting at once, whose handlers fail. tests/ledger/test_memory.py measures these;
 -- they are rounded up. A timeline may grow further, up to 60 lines of about 120 bytes: if most of the
 -- messages do so at once, Redis may come above maxmemory, and what was accepted goes on all the same. How much it is depends on the encoding of the records, which hash-max-listpack-value
 -- chooses. `plain`: a waiting message that asks for no reports; `report`: one that asks for them;
 -- `watch`: a sent one that waits for its reports, or is unknown.
 local GROWTH = {
-  hashtable = { plain = 3300, report = 7700, watch = 4500 },
-  packed = { plain = 2300, report = 5000, watch = 2900 },
+  hashtable = { plain = 3300, report = 8200, watch = 5000 },
+  packed = { plain = 2300, report = 5500, watch = 3400 },
 }
 -- Bytes beside the data of a message: what accept.lua records, and its indexes.
 local NEW = 1300
+-- Bytes of the mark of a webhook that was recorded, or of its signature.
+local SEEN = 200
 -- Bytes that an event needs while its handlers run and are repeated.
 local EVENT_GROWTH = 700
 -- Bytes of a trigger in a queue of the broker; and of the broker's list of running tasks, the
 -- connections of workers and receivers, and the rest that has no key of ours.
 local TRIGGER, PROCESSES = 1300, 2 * 1024 * 1024
--- Parts of maxmemory that new messages leave free: Redis's tables grow by doubling. Incoming messages
--- may use one more part than send(), as a provider may not repeat what is refused.
-local SEND_HEADROOM, INCOMING_HEADROOM = 0.02, 0.01
+-- The part of maxmemory that new messages leave free: Redis's tables grow by doubling. Webhooks are
+-- refused long before: see webhooks.lua.
+local SEND_HEADROOM = 0.02
 -- Waiting messages that are looked at to learn what all of them need.
 local SAMPLES = 8
 
@@ -92,10 +94,4 @@ local function has_room_to_send(size, report)
   local left = room_left(SEND_HEADROOM)
   local growth = GROWTH.hashtable[report and 'report' or 'plain']
   return not left or size + NEW + growth <= left
-end
-
--- Is there room for an incoming message? It must not use up what accepted messages need.
-local function has_room_to_receive(size)
-  local left = room_left(INCOMING_HEADROOM)
-  return not left or size + NEW + EVENT_GROWTH <= left
 end

@@ -126,6 +126,28 @@ local function read_reported(id)
               'calling', 'gathers', 'pin_ref', 'msgid')
 end
 
+-- Does a report change what is known of its message? An attempt has few such reports, whoever sends
+-- how many: each raises what was reported of it, or of one of its parts.
+local function is_news(id, attempt, state, pids, guess)
+  local m = read_reported(id)
+  if not m.state or not RANK[state] or RANK[state] <= (RANK[m.reported] or 0) then return false end
+  if attempt < tonumber(m.first or 1) and state ~= 'delivered' then return false end
+  local parts, number = #pids > 0 and parts_of(id, attempt, m), 0
+  if not parts or state == 'expired' or state == 'undelivered' then return true end
+  for _ in pairs(parts.ids) do number = number + 1 end
+  for _, pid in ipairs(pids) do
+    local level = parts.ids[pid]
+    if level then
+      if level < (state == 'delivered' and 2 or 1) then return true end
+    elseif parts.told then
+      if not guess then return true end
+    elseif number < MOST_PARTS then
+      return true
+    end
+  end
+  return false
+end
+
 -- A report's effect on its message.
 -- pids: the provider's ids in the report; guess: parts that the message's text has, if the report
 -- is of one part, else nil; quiet: the timeline does not tell of it
