@@ -24,6 +24,8 @@ MANY = 8_200
 #: Every place where something of a length that others choose could be read or handed over whole,
 #: and what bounds it. A new one needs its line here.
 BOUNDS = {
+    "smsqueue/ledger/purge.lua: #ARGV": "a page of 200 ids",
+    "smsqueue/ledger/shared/webhooks.lua: HKEYS": "fields of a provider; spans of 6 h",
     "smsqueue/ledger/beat.lua: HGETALL": "worker processes of the last hour",
     "smsqueue/ledger/connection.py: unpack(command)": "250 triggers of a batch, see queue.py",
     "smsqueue/ledger/hook_claim.lua: SMEMBERS": "handlers of an application",
