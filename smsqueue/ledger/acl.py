@@ -132,7 +132,8 @@ ROLES = (
         (
             *_CONNECT,
             *_SCRIPTS,
-            *("hget", "hgetall", "hlen", "hmget", "info", "llen", "object", "smembers", "time"),
+            *("hget", "hgetall", "hkeys", "hlen", "hmget", "info", "llen", "object"),
+            *("smembers", "time"),
             *("get", "zcard", "zcount", "zrange", "zrevrange", "zrevrangebyscore"),
         ),
         (

@@ -253,7 +253,9 @@ def test_a_redis_that_tells_nothing_of_its_memory(
     for n in range(40):
         assert dumb.send(str(n))
     dumb.gateway.receive_message(IncomingMessage("15550001", "hi"))
-    assert dumb.ledger.room() == Room(0, 0, 0, 0, quota=dumb.settings.webhook_quota)
+    room = dumb.ledger.room()
+    assert room._replace(webhooks=()) == Room(0, 0, 0, 0, quota=dumb.settings.webhook_quota)
+    assert [found.waiting for found in room.webhooks] == [1]
     assert not dumb.ledger.room().refuses
     assert dumb.ledger.packs_records() is True
 
