@@ -10,14 +10,17 @@ import asyncio
 import ssl
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util.wait import wait_for_read
 from yarl import URL
 
 from smsqueue.loop import Loop, wait
@@ -124,6 +127,46 @@ class LoopTransport:
         return {"proxy": proxy} if proxy else {}
 
 
+class _Connection(ResponseHandler):
+    """A connection that is not used again once something came that nobody had asked for: the next
+    message would take that for its own answer."""
+
+    kept = False
+    _unasked = False
+
+    def set_response_params(self, **options: Any) -> None:
+        self.kept = False
+        super().set_response_params(**options)
+
+    def data_received(self, data: bytes) -> None:
+        if data and self.kept:  # without data, aiohttp goes on with what came before
+            self._unasked = True
+        super().data_received(data)
+
+    def is_connected(self) -> bool:
+        if not super().is_connected():
+            return False
+        return not self.kept or not (self._unasked or self.should_close or self._waits())
+
+    def _waits(self) -> bool:
+        """Is there something to read that the loop has not come to?"""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None else None
+        return sock is not None and wait_for_read(sock, 0)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp asks a kept connection only whether it is still open."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        super().__init__(loop=loop, **options)
+        factory: Any = partial(_Connection, loop=loop)
+        self._factory = factory
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        protocol.kept = True
+        super()._release(key, protocol, should_close=should_close)
+
+
 #: One session, and so one pool of connections, for each loop.
 _sessions: WeakKeyDictionary[Loop, aiohttp.ClientSession] = WeakKeyDictionary()
 
@@ -134,7 +177,7 @@ def _session_of(loop: Loop) -> aiohttp.ClientSession:
         watching = aiohttp.TraceConfig()
         watching.on_request_headers_sent.append(_begin)
         session = _sessions[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,  # slots say how many calls there are at once
                 keepalive_timeout=transport.IDLE,
                 loop=loop.asyncio,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
+import json
 import socket
 import ssl
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +86,46 @@ def test_a_request_is_never_repeated(serve: Serve, call: Call, method: str) -> N
     assert caught.value.ambiguous
     assert second.is_set()
     assert len(server.requests) == 2
+
+
+UNASKED = {
+    "an answer": b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"id": "wrong"}',
+    "a part of one": b"HTTP/1.1 200 ",
+    "an interim answer": b"HTTP/1.1 100 Continue\r\n\r\n",
+}
+
+
+def until_received(connection: socket.socket) -> None:
+    """Until the other side's system has everything that was sent."""
+    for _ in range(10_000):
+        if not any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4))):
+            return
+        time.sleep(0.001)
+    raise AssertionError("what was sent does not arrive")
+
+
+@pytest.mark.parametrize("unasked", UNASKED)
+def test_what_nobody_asked_for_is_not_the_answer_to_the_next_message(
+    serve: Serve, post: Post, unasked: str
+) -> None:
+    taken, there = threading.Event(), threading.Event()
+
+    def handle(connection: socket.socket) -> None:
+        answering(200, json.dumps({"id": len(server.requests)}))(connection)
+        if len(server.requests) == 2:
+            taken.wait(10)
+            connection.sendall(UNASKED[unasked])
+            until_received(connection)
+            there.set()
+
+    server = serve(handle)
+    provider = example(server)
+    assert [post(provider).get("id") for _ in range(2)] == [1, 2]
+    assert server.connections == 1
+    taken.set()
+    assert there.wait(10)
+    assert post(provider).get("id") == 3
+    assert server.connections == 2
 
 
 @pytest.mark.parametrize("status", [102, 103, 199])
