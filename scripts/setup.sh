@@ -83,7 +83,7 @@ install_packages() {
     # build tool too: pip looks into no index for it.
     quietly pip install --quiet --require-hashes --requirement requirements/dev.txt &&
         quietly pip install --quiet --no-index --no-build-isolation --editable '.[dev]' ||
-        die "Installing the packages failed: see above."
+        die "Installing the packages failed: see above. If pyproject.toml or constraints.txt changed: make lock"
 }
 
 # Redis >= 6.2, which every Valkey is.
