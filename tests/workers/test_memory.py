@@ -123,7 +123,7 @@ def test_when_redis_refuses_new_messages_accepted_ones_are_finished(
     until: Any,
 ) -> None:
     """The hardest order: all of them wait, then all of their events wait."""
-    it = shop(redis_server("--maxmemory", "8mb", "--hash-max-ziplist-value", "64"))
+    it = shop(redis_server("--maxmemory", "10mb", "--hash-max-ziplist-value", "64"))
     it.fill()
     many = len(it.accepted)
     assert many > 300
@@ -152,7 +152,7 @@ def test_a_provider_is_down_while_redis_refuses_new_messages(
     start_worker: Any,
     until: Any,
 ) -> None:
-    it = shop(redis_server("--maxmemory", "8mb"))
+    it = shop(redis_server("--maxmemory", "10mb"))
     down = it.folder / "down"
     down.touch()
     worker = _started(start_worker, it)
