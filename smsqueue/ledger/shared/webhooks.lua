@@ -18,7 +18,8 @@ local WEBHOOK_NEW = 1900
 -- matched no message is kept with the provider's id, which is in two places.
 local MARKS, PARKED_REPORT = 2 * SEEN, 450
 -- Length of time that what is kept is counted by, in ms; entries that one call looks at.
-local KEPT_SPAN, MOST_CHECKED = 6 * 3600000, 200
+local KEPT_SPAN = math.max(1, math.floor(math.min(72 * 3600000, REPORT_WAIT, RETENTION) / 12))
+local MOST_CHECKED = 200
 local NOT_HANDLED = { waiting = true, parked = true, running = true }
 
 local function webhook_bytes(provider, what)
@@ -63,7 +64,7 @@ end
 
 -- Counts what is left of a webhook, until a time; with `event`, that event, which is over, is a part of it.
 local function keep_webhook(provider, bytes, marks, ends, event)
-  local span = math.floor(ends / KEPT_SPAN) + 1
+  local span = string.format('%.0f', (math.floor(ends / KEPT_SPAN) + 1) * KEPT_SPAN) -- its end
   redis.call('HINCRBY', key('kept', provider), span, bytes)
   add_webhook_bytes(provider, 'kept', bytes)
   if event then
@@ -136,7 +137,7 @@ end
 local function check_webhooks(out_of_time)
   for _, provider in ipairs(webhook_providers()) do
     for _, span in ipairs(redis.call('HKEYS', key('kept', provider))) do
-      if (tonumber(span) or 0) * KEPT_SPAN <= NOW then
+      if (tonumber(span) or 0) <= NOW then
         add_webhook_bytes(provider, 'kept', -(tonumber(redis.call('HGET', key('kept', provider), span)) or 0))
         redis.call('HDEL', key('kept', provider), span)
       end
