@@ -23,6 +23,8 @@ help:
 	@echo "make format  let ruff rewrite what make lint would complain about"
 	@echo "make chaos-quick  break things on purpose, for some minutes"
 	@echo "make chaos   the same for a long time; ROUNDS=20"
+	@echo "make fuzz    mutate webhooks beside the vendors' SDKs, for an hour; FUZZ_SECONDS=3600"
+	@echo "make fuzz-quick  the same without the SDKs, a fixed number of times"
 	@echo "make bench   measure what the gateway costs beside bare Celery and bare Flask"
 	@echo "make lock    write the hashes of the versions in constraints.txt to requirements/"
 	@echo "make build   build sdist and wheel into dist/"
@@ -43,7 +45,7 @@ demo dev: setup
 # has finished its tests takes over some of the other's. ARGS="-n 0" runs all in one process.
 .PHONY: test
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/packaging --ignore=tests/chaos $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/packaging --ignore=tests/chaos --ignore=tests/fuzz $(ARGS)
 
 .PHONY: test-wheel
 test-wheel: setup
@@ -63,7 +65,7 @@ format: setup
 
 # The quick ones first, the tests last.
 .PHONY: check
-check: lint test-wheel test chaos-quick
+check: lint test-wheel test fuzz-quick chaos-quick
 
 # The hashes of all files of the versions in constraints.txt, from pip's index. The new versions are
 # installed first, without hashes: what they need is known then.
@@ -110,6 +112,25 @@ QUICK := kills triggers redis hooks provider_faults clocks
 chaos-quick: setup
 	@$(BIN)/python -m pytest $(QUICK:%=tests/chaos/test_%.py) $(ARGS)
 
+# The vendors' SDKs, apart from what we need: 200 MB that nothing else is to be resolved with.
+FUZZ := .venv-fuzz
+$(FUZZ)/.made: tests/fuzz/requirements.txt
+	@$(BIN)/python -m venv --clear $(FUZZ)
+	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+FUZZ_SECONDS ?= 3600
+# A group of mutations may take long on a busy machine.
+.PHONY: fuzz
+fuzz: setup $(FUZZ)/.made
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SDKS=$(FUZZ)/bin/python $(BIN)/python -m pytest tests/fuzz \
+	-o faulthandler_timeout=$(FUZZ_SECONDS) $(ARGS)
+
+# What CI runs of it: the same each time.
+.PHONY: fuzz-quick
+fuzz-quick: setup
+	@$(BIN)/python -m pytest tests/fuzz $(ARGS)
+
 .PHONY: bench
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)
@@ -121,5 +142,5 @@ slow-clients: setup
 
 .PHONY: clean
 clean:
-	@rm -rf .venv .venv-audit build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-audit .venv-fuzz build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

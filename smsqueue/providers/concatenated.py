@@ -15,7 +15,7 @@ from smsqueue.providers.checked import Malformed
 __all__ = ["check_division"]
 
 _NAME = re.compile("[A-Z][A-Za-z0-9_.-]{0,60}")
-#: A name that is not known may be new. Behind a text it has several words, as hardly any text has.
+#: A name that no text has in it by chance.
 _SEVERAL_WORDS = re.compile("[A-Z][a-z]+[A-Z][A-Za-z0-9_.-]*")
 _NUMBERED = re.compile("([A-Za-z]+)[0-9]{1,3}")
 
@@ -28,7 +28,6 @@ def check_division(
     optional: Iterable[str],
     texts: Iterable[str],
     words: Iterable[str] = (),
-    new: bool = True,
 ) -> None:
     """Raise Malformed for fields that were divided otherwise than the provider does it.
 
@@ -38,7 +37,6 @@ def check_division(
         optional: Those that count, and that a webhook may lack.
         texts: Names of what people write: whatever they write, it is theirs.
         words: Names of other fields whose values may be a word, or several: sender ids.
-        new: May a name that is not known stand behind a text?
     """
     known, optional, texts = frozenset(known), tuple(optional), frozenset(texts)
     names, before = sorted(fields), ""
@@ -51,9 +49,11 @@ def check_division(
                 raise Malformed("a field has a name that the provider does not use")
             if any(name.startswith(each) for each in optional):
                 raise Malformed("a field has the beginning of a value in its name")
-            newer = new and _SEVERAL_WORDS.fullmatch(name)
-            if before in words or (before in texts and not newer):
-                raise Malformed("a field that is not known stands behind a text")
+            if before in words or before in texts:
+                raise Malformed(
+                    "behind a text or a sender there is a field that is not known; if the provider "
+                    "really sends it, give its name with fields=[...]"
+                )
         whole = name + value[:100]
         if any(len(each) > len(name) and whole.startswith(each) for each in known):
             raise Malformed("a field has the end of its name in its value")

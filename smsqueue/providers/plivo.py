@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -70,6 +71,7 @@ class PlivoProvider(AccountProvider):
         powerpack: The UUID of a powerpack that picks the sender.
         v2: Take webhooks that have a signature of version 2 only, as Plivo documents for messages.
             It signs neither fields nor query: say False once yours have version 3.
+        fields: Names of fields that your webhooks have and this version does not know.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -97,6 +99,7 @@ class PlivoProvider(AccountProvider):
         auth_token: Secrets,
         powerpack: str | None = None,
         v2: bool = True,
+        fields: Sequence[str] = (),
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=auth_token, **config)
@@ -106,6 +109,7 @@ class PlivoProvider(AccountProvider):
         self._auth = (auth_id, self._secrets[0])
         self._powerpack = powerpack
         self._v2 = v2
+        self._more = frozenset(fields)
         self._seals = self._secrets  # version 2 does not sign the query
 
     def submit(self, message: OutgoingMessage) -> None:
@@ -195,11 +199,11 @@ class PlivoProvider(AccountProvider):
         if not self.insecure:
             self._authenticate()
         if request.method == "GET":
-            return _checked(_divided(query_fields(*request.args.keys() - _FIELDS)))
+            return _checked(_divided(query_fields(*request.args.keys() - _FIELDS), self._more))
         if {"From", "MessageUUID"} & request.args.keys():
             # Version 3 signs "?query.form" as one text: no field may move over the border.
             raise Malformed("a POST request has fields of the webhook in its query")
-        return _checked(_divided(form_fields(*request.form.keys() - _FIELDS)))
+        return _checked(_divided(form_fields(*request.form.keys() - _FIELDS), self._more))
 
     def _authenticate(self) -> None:
         """PermissionError unless Plivo signed the running request."""
@@ -239,18 +243,17 @@ _KNOWN = frozenset(
 )
 
 
-def _divided(fields: MultiDict[str, str]) -> MultiDict[str, str]:
+def _divided(fields: MultiDict[str, str], more: frozenset[str]) -> MultiDict[str, str]:
     """The fields; Malformed if they are a division of what was signed that is not Plivo's."""
     # Our own, which the query of a GET request has as well.
     theirs = {name: value for name, value in fields.items() if name != "ref"}
     check_division(
         theirs,
-        known=_KNOWN,
+        known=_KNOWN | more,
         numbered=("Media",),
         optional=("Text", "Body", "ErrorCode"),
         texts=("Text", "Body"),
         words=("From", "To"),
-        new=False,
     )
     return fields
 

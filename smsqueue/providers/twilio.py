@@ -7,7 +7,7 @@ Twilio says that its error codes may change: the table refines what the HTTP sta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
@@ -97,6 +97,7 @@ class TwilioProvider(AccountProvider):
             behind the ``#`` of its address. Empty: as Twilio does by itself, which is hardly.
         subaccounts: ``AC...`` of other accounts whose webhooks are taken, if they are signed with
             one of our tokens.
+        fields: Names of fields that your webhooks have and this version does not know.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
@@ -138,6 +139,7 @@ class TwilioProvider(AccountProvider):
         service: str | None = None,
         repeat: str = "rc=3&rp=all",
         subaccounts: Secrets = None,
+        fields: Sequence[str] = (),
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=auth_token, **config)
@@ -148,6 +150,7 @@ class TwilioProvider(AccountProvider):
         self._auth = api_key or (account_sid, self._secrets[0])
         self._shared = secrets_of(shared_key)
         self._service = service
+        self._more = frozenset(fields)
         self._repeat = f"#{repeat}" if repeat else ""
 
     def submit(self, message: OutgoingMessage) -> None:
@@ -242,7 +245,7 @@ class TwilioProvider(AccountProvider):
             fields = form_fields(*request.form.keys() - _NOT_META)
             check_division(
                 fields,
-                known=_KNOWN,
+                known=_KNOWN | self._more,
                 numbered=("MediaContentType", "MediaUrl", "OtherRecipients"),
                 optional=("Body", "ErrorCode"),
                 texts=_WRITTEN,

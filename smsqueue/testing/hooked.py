@@ -26,7 +26,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.hostile import NUMBER, Request, hostile, moved
 
-__all__ = ["client_of", "posted", "receiver", "webhook_checks"]
+__all__ = ["client_of", "posted", "receiver", "request_of", "webhook_checks"]
 
 _Named = tuple[str, Callable[[], None]]
 
@@ -69,7 +69,7 @@ def client_of(gateway: Gateway) -> Any:
 
 def posted(client: Any, hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Any:
     """The answer to a webhook: signed as it says, or not, or changed after it was signed."""
-    return _sent(client, _request(hook, signed=signed, tampered=tampered))
+    return _sent(client, request_of(hook, signed=signed, tampered=tampered))
 
 
 def _sent(client: Any, request: Request) -> Any:
@@ -77,7 +77,7 @@ def _sent(client: Any, request: Request) -> Any:
     return client.open(path, method=method, headers=headers, data=body)
 
 
-def _request(hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Request:
+def request_of(hook: Webhook, *, signed: bool = True, tampered: bool = False) -> Request:
     method, headers = hook.method, dict(hook.headers)
     path = f"/{PREFIX}/main{hook.path}"
     if hook.form is not None and method == "GET":
@@ -154,7 +154,7 @@ def _tampered(examples: Examples, hook: Webhook) -> None:
 
 def _moved(examples: Examples, hook: Webhook) -> None:
     """A genuine signature counts for the request that it was made for, and for no other."""
-    genuine = _request(hook)
+    genuine = request_of(hook)
     client, heard = receiver(examples)
     for name, request in moved(genuine):
         heard.clear()

@@ -17,6 +17,7 @@ TWILIO: list[tuple[str, dict[str, str], dict[str, str | None]]] = [
     ("status", {}, {"MessageStatus": "d", "eliveredTo": "+15551234567", "To": None}),
     ("status", {"ErrorCode": "30007"}, {"ErrorCode": None, "Error": "Code30007"}),
     ("im", {"Body": "hi Dear friend"}, {"Body": "hi ", "Dear": " friend"}),
+    ("im", {"Body": "see DoorDash now"}, {"Body": "see ", "DoorDash": " now"}),
     ("im", {"Body": "hello"}, {"Body": None, "Bodyhello": ""}),
     ("im", {"ButtonText": "Yes"}, {"Body": "hi thereButtonTextYes", "ButtonText": None}),
     ("im", {"From": "Acme Home"}, {"From": "Acme ", "Home": ""}),
@@ -70,3 +71,12 @@ def test_another_division_of_what_plivo_signed_is_refused(
         answer = client.post(f"/{PREFIX}/main/{path}", data=sent, headers=headers)
         assert answer.status_code == (200 if taken else 400)
         assert len(heard) == taken
+
+
+@pytest.mark.parametrize(("given", "code"), [(["BrandNew"], 200), ([], 400)])
+def test_a_field_of_twilios_that_is_new_can_be_named(given: list[str], code: int) -> None:
+    form = twilio.INCOMING | {"BrandNew": "1", "Zebra": "x"}
+    headers = {"X-Twilio-Signature": twilio.signed(twilio.URL, urlencode(form).encode())}
+    client, heard = receiver(twilio.EXAMPLES, fields=given)
+    assert client.post(f"/{PREFIX}/main/im", data=form, headers=headers).status_code == code
+    assert len(heard) == (code == 200)
