@@ -36,7 +36,8 @@ def check_division(
         numbered: Those of them that a number follows, as in ``MediaUrl0``.
         optional: Those that count, and that a webhook may lack.
         texts: Names of what people write: whatever they write, it is theirs.
-        words: Names of other fields whose values may be a word, or several: sender ids.
+        words: Names of other fields whose values may be a word, or several: a sender id, which a
+            number may be in place of.
     """
     known, optional, texts = frozenset(known), tuple(optional), frozenset(texts)
     names, before = sorted(fields), ""
@@ -49,7 +50,7 @@ def check_division(
                 raise Malformed("a field has a name that the provider does not use")
             if any(name.startswith(each) for each in optional):
                 raise Malformed("a field has the beginning of a value in its name")
-            if before in words or before in texts:
+            if before in texts or (before in words and not _is_number(fields[before])):
                 raise Malformed(
                     "behind a text or a sender there is a field that is not known; if the provider "
                     "really sends it, give its name with fields=[...]"
@@ -60,6 +61,11 @@ def check_division(
         if name in texts:
             _check_text(name, value, known, names)
         before = name
+
+
+def _is_number(address: str) -> bool:
+    """Is it a number, here or in another channel? No name begins with its end."""
+    return address.rpartition(":")[2].removeprefix("+").isdecimal()
 
 
 def _check_text(name: str, value: str, known: frozenset[str], names: list[str]) -> None:

@@ -62,7 +62,8 @@ class Sdks:
             "sdk": name,
             "secret": SECRETS[name],
             "method": request.method,
-            "url": PUBLIC_URL + request.path,
+            # An application does not learn that an empty query was there.
+            "url": PUBLIC_URL + request.path.removesuffix("?"),
             "headers": dict(request.headers),
             "body": base64.b64encode(request.body).decode(),
         }
