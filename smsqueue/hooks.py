@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from smsqueue.delivery.persist import persist
 from smsqueue.events import EventHook, Handler, hook_scope
 from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.gateway import Gateway
+from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
@@ -76,7 +76,7 @@ class Hooks:
         """
         if self._stopping.is_set():
             return Outcome(EventState.WAITING, wait=0.0)
-        token, claimed = secrets.token_hex(8), time.monotonic()
+        token, claimed = new_token(), time.monotonic()
         try:
             answer = self.ledger.hook_claim(event, token, self.worker)
         except DamagedRecord as error:
@@ -154,9 +154,14 @@ class Hooks:
                 "imported by the one that SMSQUEUE_GATEWAY names?",
             )
         errors: list[tuple[str, BaseException]] = []
+        #: Of the handler that ran last: its success is recorded with the event's end.
+        succeeded = ""
         for handler in hook:
             if handler.name in done:
                 continue
+            if succeeded:
+                self._record(event, succeeded)
+                succeeded = ""
             if self._stopping.is_set() and not errors:
                 return self._settle(event, token, "back")
             if self._stopping.is_set():
@@ -165,28 +170,30 @@ class Hooks:
                 log.warning("%s: another worker has it: its lease was over", event)
                 return Outcome(EventState.WAITING, wait=0.0)
             error = self._call(event, handler, subject)
-            if error is not None:
+            if error is None:
+                succeeded = handler.name
+            else:
                 errors.append((handler.name, error))
         if not errors:
-            return self._settle(event, token, "done")
+            return self._settle(event, token, "done", succeeded=succeeded)
         name, first = errors[0]
         why = f"{name}: {type(first).__name__}: {first}"[:500]
-        return self._again(event, token, tries, why, type(first).__name__)
+        return self._again(event, token, tries, why, type(first).__name__, succeeded)
+
+    def _record(self, event: str, handler: str) -> None:
+        persist(lambda: self.ledger.handler_done(event, handler))
 
     def _call(self, event: str, handler: Handler, subject: Any) -> BaseException | None:
-        """Call one handler and record its success; its error, or None."""
+        """Call one handler; its error, or None: its success is to be recorded."""
         name, limit = handler.name, self.ledger.settings.handler_timeout
 
         def run() -> None:
             with hook_scope(event, name):
                 handler.call(subject)
 
-        def succeeded() -> None:
-            persist(lambda: self.ledger.handler_done(event, name))
-
         def late() -> None:
             log.warning("%s: the handler %s succeeded after its time limit", event, name)
-            succeeded()
+            self._record(event, name)
 
         try:
             self.threads.call(run, limit=limit, kind="handler", key=(event, name), late=late)
@@ -210,10 +217,11 @@ class Hooks:
                 extra={"id": event, "error_class": type(error).__name__},
             )
             return error
-        succeeded()
         return None
 
-    def _again(self, event: str, token: str, tries: int, why: str, error: str) -> Outcome:
+    def _again(
+        self, event: str, token: str, tries: int, why: str, error: str, succeeded: str = ""
+    ) -> Outcome:
         """Repeat an event later, unless its tries are used up."""
         dead = tries + 1 >= self.retry.event_attempts
         if dead:
@@ -225,6 +233,7 @@ class Hooks:
             delay=self.retry.backoff(tries),
             why=why,
             error=error,
+            succeeded=succeeded,
         )
 
     def _settle(
@@ -236,9 +245,13 @@ class Hooks:
         delay: float = 0.0,
         why: str = "",
         error: str | None = None,
+        succeeded: str = "",
     ) -> Outcome:
+        names = (succeeded,) if succeeded else ()
         state, look = persist(
-            lambda: self.ledger.hook_settle(event, token, verdict, delay=delay, why=why)
+            lambda: self.ledger.hook_settle(
+                event, token, verdict, delay=delay, why=why, succeeded=names
+            )
         )
         transition(log, event, state, error=error)
         return Outcome(state, wait=delay if look else None, error=error)

@@ -6,7 +6,6 @@ Needs no Celery: a task of any queue may call :func:`deliver` with an id.
 from __future__ import annotations
 
 import logging
-import secrets
 import socket
 import time
 import traceback
@@ -27,6 +26,7 @@ from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.walking import Walk, leased
 from smsqueue.gateway import Gateway
+from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
@@ -88,7 +88,7 @@ class Delivery:
         self.walk.calls.close()
 
     def _deliver(self, id: str) -> Outcome:
-        token, began = secrets.token_hex(8), time.monotonic()
+        token, began = new_token(), time.monotonic()
         usual = self.gateway.default_provider
         at = (usual, self.walk.lease(usual)) if usual is not None else None
         answer = self.claims.claim(id, token, lease=leased(_ROUTING), usual=at)
