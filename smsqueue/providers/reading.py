@@ -165,7 +165,8 @@ def json_body(*also: str) -> bytes:
 
 
 def _once(fields: MultiDict[str, str], repeatable: Iterable[str]) -> MultiDict[str, str]:
-    if any(len(values) > 1 and name not in repeatable for name, values in fields.lists()):
+    several = {name for name, values in fields.lists() if len(values) > 1}
+    if not several.issubset(repeatable):
         raise Malformed("a field is there more than once")
     return fields
 

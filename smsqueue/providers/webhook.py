@@ -41,6 +41,8 @@ __all__ = ["Blueprints", "answer", "log_access", "plain", "reason", "wrap"]
 
 #: Seconds after which a provider may repeat a webhook that we could not record.
 RETRY_AFTER = 10
+#: Fields of query and form together; providers send a few dozen.
+MAX_FIELDS = 1000
 
 #: The general prefix, from every address.
 _EVERYBODY = WebhookAccess()
@@ -68,8 +70,8 @@ def wrap(
     Its views find the provider as ``g.provider``. Only the methods that they name are accepted,
     HEAD and OPTIONS never (405). An error is answered in one line of text:
     400 for a webhook that cannot be understood (ValueError), 403 for one that is not the
-    provider's (PermissionError), 413 for a body of more than ``max_bytes`` bytes, 503 for one
-    that was not recorded (QueueUnavailable), and 500 for the rest.
+    provider's (PermissionError), 413 for more than ``max_bytes`` bytes or a thousand fields,
+    503 for one that was not recorded (QueueUnavailable), and 500 for the rest.
 
     Args:
         access: Who reaches them: 404 under another prefix than the provider's own, 403 from an
@@ -153,6 +155,11 @@ class _Around:
             raise RequestEntityTooLarge
         if announced is not None and len(body) < announced:
             raise ClientDisconnected
+        fields = request.query_string.count(b"&")
+        if request.mimetype == "application/x-www-form-urlencoded":
+            fields += body.count(b"&")
+        if fields > MAX_FIELDS:  # tens of thousands would take long, before any signature is seen
+            raise RequestEntityTooLarge
 
     def refused(self, error: Exception) -> Response:
         """The webhook is to blame: malformed, or not the provider's."""
