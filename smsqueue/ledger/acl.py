@@ -80,6 +80,8 @@ _TASK_EVENTS = ("{ns}:broker:/{db}.celeryev/task*",)
 #: subscription has to be the very one that is allowed.
 _EVENTS = "{ns}:broker:/{db}.celeryev/*"
 _CONTROL = "{ns}:broker:/{db}.celery.pidbox"
+#: What workers subscribe to of each other, unless they are started with --without-gossip.
+_GOSSIP = "{ns}:broker:/{db}.celeryev/worker.*"
 
 ROLES = (
     Role(
@@ -103,7 +105,7 @@ ROLES = (
         "workers: sending, hooks, upkeep",
         (*_CONNECT, *_SCRIPTS, *_LEDGER, *_CONSUME),
         _EVERY_KEY,
-        (_EVENTS, _CONTROL),
+        (_EVENTS, _CONTROL, _GOSSIP),
     ),
     Role(
         "receivers",

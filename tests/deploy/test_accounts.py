@@ -298,6 +298,38 @@ def test_every_process_works_and_redis_refuses_nothing_that_it_does(compose: Com
     assert {entry for entry in log if entry[0].startswith("sms-")} <= ours
 
 
+def test_a_worker_keeps_its_connection_with_the_command_of_the_readme(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """Without --without-gossip it also subscribes to what other workers tell of themselves."""
+    (tmp_path / "shop_sms.py").write_text(
+        "from smsqueue import Gateway\nfrom smsqueue.providers.null import NullProvider\n"
+        "gateway = Gateway()\ngateway.add_provider('null', NullProvider)\n"
+    )
+    environment = {
+        "PATH": PATH,
+        "SMSQUEUE_GATEWAY": "shop_sms:gateway",
+        "SMSQUEUE_REDIS_URL": address(server.url, "worker"),
+    }
+    with account(server, "admin") as admin, (tmp_path / "worker.log").open("w") as log:
+        admin.acl_log_reset()
+        worker = subprocess.Popen(
+            ["celery", "-A", "workers", "worker", "--loglevel", "info"],
+            env=environment,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            until(lambda: admin.acl_log() and admin.pubsub_numpat() >= 2, 30.0)
+            refused = {entry["object"] for entry in admin.acl_log()}
+        finally:
+            worker.terminate()
+            worker.wait(30)
+    # redis-py tells Redis its version, and needs no answer.
+    assert {each.partition("|")[0] for each in refused} == {"client"}
+
+
 def test_the_accounts_may_run_every_command_of_the_scripts() -> None:
     scripts = (ROOT / "smsqueue" / "ledger").rglob("*.lua")
     used = {
