@@ -10,20 +10,13 @@ import pytest
 from smsqueue.loop import Loop
 from smsqueue.providers import http
 from smsqueue.providers.http import Answer
-from tests.providers.raw_server import Call, Example, Handle, Post, RawServer
+from tests.providers.raw_server import Call, Example, Handle, Post, RawServer, serving
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Handle], RawServer]]:
-    servers: list[RawServer] = []
-
-    def start(handle: Handle) -> RawServer:
-        servers.append(RawServer(handle))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    with serving() as start:
+        yield start
 
 
 @pytest.fixture(autouse=True)

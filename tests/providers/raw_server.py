@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from smsqueue import exc
 from smsqueue.providers.http import Answer, HttpProvider
@@ -93,3 +94,17 @@ def refused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
     return port
+
+
+@contextmanager
+def serving() -> Iterator[Callable[[Handle], RawServer]]:
+    """Starts servers, which end with the block."""
+    servers: list[RawServer] = []
+
+    def start(handle: Handle) -> RawServer:
+        servers.append(RawServer(handle))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -11,7 +11,7 @@ import pytest
 
 from smsqueue import Gateway, OutgoingMessage
 from smsqueue.states import State
-from tests.providers.raw_server import Handle, RawServer, answering
+from tests.providers.raw_server import Handle, RawServer, answering, serving
 
 GATEWAY = """
 import os, threading
@@ -39,15 +39,8 @@ gateway.add_provider("blocking", Blocking, url=os.environ["CARRIER"])
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Handle], RawServer]]:
-    servers: list[RawServer] = []
-
-    def start(handle: Handle) -> RawServer:
-        servers.append(RawServer(handle))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    with serving() as start:
+        yield start
 
 
 def test_calls_are_made_at_the_same_time(
