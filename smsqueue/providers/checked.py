@@ -108,11 +108,14 @@ def _fits(form: re.Pattern[str], value: str | int) -> bool:
 def check_lengths(event: IncomingMessage | MessageStatus) -> None:
     """Raise Malformed if an address, an id or a code is too long to be one.
 
-    Of all providers, plugins too: what is longer would fill the ledger. Texts are cut there.
+    Of all providers, plugins too: what is longer would fill the ledger. Texts are cut there, and
+    so is a code that is one: its report counts all the same.
     """
     kind = IncomingMessage if isinstance(event, IncomingMessage) else MessageStatus
     for name in _KINDS[kind]:
-        if name not in ("body", "status") and _is_long(getattr(event, name)):
+        value = getattr(event, name)
+        cut = name in ("body", "status") or (name == "status_code" and isinstance(value, str))
+        if not cut and _is_long(value):
             raise Malformed(f"{name} has more than {_LONGEST} characters")
 
 

@@ -203,7 +203,10 @@ def test_an_address_or_id_that_is_too_long_is_refused_of_every_provider(
 def test_a_report_with_an_id_that_is_too_long_is_refused_of_every_provider(
     bench: Bench, provider: Told, name: str
 ) -> None:
-    for value in ("9" * 100_000, 10**5000, ["9" * 100_000]):
+    values: list[Any] = [10**5000, ["9" * 100_000]]
+    if name != "status_code":  # a text is cut
+        values.append("9" * 100_000)
+    for value in values:
         status = MessageDelivered("m1")
         setattr(status, name, value)
         with pytest.raises(ValueError, match=f"{name} has more than 1024 characters"):
