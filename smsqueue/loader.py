@@ -13,15 +13,19 @@ from typing import Any
 
 from smsqueue.environment import add_providers, named
 from smsqueue.gateway import Gateway
+from smsqueue.providers.address import hide_values
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["LoaderError", "load_gateway"]
+
+_ADD_PROVIDER = Gateway.add_provider.__code__
 
 
 class LoaderError(Exception):
     """There is no gateway to work with; the text says what is wrong and what to do.
 
-    It begins with one line; the application's own traceback follows if the error is in there.
+    It begins with one line; the frames of the application's own code follow, without source lines,
+    if an error is in there.
     """
 
 
@@ -100,7 +104,7 @@ def _set_up_django() -> None:
     try:
         django.setup()
     except Exception as error:
-        raise LoaderError(_with_traceback("Django could not be set up", error)) from None
+        raise LoaderError(_failure("Django could not be set up", error)) from None
 
 
 def _module(name: str) -> ModuleType:
@@ -114,7 +118,7 @@ def _module(name: str) -> ModuleType:
                 f"correct it, or start from the folder that it is in (this is {_here()})"
             ) from None
         text = f"SMSQUEUE_GATEWAY names the module {name!r}, which fails when it is imported"
-        raise LoaderError(_with_traceback(text, error)) from None
+        raise LoaderError(_failure(text, error)) from None
 
 
 def _attribute(module: ModuleType, name: str) -> Any:
@@ -135,7 +139,7 @@ def _make(function: Any, where: str) -> Any:
         made = function()
     except Exception as error:
         text = f"SMSQUEUE_GATEWAY is {where!r}, a function that fails when it is called"
-        raise LoaderError(_with_traceback(text, error)) from None
+        raise LoaderError(_failure(text, error)) from None
     if not isinstance(made, Gateway):
         raise LoaderError(
             f"SMSQUEUE_GATEWAY is {where!r}, a function that returns {_type(made)}: "
@@ -155,13 +159,81 @@ def _here() -> str:
         return "a folder that was deleted"
 
 
-def _with_traceback(text: str, error: Exception) -> str:
-    """The text, and the error's traceback without the frames that led to the application."""
-    shown = traceback.TracebackException.from_exception(error)
+def _failure(text: str, error: Exception) -> str:
+    """The text, and what the application's own code failed with.
+
+    Of a mistake in what it gave to ``add_provider`` or to a setting: where that is, and what is
+    wrong, in one line. Of anything else: its frames, without their source lines and without the
+    frames that led to the application. Secrets may stand in those lines, and among the values of
+    a provider's arguments; so neither are shown.
+    """
+    calls = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(each.__traceback__)]
+    values = [
+        [frame.f_locals.get("config"), frame.f_locals.get("webhook_prefix")]
+        for frame in calls
+        if frame.f_code is _ADD_PROVIDER
+    ]
+    if _mistaken_argument(error):
+        message = hide_values(" ".join(str(error).split()), values)
+        return f"{text}{_place(error)}: {message}"
+    shown = traceback.TracebackException.from_exception(error, lookup_lines=False)
+    _drop_source_lines(shown)
     ours = (__file__, importlib.__file__)
     while shown.stack and (
         shown.stack[0].filename in ours or shown.stack[0].filename.startswith("<frozen importlib")
     ):
         del shown.stack[0]
     lines = shown.format() if shown.stack else shown.format_exception_only()
-    return f"{text}:\n{''.join(lines).rstrip()}"
+    safe = [line if line.startswith('  File "') else hide_values(line, values) for line in lines]
+    return f"{text}:\n{''.join(safe).rstrip()}"
+
+
+def _mistaken_argument(error: Exception) -> bool:
+    """Is it a setting, or an argument of ``add_provider``, that this package refused?"""
+    if isinstance(error, SettingsError):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    codes = [frame.f_code for frame in frames]
+    if not isinstance(error, TypeError | ValueError | AssertionError) or _ADD_PROVIDER not in codes:
+        return False
+    inside = frames[codes.index(_ADD_PROVIDER) :]
+    # The second: ours called the standard library, such as to decode a key.
+    return any(_is_ours(frame.f_code.co_filename) for frame in (inside[-1], *inside[1:2]))
+
+
+def _place(error: Exception) -> str:
+    """Where the application's code is that called ours."""
+    frames = [*traceback.walk_tb(error.__traceback__)]
+    for frame, line in reversed(frames):
+        file = frame.f_code.co_filename
+        # "<": importlib, and what dataclasses generate.
+        if not (_is_ours(file) or file == importlib.__file__ or file.startswith("<")):
+            return f" at {file}:{line}"
+    return ""
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(os.path.dirname(__file__) + os.sep)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error with its causes, and with those during which it was raised."""
+    found: list[BaseException] = []
+    after: list[BaseException | None] = [error]
+    while after:
+        each = after.pop()
+        if each is not None and each not in found:
+            found.append(each)
+            after += [each.__cause__, each.__context__]
+            after += each.exceptions if isinstance(each, BaseExceptionGroup) else []
+    return found
+
+
+def _drop_source_lines(shown: traceback.TracebackException) -> None:
+    for each in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        if each is not None:
+            _drop_source_lines(each)
+    shown.stack = traceback.StackSummary.from_list(
+        [(frame.filename, frame.lineno or 0, frame.name, "") for frame in shown.stack]
+    )
+    vars(shown)["text"] = None  # the line of a SyntaxError, which its annotation says is a text

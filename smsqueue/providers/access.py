@@ -115,10 +115,11 @@ def _address(text: str) -> _Address | None:
 
 
 def _texts(where: str, given: str | Iterable[str] | None) -> tuple[str, ...]:
-    parts = given.split(",") if isinstance(given, str) else list(given or ())
-    if not all(isinstance(each, str) for each in parts):
+    parts: Iterable[object] = given.split(",") if isinstance(given, str) else given or ()
+    texts = [*parts] if isinstance(parts, Iterable) else [parts]
+    if not all(isinstance(each, str) for each in texts):
         raise TypeError(f"{where} must be a text or several")
-    return tuple(each.strip() for each in parts if each.strip())
+    return tuple(each.strip() for each in map(str, texts) if each.strip())
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,7 +16,7 @@ from smsqueue.providers.arguments import parameters
 from smsqueue.providers.known import load, names
 from smsqueue.settings import SettingsError
 
-__all__ = ["complaint", "read"]
+__all__ = ["complaint", "hide_values", "read"]
 
 _HOW = "write it as twilio://user:password@default?from=..., special characters as %XX"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]{0,40}")
@@ -173,7 +173,12 @@ def complaint(kind: type[Any], config: dict[str, Any], error: Exception) -> str:
         return f"{kind.__name__} does not take these arguments; it takes: {takes}"
     if not isinstance(error, ValueError | AssertionError):
         return f"{kind.__name__} cannot be made ({type(error).__name__})"
-    values = [each for value in config.values() for each in _texts(value)]
+    return hide_values(text, config)
+
+
+def hide_values(text: str, config: Any) -> str:
+    """A text without the values of a provider's arguments that stand in it."""
+    values = {each for value in _texts(config) for each in (value, repr(value)[1:-1])}
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, "...") if len(value) >= _TELLING else text
     return text
@@ -181,6 +186,10 @@ def complaint(kind: type[Any], config: dict[str, Any], error: Exception) -> str:
 
 def _texts(value: Any) -> list[str]:
     """The texts in an argument."""
-    if isinstance(value, list | tuple):
-        return [*map(str, value)]
-    return [value] if isinstance(value, str) else []
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [text for each in value for text in _texts(each)]
+    if isinstance(value, bytes):
+        return [value.decode(errors="replace")]
+    return [str(value)] if isinstance(value, str | int) and not isinstance(value, bool) else []

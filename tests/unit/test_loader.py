@@ -201,6 +201,72 @@ def test_a_function_that_wants_arguments(write: Write) -> None:
     ]
 
 
+ADDING = """
+from smsqueue.gateway import Gateway
+from smsqueue.providers.africastalking import AfricasTalkingProvider
+gateway = Gateway()
+gateway.add_provider("africa", AfricasTalkingProvider, username="u", api_key="key-of-ours", {})
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("webhook_sources='nowhere'", "webhook_sources of the provider 'africa'"),
+        ("webhook_prefix='a b'", "webhook_prefix of the provider 'africa'"),
+        ("webhook_prefix=7", "webhook_prefix of the provider 'africa' must be a text or several"),
+        ("url='key-of-ours'", "the url of provider 'africa' must begin with http"),
+        ("read_timeout='key-of-ours'", "AfricasTalkingProvider: read_timeout must be a number"),
+        ("read_timeout=0", "timeouts and pool_size of provider 'africa' must be more than 0"),
+    ],
+)
+def test_a_mistake_in_add_provider_is_one_line_with_its_place_and_without_secrets(
+    write: Write, argument: str, said: str
+) -> None:
+    write("shop_sms.py", ADDING.format(argument))
+    text = one_line("shop_sms:gateway")
+    assert said in text
+    assert "shop_sms.py:5: " in text
+    assert "key-of-ours" not in text
+
+
+def test_a_mistake_in_a_setting_of_the_module_is_one_line(write: Write) -> None:
+    write("shop_sms.py", "from smsqueue.settings import Settings\nSettings(retention='never')\n")
+    assert "shop_sms.py:2: " in one_line("shop_sms:gateway")
+
+
+OWN = """
+from smsqueue.gateway import Gateway
+from smsqueue.providers.base import IProvider
+class Own(IProvider):
+    def __init__(self, gateway, name, *, key): self.key = {}
+def make():
+    gateway = Gateway()
+    gateway.add_provider("own", Own, key="key-of-ours")
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "last"),
+    [
+        ("gateway", "token = 'key-of-ours'; import missing_thing", "ModuleNotFoundError: No mod"),
+        ("gateway", "token = 'key-of-ours' 7", "SyntaxError: invalid syntax"),
+        ("gateway", "try: int('x' or 'key-of-ours')\nexcept ValueError as e: raise OSError from e"
+         " or 'key-of-ours'", "OSError"),
+        ("make", OWN.format("int(key)"), "ValueError: invalid literal for int() with base 10: '.."),
+        ("make", OWN.format("{key: 'key-of-ours'}.missing"), "AttributeError: 'dict' object"),
+    ],
+)  # fmt: skip
+def test_no_source_line_and_no_argument_of_a_provider_is_shown(
+    write: Write, where: str, code: str, last: str
+) -> None:
+    write("shop_sms.py", code + "\n")
+    text = refusal(f"shop_sms:{where}")
+    assert 'shop_sms.py", line' in text
+    assert text.splitlines()[-1].startswith(last)
+    assert "key-of-ours" not in text
+
+
 def test_an_eager_gateway_has_nothing_for_a_worker(write: Write) -> None:
     write("shop_sms.py", GATEWAY)
     assert isinstance(load("shop_sms:gateway"), Gateway)
