@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -207,19 +208,32 @@ _ERRORS: dict[str, type[redis.exceptions.RedisError]] = {
     "OOM": redis.exceptions.OutOfMemoryError,
     "READONLY": redis.exceptions.ReadOnlyError,
 }
+#: How Redis 6.2, and Redis from 7 on, say that a command of a script is denied to the account.
+_DENIED_IN_SCRIPT = re.compile("user executing the script|ACL failure in script")
 #: Errors of connecting: nothing was written yet.
 _NOT_CONNECTED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
 
 
 def _surely_without_effect(error: BaseException) -> bool:
     """Did Redis surely not carry out the command that failed?"""
-    denied = isinstance(error, redis.exceptions.NoPermissionError) and "evalsha" in str(error)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, _NOT_CONNECTED):
             return True
         cause = cause.__cause__ or cause.__context__
-    return denied or isinstance(error, _REFUSALS)
+    return _denied_as_sent(error) or isinstance(error, _REFUSALS)
+
+
+def _denied_as_sent(error: BaseException) -> bool:
+    """Was the command itself denied to the account, or one of the keys that it declares?
+
+    A script that is denied one of its own commands may have written before it.
+    """
+    return (
+        isinstance(error, redis.exceptions.NoPermissionError)
+        and re.search("no permissions to (run|access) ", str(error), re.IGNORECASE) is not None
+        and _DENIED_IN_SCRIPT.search(str(error)) is None
+    )
 
 
 def _kind(error: redis.exceptions.RedisError) -> type[exc.QueueUnavailable]:

@@ -207,6 +207,33 @@ def test_what_a_sender_may_not_do_changes_nothing(server: RedisServer) -> None:
         assert operator.lookup(id).state == State.CANCELLED
 
 
+@pytest.mark.parametrize("rights", ["", "resetkeys ~sms:secret", "-evalsha ~*"])
+def test_a_send_that_its_account_may_not_make_says_that_nothing_was_queued(
+    server: RedisServer, rights: str
+) -> None:
+    environment = {"SMSQUEUE_REDIS_URL": address(server.url, "monitor")}
+    with account(server, "admin") as admin:
+        # With the key of the hashes it comes as far as to run the script.
+        admin.execute_command("ACL", "SETUSER", "sms-monitor", *rights.split())
+        result = CliRunner().invoke(main, ["send", "+15551234567", "hello"], env=environment)
+        assert result.exit_code == 1
+        assert "does not allow this to its user" in result.output
+        assert "was not queued" in result.output
+        assert not admin.hlen("sms:counts")
+
+
+def test_a_script_that_is_denied_a_command_in_its_middle_may_have_queued(
+    server: RedisServer,
+) -> None:
+    environment = {"SMSQUEUE_REDIS_URL": address(server.url, "sender")}
+    with account(server, "admin") as admin:
+        admin.execute_command("ACL", "SETUSER", "sms-sender", "-zadd")
+        result = CliRunner().invoke(main, ["send", "+15551234567", "hello"], env=environment)
+        assert result.exit_code == 1
+        assert "may be queued" in result.output
+        assert len(list(admin.scan_iter("sms:msg:*"))) == 2
+
+
 @pytest.mark.parametrize("role", ["sender", "worker", "receivers", "operator"])
 def test_triggers_are_published_above_maxmemory(server: RedisServer, role: str) -> None:
     with account(server, "admin") as admin, account(server, role) as client:
