@@ -9,7 +9,7 @@ from typing import Any
 from smsqueue.compat import adapted
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.access import WebhookAccess
-from smsqueue.providers.arguments import check_arguments
+from smsqueue.providers.arguments import check_arguments, parameters, unknown_argument
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.capabilities import Can
 from smsqueue.router import Router, default_router, resolve
@@ -78,7 +78,13 @@ class Registry:
         others = (prefix for each in self._access.values() for prefix in each.prefixes)
         taken = (*self.settings.receiver_prefix, *others) if webhook_prefix else ()
         access = WebhookAccess.of(name, webhook_prefix, webhook_sources, taken)
-        provider = Provider(self, name, **config)
+        try:
+            provider = Provider(self, name, **config)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if not (unknown and unknown[1] in config.keys() - parameters(Provider).keys()):
+                raise
+            raise TypeError(unknown_argument(Provider, unknown[1])) from None
         self._providers[name] = provider
         self._access[name] = access
         if self._default_provider is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from smsqueue.providers.arguments import parameters
+from smsqueue.providers.arguments import OF_EVERY_PROVIDER, parameters, unknown_argument
 from smsqueue.providers.known import load, names
 from smsqueue.settings import SettingsError
 
@@ -21,8 +21,6 @@ __all__ = ["complaint", "hide_values", "read"]
 _HOW = "write it as twilio://user:password@default?from=..., special characters as %XX"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]{0,40}")
 _HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
-#: What add_provider() itself takes.
-_OF_EVERY_PROVIDER = {"webhook_prefix": "Sequence[str]", "webhook_sources": "Sequence[str]"}
 #: Shorter values are no secrets, and may stand in any sentence.
 _TELLING = 4
 
@@ -52,7 +50,7 @@ def read(variable: str, address: str) -> tuple[type[Any], dict[str, Any]]:
     if host:
         argument = getattr(kind, "url_name", "url")
         config[argument] = f"{getattr(kind, 'url_scheme', 'https')}://{host}{path}"
-    takes = parameters(kind) | _OF_EVERY_PROVIDER
+    takes = parameters(kind) | OF_EVERY_PROVIDER
     for pair in filter(None, query.split("&")):
         field, _, text = pair.partition("=")
         field = "sender" if field == "from" else field
@@ -169,9 +167,12 @@ def complaint(kind: type[Any], config: dict[str, Any], error: Exception) -> str:
         lacks = re.search(r"missing \d+ required .*arguments?: (.+)", text)
         if lacks:
             return f"{kind.__name__} lacks {lacks[1]}"
-        takes = ", ".join(sorted(parameters(kind))) or "none"
-        return f"{kind.__name__} does not take these arguments; it takes: {takes}"
-    if not isinstance(error, ValueError | AssertionError):
+        takes = parameters(kind) | OF_EVERY_PROVIDER
+        unknown = [name for name in config if name not in takes]
+        if unknown:
+            return unknown_argument(kind, unknown[0], reveal=False)
+        text = hide_values(text, [*config])
+    if not isinstance(error, TypeError | ValueError | AssertionError):
         return f"{kind.__name__} cannot be made ({type(error).__name__})"
     return hide_values(text, config)
 

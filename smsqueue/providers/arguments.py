@@ -5,6 +5,7 @@ A wrong type is an error where the provider is added: the worker would meet it w
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -12,7 +13,10 @@ from collections.abc import Iterable, Mapping
 from inspect import Parameter, isfunction, signature
 from typing import Any, get_args
 
-__all__ = ["check_arguments", "parameters"]
+__all__ = ["OF_EVERY_PROVIDER", "check_arguments", "parameters", "unknown_argument"]
+
+#: What add_provider() itself takes.
+OF_EVERY_PROVIDER = {"webhook_prefix": "Sequence[str]", "webhook_sources": "Sequence[str]"}
 
 _MANY = ("Secrets", "Sequence[str]", "Collection[str]", "Iterable[str]", "list[str]")
 
@@ -25,6 +29,20 @@ def parameters(kind: type[Any]) -> dict[str, str]:
             if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD):
                 found.setdefault(each.name, _annotation_text(each.annotation))
     return found
+
+
+def unknown_argument(kind: type[Any], name: str, *, reveal: bool = True) -> str:
+    """What to say of an argument that a class does not take.
+
+    Args:
+        reveal: Name it even if it is like none that there is; it may be a piece of a secret where
+            it comes from an address that was not escaped.
+    """
+    takes = sorted({**parameters(kind), **OF_EVERY_PROVIDER})
+    near = difflib.get_close_matches(name, takes, n=1, cutoff=0.8)
+    shown = repr(name) if near or reveal else "one of these arguments"
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{kind.__name__} does not take {shown}{hint}; it takes: {', '.join(takes)}"
 
 
 def _annotation_text(annotation: Any) -> str:

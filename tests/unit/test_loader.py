@@ -217,6 +217,8 @@ gateway.add_provider("africa", AfricasTalkingProvider, username="u", api_key="ke
         ("webhook_prefix=7", "webhook_prefix of the provider 'africa' must be a text or several"),
         ("url='key-of-ours'", "the url of provider 'africa' must begin with http"),
         ("read_timeout='key-of-ours'", "AfricasTalkingProvider: read_timeout must be a number"),
+        ("webhook_source='1.2.3.4'", "not take 'webhook_source' (did you mean webhook_sources?)"),
+        ("colour=1", "does not take 'colour'; it takes: api_key, "),
         ("read_timeout=0", "timeouts and pool_size of provider 'africa' must be more than 0"),
     ],
 )
