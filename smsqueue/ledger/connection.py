@@ -49,6 +49,9 @@ _SHARED = (
     "providers",
 )
 
+#: Run by commands and applications that look for messages or change what became of them.
+_OF_OPERATORS = {"cancel", "decide", "hook_replay", "page", "purge", "remove", "repair", "requeue"}
+
 #: Scripts about one record, which their first argument names, and of which kind that is.
 _SUBJECTS = dict.fromkeys(
     ("claim", "unclaim", "begin", "settle", "asked", "cancel", "requeue", "decide"), "msg"
@@ -173,23 +176,29 @@ def _as_text(argument: Any) -> str:
 
 
 @contextmanager
-def translated(settings: Settings) -> Iterator[None]:
-    """Turn Redis's errors into QueueUnavailable, with what to do about it."""
+def translated(settings: Settings, script: str = "") -> Iterator[None]:
+    """Turn Redis's errors into QueueUnavailable, with what to do about it.
+
+    Args:
+        script: Name of the script that runs, if it is one.
+    """
     try:
         yield
     except redis.exceptions.RedisError as error:
-        raise _translated(settings, error) from error
+        raise _translated(settings, error, script) from error
     except OSError as error:  # a host name that does not resolve, a socket file that is not there
         unreachable = exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}")
         unreachable.refused = _surely_without_effect(error)
         raise unreachable from error
 
 
-def _translated(settings: Settings, error: redis.exceptions.RedisError) -> exc.QueueUnavailable:
+def _translated(
+    settings: Settings, error: redis.exceptions.RedisError, script: str = ""
+) -> exc.QueueUnavailable:
     word, _, cause = str(error).partition(" ")
     if word == "DAMAGED":  # see shared/damage.lua
         return exc.DamagedRecord(cause)
-    translated_error = _kind(error)(_advice(settings, error))
+    translated_error = _kind(error)(_advice(settings, error, script))
     translated_error.refused = _surely_without_effect(error)
     return translated_error
 
@@ -244,17 +253,19 @@ def _kind(error: redis.exceptions.RedisError) -> type[exc.QueueUnavailable]:
     return exc.QueueUnavailable
 
 
-def _advice(settings: Settings, error: redis.exceptions.RedisError) -> str:
+def _advice(settings: Settings, error: redis.exceptions.RedisError, script: str) -> str:
     where = f"Redis at {settings.safe_redis_url}"
     text = str(error)
     if isinstance(error, redis.exceptions.AuthenticationError) or "WRONGPASS" in text:
         return f"{where} refused the user or password: correct SMSQUEUE_REDIS_URL"
     if "NOAUTH" in text:
         return f"{where} wants a user and a password: put them into SMSQUEUE_REDIS_URL"
-    if isinstance(error, redis.exceptions.NoPermissionError):
+    denied = isinstance(error, redis.exceptions.NoPermissionError)
+    if denied or _DENIED_IN_SCRIPT.search(text):
+        such_as = f", such as {settings.namespace}-operator," if script in _OF_OPERATORS else ""
         return (
             f"{where} does not allow this to its user: put the user and the password of an account "
-            "that may do it into SMSQUEUE_REDIS_URL ('smsqueue acl' makes accounts)"
+            f"that may do it{such_as} into SMSQUEUE_REDIS_URL ('smsqueue acl' makes accounts)"
         )
     if isinstance(error, redis.exceptions.TimeoutError):
         return f"{where} did not answer in time: is it overloaded or frozen?"
@@ -325,7 +336,7 @@ class Scripts:
 
     def _call(self, name: str, args: Sequence[Any], client: Any = None) -> Any:
         events = [] if name in _WITHOUT_EVENTS else [f"{self._settings.namespace}:event:"]
-        with translated(self._settings):
+        with translated(self._settings, name):
             return self._script(name)(keys=self._keys + events, args=args, client=client)
 
     def run_group(self, name: str, items: Sequence[Sequence[str | int | float]]) -> list[Any]:

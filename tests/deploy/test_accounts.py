@@ -234,6 +234,25 @@ def test_a_script_that_is_denied_a_command_in_its_middle_may_have_queued(
         assert len(list(admin.scan_iter("sms:msg:*"))) == 2
 
 
+@pytest.mark.parametrize("command", ["find +15551234567", "purge --all --yes", "cancel {id}"])
+def test_a_sender_is_told_which_account_may_find_purge_and_cancel(
+    server: RedisServer, command: str
+) -> None:
+    with Gateway(Settings(redis_url=address(server.url, "sender"))) as gateway:
+        id = gateway.send(OutgoingMessage("+15551234567", "hello")).id or ""
+    result = CliRunner().invoke(
+        main,
+        command.format(id=id).split(),
+        env={"SMSQUEUE_REDIS_URL": address(server.url, "sender")},
+    )
+    assert result.exit_code == 1
+    assert "does not allow this to its user" in result.output
+    assert "an account that may do it, such as sms-operator, into SMSQUEUE_REDIS_URL" in (
+        result.output
+    )
+    assert "script" not in result.output
+
+
 @pytest.mark.parametrize("role", ["sender", "worker", "receivers", "operator"])
 def test_triggers_are_published_above_maxmemory(server: RedisServer, role: str) -> None:
     with account(server, "admin") as admin, account(server, role) as client:
