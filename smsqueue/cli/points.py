@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from smsqueue import exc
 from smsqueue.cli.providing import class_of
 from smsqueue.cli.tally import consumed, start_worker
 from smsqueue.cli.words import clean, counted, size
+from smsqueue.environment import named
 from smsqueue.gateway import Gateway
 from smsqueue.providers.http import HttpProvider
 from smsqueue.router import default_router
@@ -37,7 +39,8 @@ class Point(NamedTuple):
 
 def of_gateway(gateway: Gateway, desk: Gateway) -> Iterator[Point]:
     """The application's gateway; ``desk`` has the settings that workers have."""
-    yield Point("ok", "gateway", desk.settings.gateway)
+    variables = ", ".join(variable for _, variable in named(os.environ))
+    yield Point("ok", "gateway", desk.settings.gateway or f"its providers are from {variables}")
     for name in ("redis_url", "namespace", "hash_key"):
         if getattr(gateway.settings, name) != getattr(desk.settings, name):
             variable = f"SMSQUEUE_{name.upper()}"

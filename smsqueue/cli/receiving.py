@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from smsqueue.cli.points import Point
 from smsqueue.cli.webhooks import Webhook, webhooks
-from smsqueue.cli.words import clean
+from smsqueue.cli.words import clean, counted
 from smsqueue.gateway import Gateway
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.forward.guard import Guard
@@ -20,6 +20,8 @@ __all__ = ["address", "found_webhooks", "of_receivers", "probed"]
 _TIMEOUT = 5.0
 #: A prefix with less is refused only if it can be tried, and should have more.
 _LONG_PREFIX = 12
+#: Those who can forge webhooks that are not signed, as Receiving.unsigned() has it.
+_ANYBODY = "anybody who knows their address"
 
 
 def found_webhooks(gateway: Gateway) -> tuple[list[Webhook], list[Point]]:
@@ -97,17 +99,17 @@ def of_receivers(gateway: Gateway, found: list[Webhook], *, reveal: bool) -> Ite
         why = unsigned(gateway.providers[webhook.provider])
         access = gateway.webhook_access(webhook.provider)
         if access.sources:
-            what += f", from {len(access.sources)} networks only"
+            what += f", from {counted(len(access.sources), 'network')} only"
+            why = why.replace(_ANYBODY, f"{_ANYBODY} and calls from there")
         if not why:
             yield Point("ok", "webhook", what)
         elif access.sources:
             yield Point("note", "webhook", f"{what} ({why})", "keep the prefix secret")
         else:
-            do = (
-                "keep the prefix secret, give it one of its own (webhook_prefix), and let only the "
-            )
-            more = "provider's addresses in (webhook_sources), if it tells them"
-            yield Point("warning", "webhook", f"{what} ({why})", do + more)
+            do = "keep the prefix secret"
+            do += "" if access.prefixes else ", give it one of its own (webhook_prefix)"
+            do += ", and let only the provider's addresses in (webhook_sources), if it tells them"
+            yield Point("warning", "webhook", f"{what} ({why})", do)
 
 
 def unsigned(provider: IProvider) -> str:
@@ -116,7 +118,7 @@ def unsigned(provider: IProvider) -> str:
         return provider.unsigned()
     guard = getattr(provider, "guard", None)
     if isinstance(guard, Guard):
-        return "insecure=True takes webhooks of anybody who knows their address" * guard.open
+        return f"insecure=True takes webhooks of {_ANYBODY}" * guard.open
     if getattr(provider, "authenticates", False) is True:  # a class of the application's own
         return ""
     return (

@@ -135,6 +135,25 @@ def test_webhooks_that_anybody_can_send_are_a_warning(run_json, app) -> None:
     }
 
 
+def test_what_protects_unsigned_webhooks_is_not_asked_for_again(run) -> None:
+    africa, own = "africastalking://sandbox:key@default", "webhook_prefix=hard-to-guess-own"
+    env = {"SMSQUEUE_PUBLIC_URL": "https://sms.example.org", "SMSQUEUE_RECEIVER_PREFIX": PREFIX}
+
+    def check(address: str) -> str:
+        text: str = run("check", SMSQUEUE_PROVIDER_AT=address, **env).stdout
+        return " ".join(text.split())
+
+    told = check(africa)
+    assert "ok gateway its providers are from SMSQUEUE_PROVIDER_AT ok provider" in told
+    assert "secret, give it one of its own (webhook_prefix), and let only the provider's" in told
+    told = check(f"{africa}?{own}")
+    assert "keep the prefix secret, and let only the provider's addresses in" in told
+    assert "(webhook_prefix)" not in told
+    told = check(f"{africa}?{own}&webhook_sources=192.0.2.0/24")
+    assert "from 1 network only (its webhooks are not signed: anybody who knows their " in told
+    assert "address and calls from there can forge them): keep the prefix secret" in told
+
+
 def test_plain_http_and_a_short_prefix_are_warnings(run_json, app) -> None:
     env = {
         "SMSQUEUE_GATEWAY": app(),
