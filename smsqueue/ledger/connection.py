@@ -41,7 +41,7 @@ _READ = {"page"}
 #: These need no event. All others declare a key of events, so that Redis refuses them before they
 #: change anything if the account may not write events: see acl.py. A script that is refused in its
 #: middle would leave half of a transition.
-_WITHOUT_EVENTS = {"accept", "page", "room"}
+_WITHOUT_EVENTS = {"accept", "hash_key", "page", "room"}
 
 #: What all scripts share, each file may use those before it.
 _SHARED = (

@@ -35,6 +35,10 @@ __all__ = ["Looking"]
 #: What the key's place in Redis begins with if SMSQUEUE_HASH_KEY has the key.
 _OUTSIDE = "outside:"
 
+#: Where the mark of SMSQUEUE_HASH_KEY is while the former key is still in Redis. It is among the
+#: idempotency keys: accounts that were made before there was such a mark may read and set it there.
+_BESIDE = ("idem", "hash_key")
+
 #: Ids that one command reads of an index, and records that one round trip reads.
 _PAGE = 200
 
@@ -238,19 +242,22 @@ class Looking:
             mark = (
                 f"{_OUTSIDE}{hmac.new(own, b'smsqueue hash key', hashlib.sha256).hexdigest()[:8]}"
             )
+        secret, beside = self._key("secret"), self._key(*_BESIDE)
         with translated(self.settings):
-            key = self._key("secret")
-            there: Any = self.redis.get(key)
-            if there is None:  # a full Redis refuses the set, even if it would change nothing
-                self.redis.set(key, mark or secrets.token_hex(16), nx=True)
-                there = self.redis.get(key)
-        if str(there).startswith(_OUTSIDE):
-            if there != mark:
-                what = "is not the one of" if own else "is not set, but it is for"
-                raise SettingsError(
-                    f"SMSQUEUE_HASH_KEY {what} the other processes of the namespace "
-                    f"{self.settings.namespace!r}: set it to theirs"
-                )
+            there: Any = self.redis.get(secret)
+            theirs: Any = self.redis.get(beside)
+        # A full Redis refuses writes, even if they would change nothing.
+        if there is None or (mark and theirs is None and not there.startswith(_OUTSIDE)):
+            there, theirs = self._scripts.run("hash_key", mark, secrets.token_hex(16))
+        outside = there.startswith(_OUTSIDE)
+        if (mark or outside) and mark != (there if outside else theirs):
+            what = "is not the one of" if own else "is not set, but it is for"
+            raise SettingsError(
+                f"SMSQUEUE_HASH_KEY {what} the other processes of the namespace "
+                f"{self.settings.namespace!r}: set it to theirs. If theirs is the wrong one, stop "
+                f"them, and then: redis-cli DEL {f'{secret} {beside}' if outside else beside}"
+            )
+        if outside:
             return own, None
         former = str(there).encode()
         return (own, former) if own else (former, None)

@@ -186,6 +186,15 @@ def test_accounts_that_need_the_ledger_can_read_and_alter_messages(
         assert client.get("sms:secret")
 
 
+def test_a_sender_with_a_hash_key_works_beside_the_key_in_redis(server: RedisServer) -> None:
+    key = "0123456789abcdef" * 2
+    with Gateway(Settings(redis_url=address(server.url, "sender"), hash_key=key)) as sender:
+        assert sender.send(OutgoingMessage("+15551234567", "hello")).id
+    with account(server, "admin") as admin:
+        assert admin.get("sms:secret") == "the key of the hashes"
+        assert str(admin.get("sms:idem:hash_key")).startswith("outside:")
+
+
 # --- what is refused is refused whole ------------------------------------------------------------
 
 

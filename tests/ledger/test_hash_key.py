@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -110,6 +113,66 @@ def test_a_process_with_another_key_is_refused(make_bench: Make, key: str, why: 
     with pytest.raises(SettingsError, match=f"SMSQUEUE_HASH_KEY {why}") as caught:
         stranger.gateway.send(OutgoingMessage(NUMBER, "hi"))
     assert KEY not in str(caught.value)
+
+
+def refused(make_bench: Make, key: str) -> str:
+    """The error of a process that begins with this key."""
+    with pytest.raises(SettingsError, match="SMSQUEUE_HASH_KEY is not ") as caught:
+        make_bench(hash_key=key).gateway.send(OutgoingMessage(NUMBER, "hi"))
+    return str(caught.value)
+
+
+def test_a_process_with_another_key_is_refused_while_the_former_one_is_in_redis(
+    make_bench: Make,
+) -> None:
+    older = make_bench()
+    older.gateway.send(OutgoingMessage(NUMBER, "makes the key in Redis"))
+    former = secret_of(older)
+    bench = make_bench(hash_key=KEY)
+    sent = bench.gateway.send(keyed())
+    assert "stop them, and then: redis-cli DEL" in refused(make_bench, OTHER)
+    # Those without the setting, of older versions too, go on by the key that is where it was.
+    assert secret_of(older) == former
+    assert make_bench().gateway.send(keyed()).id == sent.id
+    # Nor does anybody else come first when the operator has deleted that key.
+    bench.ledger.redis.delete(f"{bench.settings.namespace}:secret")
+    refused(make_bench, OTHER)
+    refused(make_bench, "")
+    assert make_bench(hash_key=KEY).gateway.send(keyed()).id == sent.id
+
+
+@pytest.mark.parametrize("migrating", [True, False])
+def test_a_wrong_key_that_came_first_is_forgotten_by_the_command_in_the_error(
+    make_bench: Make, migrating: bool
+) -> None:
+    if migrating:
+        make_bench().gateway.send(OutgoingMessage(NUMBER, "makes the key in Redis"))
+    wrong = make_bench(hash_key=OTHER)
+    sent = wrong.gateway.send(keyed())
+    before = secret_of(wrong)
+    names = refused(make_bench, KEY).partition("redis-cli DEL ")[2].split()
+    assert wrong.ledger.redis.delete(*names) == 1
+    right = make_bench(hash_key=KEY)
+    assert (right.gateway.send(keyed()).id == sent.id) is migrating
+    assert (secret_of(right) == before) is migrating
+    refused(make_bench, OTHER)
+
+
+def test_of_processes_that_begin_at_once_with_two_keys_one_key_wins(make_bench: Make) -> None:
+    make_bench().gateway.send(OutgoingMessage(NUMBER, "makes the key in Redis"))
+    benches = [make_bench(hash_key=(KEY, OTHER)[n % 2]) for n in range(8)]
+    together = threading.Barrier(len(benches))
+
+    def begin(bench: Bench) -> str:
+        together.wait(10)
+        with suppress(SettingsError):
+            return bench.settings.hash_key if bench.ledger.hidden(NUMBER) else ""
+        return ""
+
+    with ThreadPoolExecutor(len(benches)) as threads:
+        went_on = [key for key in threads.map(begin, benches) if key]
+    assert len(went_on) == 4
+    assert len(set(went_on)) == 1
 
 
 @pytest.mark.parametrize("key", ["short", "a" * 64, "0123456789abcdef"])
