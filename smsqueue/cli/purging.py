@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from smsqueue import exc
-from smsqueue.cli.base import json_option, opened, show_json
+from smsqueue.cli.base import json_option, loaded, opened, show_json
+from smsqueue.cli.tally import tallies
 from smsqueue.cli.times import past
 from smsqueue.cli.words import clean, counted, size
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Purged
+from smsqueue.loader import LoaderError
 from smsqueue.states import EventState
 
 __all__ = ["purge"]
@@ -66,13 +68,20 @@ def purge(
     of them, stay as they are.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    if bool(chosen or states) == everything:
+    if everything and (chosen or states):
+        raise click.UsageError("--all takes no filters: leave it out, or them")
+    if not (everything or chosen or states):
         raise click.UsageError(
             "which events? Give --provider, --kind, --state, --since or --before, or else --all"
         )
+    since, before = chosen.get("since"), chosen.get("before")
+    if since and before and before < since:
+        raise click.UsageError("--before lies earlier than --since: no event is from between them")
     chosen["states"] = [EventState(state) for state in states] or list(EventState)
     with opened() as gateway:
         found = _run(gateway, chosen, dry=True)
+        if "provider" in chosen and not (found.number or found.running):
+            _check_provider(gateway, chosen["provider"])
         what = f"{counted(found.number, 'event')}, {size(found.bytes)}"
         if not (dry_run or yes) and found.number:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -87,6 +96,22 @@ def purge(
     if done.running:
         number = counted(done.running, "event", "is")
         click.echo(f"{number} in the hands of a worker, and left alone: run it again", err=True)
+
+
+def _check_provider(gateway: Gateway, name: str) -> None:
+    """Refuse a name that nothing knows; one that is gone may have events, or has had some."""
+    known = {each.provider for each in gateway.ledger.room().webhooks}
+    known |= tallies(gateway.ledger.counters()).keys()
+    try:
+        known |= loaded(gateway.settings).providers.keys()
+    except LoaderError:
+        what = "the gateway cannot be loaded here to say whether it has such a provider"
+        if name not in known:
+            click.echo(f"no event is known of {clean(repr(name))}; {what}", err=True)
+        return
+    if name not in known:
+        there = f"there are {clean(', '.join(sorted(known)))}" if known else "there is none"
+        raise click.UsageError(f"no provider {clean(repr(name))} is known; {there}")
 
 
 def _run(gateway: Gateway, chosen: dict[str, Any], *, dry: bool) -> Purged:
