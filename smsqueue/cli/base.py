@@ -15,6 +15,7 @@ from rich.table import Table
 
 from smsqueue import exc
 from smsqueue.gateway import Gateway
+from smsqueue.ledger import diagnosed
 from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.settings import Settings, SettingsError
 
@@ -78,7 +79,10 @@ def opened() -> Iterator[Gateway]:
                 "SMSQUEUE_REDIS_URL cannot be read: write it as redis://user:password@host:port/0, "
                 "special characters of the password as %XX"
             ) from None
-        yield gateway
+        try:
+            yield gateway
+        except exc.QueueUnavailable as error:
+            raise diagnosed(settings, error) from error.__cause__
 
 
 def loaded(settings: Settings) -> Gateway:

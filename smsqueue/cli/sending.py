@@ -17,7 +17,7 @@ from smsqueue.cli.tally import consumed, start_worker
 from smsqueue.cli.times import aware
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Record
+from smsqueue.ledger import Record, diagnosed
 from smsqueue.messages import OutgoingMessage
 from smsqueue.states import ENDED_BADLY, ENDED_WELL, State
 
@@ -49,7 +49,8 @@ def send(number: str, text: str, wait: bool, timeout: float, as_json: bool, **gi
         try:
             gateway.send(message)
         except exc.QueueUnavailable as error:
-            raise click.ClickException(f"{error}. {_outcome(error, given['key'])}") from None
+            found = diagnosed(gateway.settings, error)
+            raise click.ClickException(f"{found}. {_outcome(found, given['key'])}") from None
         except (TypeError, ValueError) as error:
             raise click.ClickException(str(error)) from None
         if not as_json:

@@ -2,7 +2,7 @@
 
 from smsqueue.ledger.answers import Failure, Purged, Room, Transition, Webhooks
 from smsqueue.ledger.connection import GROUP_LIMIT
-from smsqueue.ledger.diagnosis import RedisMisconfigured
+from smsqueue.ledger.diagnosis import RedisMisconfigured, diagnosed
 from smsqueue.ledger.items import Beginning, HookSettlement, Settlement
 from smsqueue.ledger.ledger import Ledger
 from smsqueue.ledger.records import Damaged, Record
@@ -26,4 +26,5 @@ __all__ = [
     "Unrouted",
     "Webhooks",
     "Worker",
+    "diagnosed",
 ]

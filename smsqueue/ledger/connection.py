@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 import socket
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,6 +30,7 @@ __all__ = [
     "execute_above_maxmemory",
     "tls_options",
     "translated",
+    "unreadable_tls_file",
 ]
 
 #: Refused when memory is full, or writing nothing; every other script ends what was accepted before
@@ -121,6 +123,28 @@ def tls_options(settings: Settings) -> dict[str, Any]:
     parsed: Any = parse_url  # has no types
     given = parsed(settings.redis_url).items()
     return verified | {name: value for name, value in given if name.startswith("ssl_")}
+
+
+def unreadable_tls_file(settings: Settings) -> str | None:
+    """What is wrong with the files that TLS needs, without the address; None: nothing."""
+    options = tls_options(settings)
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        path = options.get(name)
+        if not path:
+            continue
+        try:
+            if name == "ssl_ca_certs":
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+            else:
+                with open(path, "rb"):
+                    pass
+        except OSError as error:
+            why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
+            if name == "ssl_ca_certs" and settings.redis_ca:
+                return f"needs {path}, which cannot be read ({why}): correct SMSQUEUE_REDIS_CA"
+            # Without the path: what follows the question mark is never shown.
+            return f"needs a file that cannot be read ({why}): correct {name} in SMSQUEUE_REDIS_URL"
+    return None
 
 
 def connect(settings: Settings, *, timeout: float) -> redis.Redis:
@@ -222,12 +246,15 @@ _DENIED_IN_SCRIPT = re.compile("user executing the script|ACL failure in script"
 #: Errors of connecting: nothing was written yet.
 _NOT_CONNECTED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
 
+#: Reasons of ``ssl.SSLError`` with which a connection begins: nothing was written either.
+_NO_TLS = ("CERTIFICATE_VERIFY_FAILED", "NO_CERTIFICATE_OR_CRL_FOUND")
+
 
 def _surely_without_effect(error: BaseException) -> bool:
     """Did Redis surely not carry out the command that failed?"""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, _NOT_CONNECTED):
+        if isinstance(cause, _NOT_CONNECTED) or getattr(cause, "reason", "") in _NO_TLS:
             return True
         cause = cause.__cause__ or cause.__context__
     return _denied_as_sent(error) or isinstance(error, _REFUSALS)
@@ -272,6 +299,9 @@ def _advice(settings: Settings, error: redis.exceptions.RedisError, script: str)
     if "OOM" in text:
         return f"{where} has no memory left: raise its maxmemory"
     if isinstance(error, redis.exceptions.ConnectionError):
+        unreadable = unreadable_tls_file(settings)
+        if unreadable:
+            return f"{where} {unreadable}"
         return f"{where} cannot be reached: start it, or correct SMSQUEUE_REDIS_URL ({text[:120]})"
     return f"{where} answered with an error: {text[:200]}"
 

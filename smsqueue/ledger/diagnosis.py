@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import redis
 
 from smsqueue import exc
-from smsqueue.ledger.connection import connect, translated
+from smsqueue.ledger.connection import connect, translated, unreadable_tls_file
 from smsqueue.settings import Settings
 
-__all__ = ["RedisMisconfigured", "verify_server"]
+__all__ = ["RedisMisconfigured", "diagnosed", "verify_server"]
 
 #: Seconds that a look at what speaks at an address may take.
 _PROBE = 0.5
@@ -57,6 +57,23 @@ def verify_server(client: redis.Redis, settings: Settings) -> None:
     wrong = _mode(facts)
     if wrong is not None:
         raise RedisMisconfigured(settings, wrong)
+
+
+def diagnosed(settings: Settings, error: exc.QueueUnavailable) -> exc.QueueUnavailable:
+    """The error of a command that did not reach Redis, or the one that says what is wrong with TLS.
+
+    It may look what speaks at the address, which takes a moment: not for processes that go on.
+    """
+    unreached = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+    if not isinstance(error.__cause__, unreached):
+        return error
+    reason = _of_connection(settings, error)
+    if reason is None:
+        return error
+    found = RedisMisconfigured(settings, reason)
+    # No command passes between two sides of which one only speaks TLS, or trusts the other.
+    found.refused = error.refused or not unreadable_tls_file(settings)
+    return found
 
 
 def _facts(client: redis.Redis) -> dict[str, Any]:
@@ -122,11 +139,9 @@ def _of_connection(settings: Settings, error: BaseException) -> str | None:
     """What is wrong with TLS; None: the server is away, or nobody knows."""
     tls = urlsplit(settings.redis_url).scheme == "rediss"
     texts = " ".join(str(each) for each in _chain(error))
-    if tls and any(isinstance(each, FileNotFoundError | PermissionError) for each in _chain(error)):
-        return (
-            "needs TLS files that cannot be read: correct SMSQUEUE_REDIS_CA, or ssl_... in "
-            "SMSQUEUE_REDIS_URL"
-        )
+    unreadable = unreadable_tls_file(settings)
+    if unreadable:
+        return unreadable
     if "CERTIFICATE_VERIFY_FAILED" in texts:
         why = next(
             (

@@ -275,3 +275,34 @@ def test_every_process_works_with_a_private_authority_in_the_setting(
         check=False,
     )
     assert "pong" in answered.stdout, answered.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "command"),
+    [
+        ("missing", ["list"]),
+        ("closed port", ["check"]),
+        ("no certificate", ["send", "+15551234567", "hello"]),
+        ("plain port", ["send", "+15551234567", "hello"]),
+    ],
+)
+def test_every_command_says_what_is_wrong_with_tls(
+    fault: str, command: list[str], redis_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.pem"
+    environment = {"SMSQUEUE_REDIS_URL": redis_url.replace("redis:", "rediss:", 1)}
+    if fault != "plain port":
+        environment["SMSQUEUE_REDIS_CA"] = str(file)
+    if fault == "closed port":
+        environment["SMSQUEUE_REDIS_URL"] = "rediss://127.0.0.1:1/0"
+    if fault == "no certificate":
+        file.write_text("nothing")
+    says = {
+        "no certificate": f"needs {file}, which cannot be read (no certificate is in it)",
+        "plain port": "does not speak TLS at this port: write redis://",
+    }
+    result = CliRunner().invoke(main, command, env=environment)
+    assert result.exit_code == 1
+    missing = f"needs {file}, which cannot be read (No such file or directory)"
+    assert says.get(fault, missing) in result.output
+    assert "may be queued" not in result.output
