@@ -96,6 +96,9 @@ class QueueUnavailable(ConnectionError):
     #: Of ``send``: this call did not put the message into the ledger, because Redis was not reached
     #: or refused it. False: that is not known. ``send_many`` does not set it.
     refused: bool = False
+    #: Of a webhook: why there is no room for it, in words that hold nothing secret; "": it is not
+    #: that.
+    no_room: str = ""
     #: Of ``send_many``: the messages that were confirmed.
     accepted: Sequence[Any] = ()
 

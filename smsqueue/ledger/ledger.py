@@ -146,7 +146,12 @@ class Ledger(Watching):
 
     def _full_of_webhooks(self, why: str, provider: str | None) -> exc.QueueUnavailable:
         text = self.full_text("webhooks")
+        no_room = "Redis is nearly full: what was accepted needs the rest of its maxmemory"
         if why == "quota":
+            no_room = (
+                "those that are there hold as much of Redis as they may (SMSQUEUE_WEBHOOK_QUOTA, "
+                "or a part of its maxmemory)"
+            )
             text = (
                 f"the webhooks of {provider!r} hold as much of Redis at "
                 f"{self.settings.safe_redis_url} as those of one provider may "
@@ -154,7 +159,9 @@ class Ledger(Watching):
                 f"they were handled. 'smsqueue purge --provider {provider}' deletes what is not "
                 "wanted"
             )
-        return exc.QueueUnavailable(text, retry_after=_RETRY_AFTER)
+        error = exc.QueueUnavailable(text, retry_after=_RETRY_AFTER)
+        error.no_room = no_room
+        return error
 
     def full_text(self, refused: str) -> str:
         """Why there is no memory for something new, and what to do."""

@@ -178,7 +178,11 @@ class _Around:
         return answer(400, "malformed")
 
     def not_recorded(self, error: Exception) -> Response:
-        _log.error("webhook of %s not recorded: %s", self.provider.name, reason(error))
+        no_room = error.no_room if isinstance(error, QueueUnavailable) else ""
+        if no_room:
+            _log.error("webhook of %s refused: %s", self.provider.name, no_room)
+        else:
+            _log.error("webhook of %s not recorded: %s", self.provider.name, reason(error))
         response = answer(503, "not recorded, please repeat")
         wanted = error.retry_after if isinstance(error, QueueUnavailable) else None
         response.headers["Retry-After"] = str(int(wanted or RETRY_AFTER))

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from smsqueue import IncomingMessage, exc
 from smsqueue.messages import Part
+from smsqueue.providers.africastalking import AfricasTalkingProvider
 from tests.ledger.bench import Bench
 
 Make = Callable[..., Any]
@@ -220,3 +222,28 @@ def test_a_flood_that_is_handled_at_once_leaves_room_for_a_neighbour(
     for n in range(20):
         bench.gateway.receive_message(_message(n, "neighbour"))
     assert bench.send("hello")
+
+
+@pytest.mark.parametrize(("full", "why"), [("quota", "SMSQUEUE_WEBHOOK_QUOTA"), ("memory", "full")])
+def test_the_log_of_the_receivers_says_why_a_webhook_is_refused(
+    redis_server: Make,
+    make_bench: Callable[..., Bench],
+    caplog: pytest.LogCaptureFixture,
+    full: str,
+    why: str,
+) -> None:
+    if full == "quota":
+        bench = make_bench(webhook_quota=1)
+    else:  # less than what is in use already
+        bench = make_bench(redis_url=redis_server().url)
+        bench.redis.config_set("maxmemory", 2_000_000)
+    bench.gateway.add_provider("africa", AfricasTalkingProvider, username="shop", api_key="k")
+    app = bench.gateway.receiver_blueprints_register(Flask("quota"), "a-prefix-for-tests")
+    form = {"from": "+15550001", "to": "1234", "text": "a text", "id": "m1"}
+    answer = app.test_client().post("/a-prefix-for-tests/africa/im", data=form)
+    assert answer.status_code == 503
+    [line] = [each for each in caplog.messages if each.startswith("webhook of africa")]
+    assert line.startswith("webhook of africa refused: ")
+    assert why in line
+    assert "QueueUnavailable" not in line
+    assert "15550001" not in caplog.text
