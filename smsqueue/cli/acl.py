@@ -31,10 +31,25 @@ def acl(database: int) -> None:
     do everything, for backups and CONFIG. Names and keys begin with SMSQUEUE_NAMESPACE.
     """
     namespace = Settings().namespace
-    lines = [user_line(role, namespace, database, _hash_of(role.name)) for role in ROLES]
+    hashes = {role.name: _hash_of(role.name) for role in ROLES}
+    lines = [user_line(role, namespace, database, hashes[role.name]) for role in ROLES]
     if secret_text(os.environ, "REDIS_PASSWORD_ADMIN"):
-        lines.append(f"user {namespace}-admin on #{_hash_of('admin')} ~* &* +@all")
+        hashes["admin"] = _hash_of("admin")
+        lines.append(f"user {namespace}-admin on #{hashes['admin']} ~* &* +@all")
+    _refuse_shared(hashes)
     click.echo("\n".join([_DEFAULT, *lines]))
+
+
+def _refuse_shared(hashes: dict[str, str]) -> None:
+    """Refuse accounts with one password: who has one account's would have the other's rights."""
+    first: dict[str, str] = {}
+    for role, hashed in hashes.items():
+        if hashed in first:
+            raise click.ClickException(
+                f"REDIS_PASSWORD_{first[hashed].upper()} and REDIS_PASSWORD_{role.upper()} are the "
+                "same: give each account a password of its own"
+            )
+        first[hashed] = role
 
 
 def _hash_of(role: str) -> str:

@@ -414,3 +414,11 @@ def test_a_password_that_is_missing_or_weak_is_refused(name: str, given: str, re
     done = CliRunner().invoke(main, ["acl"], env=SECRETS | {name: given})
     assert (done.exit_code, done.stdout) == (1, "")
     assert f"{name} {reason}: set it to a random word" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["WORKER", "ADMIN"])
+def test_one_password_for_two_accounts_is_refused(name: str) -> None:
+    same = {f"REDIS_PASSWORD_{name}": SECRETS["REDIS_PASSWORD_SENDER"]}
+    done = CliRunner().invoke(main, ["acl"], env=SECRETS | same)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"REDIS_PASSWORD_SENDER and REDIS_PASSWORD_{name} are the same" in done.stderr
