@@ -73,6 +73,8 @@ def opened() -> Iterator[Gateway]:
     with Gateway(settings) as gateway:
         try:
             _ = gateway.ledger
+        except SettingsError:
+            raise
         except ValueError:
             # Without the text: parts of a password may be in it.
             raise SettingsError(

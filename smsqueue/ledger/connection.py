@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import difflib
 import json
 import re
 import socket
@@ -11,8 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.resources import files
+from inspect import signature
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -173,10 +175,33 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     except (TypeError, ValueError):
         # ``from None``: the error may print a part of the address.
         raise SettingsError(
-            f"SMSQUEUE_REDIS_URL is {settings.safe_redis_url!r}: redis-py does not know one of "
+            _wrong_option(settings)
+            or f"SMSQUEUE_REDIS_URL is {settings.safe_redis_url!r}: redis-py does not know one of "
             "the parameters after the question mark, or its value: correct it"
         ) from None
     return client
+
+
+def _wrong_option(settings: Settings) -> str:
+    """What is wrong with an option of the address; "": that cannot be said without showing what
+    may be a part of a password."""
+    parts = urlsplit(settings.redis_url)
+    if "@" in parts.query:  # the password has a question mark
+        return ""
+    kinds = {"rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection}
+    kind: Any = kinds.get(parts.scheme, redis.Connection)
+    known = {name for each in kind.__mro__ for name in signature(each.__init__).parameters}
+    tls = set(signature(redis.SSLConnection.__init__).parameters)
+    for name in parse_qs(parts.query, keep_blank_values=True):
+        if name in known:
+            continue
+        option = f"SMSQUEUE_REDIS_URL has the option {name!r}"
+        if parts.scheme != "rediss" and name in tls:
+            return f"{option}, which needs TLS: write rediss://, or remove it"
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        if near:
+            return f"{option}, which is none: did you mean {near[0]!r}?"
+    return ""
 
 
 def execute_above_maxmemory(

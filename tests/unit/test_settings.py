@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from smsqueue import Gateway
+from smsqueue.cli import main
 from smsqueue.settings import Settings, SettingsError, hide_password
 
 
@@ -336,3 +339,18 @@ def test_a_region_that_there_is_not_is_refused(region: str) -> None:
 def test_a_gateway_refuses_what_is_no_setting(given: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(given))):
         Gateway(**given)
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("rediss://:hush@h/0?ssl_cert_req=none", "'ssl_cert_req'.*did you mean 'ssl_cert_reqs'"),
+        ("redis://:hush@h/0?ssl_cert_reqs=none", "'ssl_cert_reqs', which needs TLS"),
+        ("redis://:hush@h/0?xyzzy=1", "one of the parameters after the question mark"),
+    ],
+)
+def test_a_wrong_option_of_the_address_is_named(url: str, text: str) -> None:
+    result = CliRunner().invoke(main, ["list"], env={"SMSQUEUE_REDIS_URL": url})
+    assert result.exit_code == 1
+    assert re.search(text, result.output)
+    assert "hush" not in result.output
