@@ -18,3 +18,5 @@ threads = 16
 worker_connections = 1000
 #: Seconds that requests may still take when the process is asked to end.
 graceful_timeout = 30
+#: gunicorn would open one in the home folder, the same for all of a user.
+control_socket_disable = True

@@ -38,6 +38,8 @@ _HANDLER_TIMEOUT = 60.0
 _SHORTEST_SECRET, _FEWEST_DIFFERENT = 6, 4
 #: Keys of hashes can be tried without asking us.
 _SHORTEST_KEY = 32
+#: Bytes that the webhooks of a provider may hold at least: one may take 20 kB.
+_LEAST_QUOTA = 65536
 _TOO_WEAK = (
     f"can be guessed: give at least {_SHORTEST_SECRET} characters, {_FEWEST_DIFFERENT} of them "
     "different, as `openssl rand -hex 16` prints"
@@ -155,6 +157,10 @@ def read_secret_file(variable: str, path: Any) -> str:
     return secret
 
 
+def _bytes(text: str) -> int:
+    return int(text)
+
+
 def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
@@ -169,6 +175,7 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
 _WRITTEN: dict[Any, str] = {
     _bool: "true, yes, on or 1, or else false, no, off or 0",
     int: "a whole number, such as 50",
+    _bytes: "a number of bytes, such as 134217728 for 128 MB",
     float: "a number, such as 2.5",
 }
 #: What a setting is, by the function that reads its text.
@@ -177,6 +184,7 @@ _KINDS: dict[Any, str] = {
     _list: "a list of texts",
     _bool: "True or False",
     int: "a whole number",
+    _bytes: "a number of bytes",
     float: "a number",
 }
 
@@ -284,7 +292,7 @@ class Settings:
     max_webhook: int = _setting("MAX_WEBHOOK", 256 * 1024, int)
     #: Bytes that the webhooks of one provider may hold in Redis while they wait for their handlers;
     #: at most an eighth of its maxmemory.
-    webhook_quota: int = _setting("WEBHOOK_QUOTA", 128 * 1024 * 1024, int)
+    webhook_quota: int = _setting("WEBHOOK_QUOTA", 128 * 1024 * 1024, _bytes)
     #: Tasks that one worker process runs at once.
     concurrency: int = _setting("CONCURRENCY", 50, int)
 
@@ -351,14 +359,20 @@ class Settings:
         if self.handler_timeout is None:
             object.__setattr__(self, "handler_timeout", min(_HANDLER_TIMEOUT, self.hook_lease / 2))
         for each in fields(self):
-            value = getattr(self, each.name)
-            if (
-                isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and not 0 < value < 1e9
-            ):
-                variable = each.metadata["variable"]
-                raise SettingsError(f"{variable} must be above zero and below 1e9, not {value}")
+            value, variable = getattr(self, each.name), each.metadata["variable"]
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            most = 1e15 if each.metadata["parse"] is _bytes else 1e9
+            if not 0 < value < most:
+                raise SettingsError(
+                    f"{variable} must be above zero and below {most:g}, not {value}"
+                )
+        if self.webhook_quota < _LEAST_QUOTA:
+            raise SettingsError(
+                f"SMSQUEUE_WEBHOOK_QUOTA is {self.webhook_quota} bytes, in which not even a few "
+                f"webhooks fit: give at least {_LEAST_QUOTA}, better the default of 134217728 "
+                "(128 MB)"
+            )
         if self.hook_lease < self.handler_timeout * LEASE_FACTOR:
             raise SettingsError(
                 f"SMSQUEUE_HOOK_LEASE is {self.hook_lease:g} s, and SMSQUEUE_HANDLER_TIMEOUT "

@@ -35,6 +35,9 @@ from smsqueue.statuses import MessageStatus
 
 __all__ = ["Ledger"]
 
+#: Bytes that a webhook takes in Redis, as a rule.
+_USUAL_WEBHOOK = 2048
+
 T = TypeVar("T")
 
 #: Seconds after which a provider may repeat a webhook that was refused for lack of memory.
@@ -181,7 +184,7 @@ class Ledger(Watching):
         for i in range(0, len(rest), 4):
             waiting, held, kept = (int(number) for number in rest[i + 1 : i + 4])
             # Nearly: the next one has a size, too.
-            refused = held >= 0.99 * room.quota or (
+            refused = held >= min(0.99 * room.quota, room.quota - _USUAL_WEBHOOK) or (
                 bool(room.max) and held + kept > room.heavy and room.heavy_left < 0
             )
             webhooks.append(Webhooks(rest[i], waiting, held, kept, refused))

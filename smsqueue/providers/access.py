@@ -73,8 +73,8 @@ class WebhookAccess:
             return
         if client is None or not any(client in network for network in self.sources):
             raise Refused(
-                f"{client or 'an unknown address'} is not one of webhook_sources (behind a proxy, "
-                "SMSQUEUE_TRUSTED_PROXIES names the proxy)"
+                f"{client or 'an unknown address'} is not one of webhook_sources (if it is your "
+                "proxy's, SMSQUEUE_TRUSTED_PROXIES must name it)"
             )
 
 

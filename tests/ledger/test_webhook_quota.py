@@ -233,14 +233,18 @@ def test_the_log_of_the_receivers_says_why_a_webhook_is_refused(
     why: str,
 ) -> None:
     if full == "quota":
-        bench = make_bench(webhook_quota=1)
+        bench = make_bench(webhook_quota=QUOTA)
     else:  # less than what is in use already
         bench = make_bench(redis_url=redis_server().url)
         bench.redis.config_set("maxmemory", 2_000_000)
     bench.gateway.add_provider("africa", AfricasTalkingProvider, username="shop", api_key="k")
     app = bench.gateway.receiver_blueprints_register(Flask("quota"), "a-prefix-for-tests")
-    form = {"from": "+15550001", "to": "1234", "text": "a text", "id": "m1"}
-    answer = app.test_client().post("/a-prefix-for-tests/africa/im", data=form)
+    form = {"from": "+15550001", "to": "1234", "text": "a text" * 500}
+    for n in range(200):
+        told = form | {"id": f"m{n}"}
+        answer = app.test_client().post("/a-prefix-for-tests/africa/im", data=told)
+        if answer.status_code != 200:
+            break
     assert answer.status_code == 503
     [line] = [each for each in caplog.messages if each.startswith("webhook of africa")]
     assert line.startswith("webhook of africa refused: ")

@@ -354,3 +354,13 @@ def test_a_wrong_option_of_the_address_is_named(url: str, text: str) -> None:
     assert result.exit_code == 1
     assert re.search(text, result.output)
     assert "hush" not in result.output
+
+
+def test_a_quota_that_holds_no_webhooks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="not even a few webhooks fit: give at least 65536"):
+        Settings(webhook_quota=128)
+    monkeypatch.setenv("SMSQUEUE_WEBHOOK_QUOTA", "128MB")
+    with pytest.raises(SettingsError, match="a number of bytes, such as 134217728"):
+        Settings()
+    monkeypatch.setenv("SMSQUEUE_WEBHOOK_QUOTA", str(2 * 1024**3))  # of a Redis with 16 GB
+    assert Settings().webhook_quota == 2 * 1024**3
