@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 from smsqueue import exc
@@ -94,20 +94,14 @@ class Calls:
             return
         lane = self._lane(name)
         running = lane.loop.run(lambda: provider.send(message))
-        while True:
-            try:
-                running.result(_LOOK)
-                break
-            except NotYet:
-                if running.done():
-                    running.result()  # what the provider raised, or it ended this very moment
-                    break
-                # If another call blocks the loop before this one began, it need not wait for that.
-                if self._blocks(name, lane) and running.cancel():
-                    provider.send(message)
-                    return
+        while not wait([running], _LOOK).done:
+            # If another call blocks the loop before this one began, it need not wait for that.
+            if self._blocks(name, lane) and running.cancel():
+                provider.send(message)
+                return
         lane.calls += 1
         self._blocks(name, lane)
+        running.result()  # raises what the provider raised
 
     def close(self) -> None:
         """No call is made any more: end the loops."""
