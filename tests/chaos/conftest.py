@@ -42,15 +42,20 @@ def _kept() -> Iterator[list[Rig]]:
 
 @pytest.fixture
 def rig(_kept: list[Rig], tmp_path: Path, request: pytest.FixtureRequest) -> Rig:
-    """Redis, a provider and two workers, shared by the tests of a file."""
-    if _kept and not _kept[0].clean:
+    """Redis, a provider and two workers, shared by the tests of a file, but not by its rounds.
+
+    Each check reads everything that the rig has seen: shared, a round would take longer than
+    the one before it.
+    """
+    callspec = getattr(request.node, "callspec", None)
+    seed = callspec.params.get("seed", 1) if callspec else 1
+    if _kept and not (_kept[0].clean and _kept[0].seed == seed):
         _kept.pop().close()
     if not _kept:
         _kept.append(Rig(tmp_path).__enter__())
     used = _kept[0]
     used.clean = False
-    seed = getattr(request.node, "callspec", None)
-    used.reseed(seed.params.get("seed", 1) if seed else 1)
+    used.reseed(seed)
     used.heal()
     return used
 
