@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.delivering import measure_delivery
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, NotMeasured
 from benchmarks.machine import facts
 from benchmarks.memory import measure_memory
 from benchmarks.receiving import measure_receiver
@@ -22,7 +22,7 @@ from benchmarks.sending import measure_send, measure_send_many
 from benchmarks.stage import Stage
 from benchmarks.waiting import measure_backlog
 
-MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure]]] = {
+MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "send": measure_send,
     "send_many": measure_send_many,
     "delivery": measure_delivery,
@@ -53,21 +53,24 @@ def main() -> int:
         signal.signal(signum, interrupt)
     try:
         machine = facts()
-        figures, failures = _measure(console, chosen.only or list(MEASUREMENTS), chosen.quick)
+        names = chosen.only or list(MEASUREMENTS)
+        lines, failures = _measure(console, names, chosen.quick)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has ended")
         return 130
+    figures = [line for line in lines if isinstance(line, Figure)]
+    not_measured = [line for line in lines if isinstance(line, NotMeasured)]
     if chosen.json:
-        print(json.dumps(as_json(machine, figures, failures), indent=2))
+        print(json.dumps(as_json(machine, figures, not_measured, failures), indent=2))
     else:
-        show(console, machine, figures)
+        show(console, machine, figures, not_measured)
     return 1 if failures else 0
 
 
 def _measure(
     console: Console, names: list[str], quick: bool
-) -> tuple[list[Figure], dict[str, str]]:
-    figures: list[Figure] = []
+) -> tuple[list[Figure | NotMeasured], dict[str, str]]:
+    lines: list[Figure | NotMeasured] = []
     failures: dict[str, str] = {}
     for name in names:
         with console.status(f"{name} ...") as status:
@@ -77,11 +80,11 @@ def _measure(
 
             try:
                 with Stage(quick=quick, told=told) as stage:
-                    figures.extend(MEASUREMENTS[name](stage))
+                    lines.extend(MEASUREMENTS[name](stage))
             except Exception as error:  # the others may still run
                 failures[name] = f"{type(error).__name__}: {error}"
                 console.print(f"[red]{name} failed to run:[/] {failures[name]}", highlight=False)
-    return figures, failures
+    return lines, failures
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-__all__ = ["Figure", "alternate", "compared", "p50_us"]
+__all__ = ["Figure", "NotMeasured", "absolute", "alternate", "compared", "p50_us"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,16 @@ class Figure:
         return self.value <= self.target if self.at_most else self.value >= self.target
 
 
+@dataclass(frozen=True)
+class NotMeasured:
+    """A line of the report that could not be measured on this machine."""
+
+    name: str
+    title: str
+    #: Why not, and what to do about it.
+    reason: str
+
+
 def alternate(
     count: int, ours: Callable[[int], object], bare: Callable[[int], object]
 ) -> tuple[float, float]:
@@ -61,6 +71,34 @@ def alternate(
 def p50_us(nanoseconds: list[int]) -> float:
     """The median in microseconds."""
     return median(nanoseconds) / 1000
+
+
+def absolute(
+    name: str,
+    title: str,
+    what: str,
+    unit: str,
+    rounds: list[float],
+    *,
+    at_most: float,
+    notes: dict[str, Any] | None = None,
+) -> Figure:
+    """The figure of a quantity that is not compared with another: the median of its rounds."""
+    value = median(rounds)
+    return Figure(
+        name,
+        title,
+        what,
+        unit,
+        ours=value,
+        bare=None,
+        value=value,
+        low=min(rounds),
+        high=max(rounds),
+        target=at_most,
+        at_most=True,
+        notes=notes or {},
+    )
 
 
 def compared(

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import cache
+from typing import ClassVar
 
-from smsqueue import Gateway, OutgoingMessage
+import redis
+
+from benchmarks.stub import REFUSAL_CODE
+from smsqueue import Gateway, OutgoingMessage, exc
+from smsqueue.providers.answer import Answer
 from smsqueue.providers.http import HttpProvider
 from smsqueue.providers.simulator import SimulatorProvider
+from smsqueue.statuses import MessageStatus
 
-__all__ = ["TOKEN", "receiving", "sending"]
+__all__ = ["ON_SEND", "ON_STATUS", "TOKEN", "receiving", "sending", "with_handlers"]
 
 #: What webhooks are signed with.
 TOKEN = "benchmark"
-CONNECTIONS = 100
+#: Keys in Redis in which the handlers count their calls.
+ON_SEND, ON_STATUS = "benchmark:on_send", "benchmark:on_status"
 
 
 class _Stub(HttpProvider):
     """A provider as short as one can be."""
+
+    codes: ClassVar[Mapping[str | int, type[exc.ProviderError]]] = {REFUSAL_CODE: exc.ServerError}
+
+    def error_code(self, answer: Answer) -> str | int | None:
+        code = answer.get("error", "code")
+        return code if isinstance(code, str) else None
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         answer = self.call("POST", "/messages", json={"to": message.dst, "text": message.body})
@@ -27,8 +42,30 @@ class _Stub(HttpProvider):
 def sending() -> Gateway:
     """A gateway that sends to the stub."""
     gateway = Gateway()
-    gateway.add_provider("stub", _Stub, url=os.environ["BENCH_STUB"], pool_size=CONNECTIONS)
+    gateway.add_provider("stub", _Stub, url=os.environ["BENCH_STUB"])
     return gateway
+
+
+def with_handlers() -> Gateway:
+    """The same with handlers for what was sent and for delivery reports, each of which makes one
+    call of Redis."""
+    gateway = sending()
+    gateway.onSend.connect(_on_send, name="benchmark:on_send")
+    gateway.onStatus.connect(_on_status, name="benchmark:on_status")
+    return gateway
+
+
+@cache
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(os.environ["SMSQUEUE_REDIS_URL"])
+
+
+def _on_send(message: OutgoingMessage) -> None:
+    _redis().incr(ON_SEND)
+
+
+def _on_status(status: MessageStatus) -> None:
+    _redis().incr(ON_STATUS)
 
 
 def receiving() -> Gateway:

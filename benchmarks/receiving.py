@@ -80,7 +80,7 @@ def measure_receiver(stage: Stage) -> Iterator[Figure]:
         "p50 of its answer, beside a Flask view that does one LPUSH",
         "us",
         found,
-        at_most=2.0,
+        at_most=1.5,
         notes={"calls": rounds * per_round},
     )
 

@@ -60,7 +60,7 @@ def measure_send(stage: Stage) -> Iterator[Figure]:
         "p50, beside one apply_async of a task that does nothing",
         "us",
         found,
-        at_most=1.6,
+        at_most=0.6,
         notes={"calls": rounds * per_round},
     )
 

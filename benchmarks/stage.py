@@ -12,7 +12,8 @@ from typing import Self, TypeVar
 
 import redis
 
-from smsqueue.stack import Process, RedisServer
+from benchmarks.provider import Provider
+from smsqueue.stack import Process, RedisServer, free_port
 
 __all__ = ["Stage", "connected"]
 
@@ -31,6 +32,8 @@ class Stage:
         self.quick = quick
         self.told = told
         self.folder = Path(tempfile.mkdtemp(prefix="smsqueue-bench-"))
+        #: Workers that were started so far: their logs have names of their own.
+        self.started = 0
         self._running: list[Process] = []
 
     def __enter__(self) -> Self:
@@ -69,9 +72,22 @@ class Stage:
         ready: Callable[[Process], bool],
     ) -> Process:
         """Start a Python program; its log is ``<name>.log``."""
+        return self.program(
+            name, [sys.executable, *arguments], environment=environment, ready=ready
+        )
+
+    def program(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        environment: dict[str, str],
+        ready: Callable[[Process], bool],
+    ) -> Process:
+        """Start any program; its log is ``<name>.log``."""
         process = Process(
             name,
-            [sys.executable, *arguments],
+            command,
             self.folder / f"{name}.log",
             # What runs here is called without a proxy; gunicorn keeps a socket in its home.
             environment={"NO_PROXY": "127.0.0.1", "HOME": str(self.folder)} | environment,
@@ -79,6 +95,18 @@ class Stage:
         self._running.append(process)
         process.start(lambda: ready(process))
         return process
+
+    def provider(self) -> Provider:
+        """Start the stub provider; its client."""
+        port = free_port()
+        provider = Provider(f"http://127.0.0.1:{port}")
+        self.python(
+            "stub",
+            ["-m", "benchmarks.stub", str(port)],
+            environment={},
+            ready=lambda process: provider.answers(),
+        )
+        return provider
 
     def end(self, process: Process) -> None:
         """End a process before the rest."""

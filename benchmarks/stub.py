@@ -1,7 +1,21 @@
-"""A provider that answers every POST after 100 ms: ``python -m benchmarks.stub PORT``.
+"""A provider that takes every message and answers after 100 ms: ``python -m benchmarks.stub PORT``.
 
-``GET /times`` answers when requests came in since the last ``DELETE``, in seconds. It is
-written on bare asyncio so that it costs little of the machine that is measured.
+It runs in a process of its own and is written on bare asyncio, so that it costs little of the
+machine that is measured; its CPU time is not counted. :class:`benchmarks.provider.Provider` is its
+client.
+
+| request | answer |
+|---|---|
+| ``POST /messages`` | to smsqueue and to a bare task: JSON with an id |
+| ``GET /kannel?...`` | to Kannel, as another Kannel answers |
+| ``GET /state`` | numbers of requests, of answers, and of requests that came before |
+| ``GET /times`` | when the requests came, in seconds of the monotonic clock |
+| ``GET /singles`` | when the messages came whose text begins with ``single``, by text |
+| ``DELETE /`` | forgets all of these |
+| ``POST /hold``, ``POST /release`` | keeps the answers back until they are released |
+
+A message whose text begins with ``single refused`` is refused the first time, with an error code of
+the provider's own, and taken the second time.
 """
 
 from __future__ import annotations
@@ -10,60 +24,130 @@ import asyncio
 import json
 import sys
 import time
+from dataclasses import dataclass, field
 
-__all__ = ["serve"]
+__all__ = ["DELAY", "REFUSAL_CODE", "serve"]
 
+#: Seconds between a request and its answer.
 DELAY = 0.1
+#: The provider's error code for "not now".
+REFUSAL_CODE = "busy"
+_REFUSAL = json.dumps({"error": {"code": REFUSAL_CODE}}).encode()
 
-_times: list[float] = []
+
+@dataclass
+class _State:
+    """What the provider has seen."""
+
+    times: list[float] = field(default_factory=list)
+    answered: int = 0
+    repeated: int = 0
+    requests: set[bytes] = field(default_factory=set)
+    singles: dict[str, float] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    #: Answers that are kept back; None: none are.
+    held: list[tuple[_Connection, int, bytes]] | None = None
+
+
+_state = _State()
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, kept open; requests have a Content-Length or no body."""
+    """A kept connection; requests have a Content-Length or no body."""
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self._read = b""
+        self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._read += data
+        self._buffer += data
         while True:
-            head, end, rest = self._read.partition(b"\r\n\r\n")
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
             if not end:
                 return
-            _, named, length = head.lower().partition(b"content-length:")
-            size = int(length.partition(b"\r\n")[0]) if named else 0
+            _, has_length, length = head.lower().partition(b"content-length:")
+            size = int(length.partition(b"\r\n")[0]) if has_length else 0
             if len(rest) < size:
                 return
-            self._read = rest[size:]
-            self._request(head)
+            self._buffer = rest[size:]
+            method, target, _ = head.split(b" ", 2)
+            self._handle(method, target, rest[:size])
 
-    def _request(self, head: bytes) -> None:
-        if head.startswith(b"POST"):
-            _times.append(time.monotonic())
-            body = b'{"id":"stub-%d"}' % time.monotonic_ns()
-            asyncio.get_running_loop().call_later(DELAY, self._answer, body)
-            return
-        if head.startswith(b"DELETE"):
-            _times.clear()
-        self._answer(json.dumps(_times).encode())
+    def _handle(self, method: bytes, target: bytes, body: bytes) -> None:
+        if target == b"/messages":
+            self._take(body, b'{"id":"stub-%d"}' % (len(_state.times) + 1), body)
+        elif target.startswith(b"/kannel?"):
+            self._take(target, b"Sent.", b"")
+        else:
+            self.answer(200, json.dumps(_command(method, target)).encode())
 
-    def _answer(self, body: bytes) -> None:
-        self.transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
+    def _take(self, request: bytes, answer: bytes, body: bytes) -> None:
+        now, status = time.monotonic(), 202
+        _state.times.append(now)
+        if b'"single ' in body:
+            text = json.loads(body)["text"]
+            if text.startswith("single refused") and text not in _state.refused:
+                _state.refused.add(text)
+                status, answer = 500, _REFUSAL
+            else:
+                _state.repeated += text in _state.singles
+                _state.singles[text] = now
+        else:
+            _state.repeated += request in _state.requests
+            _state.requests.add(request)
+        if _state.held is not None:
+            _state.held.append((self, status, answer))
+        else:
+            asyncio.get_running_loop().call_later(DELAY, self.finish, status, answer)
+
+    def finish(self, status: int, body: bytes) -> None:
+        """Answer a message."""
+        _state.answered += 1
+        self.answer(status, body)
+
+    def answer(self, status: int, body: bytes) -> None:
+        """Write an answer, unless the client has closed the connection."""
+        if not self.transport.is_closing():
+            self.transport.write(
+                b"HTTP/1.1 %d Stub\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (status, len(body), body)
+            )
+
+
+def _command(method: bytes, target: bytes) -> object:
+    """Carry out a request of the benchmark; its answer."""
+    global _state
+    if target == b"/state":
+        state = _state
+        return {
+            "requests": len(state.times),
+            "answered": state.answered,
+            "repeated": state.repeated,
+        }
+    if target == b"/times":
+        return _state.times
+    if target == b"/singles":
+        return _state.singles
+    if target == b"/hold":
+        _state.held = []
+    elif target == b"/release":
+        held, _state.held = _state.held, None
+        for connection, status, answer in held or ():
+            connection.finish(status, answer)
+    elif method == b"DELETE":
+        _state = _State()
+    return {}
 
 
 async def serve(port: int) -> None:
     """Serve on loopback until the process ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", port, backlog=512)
+    server = await loop.create_server(_Connection, "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 
 

@@ -1,0 +1,67 @@
+"""The benchmark's own logic: how it counts, and what it says of what it cannot measure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from benchmarks.__main__ import MEASUREMENTS
+from benchmarks.provider import Provider, rate
+from benchmarks.stage import Stage
+from smsqueue.stack import StackError
+
+PAGE = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Provider]:
+    with Stage(quick=True, told=lambda what: None) as stage:
+        yield stage.provider()
+
+
+def post(provider: Provider, text: str) -> requests.Response:
+    message = {"to": "15550001", "text": text}
+    return requests.post(f"{provider.url}/messages", json=message, timeout=10, proxies={"http": ""})
+
+
+def test_the_page_names_all_measurements() -> None:
+    [line] = re.findall(r'^\$ make bench ARGS="--only .*# one: (.*)$', PAGE, re.M)
+    assert line.split(", ") == list(MEASUREMENTS)
+
+
+def test_a_rate_leaves_out_the_first_and_the_last_tenth() -> None:
+    steady = [10 + i / 100 for i in range(80)]
+    assert rate([*[0.0] * 10, *steady, *[99.0] * 10]) == pytest.approx(100)
+
+
+def test_the_stub_notices_a_message_that_comes_twice(provider: Provider) -> None:
+    provider.clear()
+    ids = {post(provider, text).json()["id"] for text in ("one", "two", "one")}
+    assert len(ids) == 3
+    assert provider.state() == (3, 3, 1)
+    with pytest.raises(StackError, match="3 requests came for 2 messages"):
+        provider.wait_for_answers(2, lambda: None)
+
+
+def test_the_stub_refuses_a_single_message_once(provider: Provider) -> None:
+    provider.clear()
+    answers = [post(provider, "single refused 1").status_code for _ in range(3)]
+    assert answers == [500, 202, 202]
+    assert list(provider.singles()) == ["single refused 1"]
+    assert provider.state().repeated == 1
+
+
+def test_the_stub_keeps_answers_back_until_they_are_released(provider: Provider) -> None:
+    provider.clear()
+    provider.hold()
+    with pytest.raises(requests.ReadTimeout):
+        requests.get(f"{provider.url}/kannel?to=1", timeout=0.5, proxies={"http": ""})
+    assert (provider.state().requests, provider.state().answered) == (1, 0)
+    provider.release()
+    assert provider.state().answered == 1
+    answer = requests.get(f"{provider.url}/kannel?to=2", timeout=10, proxies={"http": ""})
+    assert answer.text == "Sent."
