@@ -48,6 +48,11 @@ def on_receive(message: IncomingMessage) -> None:
     _note("received", id=message.id, msgid=message.msgid)
 
 
+def before(message: OutgoingMessage) -> None:
+    """Of two handlers the first one's success is recorded before the second one is called."""
+
+
+gateway.onSend += before
 gateway.onSend += on_send
 gateway.onStatus += on_status
 gateway.onReceive += on_receive
