@@ -25,7 +25,7 @@ help:
 	@echo "make chaos   the same for a long time; ROUNDS=20"
 	@echo "make fuzz    mutate webhooks beside the vendors' SDKs, for an hour; FUZZ_SECONDS=3600"
 	@echo "make fuzz-quick  the same without the SDKs, a fixed number of times"
-	@echo "make bench   measure what the gateway costs beside bare Celery and bare Flask"
+	@echo "make bench   measure the gateway beside bare Celery, bare Flask and Kannel"
 	@echo "make lock    write the hashes of the versions in constraints.txt to requirements/"
 	@echo "make build   build sdist and wheel into dist/"
 	@echo "make audit   look for known vulnerabilities of the packages in constraints.txt"

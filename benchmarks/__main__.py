@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.delivering import measure_delivery
 from benchmarks.figures import Figure, NotMeasured
+from benchmarks.kannel import measure_kannel
 from benchmarks.machine import facts
 from benchmarks.memory import measure_memory
 from benchmarks.receiving import measure_receiver
@@ -26,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "send": measure_send,
     "send_many": measure_send_many,
     "delivery": measure_delivery,
+    "kannel": measure_kannel,
     "receiver": measure_receiver,
     "backlog": measure_backlog,
     "memory": measure_memory,

@@ -39,7 +39,8 @@ def show(
             f"{'<=' if each.at_most else '>='} {each.target:g}",
             "[green]yes[/]" if each.met else "[red]no[/]",
         )
-    console.print(table)
+    if figures:
+        console.print(table)
     for each in figures:
         notes = ", ".join(f"{name} {value:,}" for name, value in each.notes.items())
         console.print(f"{each.title}: {each.what} ({notes})", style="dim", highlight=False)

@@ -10,6 +10,8 @@ import pytest
 import requests
 
 from benchmarks.__main__ import MEASUREMENTS
+from benchmarks.figures import NotMeasured
+from benchmarks.kannel import measure_kannel
 from benchmarks.provider import Provider, rate
 from benchmarks.stage import Stage
 from smsqueue.stack import StackError
@@ -65,3 +67,15 @@ def test_the_stub_keeps_answers_back_until_they_are_released(provider: Provider)
     assert provider.state().answered == 1
     answer = requests.get(f"{provider.url}/kannel?to=2", timeout=10, proxies={"http": ""})
     assert answer.text == "Sent."
+
+
+def test_kannel_that_is_not_on_path_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "smsbox").write_text("#!/bin/sh\n")
+    (tmp_path / "smsbox").chmod(0o755)
+    with Stage(quick=True, told=lambda what: None) as stage:
+        [line] = measure_kannel(stage)
+    assert isinstance(line, NotMeasured)
+    assert line.reason.startswith("bearerbox not found on PATH (apt-get install kannel")
