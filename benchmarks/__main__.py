@@ -14,11 +14,13 @@ from rich.console import Console
 
 from benchmarks.delivering import measure_delivery
 from benchmarks.figures import Figure, NotMeasured
+from benchmarks.idle import measure_idle
 from benchmarks.kannel import measure_kannel
 from benchmarks.machine import facts
 from benchmarks.memory import measure_memory
 from benchmarks.receiving import measure_receiver
 from benchmarks.report import as_json, show
+from benchmarks.round_trip import measure_round_trip
 from benchmarks.sending import measure_send, measure_send_many
 from benchmarks.stage import Stage
 from benchmarks.waiting import measure_backlog
@@ -28,6 +30,8 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "send_many": measure_send_many,
     "delivery": measure_delivery,
     "kannel": measure_kannel,
+    "round_trip": measure_round_trip,
+    "idle": measure_idle,
     "receiver": measure_receiver,
     "backlog": measure_backlog,
     "memory": measure_memory,

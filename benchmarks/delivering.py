@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from benchmarks.backlogs import BARE_THREADS, Delivered, deliver_backlog, deliver_bare_backlog
-from benchmarks.figures import Figure, absolute, compared
+from benchmarks.figures import Figure, absolute, compared, middle_of
 from benchmarks.stage import Stage
 
 __all__ = ["measure_delivery"]
@@ -41,10 +40,10 @@ def measure_delivery(stage: Stage) -> Iterator[Figure]:
         [run.cpu for run in runs],
         at_most=0.6,
         notes={
-            "worker": _median(run.workers_cpu for run in runs),
-            "Redis": _median(run.redis_cpu for run in runs),
-            "not counted: the process that sends": _median(run.sender_cpu for run in runs),
-            "bare": _median(run.cpu for run in bare_runs),
+            "worker": middle_of(run.workers_cpu for run in runs),
+            "Redis": middle_of(run.redis_cpu for run in runs),
+            "not counted: the process that sends": middle_of(run.sender_cpu for run in runs),
+            "bare": middle_of(run.cpu for run in bare_runs),
             "messages": count,
         },
     )
@@ -56,12 +55,8 @@ def measure_delivery(stage: Stage) -> Iterator[Figure]:
         [run.round_trips for run in runs],
         at_most=1.5,
         notes={
-            f"{name} per message": _median(run.redis.commands[name] / run.count for run in runs)
+            f"{name} per message": middle_of(run.redis.commands[name] / run.count for run in runs)
             for name in runs[0].redis.commands
         }
-        | {"bare": _median(run.round_trips for run in bare_runs), "messages": count},
+        | {"bare": middle_of(run.round_trips for run in bare_runs), "messages": count},
     )
-
-
-def _median(values: Iterator[float]) -> float:
-    return round(median(values), 3)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-__all__ = ["Figure", "NotMeasured", "absolute", "alternate", "compared", "p50_us"]
+__all__ = ["Figure", "NotMeasured", "absolute", "alternate", "compared", "middle_of", "p50_us"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ def alternate(
             call(i)
             took[which].append(clock() - began)
     return p50_us(took[0]), p50_us(took[1])
+
+
+def middle_of(values: Iterable[float]) -> float:
+    """The median, rounded for the notes of a figure."""
+    return round(median(values), 3)
 
 
 def p50_us(nanoseconds: list[int]) -> float:

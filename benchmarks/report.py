@@ -50,7 +50,8 @@ def show(
 
 
 def _quantity(value: float, unit: str) -> str:
-    shown = f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    shown = f"{value:.{decimals}f}"
     return f"{shown}{'' if unit.startswith('/') else ' '}{unit}".rstrip()
 
 
