@@ -23,6 +23,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from smsqueue import exc
+from smsqueue.ledger.assembly import Definition, definitions_of, needed
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = [
@@ -336,7 +337,7 @@ def _text(name: str) -> str:
 
 
 class Scripts:
-    """The Lua scripts by name, each with the shared part and the times of the settings."""
+    """The Lua scripts by name, each with what it uses of the shared part and of the settings."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
@@ -345,7 +346,8 @@ class Scripts:
         self._scripts: dict[str, Script] = {}
 
     @cached_property
-    def _header(self) -> str:
+    def _shared(self) -> list[Definition]:
+        """What scripts may use: the times and limits of the settings, and the shared files."""
         s = self._settings
         times = {
             "GRACE": s.grace,
@@ -358,20 +360,20 @@ class Scripts:
         numbers |= {"WATERMARK": s.watermark, "BULK_WATERMARK": s.bulk_watermark}
         numbers["WEBHOOK_QUOTA"] = s.webhook_quota
         lines = [f"local {name} = {number}" for name, number in numbers.items()]
-        shared = [_text(f"shared/{name}") for name in _SHARED]
-        return "\n".join([*lines, *shared])
+        texts = ["\n".join(lines), *(_text(f"shared/{name}") for name in _SHARED)]
+        return [definition for text in texts for definition in definitions_of(text)]
 
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
             how = "run_group" if name in _GROUPED else "run_alone"
-            text = f"{self._header}\n"
-            if name not in _TAKE_IN | _READ:
-                # When memory is full Redis forbids a script's first write unless that frees
-                # memory, and allows all after it.
-                text += _FIRST_WRITE
+            # When memory is full Redis forbids a script's first write unless that frees
+            # memory, and allows all after it.
+            text = "" if name in _TAKE_IN | _READ else _FIRST_WRITE
             # Its ARGV are its own: of one item of the group.
             text += f"return {how}('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend)"
-            self._scripts[name] = self._client.register_script(text)
+            self._scripts[name] = self._client.register_script(
+                f"{needed(self._shared, text)}\n{text}"
+            )
         return self._scripts[name]
 
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
