@@ -18,6 +18,7 @@ from benchmarks.idle import measure_idle
 from benchmarks.kannel import measure_kannel
 from benchmarks.machine import facts
 from benchmarks.memory import measure_memory
+from benchmarks.passwords import measure_passwords
 from benchmarks.receiving import measure_receiver
 from benchmarks.report import as_json, show
 from benchmarks.round_trip import measure_round_trip
@@ -32,6 +33,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "kannel": measure_kannel,
     "round_trip": measure_round_trip,
     "idle": measure_idle,
+    "passwords": measure_passwords,
     "receiver": measure_receiver,
     "backlog": measure_backlog,
     "memory": measure_memory,

@@ -25,6 +25,8 @@ class State(NamedTuple):
     answered: int
     #: Requests for a message that had come before.
     repeated: int
+    #: Requests of single messages, refused ones too.
+    single_requests: int
 
 
 class Provider:
@@ -83,7 +85,7 @@ class Provider:
         Raises:
             StackError: no request came for half a minute, or a message came twice.
         """
-        last, since = State(0, 0, 0), time.monotonic()
+        last, since = State(0, 0, 0, 0), time.monotonic()
         while last.answered < count:
             time.sleep(_INTERVAL)
             alive()

@@ -8,7 +8,7 @@ client.
 |---|---|
 | ``POST /messages`` | to smsqueue and to a bare task: JSON with an id |
 | ``GET /kannel?...`` | to Kannel, as another Kannel answers |
-| ``GET /state`` | numbers of requests, of answers, and of requests that came before |
+| ``GET /state`` | numbers of requests, answers, repeated requests and requests of single messages |
 | ``GET /times`` | when the requests came, in seconds of the monotonic clock |
 | ``GET /singles`` | when the messages came whose text begins with ``single``, by text |
 | ``DELETE /`` | forgets all of these |
@@ -42,6 +42,8 @@ class _State:
     times: list[float] = field(default_factory=list)
     answered: int = 0
     repeated: int = 0
+    #: Requests of single messages, refused ones too.
+    single_requests: int = 0
     requests: set[bytes] = field(default_factory=set)
     singles: dict[str, float] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
@@ -90,6 +92,7 @@ class _Connection(asyncio.Protocol):
         now, status = time.monotonic(), 202
         _state.times.append(now)
         if b'"single ' in body:
+            _state.single_requests += 1
             text = json.loads(body)["text"]
             if text.startswith("single refused") and text not in _state.refused:
                 _state.refused.add(text)
@@ -128,6 +131,7 @@ def _command(method: bytes, target: bytes) -> object:
             "requests": len(state.times),
             "answered": state.answered,
             "repeated": state.repeated,
+            "single_requests": state.single_requests,
         }
     if target == b"/times":
         return _state.times

@@ -44,7 +44,7 @@ def test_the_stub_notices_a_message_that_comes_twice(provider: Provider) -> None
     provider.clear()
     ids = {post(provider, text).json()["id"] for text in ("one", "two", "one")}
     assert len(ids) == 3
-    assert provider.state() == (3, 3, 1)
+    assert provider.state() == (3, 3, 1, 0)
     with pytest.raises(StackError, match="3 requests came for 2 messages"):
         provider.wait_for_answers(2, lambda: None)
 
@@ -54,7 +54,7 @@ def test_the_stub_refuses_a_single_message_once(provider: Provider) -> None:
     answers = [post(provider, "single refused 1").status_code for _ in range(3)]
     assert answers == [500, 202, 202]
     assert list(provider.singles()) == ["single refused 1"]
-    assert provider.state().repeated == 1
+    assert (provider.state().repeated, provider.state().single_requests) == (1, 3)
 
 
 def test_the_stub_keeps_answers_back_until_they_are_released(provider: Provider) -> None:
