@@ -25,6 +25,13 @@ class Waiting(Exception):
     """The message waits for another attempt, or for news of its last one."""
 
 
+class _WaitingRetry(Retry):
+    """Monitors show the ``repr`` of what is raised: only the reason, without what is around it."""
+
+    def __repr__(self) -> str:
+        return repr(self.exc)
+
+
 @dataclass(frozen=True)
 class Shown:
     """The end of a task as Celery knows it.
@@ -40,32 +47,29 @@ class Shown:
     wait: float | None = None
 
     @property
+    def when(self) -> int | None:
+        """``wait`` in whole seconds. For display only: the ledger knows the time."""
+        return None if self.wait is None else int(self.wait + 0.5)
+
+    @property
     def error(self) -> Exception | None:
-        """The exception that is shown, if one is."""
-        match self.state:
-            case "RETRY":
-                return Waiting(self.text)
-            case "FAILURE":
-                return NotDelivered(self.text)
-        return None
-
-    def end_task(self) -> str:
-        """End the task that runs in this way: what the task returns.
-
-        Raises:
-            Retry, NotDelivered, Ignore: They make Celery show another state than SUCCESS.
-        """
+        """What a task raises to be shown in another state than SUCCESS; its ``repr`` is shown."""
         match self.state:
             case "SUCCESS":
-                return self.text
+                return None
             case "RETRY":
-                # For display only: the ledger knows the time.
-                when: Any = None if self.wait is None else int(self.wait + 0.5)
-                raise Retry(exc=self.error, when=when) from None
+                when: Any = self.when
+                return _WaitingRetry(exc=Waiting(self.text), when=when)
             case "FAILURE":
-                raise NotDelivered(self.text) from None
+                return NotDelivered(self.text)
             case "IGNORED":
-                raise Ignore
+                return Ignore()
+
+    def end_task(self) -> str:
+        """End the task that runs in this way: what it returns, if it does not raise ``error``."""
+        if error := self.error:
+            raise error from None
+        return self.text
 
 
 def shown(task: str, outcome: Outcome) -> Shown:
@@ -78,7 +82,7 @@ def shown(task: str, outcome: Outcome) -> Shown:
 
 
 def _message(outcome: Outcome) -> Shown:
-    state, error = outcome.state, outcome.error
+    state, error = str(outcome.state), outcome.error
     if state == State.UNKNOWN:  # nothing is sent when its wait is over
         return Shown("RETRY", error or state)
     if state in WAITING:
@@ -91,7 +95,7 @@ def _message(outcome: Outcome) -> Shown:
 
 
 def _event(outcome: Outcome) -> Shown:
-    state, error = outcome.state, outcome.error
+    state, error = str(outcome.state), outcome.error
     if state == EventState.WAITING:
         return Shown("RETRY", error or "Waiting", outcome.wait)
     if state in (DAMAGED, EventState.DEAD):
@@ -100,4 +104,4 @@ def _event(outcome: Outcome) -> Shown:
 
 
 def _joined(state: str, error: str | None) -> str:
-    return f"{state}: {error}" if error else str(state)
+    return f"{state}: {error}" if error else state

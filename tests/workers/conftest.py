@@ -1,24 +1,32 @@
-"""Real worker processes."""
+"""Real worker processes, and a real Flower."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from smsqueue import Settings
+from smsqueue import Gateway, Settings
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 
 
 _COMMAND = [sys.executable, "-m", "celery", "-A", "workers", "worker", "-l", "INFO"]
 _COMMAND += ["--without-gossip", "--without-mingle"]
+_FLOWER = [sys.executable, "-m", "celery", "-A", "workers", "flower", "--address=127.0.0.1"]
+
+#: Asks Flower's API.
+Ask = Callable[[str], Any]
 
 
 class Worker:
@@ -98,3 +106,47 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 @pytest.fixture(name="until")
 def _until() -> Callable[..., None]:
     return until
+
+
+@pytest.fixture
+def start_flower(tmp_path: Path) -> Iterator[Callable[[str, str], Ask]]:
+    """Flower without the gateway's module or settings; asks its API."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(redis_url: str, namespace: str) -> Ask:
+        port = free_port()
+        with (tmp_path / "flower.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*_FLOWER, f"--port={port}"],
+                cwd=tmp_path,
+                env=os.environ
+                | {
+                    "PYTHONPATH": str(ROOT),
+                    "SMSQUEUE_REDIS_URL": redis_url,
+                    "SMSQUEUE_NAMESPACE": namespace,
+                    "FLOWER_UNAUTHENTICATED_API": "1",
+                },
+                stdout=log,
+                stderr=log,
+            )
+        started.append(process)
+
+        def ask(path: str) -> Any:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                    return json.load(answer)
+            except OSError:
+                assert process.poll() is None, (tmp_path / "flower.log").read_text()
+                return None
+
+        return ask
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def flower(gateway: Gateway, start_flower: Callable[[str, str], Ask]) -> Ask:
+    return start_flower(gateway.settings.redis_url, gateway.settings.namespace)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,8 @@ import pytest
 
 from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.states import State
-from tests.conftest import RedisServer, free_port
+from tests.conftest import RedisServer
+from tests.workers.conftest import Ask
 
 GATEWAY = """
 from smsqueue import Gateway, IProvider, RetryPolicy, exc
@@ -38,54 +35,6 @@ class Moody(IProvider):
 gateway = Gateway(retry=RetryPolicy(base=0.01, cap=0.01))
 gateway.add_provider("moody", Moody)
 """
-
-COMMAND = [sys.executable, "-m", "celery", "-A", "workers", "flower", "--address=127.0.0.1"]
-
-Ask = Callable[[str], Any]
-
-
-@pytest.fixture
-def start_flower(tmp_path: Path) -> Iterator[Callable[[str, str], Ask]]:
-    """Flower without the gateway's module or settings; asks its API."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(redis_url: str, namespace: str) -> Ask:
-        port = free_port()
-        with (tmp_path / "flower.log").open("wb") as log:
-            process = subprocess.Popen(
-                [*COMMAND, f"--port={port}"],
-                cwd=tmp_path,
-                env=os.environ
-                | {
-                    "PYTHONPATH": str(Path(__file__).parents[2]),
-                    "SMSQUEUE_REDIS_URL": redis_url,
-                    "SMSQUEUE_NAMESPACE": namespace,
-                    "FLOWER_UNAUTHENTICATED_API": "1",
-                },
-                stdout=log,
-                stderr=log,
-            )
-        started.append(process)
-
-        def ask(path: str) -> Any:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-                    return json.load(answer)
-            except OSError:
-                assert process.poll() is None, (tmp_path / "flower.log").read_text()
-                return None
-
-        return ask
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def flower(gateway: Gateway, start_flower: Callable[[str, str], Ask]) -> Ask:
-    return start_flower(gateway.settings.redis_url, gateway.settings.namespace)
 
 
 def test_one_row_a_message_with_its_state_and_nothing_personal(
