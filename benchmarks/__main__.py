@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--only NAME] [--quick] [--json]``."""
+"""``python -m benchmarks [--only NAME] [--quick] [--json] [--plot]``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks import plot
 from benchmarks.delivering import measure_delivery
 from benchmarks.figures import Figure, NotMeasured
 from benchmarks.idle import measure_idle
@@ -20,6 +21,7 @@ from benchmarks.machine import facts
 from benchmarks.memory import measure_memory
 from benchmarks.passwords import measure_passwords
 from benchmarks.receiving import measure_receiver
+from benchmarks.recording import Recording
 from benchmarks.report import as_json, show
 from benchmarks.round_trip import measure_round_trip
 from benchmarks.sending import measure_send, measure_send_many
@@ -48,7 +50,13 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="measure less, for a first look")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--plot", action="store_true", help=f"draw runs over time, into {plot.FOLDER}"
+    )
     chosen = parser.parse_args()
+    if chosen.plot and not plot.can_plot():
+        print(plot.HOW_TO_INSTALL, file=sys.stderr)
+        return 2
     for name in [name for name in os.environ if name.startswith("SMSQUEUE_")]:
         if name != "SMSQUEUE_REDIS_SERVER":  # the user's own settings are not to be measured
             del os.environ[name]
@@ -62,7 +70,8 @@ def main() -> int:
     try:
         machine = facts()
         names = chosen.only or list(MEASUREMENTS)
-        lines, failures = _measure(console, names, chosen.quick)
+        recordings: list[Recording] | None = [] if chosen.plot else None
+        lines, failures = _measure(console, names, chosen.quick, recordings)
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started has ended")
         return 130
@@ -72,11 +81,15 @@ def main() -> int:
         print(json.dumps(as_json(machine, figures, not_measured, failures), indent=2))
     else:
         show(console, machine, figures, not_measured)
+    if recordings:
+        console.print(f"plots: {plot.draw(plot.FOLDER, recordings, machine)}", highlight=False)
+    elif chosen.plot:
+        console.print("no plots: none of the lines that were measured is drawn over time")
     return 1 if failures else 0
 
 
 def _measure(
-    console: Console, names: list[str], quick: bool
+    console: Console, names: list[str], quick: bool, recordings: list[Recording] | None
 ) -> tuple[list[Figure | NotMeasured], dict[str, str]]:
     lines: list[Figure | NotMeasured] = []
     failures: dict[str, str] = {}
@@ -87,7 +100,7 @@ def _measure(
                 status.update(f"{name}: {what} ...")
 
             try:
-                with Stage(quick=quick, told=told) as stage:
+                with Stage(quick=quick, told=told, recordings=recordings) as stage:
                     lines.extend(MEASUREMENTS[name](stage))
             except Exception as error:  # the others may still run
                 failures[name] = f"{type(error).__name__}: {error}"

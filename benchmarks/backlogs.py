@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from benchmarks.bare_task import make_app
 from benchmarks.celery_workers import Workers, start_workers
 from benchmarks.provider import Provider, rate
-from benchmarks.resources import RedisUse, redis_use
+from benchmarks.resources import RedisUse, redis_memory, redis_use
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway
@@ -63,7 +63,8 @@ def deliver_backlog(
         run.begin()
         gateway.send_many(batch)
         del batch
-        run.start("workers", processes)
+        several = f"{processes} workers" if processes > 1 else "one worker"
+        run.start(f"Backlog, {several}", "workers", processes)
 
         def settled() -> bool:
             return gateway.ledger.counts()[State.SENT] == count
@@ -82,7 +83,8 @@ def deliver_bare_backlog(
     for message in messages(count):
         app.tasks["bare.post"].apply_async((message.dst, message.body), retry=False)
     app.close()
-    run.start("benchmarks.bare_task", 1, "-c", str(BARE_THREADS))
+    title = f"Backlog, bare task with {BARE_THREADS} threads"
+    run.start(title, "benchmarks.bare_task", 1, "-c", str(BARE_THREADS))
     return run.finish(lambda: not client.hlen(f"{settings.broker_prefix}unacked"))
 
 
@@ -100,7 +102,7 @@ class _Run:
         self.before = redis_use(self.client)
         self.sender_before = time.process_time()
 
-    def start(self, app: str, processes: int, *options: str) -> None:
+    def start(self, title: str, app: str, processes: int, *options: str) -> None:
         """Start the workers, when the messages are in."""
         self.sender_cpu = time.process_time() - self.sender_before
         self.put_in = redis_use(self.client)
@@ -111,6 +113,13 @@ class _Run:
         }
         self.workers: Workers = start_workers(
             self.stage, app, environment, count=processes, options=options
+        )
+        self.recorder = self.stage.record(
+            title,
+            {
+                "Redis": lambda: redis_memory(self.client),
+                "workers, RSS": self.workers.resident_bytes,
+            },
         )
 
     def finish(self, settled: Callable[[], bool]) -> Delivered:
@@ -123,12 +132,16 @@ class _Run:
             time.sleep(_INTERVAL)
             looks += 1
         workers_cpu, use = self.workers.cpu(), redis_use(self.client)
+        times = self.provider.times()
+        if self.recorder:
+            self.stage.keep(self.recorder.stop(times, []))
+            looks += self.recorder.samples
         self.workers.end(self.stage)
         by_workers = use.since(self.put_in)
         thousands = self.count / 1000
         return Delivered(
             count=self.count,
-            rate=rate([t for t in self.provider.times() if t >= self.workers.ready_at]),
+            rate=rate([moment for moment in times if moment >= self.workers.ready_at]),
             sender_cpu=self.sender_cpu / thousands,
             workers_cpu=workers_cpu / thousands,
             redis_cpu=use.since(self.before).cpu / thousands,

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from benchmarks.backlogs import deliver_backlog
 from benchmarks.figures import Figure, NotMeasured, compared
 from benchmarks.provider import Provider, rate
-from benchmarks.resources import cpu_seconds
+from benchmarks.resources import cpu_seconds, resident_bytes
 from benchmarks.sending import BODY
 from benchmarks.stage import Stage
 from smsqueue.stack import Process, StackError
@@ -117,13 +117,18 @@ def _deliver(stage: Stage, provider: Provider, count: int, *, name: str) -> tupl
     before = sum(map(cpu_seconds, programs))
     _put_in(port, count)
     released = time.monotonic()
+    recorder = stage.record(
+        "Backlog, Kannel", {"Kannel, RSS": lambda: sum(map(resident_bytes, programs))}
+    )
     provider.release()
     provider.wait_for_answers(count, lambda: _check(programs))
     _wait_until_sent(admin, count)
     cpu = sum(map(cpu_seconds, programs)) - before
+    times = [moment for moment in provider.times() if moment > released]
+    if recorder:
+        stage.keep(recorder.stop(times, []))
     for program in reversed(programs):
         stage.end(program)
-    times = [t for t in provider.times() if t > released]
     if len(times) < count / 2:
         raise StackError(f"Kannel sent {count - len(times)} of {count} before all were put in")
     return rate(times), 1000 * cpu / count

@@ -10,6 +10,8 @@ from statistics import mean, median
 from benchmarks.celery_workers import Workers, start_workers
 from benchmarks.figures import Figure, absolute, compared, middle_of
 from benchmarks.provider import Provider
+from benchmarks.recording import Recorder
+from benchmarks.resources import redis_memory
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway, OutgoingMessage
@@ -45,12 +47,13 @@ def measure_passwords(stage: Stage) -> Iterator[Figure]:
             gateway, "refused alone", 2 * refused, _FAR_APART, others=_OTHERS
         )
         stage.told(f"a campaign of {campaign}")
-        run.begin_campaign(gateway, campaign)
+        run.begin_campaign(gateway, campaign, "Passwords during a campaign")
         during, left = run.send(gateway, "during", accepted, _APART)
         stage.told(f"a campaign of {campaign}, first attempt refused")
-        run.begin_campaign(gateway, campaign)
+        title = "Passwords during a campaign, first attempt refused"
+        run.begin_campaign(gateway, campaign, title)
         refused_during, refused_left = run.send(gateway, "refused during", refused, 2 * _APART)
-    run.workers.end(stage)
+    run.end_worker()
     yield absolute(
         "single",
         "single message",
@@ -102,6 +105,9 @@ class _Run:
         self.client = connected(server)
         #: Messages of the campaign; 0: there is none.
         self.campaign = 0
+        self.recorder: Recorder | None = None
+        #: Of single messages: when send() was called, and milliseconds until the provider had it.
+        self.latencies: list[tuple[float, float]] = []
 
     def start_worker(self) -> None:
         """Start the worker."""
@@ -115,14 +121,30 @@ class _Run:
             },
         )
 
-    def begin_campaign(self, gateway: Gateway, count: int) -> None:
-        """Put a campaign in and start a new worker; returns when some of it was sent."""
+    def end_worker(self) -> None:
+        """End the worker; a campaign of which a picture is made is sent to its end first."""
+        if self.recorder:
+            requests = self.campaign + self.provider.state().single_requests
+            self.provider.wait_for_answers(requests, self.workers.check)
+            self.stage.keep(self.recorder.stop(self.provider.times(), self.latencies))
+        self.recorder, self.latencies = None, []
         self.workers.end(self.stage)
+
+    def begin_campaign(self, gateway: Gateway, count: int, title: str) -> None:
+        """Put a campaign in and start a new worker; returns when some of it was sent."""
+        self.end_worker()
         self.client.flushall()
         self.provider.clear()
         gateway.send_many(messages(count))
         self.campaign = count
         self.start_worker()
+        self.recorder = self.stage.record(
+            title,
+            {
+                "Redis": lambda: redis_memory(self.client),
+                "worker, RSS": self.workers.resident_bytes,
+            },
+        )
         deadline = time.monotonic() + _STUCK
         while self.provider.state().requests < _BEGUN:
             self.workers.check()
@@ -158,7 +180,9 @@ class _Run:
         if self.campaign and self._left() == 0:
             raise StackError("the campaign was over before all passwords were sent: make it larger")
         taken = self._wait(called)
-        return [1000 * (taken[text] - at) for text, at in called.items()], self._left()
+        latencies = [(at, 1000 * (taken[text] - at)) for text, at in called.items()]
+        self.latencies += latencies
+        return [milliseconds for _, milliseconds in latencies], self._left()
 
     def _left(self) -> int:
         state = self.provider.state()

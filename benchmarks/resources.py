@@ -10,7 +10,7 @@ import redis
 
 from smsqueue.stack import Process, StackError
 
-__all__ = ["RedisUse", "cpu_seconds", "redis_use", "resident_bytes"]
+__all__ = ["RedisUse", "cpu_seconds", "redis_memory", "redis_use", "resident_bytes"]
 
 #: The commands that are no part of a script of ours, and tell most of who calls Redis how often.
 _COMMANDS = ("evalsha", "publish", "brpop")
@@ -69,6 +69,12 @@ def redis_use(client: redis.Redis) -> RedisUse:
         round_trips=info["total_writes_processed"],
         commands={name: info.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in _COMMANDS},
     )
+
+
+def redis_memory(client: redis.Redis) -> int:
+    """Bytes that Redis uses for its data (``used_memory``): one round trip."""
+    info: Any = client.info("memory")
+    return int(info["used_memory"])
 
 
 _CPU = tuple(f"used_cpu_{kind}{who}" for kind in ("sys", "user") for who in ("", "_children"))

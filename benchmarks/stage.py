@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 import redis
 
 from benchmarks.provider import Provider
+from benchmarks.recording import Recorder, Recording
 from smsqueue.stack import Process, RedisServer, free_port
 
 __all__ = ["Stage", "connected"]
@@ -26,11 +27,19 @@ class Stage:
     Args:
         quick: Measure less.
         told: Called with what is being done.
+        recordings: What is to be drawn is added to it; None: nothing is.
     """
 
-    def __init__(self, *, quick: bool, told: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        quick: bool,
+        told: Callable[[str], None],
+        recordings: list[Recording] | None = None,
+    ) -> None:
         self.quick = quick
         self.told = told
+        self._recordings = recordings
         self.folder = Path(tempfile.mkdtemp(prefix="smsqueue-bench-"))
         #: Workers that were started so far: their logs have names of their own.
         self.started = 0
@@ -107,6 +116,21 @@ class Stage:
             ready=lambda process: provider.answers(),
         )
         return provider
+
+    def record(self, title: str, memory: dict[str, Callable[[], float]]) -> Recorder | None:
+        """Begin to record a run; None: nothing is drawn, or the line's first round was recorded.
+
+        Args:
+            memory: Functions that return bytes, by what has them.
+        """
+        if self._recordings is None or title in [run.title for run in self._recordings]:
+            return None
+        return Recorder(title, memory)
+
+    def keep(self, recording: Recording) -> None:
+        """Draw a recording."""
+        assert self._recordings is not None
+        self._recordings.append(recording)
 
     def end(self, process: Process) -> None:
         """End a process before the rest."""

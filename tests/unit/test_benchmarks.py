@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from benchmarks.__main__ import MEASUREMENTS
+from benchmarks.__main__ import MEASUREMENTS, main
 from benchmarks.figures import NotMeasured
 from benchmarks.kannel import measure_kannel
 from benchmarks.provider import Provider, rate
@@ -79,3 +80,16 @@ def test_kannel_that_is_not_on_path_is_named(
         [line] = measure_kannel(stage)
     assert isinstance(line, NotMeasured)
     assert line.reason.startswith("bearerbox not found on PATH (apt-get install kannel")
+
+
+def test_plots_without_matplotlib_say_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--plot"])
+    assert main() == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == (
+        "--plot needs matplotlib, which is not installed: "
+        ".venv/bin/pip install --require-hashes -r requirements/plot.txt"
+    )
