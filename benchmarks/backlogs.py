@@ -141,7 +141,7 @@ class _Run:
         thousands = self.count / 1000
         return Delivered(
             count=self.count,
-            rate=rate([moment for moment in times if moment >= self.workers.ready_at]),
+            rate=rate(times, since=self.workers.ready_at),
             sender_cpu=self.sender_cpu / thousands,
             workers_cpu=workers_cpu / thousands,
             redis_cpu=use.since(self.before).cpu / thousands,

@@ -98,8 +98,21 @@ class Provider:
             raise StackError(f"{last.requests} requests came for {count} messages")
 
 
-def rate(times: list[float]) -> float:
+def rate(times: list[float], *, since: float = 0.0) -> float:
     """Requests per second, without the first and the last tenth, in which the workers start and
-    run out of messages."""
-    first, last = len(times) // 10, len(times) - len(times) // 10 - 1
-    return (last - first) / (times[last] - times[first])
+    run out of messages.
+
+    Args:
+        since: Requests that came earlier do not count (``time.monotonic()``).
+
+    Raises:
+        StackError: most requests came earlier.
+    """
+    counted = [moment for moment in times if moment >= since]
+    if len(counted) * 2 < len(times):
+        raise StackError(
+            f"{len(times) - len(counted)} of {len(times)} messages were sent before all that is "
+            "measured was ready: more of them are needed"
+        )
+    first, last = len(counted) // 10, len(counted) - len(counted) // 10 - 1
+    return (last - first) / (counted[last] - counted[first])

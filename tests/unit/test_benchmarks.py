@@ -41,6 +41,13 @@ def test_a_rate_leaves_out_the_first_and_the_last_tenth() -> None:
     assert rate([*[0.0] * 10, *steady, *[99.0] * 10]) == pytest.approx(100)
 
 
+def test_a_rate_counts_only_what_came_when_all_was_ready() -> None:
+    early, steady = [5.0] * 20, [10 + i / 100 for i in range(80)]
+    assert rate([*early, *steady], since=9) == pytest.approx(100)
+    with pytest.raises(StackError, match="60 of 100 messages were sent before"):
+        rate([*early, *steady], since=10.399)
+
+
 def test_the_stub_notices_a_message_that_comes_twice(provider: Provider) -> None:
     provider.clear()
     ids = {post(provider, text).json()["id"] for text in ("one", "two", "one")}
