@@ -19,6 +19,7 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer, create_server
+from waitress.task import WSGITask
 from waitress.utilities import RequestEntityTooLarge
 
 __all__ = ["WholeRequestWorker"]
@@ -54,10 +55,22 @@ class _Parser(HTTPRequestParser):
         return used
 
 
+class _Task(WSGITask):
+    """Keeps the connection after an answer without a body, where waitress closes it because it has
+    no length. Most webhooks are answered 204, and proxies keep their connections."""
+
+    def set_close_on_finish(self) -> None:
+        request: Any = self.request
+        asked_to_close = request.headers.get("CONNECTION", "").lower() == "close"
+        if self.wrote_header or self.has_body or self.version != "1.1" or asked_to_close:
+            super().set_close_on_finish()
+
+
 class _Channel(HTTPChannel):
     """A connection that knows since when its client keeps us waiting."""
 
     parser_class = _Parser
+    task_class = _Task
 
     #: When the client connected, completed a request, or got its answer.
     waiting_since: float

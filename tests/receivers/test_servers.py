@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 import requests
 
 from tests.receivers.plugin import HELLO, NUMBER, PREFIX, QUERY, TEXT
-from tests.receivers.server import SERVERS, Start, address_of
+from tests.receivers.server import RECEIVERS, SERVERS, Start, address_of
 
 LIMIT = 256 * 1024
 
@@ -71,6 +72,23 @@ def test_a_server_answers_and_keeps_quiet(start: Start, name: str) -> None:
         assert f"smsqueue.access: {route}" in printed
     for secret in (PREFIX, NUMBER, TEXT, "Traceback"):
         assert secret not in printed
+
+
+EMPTY = """
+def app(environ, start_response):
+    start_response("204 No Content", [])
+    return []
+"""
+
+
+def test_a_connection_is_kept_after_an_answer_without_a_body(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text(EMPTY)
+    address = address_of(start((*RECEIVERS, "empty:app")))
+    post = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n%s\r\nhi"
+    answers = raw(address, post % b"" + post % b"Connection: close\r\n" + post % b"")
+    first, second, rest = answers.split(b"\r\n\r\n")
+    assert (status_of(first), status_of(second), rest) == (204, 204, b"")
+    assert (b"close" in first, b"Connection: close" in second) == (False, True)
 
 
 def test_a_worker_that_gunicorn_kills_does_not_tell(start: Start) -> None:
