@@ -27,8 +27,8 @@ if idempotency ~= '' then
   local first = redis.call('GET', key('idem', idempotency)) or
       former ~= '' and redis.call('GET', key('idem', former))
   if first then
-    local there = redis.call('HMGET', key('msg', first), 'content', 'hashed')
-    local same = is_same(there[1]) or there[2] == content
+    local there = read(key('msg', first), 'content', 'hashed')
+    local same = is_same(there.content) or there.hashed == content
     return { same and 'duplicate' or 'conflict', first, 0 }
   end
 end
@@ -44,23 +44,23 @@ end
 
 local later = not_before and not_before > NOW
 local state = later and 'scheduled' or 'queued'
-redis.call('HSET', hash, 'data', data, 'content', content, 'number', number)
+set(hash, 'data', data, 'content', content, 'number', number)
 if ARGV[13] ~= '' then  -- processes that do not have the new key of the hashes yet compare it
-  redis.call('HSET', hash, 'content', ARGV[13], 'hashed', content)
+  set(hash, 'content', ARGV[13], 'hashed', content)
 end
-if later then redis.call('HSET', hash, 'not_before', not_before, 'since', not_before) end
+if later then set(hash, 'not_before', not_before, 'since', not_before) end
 local expires = validity and (not_before or NOW) + validity
-if expires then redis.call('HSET', hash, 'expires', expires) end
-if ARGV[8] ~= '' then redis.call('HSET', hash, 'report', 1) end
-if ARGV[9] ~= '' then redis.call('HSET', hash, 'resend', 1) end
-if ARGV[10] ~= '' then redis.call('HSET', hash, 'bulk', 1) end
+if expires then set(hash, 'expires', expires) end
+if ARGV[8] ~= '' then set(hash, 'report', 1) end
+if ARGV[9] ~= '' then set(hash, 'resend', 1) end
+if ARGV[10] ~= '' then set(hash, 'bulk', 1) end
 if idempotency ~= '' then
-  redis.call('HSET', hash, 'idem', idempotency)
+  set(hash, 'idem', idempotency)
   redis.call('SET', key('idem', idempotency), id)
   -- For processes that do not have the new key of the hashes yet.
   if former ~= '' then redis.call('SET', key('idem', former), id, 'PX', RETENTION) end
 end
-redis.call('ZADD', key('number', number), NOW, id)
+index_add(key('number', number), NOW, id)
 note(id, { state = state, next = later and not_before or nil })
 count('accepted')
 

@@ -19,36 +19,36 @@ note_left(hash, 'send', m.out)
 
 if not (m.state == 'sending' and m.token == token) then
   if m.state == 'unknown' and m.ask_now then
-    redis.call('HDEL', hash, 'ask_now')
+    unset(hash, 'ask_now')
     local f = read(hash, 'data', 'provider', 'attempt', 'pin_ref', 'called')
-    local ends = tonumber(redis.call('HGET', key('pause', f.provider), 'until') or 0)
+    local ends = tonumber(get(key('pause', f.provider), 'until') or 0)
     if ends > NOW then
       -- A provider that is left alone is not asked either. Spread over a minute after the pause.
-      redis.call('ZADD', due_key('ask'), ends + math.floor(clock[2] / 1000000 * 60000), id)
-      return { 'state', m.state, redis.call('ZSCORE', due_key('watch'), id) or '' }
+      index_add(due_key('ask'), ends + math.floor(clock[2] / 1000000 * 60000), id)
+      return { 'state', m.state, index_score(due_key('watch'), id) or '' }
     end
-    redis.call('ZADD', due_key('ask'), NOW + lease, id)
-    local asked = redis.call('HINCRBY', hash, 'asks', 1)
+    index_add(due_key('ask'), NOW + lease, id)
+    local asked = increase(hash, 'asks', 1)
     return { 'ask', f.data or '', f.provider or '', f.pin_ref or f.attempt or 0, f.called or NOW, asked }
   end
   if not CLAIMABLE[m.state] then
-    local look = redis.call('ZSCORE', due_key('watch'), id)
+    local look = index_score(due_key('watch'), id)
     return { 'state', m.state, look or '' }
   end
   local outdated = m.expires and tonumber(m.expires) <= NOW
-  m.pin_until = tonumber(m.pin_until) or 0
-  if m.pin and RANK[m.reported] and (outdated or m.pin_until <= NOW) then
+  local pin_until = tonumber(m.pin_until) or 0
+  if m.pin and RANK[m.reported] and (outdated or pin_until <= NOW) then
     -- What the network said counts, now that it is not sent again.
-    redis.call('HDEL', hash, 'pin', 'pin_until')
+    unset(hash, 'pin', 'pin_until')
     enter(id, m.state, m.reported, nil)
     return { 'state', m.reported, '' }
   end
-  if m.pin and (outdated or m.pin_until <= NOW) then
+  if m.pin and (outdated or pin_until <= NOW) then
     -- Its provider may have it from an earlier attempt: so it is not known to have expired.
     note(id, { state = 'unknown', provider = m.pin,
                why = 'the time is over in which it could be sent again safely' })
     uncertain(id, m.state, nil, tonumber(m.ask))
-    return { 'state', 'unknown', redis.call('ZSCORE', due_key('watch'), id) }
+    return { 'state', 'unknown', index_score(due_key('watch'), id) }
   end
   if outdated then
     enter(id, m.state, 'expired', nil)
@@ -57,13 +57,13 @@ if not (m.state == 'sending' and m.token == token) then
   end
   if m.not_before and tonumber(m.not_before) > NOW then return { 'early', m.not_before } end
   enter(id, m.state, 'sending', NOW + lease)
-  redis.call('HSET', hash, 'token', token, 'worker', ARGV[4])
-  redis.call('HDEL', hash, 'calling', 'gathers', 'settled')
+  set(hash, 'token', token, 'worker', ARGV[4])
+  unset(hash, 'calling', 'gathers', 'settled')
 end
 local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'left')
 -- A repetition says the same of its validity: the provider compares it with the first one.
 local left = m.expires and (f.pin and f.left or tonumber(m.expires) - NOW) or ''
-if left ~= '' and not f.pin then redis.call('HSET', hash, 'left', left) end
+if left ~= '' and not f.pin then set(hash, 'left', left) end
 local begun = { '', '' }
 if ARGV[6] ~= '' and not f.pin then
   local well, d = pcall(cjson.decode, f.data)

@@ -50,8 +50,8 @@ _WITHOUT_EVENTS = {"accept", "hash_key", "page", "room"}
 
 #: What all scripts share, each file may use those before it.
 _SHARED = (
-    *("base", "damage", "memory", "webhooks", "messages", "triggers", "events", "reports"),
-    "providers",
+    *("base", "writes", "damage", "memory", "webhooks"),
+    *("messages", "triggers", "events", "reports", "providers"),
 )
 
 #: Run by commands and applications that look for messages or change what became of them.
@@ -66,6 +66,9 @@ _SUBJECTS = dict.fromkeys(
 
 #: Scripts that run for a group of items in one call. A single call is a group of one.
 _GROUPED = {"claim", "unclaim", "begin", "settle", "hook_claim", "hook_settle"}
+
+#: Scripts about one thing that write later, as those of groups do: see shared/writes.lua.
+_WRITE_LATER = {"accept", "receive", "report"}
 
 #: Items of a group at most.
 GROUP_LIMIT = 64
@@ -365,7 +368,8 @@ class Scripts:
 
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
-            how = "run_group" if name in _GROUPED else "run_alone"
+            how = "run_and_write" if name in _WRITE_LATER else "run_alone"
+            how = "run_group" if name in _GROUPED else how
             # When memory is full Redis forbids a script's first write unless that frees
             # memory, and allows all after it.
             text = "" if name in _TAKE_IN | _READ else _FIRST_WRITE

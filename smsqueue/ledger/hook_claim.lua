@@ -11,28 +11,29 @@ note_left(hash, 'hook', e.out)
 if e.state ~= 'waiting' and e.state ~= 'parked' and e.state ~= 'running' then
   return { 'over', e.state }
 end
+local tries = e.tries
 if not (e.state == 'running' and e.token == token) then
   if e.state == 'running' and tonumber(e.lease) > NOW then return { 'busy', e.lease } end
   if e.not_before and tonumber(e.not_before) > NOW then return { 'early', e.not_before } end
-  redis.call('ZREM', key('state', e.state), event)
+  index_remove(state_key(e.state), event)
   if e.state == 'running' then
     -- Its worker died, perhaps of it, perhaps of another event that ran beside it. From the second
     -- time on they begin again at moments of their own: else all would die of the one each time.
-    e.tries = redis.call('HINCRBY', hash, 'tries', 1)
-    if e.tries > 1 then
-      local longest = math.min(1000 * 2 ^ (e.tries - 1), 600000)
+    tries = increase(hash, 'tries', 1)
+    if tries > 1 then
+      local longest = math.min(1000 * 2 ^ (tries - 1), 600000)
       local look = NOW + math.floor(clock[2] / 1000000 * longest)
-      redis.call('HDEL', hash, 'token', 'lease')
+      unset(hash, 'token', 'lease')
       put_off(event, 'waiting', look)
       return { 'early', look }
     end
   end
-  redis.call('HSET', hash, 'token', token, 'lease', NOW + HOOK_LEASE, 'worker', ARGV[3])
+  set(hash, 'token', token, 'lease', NOW + HOOK_LEASE, 'worker', ARGV[3])
   place(event, 'running', NOW + HOOK_LEASE)
 end
 local done = redis.call('SMEMBERS', key('done', event))
 -- A damaged message is no reason not to tell of it.
 local data = e.message and redis.pcall('HGET', key('msg', e.message), 'data')
 if type(data) == 'table' then data = '' end
-return { 'claimed', e.kind or '', e.data or '', e.tries or 0, e.message or '', data or '',
+return { 'claimed', e.kind or '', e.data or '', tries or 0, e.message or '', data or '',
          #done > 0 and cjson.encode(done) or '[]' }

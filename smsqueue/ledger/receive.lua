@@ -18,9 +18,9 @@ if refusal then
   return { 'full', refusal, '' }
 end
 local publish = add_event(event, 'received', nil, ARGV[3])
-redis.call('HSET', key('event', event), 'number', ARGV[4])
+set(key('event', event), 'number', ARGV[4])
 hold_webhook(event, ARGV[5], bytes, MARKS)
-redis.call('ZADD', key('number', ARGV[4]), NOW, event)
+index_add(key('number', ARGV[4]), NOW, event)
 count('incoming', ARGV[5], 'recorded')
 -- Last of all: if something fails before, the message is to be repeated.
 if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end

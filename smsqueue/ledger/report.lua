@@ -52,7 +52,7 @@ if refusal then
 end
 
 if id then
-  local before = redis.pcall('HGET', key('msg', id), 'state')
+  local _, before = pcall(get, key('msg', id), 'state')
   local moved, failed = false, {}
   isolated('msg', id, failed, function()
     moved = state ~= '' and apply_report(id, attempt, state, provider, code, pids, guess)
@@ -71,7 +71,7 @@ if id then
   count('reports', provider, state, 'matched')
   note_seen()
   return with_list({ 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
-                     moved and redis.call('HGET', key('msg', id), 'state') or '' }, events)
+                     moved and get(key('msg', id), 'state') or '' }, events)
 end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.

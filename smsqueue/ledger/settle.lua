@@ -38,10 +38,10 @@ end
 -- The provider's health is news whoever owns the message by now.
 local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
 note_health(o, id, calling)
-if pause and not o.well and not o.pause and redis.call('HGET', pause, 'probe') == token then
-  redis.call('HDEL', pause, 'probe', 'probe_until') -- it told nothing: let another one probe
+if pause and not o.well and not o.pause and get(pause, 'probe') == token then
+  unset(pause, 'probe', 'probe_until') -- it told nothing: let another one probe
 end
-local ends = pause and (o.well or o.pause) and redis.call('HGET', pause, 'until')
+local ends = pause and (o.well or o.pause) and get(pause, 'until')
 if ends and o.delay then
   local left = math.max(0, ends - NOW)
   -- Queue the message that failed behind the others, so that it is not the next probe.
@@ -80,26 +80,25 @@ if o.error and string.sub(m.settled or '', 1, #same) ~= same then
   count('errors', o.provider or '', o.error, o.verdict)
   if not o.provider then note_unrouted(id, o.error, o.why) end
 end
-redis.call('HSET', hash, 'settled', mark)
-redis.call('HDEL', hash, 'calling', 'gathers', 'behind', 'line', 'looked')
-if calling > 0 then redis.call('HSET', hash, 'called', math.floor(calling)) end
-local reported = redis.call('HGET', hash, 'reported') or nil
-local state = redis.call('HGET', hash, 'state')
+set(hash, 'settled', mark)
+unset(hash, 'calling', 'gathers', 'behind', 'line', 'looked')
+if calling > 0 then set(hash, 'called', math.floor(calling)) end
+local reported, state = get(hash, 'reported'), get(hash, 'state')
 
 local function line(to, look)
   note(id, { state = to, why = o.why, provider = o.provider, attempt = attempt, error = o.error,
              code = o.code, next = look })
 end
-local function tries() if o.counted then redis.call('HINCRBY', hash, 'tries', 1) end end
+local function tries() if o.counted then increase(hash, 'tries', 1) end end
 local function wait(to, look)
-  redis.call('HSET', hash, 'not_before', look)
+  set(hash, 'not_before', look)
   enter(id, state, to, sooner(look, m.expires))
 end
 
 if o.verdict == 'sent' then
-  redis.call('HSET', hash, 'msgid', o.msgid, 'sent_at', NOW)
+  set(hash, 'msgid', o.msgid, 'sent_at', NOW)
   observe('sent', o.provider, math.max(0, NOW - (m.since or accepted_at(id))))
-  if o.meta then redis.call('HSET', hash, 'meta', o.meta) end
+  if o.meta then set(hash, 'meta', o.meta) end
   if o.sent then
     events[#events + 1] = add_event(o.event, 'sent', id, o.sent)
   end
@@ -120,7 +119,7 @@ elseif o.verdict == 'retry' and o.next then
   tries()
   if state == 'unknown' then
     enter(id, state, 'sending', NOW + o.next.lease)
-    redis.call('HDEL', hash, 'pin_ref')
+    unset(hash, 'pin_ref')
   end
   note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
              error = o.error, code = o.code })
@@ -138,7 +137,7 @@ elseif o.verdict == 'unknown' and o.pin and not o.hold and
 elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.hold and
     tonumber(m.resent or 0) < (o.resends or 25)) then
   tries()
-  if o.verdict == 'unknown' then redis.call('HINCRBY', hash, 'resent', 1) end
+  if o.verdict == 'unknown' then increase(hash, 'resent', 1) end
   local look = NOW + (o.delay or 0)
   line('retrying', look)
   wait('retrying', look)
@@ -148,14 +147,14 @@ elseif o.verdict == 'wait' then
   local name, place = next_place(o.behind or '', o.line, look)
   if name then
     look = place
-    redis.call('HSET', key('pause', name), o.line, look)
-    redis.call('HSET', hash, 'behind', o.behind, 'line', o.line, 'looked', NOW)
+    set(key('pause', name), o.line, look)
+    set(hash, 'behind', o.behind, 'line', o.line, 'looked', NOW)
   end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
   -- It is queued since it came, not since it was looked at.
   if back == 'queued' then
-    redis.call('ZADD', key('state', back), m.since or accepted_at(id), id)
+    index_add(state_key(back), m.since or accepted_at(id), id)
   end
 elseif o.verdict == 'failed' then
   line('failed', nil)
@@ -168,7 +167,7 @@ else
   uncertain(id, state, o.error, o.ask)
 end
 if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.verdict == 'retry') then
-  redis.call('HDEL', hash, 'pin', 'pin_until', 'pin_ref')
+  unset(hash, 'pin', 'pin_until', 'pin_ref')
 end
-local now = redis.call('HGET', hash, 'state')
+local now = get(hash, 'state')
 return with_list({ now, next_look(id, now) or '', '', '' }, events)

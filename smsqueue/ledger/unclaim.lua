@@ -10,7 +10,7 @@ if not m.state then return { '', 0, '' } end
 if m.token ~= token then
   -- More than one may be on its way: the last twenty are known.
   local refused = (m.refused or ' ') .. token .. ' '
-  redis.call('HSET', hash, 'refused', string.sub(refused, -20 * (#token + 1) - 1))
+  set(hash, 'refused', string.sub(refused, -20 * (#token + 1) - 1))
   return { '', 0, '' }
 end
 return { (m.state == 'sending' or m.state == 'unknown') and 1 or '', m.attempt or 0,

@@ -44,6 +44,10 @@ BOUNDS = {
     "smsqueue/ledger/shared/reports.lua: LRANGE": "500, piece by piece",
     "smsqueue/ledger/shared/reports.lua: SMEMBERS": "ids of one message: 255 an attempt, 510 by "
     "reports",
+    "smsqueue/ledger/shared/writes.lua: HGETALL": "fields of one record; one for each attempt",
+    "smsqueue/ledger/shared/writes.lua: unpack(values)": "fields that one script changes",
+    "smsqueue/ledger/shared/writes.lua: unpack(gone)": "fields that one script removes",
+    "smsqueue/ledger/shared/writes.lua: unpack(list)": "a thousand",
     "smsqueue/ledger/watching.py: hgetall": "fields of one record, read page by page; providers; "
     "worker processes of the last hour; counters: errors by class and provider",
     "smsqueue/ledger/watching.py: smembers": "providers of an application",

@@ -262,6 +262,7 @@ class Twin:
         names = {id: f"m{n}" for n, id in enumerate(self.ids)}
 
         def plain(text: str) -> str:
+            text = text.replace(bench.settings.namespace, "SPACE")
             text = re.sub(r"\b1\d{12}(\.\d+)?\b", "TIME", text)
             text = re.sub(r"[0-9a-hjkmnp-tv-z]{20}", lambda id: names.get(id[0], "EVENT"), text)
             return re.sub(r"\|(\+Inf|[\d.]+)$", "|BUCKET", text)
@@ -332,3 +333,42 @@ def test_a_history_in_groups_leaves_the_same_ledger_as_one_of_single_calls(
         ], (step, rows)
     assert single.contents() == grouped.contents()
     assert any(key.startswith("state:") for key in single.contents())
+
+
+@pytest.mark.parametrize(
+    "index", [("due", "send"), ("due", "watch"), ("state", "sending"), ("counts",), ("pause", "a")]
+)
+def test_what_a_group_writes_at_its_end_is_what_single_calls_write(
+    make_bench: Callable[..., Bench], index: tuple[str, ...]
+) -> None:
+    """A damaged record, an index of the wrong type and a message that is there twice do not keep
+    the writes of the other items back, nor are they done twice."""
+    twins = [Twin(make_bench(namespace=f"end{side}")) for side in "ab"]
+    for twin in twins:  # it fails after it has been moved to another state
+        twin.bench.redis.hset(twin.bench.key("msg", twin.ids[6]), "attempt", "many")
+    order = [0, 1, 6, 3, 0, 5, 4, 8, 2]
+    ended = [(n, "t", 1, outcome_of(n)) for n in order]
+    for step, rows in (("claim", [(n, "t") for n in order]), ("settle", ended)):
+        for twin in twins:
+            name = twin.bench.key(*index)
+            twin.bench.redis.delete(name)
+            twin.bench.redis.set(name, "of another program")
+        one, many = (
+            [a[0] if isinstance(a, tuple | list) else type(a) for a in twin.run(step, rows, size)]
+            for twin, size in zip(twins, (1, 64), strict=True)
+        )
+        assert one == many
+        for twin in twins:
+            twin.bench.redis.hset(twin.bench.key("msg", twin.ids[5]), "timeline", "[{}]")
+        assert many[order.index(6 if step == "claim" else 5)] is exc.DamagedRecord
+    single, grouped = (twin.contents() for twin in twins)
+    assert single == grouped
+    for key, members in single.items():  # what was put aside stays away
+        assert not (key.startswith(("due:", "state:")) and re.search("m[56]", str(members))), key
+    assert single["state:sent"] == ["['m0', 'm1', 'm2', 'm3', 'm4']"]
+    assert ("attempts|a', '6'" in single["counts"][0]) == (index != ("counts",))
+
+
+def outcome_of(n: int) -> dict[str, Any]:
+    pid = PID % n
+    return {"verdict": "sent", "provider": "a", "msgids": [pid], "msgid": f'"{pid}"', "well": True}

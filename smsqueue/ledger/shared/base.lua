@@ -74,45 +74,36 @@ local function with_list(answer, list)
   return answer
 end
 
-local function key(...) return table.concat({ NS, ... }, ':') end
-local function due_key(lane) return key('due', lane) end
+local function key(kind, ...)
+  if select('#', ...) == 1 then return NS .. ':' .. kind .. ':' .. ... end
+  return table.concat({ NS, kind, ... }, ':')
+end
+local state_keys, due_keys = {}, {}
+local function state_key(state)
+  local name = state_keys[state]
+  if not name then
+    name = key('state', state)
+    state_keys[state] = name
+  end
+  return name
+end
+local function due_key(lane)
+  local name = due_keys[lane]
+  if not name then
+    name = key('due', lane)
+    due_keys[lane] = name
+  end
+  return name
+end
 
 -- Messages that wait and events have two lanes each: 'send' and 'hook' are for single messages, and
 -- 'send_bulk' and 'hook_bulk' for what was sent as one of many (the field `bulk` of the record is '1'), so that a
 -- single message never waits behind a campaign. take.lua says how they share.
 -- Older versions know one lane only. So what is bulk has a lane of its own only while upkeep that looks
 -- there is running (it says so in `filled:lanes`); what it finds of bulk in the other lane it moves.
+local bulk_has_lanes
 local function lane_for(lane, bulk)
-  if bulk == '1' and redis.call('EXISTS', key('filled', 'lanes')) == 1 then return lane .. '_bulk' end
-  return lane
-end
-
--- A table of the named fields; a missing one is nil.
-local function read(hash, ...)
-  local names, values = { ... }, redis.call('HMGET', hash, ...)
-  local found = {}
-  for i, name in ipairs(names) do found[name] = values[i] or nil end
-  return found
-end
-
--- Counters live here, so that they are right whichever process is asked for them.
-local function add_up(name, number)
-  local answer = redis.pcall('HINCRBY', key('counts'), name, number)
-  if type(answer) == 'table' and answer.err then
-    -- The counter is damaged: it begins anew. Or the whole hash is, which call() sees to.
-    redis.call('HDEL', key('counts'), name)
-    redis.call('HINCRBY', key('counts'), name, number)
-  end
-end
-
-local function count(...) add_up(table.concat({ ... }, '|'), 1) end
-
--- Counts a duration (ms) in a histogram.
-local function observe(what, provider, took)
-  local bucket = '+Inf'
-  for _, seconds in ipairs(BUCKETS) do
-    if took <= seconds * 1000 then bucket = seconds break end
-  end
-  count('took', what, provider, bucket)
-  add_up(table.concat({ 'took_ms', what, provider }, '|'), took)
+  if bulk ~= '1' then return lane end
+  if bulk_has_lanes == nil then bulk_has_lanes = redis.call('EXISTS', key('filled', 'lanes')) == 1 end
+  return bulk_has_lanes and lane .. '_bulk' or lane
 end

@@ -243,6 +243,7 @@ local function isolated(kind, id, failed, run)
   local well, message = pcall(run)
   if well then return true end
   message = tostring(message)
+  write_all()
   if is_for_now(message) then error(message, 0) end
   if mend_shared(ARGV) and pcall(run) then return true end
   local cause = cause_of(kind, id)
@@ -264,6 +265,9 @@ local function protected(kind, args, run)
   local well, answer = pcall(run, args)
   if well then return answer end
   local message = tostring(answer)
+  -- What was done before it failed stays, and what follows looks into Redis itself.
+  local written, why = pcall(write_all)
+  if not written then message = tostring(why) end
   if not is_for_now(message) then
     if mend_shared(args) then
       well, answer = pcall(run, args)
@@ -285,17 +289,29 @@ local function run_alone(kind, run)
   return failure and redis.error_reply(failure) or answer
 end
 
+-- The same for a script that writes later.
+local function run_and_write(kind, run)
+  writes_later = true
+  return run_alone(kind, function(args)
+    local answer = run(args)
+    write_all()
+    return answer
+  end)
+end
+
 -- Runs a script for each item of a group. Each stands for itself: an error of one changes nothing for
 -- the others. When the time is up the rest is left to the next call.
 -- ARGV: the number of arguments of one item; those of the first, of the second ...
 -- Returns: for each item { answer } | { '', error }
 local function run_group(kind, run)
   local width, answers, out_of_time = tonumber(ARGV[1]), {}, stopwatch()
+  writes_later = true
   for first = 2, #ARGV, width do
     if #answers >= FEW and out_of_time() then break end
     local args = { unpack(ARGV, first, first + width - 1) }
     local answer, failure = protected(kind, args, run)
     answers[#answers + 1] = failure and { '', failure } or { answer }
   end
+  write_all()
   return answers
 end

@@ -2,17 +2,17 @@
 -- when it began to wait for its handlers, however often it was tried since.
 local function place(event, state, look)
   local hash, entered = key('event', event), NOW
-  redis.call('HSET', hash, 'state', state)
+  local e = read(hash, 'since', 'bulk')
+  set(hash, 'state', state)
   if state ~= 'parked' then
-    redis.call('HSETNX', hash, 'since', NOW)
-    entered = redis.call('HGET', hash, 'since')
+    entered = e.since or NOW
+    if not e.since then set(hash, 'since', NOW) end
   end
-  redis.call('ZADD', key('state', state), entered, event)
-  local bulk = redis.call('HGET', hash, 'bulk')
-  local lane = lane_for('hook', bulk)
-  redis.call('ZADD', due_key(lane), look, event)
+  index_add(state_key(state), entered, event)
+  local lane = lane_for('hook', e.bulk)
+  index_add(due_key(lane), look, event)
   -- It may come from the other lane.
-  if bulk then redis.call('ZREM', due_key(lane == 'hook' and 'hook_bulk' or 'hook'), event) end
+  if e.bulk then index_remove(due_key(lane == 'hook' and 'hook_bulk' or 'hook'), event) end
 end
 
 -- Changes when somebody must look at an event, in whichever lane it is.
@@ -23,35 +23,37 @@ end
 
 -- Is a message one of many? A damaged one is not.
 local function is_bulk_message(id)
-  return redis.pcall('HGET', key('msg', id), 'bulk') == '1'
+  local well, bulk = pcall(get, key('msg', id), 'bulk')
+  return well and bulk == '1'
 end
 
 -- An event tells of a message: it is in that one's lane.
 local function set_message(event, id)
-  redis.call('HSET', key('event', event), 'message', id)
-  if is_bulk_message(id) then redis.call('HSET', key('event', event), 'bulk', 1) end
+  set(key('event', event), 'message', id)
+  if is_bulk_message(id) then set(key('event', event), 'bulk', 1) end
 end
 
 -- Has an event wait for its hooks. Returns it if whoever called the script is to publish its
 -- trigger, else '': then upkeep does.
 local function hand_over(event)
-  local bulk = redis.call('HGET', key('event', event), 'bulk')
-  local publish = room('hook', bulk and BULK_WATERMARK or WATERMARK)
-  if publish then note_out(key('event', event)) end
-  redis.call('HDEL', key('event', event), 'not_before')
-  redis.call('HSET', key('event', event), 'since', NOW)
+  local hash = key('event', event)
+  local publish = room('hook', get(hash, 'bulk') and BULK_WATERMARK or WATERMARK)
+  if publish then note_out(hash) end
+  unset(hash, 'not_before')
+  set(hash, 'since', NOW)
   place(event, 'waiting', publish and NOW + GRACE or NOW)
   return publish and event or ''
 end
 
 -- Has an event wait until a time: 'waiting' for another try, or 'parked' for what else is to come.
 local function put_off(event, state, ends)
-  redis.call('HSET', key('event', event), 'not_before', ends)
+  set(key('event', event), 'not_before', ends)
   place(event, state, ends)
 end
 
 local function put_event(event, kind, message, data)
-  redis.call('HSET', key('event', event), 'kind', kind, 'data', data)
+  new_hash(key('event', event))
+  set(key('event', event), 'kind', kind, 'data', data)
   if message then set_message(event, message) end
 end
 
@@ -63,7 +65,7 @@ end
 
 -- Ends the wait of an event. Returns as hand_over.
 local function unpark(event)
-  redis.call('ZREM', key('state', 'parked'), event)
+  index_remove(state_key('parked'), event)
   return hand_over(event)
 end
 

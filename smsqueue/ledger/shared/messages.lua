@@ -1,10 +1,21 @@
+-- A timeline of fewer bytes has fewer than TIMELINE_MAX lines.
+local SURELY_SHORT = 30 * TIMELINE_MAX
+
+-- Where the last line of a timeline begins; nil if that is to be read as a whole. Lines have nothing nested in them,
+-- and in a text a quotation mark is escaped: so it is at the last '{"'.
+local function last_line(text)
+  if #text > SURELY_SHORT or string.sub(text, 1, 3) ~= '[{"' then return nil end
+  return string.match(text, '^.*(){".*}%]$')
+end
+
 -- Adds a line to a message's timeline. A line that only repeats the last one is counted on it;
 -- of a long timeline the first line and the newest are kept.
 local function note(id, line)
   local hash = key('msg', id)
-  local text = redis.call('HGET', hash, 'timeline')
-  local lines = {}
-  if text then
+  local text, lines = get(hash, 'timeline'), {}
+  local newest = text and last_line(text)
+  local is_another = newest and not string.find(text, '"state":"' .. line.state .. '"', newest, true)
+  if text and not is_another then
     lines = timeline_of(text)
     if not lines or #lines == 0 then error('timeline is not a JSON list of lines', 0) end
   end
@@ -17,8 +28,7 @@ local function note(id, line)
   else
     line.at = NOW
     if text and #lines < TIMELINE_MAX and string.sub(text, -1) == ']' then
-      local longer = string.sub(text, 1, -2) .. ',' .. cjson.encode(line) .. ']'
-      redis.call('HSET', hash, 'timeline', longer)
+      set(hash, 'timeline', string.sub(text, 1, -2) .. ',' .. cjson.encode(line) .. ']')
       return
     end
     lines[#lines + 1] = line
@@ -27,51 +37,52 @@ local function note(id, line)
       lines[2].dropped = (gone.dropped or 0) + 1
     end
   end
-  redis.call('HSET', hash, 'timeline', cjson.encode(lines))
+  set(hash, 'timeline', cjson.encode(lines))
 end
 
 -- When a message was taken in: its timeline's first line is never dropped.
 local function accepted_at(id)
-  return tonumber(string.match(redis.call('HGET', key('msg', id), 'timeline'), '"at":(%d+)'))
+  return tonumber(string.match(get(key('msg', id), 'timeline'), '"at":(%d+)'))
 end
 
 -- Moves a message into a state: the index by state, the due set of its lane (`look` is when
 -- somebody must next look; nil: it is final), and the day on which it is forgotten. `error` and
 -- `provider` (if not that of the last attempt) are what its end is counted under.
 local function enter(id, from, to, look, error, provider)
+  local hash = key('msg', id)
   local waits = LANE[from] == 'send' or look and LANE[to] == 'send'
-  local bulk = waits and redis.call('HGET', key('msg', id), 'bulk')
+  local bulk = waits and get(hash, 'bulk')
   if from then
-    if LANE[from] then redis.call('ZREM', due_key(LANE[from]), id) end
-    if LANE[from] == 'send' and bulk then redis.call('ZREM', due_key('send_bulk'), id) end
-    redis.call('ZREM', key('state', from), id)
-    if from == 'unknown' then redis.call('ZREM', due_key('ask'), id) end
+    if LANE[from] then index_remove(due_key(LANE[from]), id) end
+    if LANE[from] == 'send' and bulk then index_remove(due_key('send_bulk'), id) end
+    index_remove(state_key(from), id)
+    if from == 'unknown' then index_remove(due_key('ask'), id) end
   end
-  redis.call('HSET', key('msg', id), 'state', to)
-  redis.call('ZADD', key('state', to), NOW, id)
+  set(hash, 'state', to)
+  index_add(state_key(to), NOW, id)
   if ENDS[to] and from ~= to then
-    provider = provider or redis.call('HGET', key('msg', id), 'provider') or ''
-    count('ended', to, provider, error or '')
+    count('ended', to, provider or get(hash, 'provider') or '', error or '')
   end
   if look then
-    redis.call('ZADD', due_key(LANE[to] == 'send' and lane_for('send', bulk) or LANE[to]), look, id)
-    redis.call('ZREM', key('ends'), id)
+    index_add(due_key(LANE[to] == 'send' and lane_for('send', bulk) or LANE[to]), look, id)
+    -- What waits to be sent, or is being sent, has no end.
+    if from and LANE[from] ~= 'send' and from ~= 'sending' then index_remove(key('ends'), id) end
   else
-    redis.call('ZADD', key('ends'), NOW + RETENTION, id)
+    index_add(key('ends'), NOW + RETENTION, id)
   end
 end
 
 -- Has a message that waits, and that no due set has, looked at now.
 local function look_now(id)
-  local lane = lane_for('send', redis.call('HGET', key('msg', id), 'bulk'))
+  local lane = lane_for('send', get(key('msg', id), 'bulk'))
   redis.call('ZADD', due_key(lane), 'NX', NOW, id)
 end
 
 -- When somebody must next look at a message in a state; nil: nobody must.
 local function next_look(id, state)
   local lane = LANE[state]
-  return lane and (redis.call('ZSCORE', due_key(lane), id) or
-                   lane == 'send' and redis.call('ZSCORE', due_key('send_bulk'), id)) or nil
+  return lane and (index_score(due_key(lane), id) or
+                   lane == 'send' and index_score(due_key('send_bulk'), id)) or nil
 end
 
 -- When somebody must look at a message that waits: its time, or the end of its validity.
@@ -84,17 +95,16 @@ end
 -- Nobody knows what became of a message. `ask` (ms): its provider can be asked, after so long.
 local function uncertain(id, from, error, ask)
   enter(id, from, 'unknown', NOW + REPORT_WAIT, error)
-  redis.call('HDEL', key('msg', id), 'pin', 'pin_until')
-  if ask then redis.call('ZADD', due_key('ask'), NOW + ask, id) end
+  unset(key('msg', id), 'pin', 'pin_until')
+  if ask then index_add(due_key('ask'), NOW + ask, id) end
 end
 
 -- Binds a message, which a provider may have, to that provider: it sends once for the same key,
 -- and so may be called again until `ends`. False: it may not, any more.
 local function pin(id, m, ends, look, ask)
   if look >= ends then return false end
-  redis.call('HSET', key('msg', id), 'pin', m.provider, 'pin_until', ends,
-             'pin_ref', m.pin_ref or m.attempt)
-  if ask then redis.call('HSET', key('msg', id), 'ask', ask) end
+  set(key('msg', id), 'pin', m.provider, 'pin_until', ends, 'pin_ref', m.pin_ref or m.attempt)
+  if ask then set(key('msg', id), 'ask', ask) end
   return true
 end
 

@@ -9,7 +9,7 @@ local PROBATION = 60000
 -- Adds the outcome of a call to the evidence. Returns: whether it suffices for a pause.
 local function add_evidence(provider, id, failed)
   local hash = key('health', provider)
-  local recent = redis.call('HGET', hash, 'recent')
+  local recent = get(hash, 'recent')
   if not recent and not failed then return false end
   local outcomes, failures, in_a_row = {}, 0, 0
   for outcome in string.gmatch(recent or '', '%S+') do
@@ -23,11 +23,11 @@ local function add_evidence(provider, id, failed)
     in_a_row = bad and in_a_row + 1 or 0
   end
   if failures == 0 then
-    redis.call('HDEL', hash, 'recent')
+    unset(hash, 'recent')
     return false
   end
-  redis.call('HSET', hash, 'recent', table.concat(outcomes, ' '))
-  redis.call('EXPIRE', hash, 86400)
+  set(hash, 'recent', table.concat(outcomes, ' '))
+  expire(hash, 86400)
   return in_a_row >= IN_A_ROW or (#outcomes == RECENT and failures * 2 >= RECENT)
 end
 
@@ -43,11 +43,11 @@ local function note_health(o, id, began)
   if began <= since then return end
   if o.well then
     if p['until'] then
-      redis.call('DEL', pause)
+      delete_hash(pause)
       redis.call('SREM', key('pauses'), o.provider)
-      redis.call('HSET', health, 'since', MOMENT, 'times', p.suspect and p.times or 0)
-      redis.call('HDEL', health, 'recent')
-      redis.call('EXPIRE', health, 86400)
+      set(health, 'since', MOMENT, 'times', p.suspect and p.times or 0)
+      unset(health, 'recent')
+      expire(health, 86400)
     else
       add_evidence(o.provider, id, false)
     end
@@ -61,13 +61,13 @@ local function note_health(o, id, began)
     times = tonumber(h.times or 0)
   end
   local doubled = math.min(o.pause * 2 ^ times, math.max(o.pause, o.pause_max))
-  redis.call('HSET', pause, 'until', NOW + math.max(doubled, o.wait or 0), 'since', MOMENT,
-             'times', times + 1, 'error', o.error or '')
-  redis.call('HDEL', pause, 'probe', 'probe_until', 'suspect')
-  if o.suspect then redis.call('HSET', pause, 'suspect', 1) end
-  redis.call('EXPIRE', pause, 2 * 86400)
+  set(pause, 'until', NOW + math.max(doubled, o.wait or 0), 'since', MOMENT, 'times', times + 1,
+      'error', o.error or '')
+  unset(pause, 'probe', 'probe_until', 'suspect')
+  if o.suspect then set(pause, 'suspect', 1) end
+  expire(pause, 2 * 86400)
   redis.call('SADD', key('pauses'), o.provider)
-  redis.call('HDEL', health, 'recent')
+  unset(health, 'recent')
   count('pauses', o.provider, o.error or '')
 end
 
@@ -80,7 +80,7 @@ local function paused_until(provider, token, lease)
   local ends, probing = tonumber(p['until']), tonumber(p.probe_until or 0)
   if NOW < ends then return ends end
   if NOW < probing and p.probe ~= token then return NOW + 1000 end
-  redis.call('HSET', hash, 'probe', token, 'probe_until', NOW + lease)
+  set(hash, 'probe', token, 'probe_until', NOW + lease)
   return nil
 end
 
@@ -104,18 +104,24 @@ end
 -- be, too.
 local function call_out(names, provider)
   if string.find(' ' .. names .. ' ', ' ' .. provider .. ' ', 1, true) then return end
-  if redis.call('EXISTS', key('pause', provider)) == 1 then return end
+  if get(key('pause', provider), 'until') then return end
   for name in string.gmatch(names, '%S+') do
     local pause = key('pause', name)
-    if redis.call('EXISTS', pause) == 1 then redis.call('HSET', pause, 'rerouted', NOW) end
+    if get(pause, 'until') then set(pause, 'rerouted', NOW) end
   end
 end
 
 -- Remembers for a quarter of an hour (messages are tried again within ten minutes) that no provider was
 -- found for a message; it is forgotten when the message goes out.
 local LATELY, MOST_UNROUTED = 900000, 10000
+local unrouted_exists
+local function has_unrouted()
+  if unrouted_exists == nil then unrouted_exists = redis.call('EXISTS', key('unrouted')) == 1 end
+  return unrouted_exists
+end
 local function note_unrouted(id, error_class, why)
   local ids, cause = key('unrouted'), key('unrouted_why')
+  unrouted_exists = true
   redis.call('ZADD', ids, NOW, id)
   redis.call('ZREMRANGEBYSCORE', ids, '-inf', NOW - LATELY)
   redis.call('ZREMRANGEBYRANK', ids, 0, -MOST_UNROUTED - 1)
@@ -133,14 +139,14 @@ local function begin(id, token, provider, lease)
   local m = read(hash, 'worker', 'behind')
   if m.behind then
     call_out(m.behind, provider)
-    redis.call('HDEL', hash, 'behind', 'line', 'looked')
+    unset(hash, 'behind', 'line', 'looked')
   end
-  redis.call('ZREM', key('unrouted'), id)
-  local attempt = redis.call('HINCRBY', hash, 'attempt', 1)
+  if has_unrouted() then redis.call('ZREM', key('unrouted'), id) end
+  local attempt = increase(hash, 'attempt', 1)
   -- First what can fail: a damaged message does not look as if its provider had been called.
   note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })
-  redis.call('HSET', hash, 'provider', provider, 'calling', MOMENT, 'gathers', attempt)
-  redis.call('ZADD', due_key('watch'), NOW + lease, id)
+  set(hash, 'provider', provider, 'calling', MOMENT, 'gathers', attempt)
+  index_add(due_key('watch'), NOW + lease, id)
   count('attempts', provider)
   return { 'go', attempt }
 end

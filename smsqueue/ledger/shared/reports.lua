@@ -14,9 +14,9 @@ local MOST_PARTS = 255
 -- has, where reports are of parts and no answer told).
 local function parts_of(id, attempt, m)
   local hash = key('msg', id)
-  local text = redis.call('HGET', hash, 'parts.' .. attempt)
+  local text = get(hash, 'parts.' .. attempt)
   if text and string.sub(text, 1, 1) == '=' then -- the attempt that repeated this one
-    text = redis.call('HGET', hash, 'parts.' .. string.sub(text, 2))
+    text = get(hash, 'parts.' .. string.sub(text, 2))
   end
   if text then return cjson.decode(text) end
   if not (m.sent_at and attempt == tonumber(m.attempt) and string.find(m.msgid or '', '^%[')) then
@@ -53,12 +53,12 @@ end
 local function keep_parts(id, attempt, parts)
   local hash = key('msg', id)
   local field = 'parts.' .. attempt
-  local text = redis.call('HGET', hash, field)
+  local text = get(hash, field)
   if text and string.sub(text, 1, 1) == '=' then field = 'parts.' .. string.sub(text, 2) end
   if parts then
-    redis.call('HSET', hash, field, cjson.encode(parts))
+    set(hash, field, cjson.encode(parts))
   else
-    redis.call('HDEL', hash, field)
+    unset(hash, field)
   end
 end
 
@@ -108,7 +108,7 @@ local function advance(id, attempt, state, provider, m)
   local hash = key('msg', id)
   if attempt < tonumber(m.first or 1) and state ~= 'delivered' then return false end
   if RANK[state] <= (RANK[m.reported] or 0) then return false end
-  redis.call('HSET', hash, 'reported', state)
+  set(hash, 'reported', state)
   if m.state == 'sending' then return false end -- the settle will take it into account
   local waits = CLAIMABLE[m.state]
   if waits and (state == 'expired' or state == 'undelivered') then return false end
@@ -170,10 +170,10 @@ end
 local function count_parts(id, attempt, pids, provider, repeated)
   local hash = key('msg', id)
   -- One id at most, and nothing was reported of parts: the usual message, which has none.
-  if #pids <= 1 and not repeated and not redis.call('HGET', hash, 'parts.' .. attempt) then return end
+  if #pids <= 1 and not repeated and not get(hash, 'parts.' .. attempt) then return end
   local m = read_reported(id)
   local function kept(number)
-    local text = number and redis.call('HGET', hash, 'parts.' .. number)
+    local text = number and get(hash, 'parts.' .. number)
     return text and string.sub(text, 1, 1) ~= '=' and cjson.decode(text) or { ids = {} }
   end
   local own, earlier = kept(attempt), kept(repeated)
@@ -197,7 +197,7 @@ local function count_parts(id, attempt, pids, provider, repeated)
   if whole == 2 then now = 'delivered' end
   if whole == 1 and now ~= 'delivered' then now = 'accepted' end
   local several = number > 1 or not parts.told and (parts.guess or 1) > 1
-  if repeated and several then redis.call('HSET', hash, 'parts.' .. repeated, '=' .. attempt) end
+  if repeated and several then set(hash, 'parts.' .. repeated, '=' .. attempt) end
   keep_parts(id, attempt, several and now ~= 'delivered' and parts or nil)
   if now then advance(id, attempt, now, provider, m) end
 end
@@ -254,7 +254,7 @@ end
 local REFS_IN_RECORD = 4
 
 local function references_in_record(id)
-  local well, refs = pcall(function() return cjson.decode(redis.call('HGET', key('msg', id), 'refs') or '[]') end)
+  local well, refs = pcall(function() return cjson.decode(get(key('msg', id), 'refs') or '[]') end)
   return well and type(refs) == 'table' and refs or {}
 end
 
@@ -272,7 +272,7 @@ local function note_reference(id, ref)
   if is_one_of(ref, refs) then return end
   if #refs < REFS_IN_RECORD then
     refs[#refs + 1] = ref
-    redis.call('HSET', key('msg', id), 'refs', cjson.encode(refs))
+    set(key('msg', id), 'refs', cjson.encode(refs))
   else
     redis.call('SADD', key('refs', id), ref)
   end
@@ -285,6 +285,7 @@ local function add_reference(id, attempt, provider, pid, events)
   redis.call('SET', key('ref', ref), id .. '.' .. attempt)
   note_reference(id, ref)
   local parked = key('parked', ref)
+  if redis.call('EXISTS', parked) == 0 then return end
   local reports, states = parked_reports(parked), {}
   redis.call('DEL', parked)
   for _, report in ipairs(reports) do
@@ -296,7 +297,8 @@ local function add_reference(id, attempt, provider, pid, events)
       apply_report(id, attempt, state, provider, code, { pid }, tonumber(report[4]),
                    applied > TIMELINE_MAX)
     end
-    if redis.pcall('HGET', hash, 'state') == 'parked' then
+    local well, event_state = pcall(get, hash, 'state')
+    if well and event_state == 'parked' then
       set_message(event, id)
       events[#events + 1] = unpark(event)
     end

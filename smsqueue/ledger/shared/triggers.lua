@@ -1,8 +1,12 @@
 -- Triggers in a broker queue ('send' or 'hook'), with those that upkeep is about to publish.
+local lengths = {} -- no script adds a trigger by itself
 local function length(queue)
-  local here = redis.call('LLEN', queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
-  -- This is asked for in the middle of transitions: a damaged value must not end one halfway.
-  return math.max(here, tonumber(redis.call('GET', key('filled', queue)) or 0) or 0)
+  if not lengths[queue] then
+    local here = redis.call('LLEN', queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
+    -- This is asked for in the middle of transitions: a damaged value must not end one halfway.
+    lengths[queue] = math.max(here, tonumber(redis.call('GET', key('filled', queue)) or 0) or 0)
+  end
+  return lengths[queue]
 end
 
 -- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
@@ -14,15 +18,20 @@ local function closing() return room('send', WATERMARK) and 1 or 0 end
 
 -- A trigger is published. When that was stays with its record (`out`), so that it is not doubled
 -- while it is in the queue.
-local function note_out(hash) redis.call('HSET', hash, 'out', NOW) end
+local function note_out(hash) set(hash, 'out', NOW) end
 
 -- A trigger has left its queue, which is first in, first out: what was published before has left
 -- it, too.
+local newest_left = {}
 local function note_left(hash, queue, out)
   if not out then return end
   local passed = key('passed', queue)
-  if tonumber(out) > (tonumber(redis.call('GET', passed) or 0) or 0) then redis.call('SET', passed, out) end
-  redis.call('HDEL', hash, 'out')
+  newest_left[queue] = newest_left[queue] or tonumber(redis.call('GET', passed) or 0) or 0
+  if tonumber(out) > newest_left[queue] then
+    redis.call('SET', passed, out)
+    newest_left[queue] = tonumber(out)
+  end
+  unset(hash, 'out')
 end
 
 -- A message waits, and its trigger is published now or not; returns whether.

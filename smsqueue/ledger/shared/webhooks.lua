@@ -23,15 +23,15 @@ local MOST_CHECKED = 200
 local NOT_HANDLED = { waiting = true, parked = true, running = true }
 
 local function webhook_bytes(provider, what)
-  return tonumber(redis.call('HGET', key('webhook_bytes'), provider .. '|' .. what) or 0) or 0
+  return tonumber(get(key('webhook_bytes'), provider .. '|' .. what) or 0) or 0
 end
 
 local function add_webhook_bytes(provider, what, bytes)
   local field, sum = provider .. '|' .. what, webhook_bytes(provider, what) + bytes
   if sum > 0 then
-    redis.call('HSET', key('webhook_bytes'), field, string.format('%.0f', sum))
+    set(key('webhook_bytes'), field, string.format('%.0f', sum))
   else
-    redis.call('HDEL', key('webhook_bytes'), field)
+    unset(key('webhook_bytes'), field)
   end
 end
 
@@ -65,10 +65,10 @@ end
 -- Counts what is left of a webhook, until a time; with `event`, that event, which is over, is a part of it.
 local function keep_webhook(provider, bytes, marks, ends, event)
   local span = string.format('%.0f', (math.floor(ends / KEPT_SPAN) + 1) * KEPT_SPAN) -- its end
-  redis.call('HINCRBY', key('kept', provider), span, bytes)
+  increase(key('kept', provider), span, bytes)
   add_webhook_bytes(provider, 'kept', bytes)
   if event then
-    redis.call('HSET', key('event', event), 'kept', table.concat({ provider, bytes, marks, span }, '|'))
+    set(key('event', event), 'kept', table.concat({ provider, bytes, marks, span }, '|'))
   end
 end
 
@@ -76,9 +76,9 @@ end
 -- Returns: provider, bytes, those that are left of them when it is deleted; nil: it was not counted
 local function release_webhook(event)
   local hash = key('event', event)
-  local held = redis.call('HGET', hash, 'held')
+  local held = get(hash, 'held')
   if not held then return nil end
-  redis.call('HDEL', hash, 'held')
+  unset(hash, 'held')
   local provider, bytes, marks = string.match(held, '^(.*)|(%d+)|(%d+)$')
   if provider and redis.call('ZREM', key('webhooks', provider), event .. ':' .. bytes) == 1 then
     add_webhook_bytes(provider, 'open', -bytes)
@@ -89,16 +89,14 @@ end
 -- The same of an event that is over.
 local function release_kept(event)
   local hash = key('event', event)
-  local kept = redis.call('HGET', hash, 'kept')
+  local kept = get(hash, 'kept')
   if not kept then return nil end
-  redis.call('HDEL', hash, 'kept')
+  unset(hash, 'kept')
   local provider, bytes, marks, span = string.match(kept, '^(.*)|(%d+)|(%d+)|(%d+)$')
-  local there = provider and tonumber(redis.call('HGET', key('kept', provider), span))
+  local there = provider and tonumber(get(key('kept', provider), span))
   if there then
     bytes = math.min(there, bytes)
-    if redis.call('HINCRBY', key('kept', provider), span, -bytes) <= 0 then
-      redis.call('HDEL', key('kept', provider), span)
-    end
+    if increase(key('kept', provider), span, -bytes) <= 0 then unset(key('kept', provider), span) end
     add_webhook_bytes(provider, 'kept', -bytes)
   end
   return provider, tonumber(bytes), tonumber(marks)
@@ -107,7 +105,7 @@ end
 -- Counts an event that waits for its handlers; of one that was counted already, this size counts.
 local function hold_webhook(event, provider, bytes, marks)
   release_webhook(event)
-  redis.call('HSET', key('event', event), 'held', table.concat({ provider, bytes, marks }, '|'))
+  set(key('event', event), 'held', table.concat({ provider, bytes, marks }, '|'))
   redis.call('ZADD', key('webhooks', provider), MOMENT, event .. ':' .. bytes)
   add_webhook_bytes(provider, 'open', bytes)
 end

@@ -1,0 +1,215 @@
+-- A script that writes later reads each hash once, and writes what it changed at its end: one command for each
+-- hash, index and counter, for all items of a group together. So a message costs a few commands instead of dozens.
+-- Until write_all() such a script reads and writes records, indexes and counters by these functions only: they
+-- see what is still to be written. Other scripts (connection.py says which) read and write at once by them.
+local writes_later = false
+local hashes, indexes, counters = {}, {}, {}
+
+-- As Redis writes a number.
+local texts = {}
+local function as_text(value)
+  if type(value) == 'string' then return value end
+  if type(value) ~= 'number' then error('ERR neither a text nor a number is to be written', 0) end
+  local text = texts[value]
+  if not text then
+    text = string.format('%.17g', value)
+    texts[value] = text
+  end
+  return text
+end
+
+-- A hash: `fields` as they are in Redis, and `changes`: new values, false for fields that are to be removed.
+local function loaded(hash)
+  local known = hashes[hash]
+  if not known then
+    local list, fields = redis.call('HGETALL', hash), {}
+    for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
+    known = { fields = fields, changes = {} }
+    hashes[hash] = known
+  end
+  return known
+end
+
+local function current(known, field)
+  local value = known.changes[field]
+  if value == nil then return known.fields[field] end
+  return value or nil
+end
+
+-- A table of the named fields, as they are now; a missing one is nil. It is not to be changed, and may have others.
+local function read(hash, ...)
+  local found = {}
+  if writes_later then
+    local known = loaded(hash)
+    if next(known.changes) == nil then return known.fields end
+    for i = 1, select('#', ...) do
+      local name = select(i, ...)
+      found[name] = current(known, name)
+    end
+    return found
+  end
+  local names, values = { ... }, redis.call('HMGET', hash, ...)
+  for i, name in ipairs(names) do found[name] = values[i] or nil end
+  return found
+end
+
+-- One field; nil if it is missing.
+local function get(hash, field)
+  if writes_later then return current(loaded(hash), field) end
+  return redis.call('HGET', hash, field) or nil
+end
+
+-- Sets fields: name, value, name, value ...
+local function set(hash, ...)
+  if not writes_later then return redis.call('HSET', hash, ...) end
+  local changes = loaded(hash).changes
+  for i = 1, select('#', ...), 2 do
+    local field, value = select(i, ...)
+    changes[field] = as_text(value)
+  end
+end
+
+local function unset(hash, ...)
+  if not writes_later then return redis.call('HDEL', hash, ...) end
+  local known = loaded(hash)
+  for i = 1, select('#', ...) do
+    local field = select(i, ...)
+    if current(known, field) then known.changes[field] = false end
+  end
+end
+
+-- Adds to a field that is a whole number; returns the sum.
+local function increase(hash, field, by)
+  if not writes_later then return redis.call('HINCRBY', hash, field, by) end
+  local text = get(hash, field) or '0'
+  if not string.match(text, '^%-?%d+$') then error('ERR hash value is not an integer', 0) end
+  local sum = tonumber(text) + by
+  set(hash, field, sum)
+  return sum
+end
+
+local function delete_hash(hash)
+  redis.call('DEL', hash)
+  hashes[hash] = writes_later and { fields = {}, changes = {} } or nil
+end
+
+-- A hash that does not exist yet.
+local function new_hash(hash)
+  if writes_later and not hashes[hash] then hashes[hash] = { fields = {}, changes = {} } end
+end
+
+-- Seconds after which a hash, which was written, is deleted.
+local function expire(hash, seconds)
+  if not writes_later then return redis.call('EXPIRE', hash, seconds) end
+  loaded(hash).expires = seconds
+end
+
+-- An entry of an index: by its score, or false when it is to be removed.
+local function set_entry(name, id, score)
+  local entries = indexes[name]
+  if not entries then
+    entries = {}
+    indexes[name] = entries
+  end
+  entries[id] = score
+end
+
+local function index_add(name, score, id)
+  if writes_later then return set_entry(name, id, score) end
+  redis.call('ZADD', name, score, id)
+end
+
+local function index_remove(name, id)
+  if writes_later then return set_entry(name, id, false) end
+  redis.call('ZREM', name, id)
+end
+
+-- The score of an id in an index, as Redis writes it; nil: it is not there.
+local function index_score(name, id)
+  local entry = indexes[name] and indexes[name][id]
+  if entry == nil then return redis.call('ZSCORE', name, id) or nil end
+  return entry and as_text(entry) or nil
+end
+
+-- Counters live in Redis, so that they are right whichever process is asked for them.
+local function add_up_now(name, number)
+  local answer = redis.pcall('HINCRBY', key('counts'), name, number)
+  if type(answer) == 'table' and answer.err then
+    -- The counter is damaged: it begins anew. Or the whole hash is, which call() sees to.
+    redis.call('HDEL', key('counts'), name)
+    redis.call('HINCRBY', key('counts'), name, number)
+  end
+end
+
+local function add_up(name, number)
+  if not writes_later then return add_up_now(name, number) end
+  counters[name] = (counters[name] or 0) + number
+end
+
+local function count(name, ...)
+  if select('#', ...) == 1 then return add_up(name .. '|' .. ..., 1) end
+  add_up(table.concat({ name, ... }, '|'), 1)
+end
+
+-- Counts a duration (ms) in a histogram.
+local function observe(what, provider, took)
+  local bucket = '+Inf'
+  for _, seconds in ipairs(BUCKETS) do
+    if took <= seconds * 1000 then bucket = seconds break end
+  end
+  add_up('took|' .. what .. '|' .. provider .. '|' .. bucket, 1)
+  add_up('took_ms|' .. what .. '|' .. provider, took)
+end
+
+local function write_hash(hash, known)
+  local values, gone = {}, {}
+  for field, value in pairs(known.changes) do
+    if value then
+      values[#values + 1] = field
+      values[#values + 1] = value
+    elseif known.fields[field] then
+      gone[#gone + 1] = field
+    end
+  end
+  if #values > 0 then redis.call('HSET', hash, unpack(values)) end
+  if #gone > 0 then redis.call('HDEL', hash, unpack(gone)) end
+  if known.expires then redis.call('EXPIRE', hash, known.expires) end
+end
+
+local function write_index(name, entries)
+  local added, removed = {}, {}
+  -- Lua's stack takes some thousand values.
+  local function send(command, list, most)
+    if #list > most then
+      redis.call(command, name, unpack(list))
+      return {}
+    end
+    return list
+  end
+  for id, score in pairs(entries) do
+    if score then
+      added[#added + 1] = as_text(score)
+      added[#added + 1] = id
+    else
+      removed[#removed + 1] = id
+    end
+    added, removed = send('ZADD', added, 1000), send('ZREM', removed, 1000)
+  end
+  send('ZADD', added, 0)
+  send('ZREM', removed, 0)
+end
+
+-- Writes what is to be written, and forgets what was read.
+local function write_all()
+  local changed_hashes, changed_indexes, changed_counters = hashes, indexes, counters
+  hashes, indexes, counters = {}, {}, {}
+  for hash, known in pairs(changed_hashes) do write_hash(hash, known) end
+  -- States first: due sets that are set aside are made anew out of them.
+  local due = due_key('')
+  for _, is_due in ipairs({ false, true }) do
+    for name, entries in pairs(changed_indexes) do
+      if (string.sub(name, 1, #due) == due) == is_due then write_index(name, entries) end
+    end
+  end
+  for name, number in pairs(changed_counters) do add_up_now(name, number) end
+end
