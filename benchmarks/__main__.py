@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--only NAME] [--quick] [--json] [--plot]``."""
+"""``python -m benchmarks [--only NAME] [--quick] [--json | --markdown] [--plot]``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.memory import measure_memory
 from benchmarks.passwords import measure_passwords
 from benchmarks.receiving import measure_receiver
 from benchmarks.recording import Recording
-from benchmarks.report import as_json, show
+from benchmarks.report import as_json, as_markdown, show
 from benchmarks.round_trip import measure_round_trip
 from benchmarks.sending import measure_send, measure_send_many
 from benchmarks.stage import Stage
@@ -41,6 +41,9 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "memory": measure_memory,
 }
 
+#: Columns of the table where there is no terminal.
+_WIDTH = 120
+
 
 def main() -> int:
     """Measure; 0 unless something failed to run, whatever the figures are."""
@@ -49,7 +52,11 @@ def main() -> int:
         "--only", choices=MEASUREMENTS, action="append", help="run this one (repeatable)"
     )
     parser.add_argument("--quick", action="store_true", help="measure less, for a first look")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON document")
+    form.add_argument(
+        "--markdown", action="store_true", help="print the table as docs/benchmarks.md has it"
+    )
     parser.add_argument(
         "--plot", action="store_true", help=f"draw runs over time, into {plot.FOLDER}"
     )
@@ -60,7 +67,9 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith("SMSQUEUE_")]:
         if name != "SMSQUEUE_REDIS_SERVER":  # the user's own settings are not to be measured
             del os.environ[name]
-    console = Console(stderr=chosen.json)
+    console = Console(stderr=chosen.json or chosen.markdown)
+    if not console.is_terminal:  # no line is cut then
+        console.width = _WIDTH
 
     def interrupt(signum: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -81,6 +90,8 @@ def main() -> int:
         print(json.dumps(as_json(machine, figures, not_measured, failures), indent=2))
     else:
         show(console, machine, figures, not_measured)
+        if chosen.markdown:
+            print(as_markdown(machine, figures))
     if recordings:
         console.print(f"plots: {plot.draw(plot.FOLDER, recordings, machine)}", highlight=False)
     elif chosen.plot:

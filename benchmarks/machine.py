@@ -13,7 +13,7 @@ from smsqueue.stack import find_redis
 
 __all__ = ["facts"]
 
-_PACKAGES = ("celery", "kombu", "redis", "requests", "flask", "gunicorn")
+_PACKAGES = ("celery", "kombu", "redis", "aiohttp", "requests", "flask", "gunicorn")
 
 
 def facts() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The figures as a table and as JSON."""
+"""The figures as a table on the screen, as one for a page, and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from rich.table import Table
 
 from benchmarks.figures import Figure, NotMeasured
 
-__all__ = ["as_json", "show"]
+__all__ = ["as_json", "as_markdown", "show"]
+
+_HEADINGS = ("ours", "beside", "ratio", "rounds", "target", "met")
 
 
 def show(
@@ -24,21 +26,12 @@ def show(
     console.print(about, style="dim", highlight=False)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("measured", no_wrap=True)
-    for heading in ("ours", "beside", "ratio", "rounds", "target"):
+    for heading in _HEADINGS[:-1]:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("met")
-    for each in figures:
-        compared = each.bare is not None
-        several = each.low != each.high
-        table.add_row(
-            each.title,
-            _quantity(each.ours, each.unit),
-            _quantity(each.bare, each.unit) if each.bare is not None else "",
-            f"{each.value:.2f}" if compared else "",
-            f"{each.low:.2f} .. {each.high:.2f}" if several else "",
-            f"{'<=' if each.at_most else '>='} {each.target:g}",
-            "[green]yes[/]" if each.met else "[red]no[/]",
-        )
+    table.add_column(_HEADINGS[-1])
+    for figure in figures:
+        *cells, met = _cells(figure)
+        table.add_row(figure.title, *cells, f"[{'green' if figure.met else 'red'}]{met}[/]")
     if figures:
         console.print(table)
     for each in figures:
@@ -47,6 +40,28 @@ def show(
     for missing in not_measured:
         text = f"{missing.title}: not measured: {missing.reason}"
         console.print(text, style="yellow", highlight=False)
+
+
+def _cells(figure: Figure) -> tuple[str, ...]:
+    """The texts of a figure's line, by heading."""
+    compared = figure.bare is not None
+    several = figure.low != figure.high
+    return (
+        _quantity(figure.ours, figure.unit),
+        _quantity(figure.bare, figure.unit) if figure.bare is not None else "",
+        f"{figure.value:.2f}" if compared else "",
+        f"{figure.low:.2f} .. {figure.high:.2f}" if several else "",
+        f"{'<=' if figure.at_most else '>='} {figure.target:g}",
+        "yes" if figure.met else "no",
+    )
+
+
+def as_markdown(machine: dict[str, Any], figures: list[Figure]) -> str:
+    """The machine and the table as a page has them."""
+    rows = [("line", *_HEADINGS), ("---",) * (len(_HEADINGS) + 1)]
+    rows += [(f"`{figure.title}`", *_cells(figure)) for figure in figures]
+    about = ", ".join(f"{name} {value}" for name, value in machine.items())
+    return "\n".join([f"{about}.", "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def _quantity(value: float, unit: str) -> str:

@@ -11,9 +11,10 @@ import pytest
 import requests
 
 from benchmarks.__main__ import MEASUREMENTS, main
-from benchmarks.figures import NotMeasured
+from benchmarks.figures import NotMeasured, absolute, compared
 from benchmarks.kannel import measure_kannel
 from benchmarks.provider import Provider, rate
+from benchmarks.report import as_markdown
 from benchmarks.stage import Stage
 from smsqueue.stack import StackError
 
@@ -34,6 +35,18 @@ def post(provider: Provider, text: str) -> requests.Response:
 def test_the_page_names_all_measurements() -> None:
     [line] = re.findall(r'^\$ make bench ARGS="--only .*# one: (.*)$', PAGE, re.M)
     assert line.split(", ") == list(MEASUREMENTS)
+
+
+def test_the_page_shows_a_table_as_it_is_printed() -> None:
+    rates = [(700.0, 100.0), (720.0, 90.0), (640.0, 100.0)]
+    figures = [
+        compared("delivery", "one worker", "", "/s", rates, at_least=7.0),
+        absolute("cpu", "CPU, one worker", "", "s", [0.71, 0.7], at_most=0.6),
+    ]
+    _, _, heading, line, delivery, cpu = as_markdown({}, figures).splitlines()
+    assert delivery == "| `one worker` | 700/s | 100/s | 7.00 | 6.40 .. 8.00 | >= 7 | yes |"
+    assert cpu == "| `CPU, one worker` | 0.705 s |  |  | 0.70 .. 0.71 | <= 0.6 | no |"
+    assert f"\n{heading}\n{line}\n| `send()` |" in PAGE
 
 
 def test_a_rate_leaves_out_the_first_and_the_last_tenth() -> None:
