@@ -9,18 +9,31 @@
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local guess = tonumber(ARGV[10])
-local seen = ARGV[8] ~= '' and key('seen', ARGV[8])
-local former = ARGV[11] ~= '' and key('seen', ARGV[11])
-if seen and redis.call('EXISTS', seen) == 1 or former and redis.call('EXISTS', former) == 1 then
-  count('reports', provider, state, 'repeated')
-  return { 'repeat', '', '', '' }
+local repetitions = {}
+for _, i in ipairs({ 8, 11 }) do
+  if ARGV[i] ~= '' then repetitions[#repetitions + 1] = ARGV[i] end
+end
+-- Was it recorded before, of a message (nil: of none that was known, or by an older version)?
+local function is_repeated(message)
+  for _, repetition in ipairs(repetitions) do
+    if message and is_marked(message, repetition)
+        or not message and redis.call('EXISTS', key('seen', repetition)) == 1 then
+      count('reports', provider, state, 'repeated')
+      return true
+    end
+  end
+  return false
 end
 -- Last of all: if something fails before, the report is to be repeated.
-local function note_seen()
-  -- A small number takes no memory of its own in Redis.
-  if seen then redis.call('SET', seen, 1, 'PX', REPORT_WAIT) end
-  if former then redis.call('SET', former, 1, 'PX', REPORT_WAIT) end
+local function note_seen(message)
+  for _, repetition in ipairs(repetitions) do
+    if not (message and add_mark(message, repetition)) then
+      -- A small number takes no memory of its own in Redis.
+      redis.call('SET', key('seen', repetition), 1, 'PX', REPORT_WAIT)
+    end
+  end
 end
+if is_repeated(nil) then return { 'repeat', '', '', '' } end
 
 local named, made = {}, nil
 if attempt then isolated('msg', id, {}, function() named = read(key('msg', id), 'attempt', 'provider') end) end
@@ -39,6 +52,7 @@ if not by_reference then
   end
 end
 
+if id and is_repeated(id) then return { 'repeat', '', '', '' } end
 -- What changes a message that was accepted has its memory reserved. All else could be anybody's.
 local bytes, marks = #ARGV[9] + WEBHOOK_NEW, MARKS
 if not id then
@@ -69,7 +83,7 @@ if id then
     end
   end
   count('reports', provider, state, 'matched')
-  note_seen()
+  note_seen(#failed == 0 and id)
   return with_list({ 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
                      moved and get(key('msg', id), 'state') or '' }, events)
 end

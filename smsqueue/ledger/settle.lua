@@ -108,7 +108,10 @@ if o.verdict == 'sent' then
   -- A report may have moved the message on already; it never goes back.
   if RANK[best] > rank_of(state, reported) or not RANK[state] then
     enter(id, state, best, report_look(best, m.report and not o.silent))
-    if best == 'delivered' then observe('delivered', o.provider, 0) end
+    if best == 'delivered' then
+      observe('delivered', o.provider, 0)
+      unset(hash, 'sent_at')
+    end
   end
 elseif RANK[reported] and not ((o.verdict == 'retry' or o.verdict == 'wait') and
     (reported == 'expired' or reported == 'undelivered')) then
@@ -170,4 +173,10 @@ if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.ver
   unset(hash, 'pin', 'pin_until', 'pin_ref')
 end
 local now = get(hash, 'state')
+if now ~= 'sending' then unset(hash, 'worker') end -- the timeline has it
+-- Nobody asks the provider about it any more, and `settled` has the token.
+if o.verdict == 'sent' then
+  unset(hash, 'called', 'token')
+  drop_own_reference(id)
+end
 return with_list({ now, next_look(id, now) or '', '', '' }, events)

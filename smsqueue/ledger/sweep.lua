@@ -20,9 +20,9 @@ check_indexes()
 local quota, max_lapses, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 local lapsed, failed, full, out_of_time = {}, {}, false, stopwatch()
 
--- Does something with what is due in a set, as far as quota and time go.
-local function for_each_due(set, run)
-  local ids = redis.call('ZRANGEBYSCORE', set, '-inf', NOW, 'LIMIT', 0, quota)
+-- Does something with what was due in a set at a time, as far as quota and time go.
+local function for_each_due(set, time, run)
+  local ids = redis.call('ZRANGEBYSCORE', set, '-inf', time, 'LIMIT', 0, quota)
   full = full or #ids >= quota
   for i, id in ipairs(ids) do
     if i > FEW and out_of_time() then
@@ -106,7 +106,7 @@ local function end_wait(id)
   end
 end
 
-for_each_due(due_key('watch'), function(id)
+for_each_due(due_key('watch'), NOW, function(id)
   isolated('msg', id, failed, function() end_wait(id) end)
 end)
 
@@ -130,11 +130,19 @@ local function forget_message(id)
   redis.call('HDEL', key('damaged'), id)
 end
 
-for_each_due(key('ends'), function(id)
+for_each_due(key('ends'), NOW, function(id)
   forget_message(id)
   redis.call('ZREM', key('ends'), id)
 end)
-for_each_due(key('event_ends'), function(event)
+for state in pairs(FINAL_STATES) do
+  for_each_due(state_key(state), NOW - RETENTION, function(id)
+    local m = last_look(key('msg', id), 'state')
+    if m.state == nil or m.state == state then forget_message(id) end
+    redis.call('ZREM', state_key(state), id)
+    redis.call('ZREM', key('ends'), id)
+  end)
+end
+for_each_due(key('event_ends'), NOW, function(event)
   local e = last_look(key('event', event), 'state', 'number')
   if e.state then redis.call('ZREM', key('state', e.state), event) end
   if e.number then redis.call('ZREM', key('number', e.number), event) end

@@ -171,7 +171,7 @@ def _indexes(rig: Rig, known: dict[str, Record], found: _Found) -> None:
         lane = LANES.get(record.state)
         here = {p for p in ("due:send", "due:watch", "ends") if id in members[p]}
         if record.state in FINAL:
-            right = here == {"ends"}
+            right = not here  # it is forgotten by the time of its state
         elif record.state in ("unknown", "sent", "accepted"):
             right = len(here) == 1 and here <= {"due:watch", "ends"}
         else:

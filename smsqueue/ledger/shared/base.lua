@@ -64,6 +64,9 @@ local LANE = { queued = 'send', scheduled = 'send', retrying = 'send',
 -- States that are news worth counting: the end of a message, or of what is known of it.
 local ENDS = { delivered = true, undelivered = true, expired = true, failed = true,
                cancelled = true, unknown = true }
+-- States that need no entry in `ends`: their messages are forgotten when they have been in them for the retention.
+-- Those of other states may wait for something.
+local FINAL_STATES = { delivered = true, undelivered = true, expired = true, failed = true, cancelled = true }
 -- Upper ends of the histograms' buckets, in seconds.
 local BUCKETS = { 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200 }
 

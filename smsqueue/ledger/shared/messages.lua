@@ -65,10 +65,12 @@ local function enter(id, from, to, look, error, provider)
   end
   if look then
     index_add(due_key(LANE[to] == 'send' and lane_for('send', bulk) or LANE[to]), look, id)
-    -- What waits to be sent, or is being sent, has no end.
-    if from and LANE[from] ~= 'send' and from ~= 'sending' then index_remove(key('ends'), id) end
-  else
+  end
+  if not look and not FINAL_STATES[to] then
     index_add(key('ends'), NOW + RETENTION, id)
+  elseif from and LANE[from] ~= 'send' and from ~= 'sending' then
+    -- What waits to be sent, or is being sent, is not there; what is over is there if an older version ended it.
+    index_remove(key('ends'), id)
   end
 end
 

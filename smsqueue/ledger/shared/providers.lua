@@ -136,7 +136,9 @@ local function begin(id, token, provider, lease)
   local ends = paused_until(provider, token, lease)
   if ends then return { 'paused', math.max(0, ends - NOW) } end
   local hash = key('msg', id)
-  local m = read(hash, 'worker', 'behind')
+  local m = read(hash, 'worker', 'behind', 'msgid')
+  local former = m.msgid and own_reference(id) -- before it was requeued
+  if former then note_reference(id, former) end
   if m.behind then
     call_out(m.behind, provider)
     unset(hash, 'behind', 'line', 'looked')

@@ -118,6 +118,7 @@ local function advance(id, attempt, state, provider, m)
   if state == 'delivered' and m.sent_at and attempt == tonumber(m.attempt) then
     observe('delivered', provider, math.max(0, NOW - m.sent_at))
   end
+  if state == 'delivered' then unset(hash, 'sent_at') end
   return true
 end
 
@@ -202,6 +203,23 @@ local function count_parts(id, attempt, pids, provider, repeated)
   if now then advance(id, attempt, now, provider, m) end
 end
 
+-- Marks of the reports that were recorded of a message, to know those that are repeated. The first of them are in its
+-- record, as a key of its own takes several times as much; they are as long as need be to differ among so few.
+local MARK_LENGTH, MOST_MARKS = 12, 16
+local function is_marked(id, repetition)
+  local well, marks = pcall(get, key('msg', id), 'seen')
+  return well and marks and string.find(marks, string.sub(repetition, 1, MARK_LENGTH), 1, true) ~= nil
+end
+
+-- Returns false if there is no room for another mark, or the record is kept for less time than marks are.
+local function add_mark(id, repetition)
+  local m = read(key('msg', id), 'state', 'seen')
+  local marks = m.seen or ''
+  if not m.state or RETENTION < REPORT_WAIT or #marks >= MOST_MARKS * (MARK_LENGTH + 1) then return false end
+  set(key('msg', id), 'seen', marks .. string.sub(repetition, 1, MARK_LENGTH) .. ' ')
+  return true
+end
+
 -- Reports that wait for one id that is not known: the first MOST_PARKED, and the first of each state
 -- that these do not have, so that the message ends in the same state as with all of them. No provider
 -- sends so many before its answer. The others still reach the hooks, without a message.
@@ -249,8 +267,8 @@ local function park(ref, event, state, code, guess)
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
 
--- The first references of a message are in its record, a JSON list; a set holds what there is beyond these,
--- and all of a message that an older version sent.
+-- Provider and msgid of a record are a reference by themselves. The first of the others are in its field `refs`, a JSON
+-- list; a set holds what there is beyond these, and all of a message that an old version sent.
 local REFS_IN_RECORD = 4
 
 local function references_in_record(id)
@@ -258,9 +276,16 @@ local function references_in_record(id)
   return well and type(refs) == 'table' and refs or {}
 end
 
+local function own_reference(id)
+  local m = read(key('msg', id), 'provider', 'msgid')
+  local pid = string.match(m.msgid or '', '^"([^"\\]+)"$')
+  return pid and m.provider and m.provider .. ':' .. pid
+end
+
 -- All references of a message, to forget them with it.
 local function references_of(id)
-  local found = {}
+  local well, own = pcall(own_reference, id)
+  local found = { well and own or nil }
   for _, ref in ipairs(references_in_record(id)) do
     if type(ref) == 'string' then found[#found + 1] = ref end
   end
@@ -278,12 +303,22 @@ local function note_reference(id, ref)
   end
 end
 
+-- The record's own reference need not be in `refs`.
+local function drop_own_reference(id)
+  local own, others, refs = own_reference(id), {}, references_in_record(id)
+  for _, ref in ipairs(refs) do
+    if ref ~= own then others[#others + 1] = ref end
+  end
+  if #others == #refs then return end
+  if #others == 0 then unset(key('msg', id), 'refs') else set(key('msg', id), 'refs', cjson.encode(others)) end
+end
+
 -- Remembers that a provider's id means this attempt, and applies reports that came before. Adds
 -- to `events` those that are to be published.
 local function add_reference(id, attempt, provider, pid, events)
   local ref = provider .. ':' .. pid
   redis.call('SET', key('ref', ref), id .. '.' .. attempt)
-  note_reference(id, ref)
+  if ref ~= own_reference(id) then note_reference(id, ref) end
   local parked = key('parked', ref)
   if redis.call('EXISTS', parked) == 0 then return end
   local reports, states = parked_reports(parked), {}
