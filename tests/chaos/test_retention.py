@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from smsqueue import Gateway
 
 #: What stays for ever, and does not grow with the messages.
-STAYS = {"secret", "counts", "workers", "pauses", "pause", "health", "sweeper", "passed"}
+STAYS = {"secret", "counts", "workers", "pauses", "pause", "health", "sweeper", "passed", "filled"}
 #: Rounds until everything has happened once that is kept for good: connections, threads, caches.
 WARM = 3
 
