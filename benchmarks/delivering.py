@@ -14,7 +14,7 @@ __all__ = ["measure_delivery"]
 def measure_delivery(stage: Stage) -> Iterator[Figure]:
     """The rate beside the bare task's; CPU time and round trips to Redis of the same runs."""
     server, provider = stage.redis(), stage.provider()
-    count, bare_count = stage.size(10_000, 2000), stage.size(3000, 1000)
+    count, bare_count = stage.size(20_000, 4000), stage.size(3000, 1000)
     rounds = stage.size(3, 1)
     pairs: list[tuple[Delivered, Delivered]] = []
     for i in range(rounds):
