@@ -67,7 +67,7 @@ def _measure(server: RedisServer, folder: Path, many: int, reports: int) -> dict
         gateway.add_provider("main", _Carrier)
         gateway.onSend.connect(_ignore, name="shop.sms:on_send")
         gateway.onStatus.connect(_ignore, name="shop.sms:on_status")
-        delivery = Delivery(gateway, gateway.ledger, gateway.queue, Slots(8, groups=2), "celery@a")
+        delivery = Delivery(gateway, gateway.ledger, gateway.queue, Slots(4), "celery@a")
         hooks = Hooks(gateway, gateway.ledger, "celery@a", gateway.retry)
 
         def finish(batch: list[OutgoingMessage], found: dict[str, Any]) -> None:

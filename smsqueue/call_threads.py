@@ -11,10 +11,14 @@ import logging
 import os
 import sys
 import threading
+from asyncio import wait_for
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from smsqueue.loop import current_loop, wait
 
 __all__ = ["CallThreads", "CallTimeout"]
 
@@ -42,10 +46,32 @@ class _Call:
         self.key = key
         self.late = late
         self.context = contextvars.copy_context()
-        self.ended = threading.Event()
         self.hung = False
         self.result: Any = None
         self.error: BaseException | None = None
+        self.ended = threading.Event()
+        # Who calls from a loop is woken there.
+        self._loop = current_loop()
+        self._woken = self._loop.asyncio.create_future() if self._loop is not None else None
+
+    def end(self) -> None:
+        """It has ended: its caller goes on."""
+        self.ended.set()
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, nobody waits any more
+                self._loop.asyncio.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended, but not longer; has it?"""
+        if self._woken is None:
+            return self.ended.wait(seconds)
+        with suppress(TimeoutError):
+            wait(wait_for(self._woken, seconds))
+        return self.ended.is_set()
 
 
 class CallThreads:
@@ -114,7 +140,7 @@ class CallThreads:
                 target=self._work, args=(inbox,), name="smsqueue-call", daemon=True
             ).start()
         inbox.put(call)
-        if not call.ended.wait(limit):
+        if not call.wait(limit):
             self._give_up(call)
             if call.hung:
                 raise CallTimeout(f"did not end within {limit:g} s")
@@ -153,7 +179,7 @@ class CallThreads:
                 call.error = error
             _refresh_django()
             with self._lock:
-                call.ended.set()
+                call.end()
                 hung = call.hung
             if hung and call.error is None and call.late is not None:
                 try:

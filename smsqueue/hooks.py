@@ -175,7 +175,7 @@ class Hooks:
             else:
                 errors.append((handler.name, error))
         if not errors:
-            return self._settle(event, token, "done", succeeded=succeeded)
+            return self._settle(event, token, "done", succeeded=succeeded, tries=tries)
         name, first = errors[0]
         why = f"{name}: {type(first).__name__}: {first}"[:500]
         return self._again(event, token, tries, why, type(first).__name__, succeeded)
@@ -234,6 +234,7 @@ class Hooks:
             why=why,
             error=error,
             succeeded=succeeded,
+            tries=tries,
         )
 
     def _settle(
@@ -246,6 +247,7 @@ class Hooks:
         why: str = "",
         error: str | None = None,
         succeeded: str = "",
+        tries: int = 0,
     ) -> Outcome:
         names = (succeeded,) if succeeded else ()
         state, look = persist(
@@ -254,7 +256,7 @@ class Hooks:
             )
         )
         transition(log, event, state, error=error)
-        return Outcome(state, wait=delay if look else None, error=error)
+        return Outcome(state, wait=delay if look else None, error=error, earlier=tries)
 
 
 def _read(id: str, data: str) -> dict[str, Any] | None:

@@ -14,13 +14,13 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
-__all__ = ["Loop", "blocking", "current_loop", "wait"]
+__all__ = ["Loop", "blocking", "current_loop", "sleep", "wait"]
 
 log = logging.getLogger("smsqueue.worker")
 
@@ -32,6 +32,8 @@ _THREADS = 128
 #: Threads of one loop that ask the system's resolver, which may take long. A host name is asked for
 #: once at a time, so one that is not answered holds one of them.
 _RESOLVERS = 32
+#: Seconds for which a function may wait for Python's lock, or for the processor.
+_SHORT = 0.02
 
 
 class _Running(greenlet):
@@ -45,11 +47,16 @@ class _Running(greenlet):
 class Loop:
     """An asyncio loop in a daemon thread.
 
+    Args:
+        watched: Measure for how long functions block it, which takes a few microseconds each time
+            that one goes on.
+
     Attributes:
         hub: The loop's own greenlet, to which every function switches where it waits.
     """
 
-    def __init__(self, name: str = "smsqueue-loop") -> None:
+    def __init__(self, name: str = "smsqueue-loop", *, watched: bool = True) -> None:
+        self._watched = watched
         self.asyncio = asyncio.new_event_loop()
         self.hub: greenlet
         self._threads = ThreadPoolExecutor(_THREADS, f"{name}-blocking")
@@ -98,8 +105,17 @@ class Loop:
         running.gr_context = context
         self._enter(running)
 
+    def spawn(self, function: Callable[[], None]) -> None:
+        """Begin a function, which must not raise, at once; from a callback of the loop."""
+        running = _Running(function, self)
+        running.gr_context = contextvars.copy_context()
+        self._enter(running)
+
     def _enter(self, running: _Running) -> None:
         """Let a function run until it waits or ends."""
+        if not self._watched:
+            running.switch()
+            return
         began = self._held_since = time.monotonic()
         busy = time.thread_time()
         try:
@@ -107,7 +123,9 @@ class Loop:
         finally:
             self._held_since = None
             busy = time.thread_time() - busy
-            self._blocked += max(0.0, time.monotonic() - began - busy)
+            waited = time.monotonic() - began - busy
+            if waited > _SHORT:
+                self._blocked += waited
 
     def blocked(self) -> float:
         """Seconds, since the loop began, for which functions held it and did not compute: they
@@ -141,9 +159,16 @@ class Loop:
                 log.warning("the loop's connections: %s", type(error).__name__)
         self.asyncio.stop()
 
-    def _in_thread(self, function: Callable[[], T]) -> Awaitable[T]:
-        context = contextvars.copy_context()
-        return self.asyncio.run_in_executor(self._threads, partial(context.run, function))
+    def in_thread(
+        self, function: Callable[[], T], threads: Executor | None = None
+    ) -> asyncio.Future[T]:
+        """Call what may block in a thread, in a copy of the caller's context; on the loop's thread.
+
+        Args:
+            threads: Where; those of the loop if not given.
+        """
+        call = partial(contextvars.copy_context().run, function)
+        return self.asyncio.run_in_executor(threads or self._threads, call)
 
     def _wait(self, awaitable: Awaitable[T]) -> T:
         running = cast(_Running, getcurrent())
@@ -172,9 +197,17 @@ def wait(awaitable: Awaitable[T]) -> T:
     return loop._wait(awaitable)
 
 
+def sleep(seconds: float) -> None:
+    """Wait for some time, while the loop runs others if the calling function runs on one."""
+    if current_loop() is None:
+        time.sleep(seconds)
+    else:
+        wait(asyncio.sleep(seconds))
+
+
 def blocking(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
     """Call what may block: in a thread if the calling function runs on a loop, else here."""
     loop = current_loop()
     call: Callable[[], Any] = partial(function, *args, **options)
-    result: T = call() if loop is None else loop._wait(loop._in_thread(call))
+    result: T = call() if loop is None else loop._wait(loop.in_thread(call))
     return result

@@ -46,7 +46,12 @@ class Pulse:
         self.hung = hung
         self.name = f"{worker}/{os.getpid()}"
         self.file = Path(file) if file else None
-        self.told = {"queues": queues, "concurrency": concurrency, "version": _version()}
+        self.told: dict[str, object] = {
+            "queues": queues,
+            "concurrency": concurrency,
+            "version": _version(),
+            "batches": True,
+        }
         self._felt = time.monotonic()
         self._next = 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -21,13 +21,16 @@ from smsqueue.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["DELIVER", "HOOK", "Queue", "celery_config"]
+__all__ = ["DELIVER", "DELIVER_MANY", "HOOK", "HOOK_MANY", "Queue", "celery_config"]
 
 log = logging.getLogger(__name__)
 
 #: Task names are part of the wire: workers of another version must know them.
 DELIVER = "smsqueue.deliver"
 HOOK = "smsqueue.hook"
+#: The same for many at once: the lists of ids that upkeep publishes of a backlog.
+DELIVER_MANY = "smsqueue.deliver_many"
+HOOK_MANY = "smsqueue.hook_many"
 
 #: Triggers that are published in one round trip.
 _BATCH = 250
@@ -92,7 +95,9 @@ def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
         "task_default_queue": settings.send_queue,
         "task_routes": {
             DELIVER: {"queue": settings.send_queue},
+            DELIVER_MANY: {"queue": settings.send_queue},
             HOOK: {"queue": settings.hook_queue},
+            HOOK_MANY: {"queue": settings.hook_queue},
         },
         "task_serializer": "json",
         "result_serializer": "json",
@@ -154,9 +159,47 @@ class Queue:
         """Publish triggers of messages: (id, attempts so far)."""
         self._publish(DELIVER, self.settings.send_queue, triggers)
 
-    def hook(self, events: Iterable[str]) -> None:
-        """Publish triggers of events; "" stands for none."""
+    def hook(self, events: Iterable[str], *, bulk: bool = False) -> None:
+        """Publish triggers of events; "" stands for none.
+
+        Args:
+            bulk: They tell of messages that were sent as one of many.
+        """
         self._publish(HOOK, self.settings.hook_queue, [(event, 0) for event in events if event])
+
+    def deliver_many(self, ids: Sequence[str], *, bulk: bool, routed: bool) -> None:
+        """Publish one trigger of many messages.
+
+        Args:
+            bulk: They were sent as one of many.
+            routed: Their senders named providers or routing values.
+        """
+        arguments = {"bulk": bulk, "routed": routed}
+        self._publish_many(DELIVER_MANY, self.settings.send_queue, ids, "messages", arguments)
+
+    def hook_many(self, events: Sequence[str], *, bulk: bool) -> None:
+        """Publish one trigger of many events."""
+        hooks = self.settings.hook_queue
+        self._publish_many(HOOK_MANY, hooks, events, "events", {"bulk": bulk})
+
+    def _publish_many(
+        self, task: str, queue: str, ids: Sequence[str], what: str, arguments: dict[str, bool]
+    ) -> None:
+        shown = f"({len(ids)} {what})"
+        try:
+            with self.app.producer_or_acquire() as producer:
+                self.app.send_task(
+                    task,
+                    args=(list(ids),),
+                    kwargs=arguments,
+                    argsrepr=shown,
+                    queue=queue,
+                    retry=False,
+                    add_to_parent=False,
+                    producer=producer,
+                )
+        except Exception as error:  # the ledger has them
+            self._log_unpublished([(id, 0) for id in ids], error, "upkeep will do it")
 
     def _publish(self, task: str, queue: str, triggers: Iterable[tuple[str, int]]) -> None:
         batch = list(triggers)

@@ -36,6 +36,7 @@ class Registry:
     def __init__(self) -> None:
         self._providers: dict[str, IProvider] = {}
         self._access: dict[str, WebhookAccess] = {}
+        self._in_flight: dict[str, int] = {}
         self._default_provider: str | None = None
         #: Names of those that the environment added.
         self.from_environment: set[str] = set()
@@ -47,6 +48,7 @@ class Registry:
         *,
         webhook_prefix: str | Sequence[str] | None = None,
         webhook_sources: str | Iterable[str] | None = None,
+        max_in_flight: int | None = None,
         **config: Any,
     ) -> IProvider:
         """Register a provider; the first one becomes the default.
@@ -57,6 +59,9 @@ class Registry:
                 changed: all are served, the first is told to the provider.
             webhook_sources: Addresses and networks (``192.0.2.0/24``, ``2001:db8::/32``) that may
                 call its webhooks; None: all. Behind a proxy, see SMSQUEUE_TRUSTED_PROXIES.
+            max_in_flight: Calls of it at once in one worker process. None: SMSQUEUE_MAX_IN_FLIGHT,
+                or fewer if it bears only those; SMSQUEUE_CONCURRENCY at most if it is not called
+                over :mod:`smsqueue.providers.http`.
             config: What the provider's class takes.
 
         Raises:
@@ -77,6 +82,10 @@ class Registry:
             config = check_arguments(Provider, config)
         others = (prefix for each in self._access.values() for prefix in each.prefixes)
         taken = (*self.settings.receiver_prefix, *others) if webhook_prefix else ()
+        if max_in_flight is not None:
+            if type(max_in_flight) is not int or max_in_flight < 1:
+                raise ValueError(f"max_in_flight of provider {name!r} must be a number from 1 on")
+            self._in_flight[name] = max_in_flight
         access = WebhookAccess.of(name, webhook_prefix, webhook_sources, taken)
         try:
             provider = Provider(self, name, **config)
@@ -110,6 +119,14 @@ class Registry:
     def providers(self) -> dict[str, IProvider]:
         """All providers by name, in the order of their registration."""
         return dict(self._providers)
+
+    def max_in_flight(self, name: str) -> int:
+        """Calls of a provider at once in one worker process."""
+        provider, usual = self._providers[name], self.settings.max_in_flight
+        if not provider.through_http_layer:  # each call has a thread
+            usual = min(usual, self.settings.concurrency)
+        usual = min(usual, getattr(provider, "most_at_once", None) or usual)
+        return self._in_flight.get(name, usual)
 
     def webhook_access(self, name: str) -> WebhookAccess:
         """Who reaches a provider's webhooks."""

@@ -293,7 +293,10 @@ class Settings:
     #: Bytes that the webhooks of one provider may hold in Redis while they wait for their handlers;
     #: at most an eighth of its maxmemory.
     webhook_quota: int = _setting("WEBHOOK_QUOTA", 128 * 1024 * 1024, _bytes)
-    #: Tasks that one worker process runs at once.
+    #: Calls of one provider at once in one worker process, unless it has a number of its own: see
+    #: ``add_provider(max_in_flight=)``. Of as many a killed worker leaves the outcome unknown.
+    max_in_flight: int = _setting("MAX_IN_FLIGHT", 250, int)
+    #: Tasks that one worker process runs at once, and handlers of events.
     concurrency: int = _setting("CONCURRENCY", 50, int)
 
     def __post_init__(self) -> None:

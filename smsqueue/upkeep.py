@@ -9,10 +9,10 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from smsqueue import exc
-from smsqueue.ledger import Failure, Ledger
+from smsqueue.ledger import Failure, Ledger, Taken
 from smsqueue.logs import transition
 from smsqueue.masking import place_of
 from smsqueue.pulse import Pulse
@@ -28,13 +28,20 @@ _SWEEP_QUOTA = 50
 _QUOTA = 100
 #: Scripts of one kind that a round runs, before others have their turn.
 _SCRIPTS = 20
-#: Triggers that one round publishes of a lane.
+#: Ids that one round publishes of a lane.
 _MOST = 500
+#: So many single ones are published each by itself at most, whatever room there is.
+_FEW = 16
+#: Ids of one trigger, about.
+_BATCH = _QUOTA
+#: Seconds for which it is known whether all workers know triggers of many.
+_KNOWN = 5.0
 _LONGEST_PAUSE = 5.0
 #: While there is a backlog the broker's queue, which is short, must not run empty.
 _BUSY_PAUSE = 0.05
 #: Seconds after which the same failure is logged again.
 _REMIND = 60.0
+_NO_ROOMS: Mapping[str, Callable[[], int]] = {}
 
 
 class Upkeep:
@@ -48,6 +55,8 @@ class Upkeep:
         max_lapses: After so many workers died before its provider was called, a message has failed.
         pulse: Told after each round.
         remedies: What can be done at providers about messages that they may have.
+        rooms: For how many ids of a lane this process has room now: a backlog is published in
+            triggers of many. A lane that has none is published id by id.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class Upkeep:
         max_lapses: int = 25,
         pulse: Pulse | None = None,
         remedies: dict[str, dict[str, int]] | None = None,
+        rooms: Mapping[str, Callable[[], int]] = _NO_ROOMS,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
@@ -66,11 +76,15 @@ class Upkeep:
         self.max_lapses = max_lapses
         self.pulse = pulse
         self.remedies = remedies
+        self.rooms = rooms
         #: What fails at present: causes by name.
         self.failing: dict[str, str] = {}
         self._name = secrets.token_hex(8)
         self._reminded: dict[str, tuple[str, float]] = {}
         self._full = False
+        #: Are triggers of many published? Only while all workers that live know them.
+        self.batches = False
+        self._known_until = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -113,20 +127,59 @@ class Upkeep:
         return full
 
     def _lane(self, lane: str) -> bool:
-        taken, failures = 0, list[Failure]()
+        number, failures = 0, list[Failure]()
+        room = self.rooms.get(lane) if self._know_batches() else None
+        most = _MOST if room is None else min(_MOST, room())
+        # What is single goes before others in a worker: there is room for a few of it in any case.
+        left = max(most, _FEW)
         for _ in range(_SCRIPTS):
-            due, failed, more = self.ledger.take(lane, _QUOTA)
-            more = more or len(due) == _QUOTA
-            taken += len(due)
-            failures += failed
-            if lane == "hook":
-                self.queue.hook(event for event, _ in due)
-            else:
-                self.queue.deliver(due)
-            if not more or taken >= _MOST:
+            quota = min(_QUOTA, left - number)
+            taken = self.ledger.take(
+                lane,
+                quota,
+                per_trigger=1 if room is None else _BATCH,
+                most_bulk=max(0, most - number),
+            )
+            number += len(taken.due)
+            failures += taken.failures
+            self._publish(lane, taken, together=room is not None)
+            if number >= left or not (taken.more or len(taken.due) == quota):
                 break
         self._tell(failures)
-        return bool(taken)
+        return bool(number)
+
+    def _publish(self, lane: str, taken: Taken, *, together: bool) -> None:
+        """Publish what was taken: in triggers of many, but a few single ones each by itself."""
+        if not together:
+            return self._publish_each(lane, taken.due)
+        single, bulk = taken.due[: taken.single], taken.due[taken.single :]
+        if len(single) <= _FEW:
+            self._publish_each(lane, single)
+            single = []
+        for due, is_bulk in ((single, False), (bulk, True)):
+            for routed in (False, True):
+                ids = [id for id, _ in due if (id in taken.routed) is routed]
+                if not ids:
+                    continue
+                if lane == "hook":
+                    self.queue.hook_many(ids, bulk=is_bulk)
+                else:
+                    self.queue.deliver_many(ids, bulk=is_bulk, routed=routed)
+
+    def _publish_each(self, lane: str, due: list[tuple[str, int]]) -> None:
+        if lane == "hook":
+            self.queue.hook(event for event, _ in due)
+        else:
+            self.queue.deliver(due)
+
+    def _know_batches(self) -> bool:
+        """Do all workers that live know triggers of many? Older ones would throw them away."""
+        now = time.monotonic()
+        if now >= self._known_until:
+            living = [worker for worker in self.ledger.workers() if worker.alive]
+            self.batches = all(worker.batches for worker in living)
+            self._known_until = now + _KNOWN
+        return self.batches
 
     def _tell(self, failures: list[Failure]) -> None:
         """Log what could not be looked at."""

@@ -51,9 +51,13 @@ _CUT_META = {"smsqueue": "cut: it was too long"}
 _HALF = re.compile(r"[\ud800-\udfff]")
 
 
+#: Made once: json.dumps would make one for each text.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str)
+
+
 def to_json(value: Any) -> str:
     """Compact JSON; whatever JSON does not know is written as its ``str``."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+    text = _ENCODER.encode(value)
     # Half a character, which UTF-8 cannot write: a webhook's JSON may hold one.
     return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 

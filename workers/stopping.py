@@ -29,7 +29,7 @@ class Stopping:
 
     Args:
         longest: Seconds that what a stopping worker waits for may take.
-        hung: How many threads of the pool are held by calls that hang.
+        hung: How many messages are held by calls that hang.
     """
 
     def __init__(self, longest: float, hung: Callable[[], int]) -> None:
@@ -59,17 +59,22 @@ class Stopping:
             self._limit()
             flags.should_stop = 1
 
-    def wait(self, pool: Any) -> None:
-        """Wait until the tasks that run have ended, but not for calls that hang: without them
-        the process would not end by itself."""
+    def wait(self, pool: Any, running: Callable[[], int]) -> None:
+        """Wait until what runs has ended, but not for calls that hang: without this the process
+        would not end by itself.
+
+        Args:
+            running: Messages and events that have begun and not ended.
+        """
         executor = getattr(pool, "executor", None)
         if not self._asked or executor is None:
             return
         executor.shutdown(wait=False, cancel_futures=True)
         idle = threading.Event()
         ends = time.monotonic() + self._longest + _RECORDING
-        while busy := sum(thread.is_alive() for thread in executor._threads):
-            if busy <= self._hung() or time.monotonic() > ends:
+        while running() or any(thread.is_alive() for thread in executor._threads):
+            busy = running()
+            if 0 < busy <= self._hung() or time.monotonic() > ends:
                 log.critical("%d calls do not end: this process ends without them", busy)
                 _end_after(2.0)
                 return

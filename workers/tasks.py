@@ -1,4 +1,4 @@
-"""The tasks: a trigger comes in, the floor below does the work, Celery shows how it ended.
+"""The tasks: a trigger comes in, the engine does the work, Celery shows how it ended.
 
 Nothing is retried here: waits live in the ledger. Exceptions only make Celery's monitors, such
 as Flower, show one row per message with its state; they carry classes, never texts.
@@ -6,38 +6,40 @@ as Flower, show one row per message with its state; they carry classes, never te
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from smsqueue import exc
-from smsqueue.queue import DELIVER, HOOK
-from workers.shown import NotDelivered, Shown, shown
+from smsqueue.delivery.intake import Kind
+from smsqueue.queue import DELIVER, DELIVER_MANY, HOOK, HOOK_MANY
+from workers.shown import NotDelivered
+
+if TYPE_CHECKING:
+    from workers.engine import Engine
 
 __all__ = ["register"]
 
-#: Group of slots that hooks share.
-_HOOKS = "(hooks)"
-
 
 def register(app: Any) -> None:
-    """Add the tasks to an application whose ``smsqueue_...`` attributes its worker sets."""
+    """Add the tasks to an application whose ``smsqueue_engine`` its worker sets."""
+
+    def engine() -> Engine:
+        return app.smsqueue_engine  # type: ignore[no-any-return]
 
     @app.task(name=DELIVER, throws=(NotDelivered,))  # type: ignore[untyped-decorator]
     def deliver(id: str) -> str:
-        try:
-            outcome = app.smsqueue_delivery.deliver(id)
-        except exc.QueueUnavailable as error:
-            # The claim was not confirmed, nothing was sent: upkeep finds it.
-            return Shown("RETRY", type(error).__name__).end_task()
-        return shown(DELIVER, outcome).end_task()
+        return engine().do(DELIVER, id)
 
     @app.task(name=HOOK, throws=(NotDelivered,))  # type: ignore[untyped-decorator]
     def hook(event: str) -> str:
-        with app.smsqueue_slots.held(_HOOKS) as busy:
-            if busy:
-                app.smsqueue_hooks.later(event, busy)
-                return Shown("RETRY", "WorkerBusy", busy + 1).end_task()
-            try:
-                outcome = app.smsqueue_hooks.run(event)
-            except exc.QueueUnavailable as error:
-                return Shown("RETRY", type(error).__name__).end_task()
-        return shown(HOOK, outcome).end_task()
+        return engine().do(HOOK, event)
+
+    # Later versions may say more of a batch.
+
+    @app.task(name=DELIVER_MANY)  # type: ignore[untyped-decorator]
+    def deliver_many(ids: list[str], *, bulk: bool, routed: bool = False, **more: Any) -> str:
+        engine().messages.add(ids, Kind(bulk, routed))
+        return f"{len(ids)} messages"
+
+    @app.task(name=HOOK_MANY)  # type: ignore[untyped-decorator]
+    def hook_many(events: list[str], *, bulk: bool, **more: Any) -> str:
+        engine().events.add(events, Kind(bulk))
+        return f"{len(events)} events"

@@ -16,17 +16,17 @@ from kombu import Queue as Broker
 
 from smsqueue import exc
 from smsqueue.call_threads import CallThreads
-from smsqueue.delivery import Delivery, Slots
+from smsqueue.delivery import Slots
 from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
-from smsqueue.hooks import Hooks
-from smsqueue.ledger import Ledger, RedisMisconfigured
+from smsqueue.ledger import RedisMisconfigured
 from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.pulse import Pulse
-from smsqueue.queue import Queue, celery_config
+from smsqueue.queue import celery_config
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.upkeep import Upkeep
 from workers.channel import survive_lost_connections
+from workers.engine import Engine
 from workers.stopping import Stopping
 from workers.tasks import register
 
@@ -34,8 +34,9 @@ __all__ = ["create_worker"]
 
 log = logging.getLogger("smsqueue.worker")
 
-#: Seconds that a command of a worker's ledger may take.
-_TIMEOUT = 10.0
+#: Seconds after which a thread gives way to others. The consumer of the queues gives way at each
+#: command to Redis, and would wait for the usual 5 ms each time while a campaign goes out.
+_SWITCH = 0.0005
 
 
 def create_worker(settings: Settings | None = None) -> Celery:
@@ -80,74 +81,66 @@ class _Engine(bootsteps.StartStopStep):
                 f"the namespace {settings.namespace!r} are {settings.send_queue} and "
                 f"{settings.hook_queue}: correct -Q or SMSQUEUE_NAMESPACE"
             )
-        slots = Slots(
-            parent.concurrency or settings.concurrency,
-            groups=(len(gateway.providers) if sends else 0) + hooks,
-        )
-        ledger = Ledger(settings, timeout=_TIMEOUT)
-        queue = Queue(settings, app)
-        # What hooks send goes the same way.
-        gateway.ledger, gateway.queue = ledger, queue
-        app.smsqueue_slots = slots
         deadlines = [provider.deadline for provider in gateway.providers.values()]
         self.stopping = stopping = Stopping(
             # A route may name several providers, which are called one after the other.
             max(sum(deadlines) if sends else 0.0, settings.handler_timeout if hooks else 0.0),
-            hung=lambda: slots.hung().total(),
+            hung=lambda: engine.slots.hung().total(),
         )
         most = settings.max_hung_calls
-        # Handlers have threads of their own: what they delay goes to their application's broker.
-        handlers = CallThreads(
-            prepare=_users_app(app).set_current,
-            most_hung=most,
-            too_many=lambda: stopping.ask(f"{most} calls of handlers do not end"),
+        concurrency = parent.concurrency or settings.concurrency
+        sys.setswitchinterval(_SWITCH)
+        self.engine = engine = app.smsqueue_engine = Engine(
+            app,
+            gateway,
+            settings,
+            parent.hostname,
+            concurrency,
+            # Threads of their own: what handlers delay goes to their application's broker.
+            handlers=CallThreads(
+                prepare=_users_app(app).set_current,
+                most_hung=most,
+                too_many=lambda: stopping.ask(f"{most} calls of handlers do not end"),
+            ),
+            others=CallThreads(
+                most_hung=most,
+                too_many=lambda: stopping.ask(f"{most} calls of routers or look-ups do not end"),
+            ),
         )
-        others = CallThreads(
-            most_hung=most,
-            too_many=lambda: stopping.ask(f"{most} calls of routers or look-ups do not end"),
-        )
-        app.smsqueue_delivery = Delivery(
-            gateway, ledger, queue, slots, parent.hostname, threads=others
-        )
-        self.hooks = app.smsqueue_hooks = Hooks(
-            gateway, ledger, parent.hostname, gateway.retry, threads=handlers
-        )
-
-        def hung() -> Counter[str]:
-            calls = handlers.hung() + others.hung()
-            calls["provider"] += slots.hung().total()
-            return +calls
-
+        # What hooks send goes the same way.
+        gateway.ledger, gateway.queue = engine.ledger, engine.queue
         app.smsqueue_pulse = pulse = Pulse(
-            ledger,
+            engine.ledger,
             parent.hostname,
             queues=sorted(consumes),
-            concurrency=parent.concurrency or settings.concurrency,
+            concurrency=concurrency,
             file=settings.heartbeat_file,
-            hung=hung,
+            hung=engine.hung,
         )
         self.upkeep = Upkeep(
             settings,
-            ledger,
-            queue,
+            engine.ledger,
+            engine.queue,
             max_lapses=gateway.retry.event_attempts,
             pulse=pulse,
             remedies={name: remedies(each) for name, each in gateway.providers.items()},
+            rooms=engine.rooms(sends=sends, hooks=hooks),
         )
+        engine.queue.batches = lambda: self.upkeep.batches
 
     def start(self, parent: Any) -> None:
         self.upkeep.start()
         self._hung: Counter[str] = Counter()
         if self.away:
             threading.Thread(target=self._verify, name="smsqueue-verify", daemon=True).start()
-        parent.timer.call_repeatedly(5.0, self._look_for_hung, (parent.app.smsqueue_slots,))
+        parent.timer.call_repeatedly(5.0, self._look_for_hung, (self.engine.slots,))
 
     def _verify(self) -> None:
         """Redis was away when this worker started: see whether it can be used when it is there."""
         idle = threading.Event()
         while True:
             try:
-                return self.hooks.ledger.verify_server()
+                return self.engine.ledger.verify_server()
             except RedisMisconfigured as error:
                 return self.stopping.ask(str(error))
             except exc.QueueUnavailable:
@@ -158,18 +151,18 @@ class _Engine(bootsteps.StartStopStep):
         for name, calls in hung.items():
             if calls > self._hung[name]:
                 log.error("%d calls of the provider %s did not end by its deadline", calls, name)
-            if calls >= slots.most:
+            if calls >= slots.most(name):
                 self.stopping.ask(f"all {calls} calls of the provider {name} that it may make hang")
         self._hung = hung
 
     def close(self, parent: Any) -> None:
-        self.hooks.stop()
         self.stopping.closing()
+        self.engine.stop()
 
     def stop(self, parent: Any) -> None:
         self.upkeep.stop()
-        self.stopping.wait(parent.pool)
-        parent.app.smsqueue_delivery.close()
+        self.stopping.wait(parent.pool, self.engine.running)
+        self.engine.close()
 
     terminate = stop
 

@@ -15,6 +15,7 @@ from smsqueue.delivery.outcomes import FIRST_ASK, Outcome
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
+from smsqueue.loop import blocking
 from smsqueue.masking import place_of
 from smsqueue.retry import error_label, requested_wait
 from smsqueue.states import State
@@ -109,7 +110,7 @@ def _ask(
         ledger.asked(id, again)
         return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
     status.provider, status.reference = name, message.reference
-    gateway.receive_status(status)
+    blocking(gateway.receive_status, status)
     # If that did not tell (a status of no known meaning, a repetition), it is asked again later.
     ledger.asked(id, again)
     return Outcome(State.UNKNOWN, wait=0.0, error="Found")

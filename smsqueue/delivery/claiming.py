@@ -27,17 +27,23 @@ class Claims:
         self._releasing = threading.Lock()
 
     def claim(
-        self, id: str, token: str, *, lease: float, usual: tuple[str, float] | None
+        self,
+        id: str,
+        token: str,
+        *,
+        lease: float,
+        usual: tuple[str, float] | None,
+        bulk: bool = True,
     ) -> list[Any]:
         """Claim a message; see claim.lua for the answers. With "go" the slot at ``usual`` is held.
 
         Args:
             usual: Provider of the messages that need no router, most of them: their attempt begins
                 in the same step, if there is a slot. And the lease of a call there.
+            bulk: It was, or may have been, sent as one of many.
         """
         self.release()
-        # What kind of message it is will be known from the answer only.
-        at = usual if usual is not None and self.slots.take(usual[0], bulk=True) else None
+        at = usual if usual is not None and self.slots.take(usual[0], bulk=bulk) else None
         begun = False
         try:
             answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=at)

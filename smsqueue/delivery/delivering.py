@@ -72,14 +72,17 @@ class Delivery:
         self.claims = Claims(ledger, slots, self.worker)
         self.walk = Walk(gateway, ledger, queue, slots)
 
-    def deliver(self, id: str) -> Outcome:
+    def deliver(self, id: str, *, bulk: bool = True) -> Outcome:
         """Do what is due for a message; harmless for any id, at any time, any number of times.
+
+        Args:
+            bulk: It was, or may have been, sent as one of many.
 
         Raises:
             QueueUnavailable: Redis did not confirm the claim; nothing was sent.
         """
         try:
-            return self._deliver(id)
+            return self._deliver(id, bulk)
         except exc.DamagedRecord as error:
             return self._damaged(id, error.cause)
 
@@ -87,11 +90,11 @@ class Delivery:
         """Nothing is delivered any more: close the connections to providers."""
         self.walk.calls.close()
 
-    def _deliver(self, id: str) -> Outcome:
+    def _deliver(self, id: str, bulk: bool) -> Outcome:
         token, began = new_token(), time.monotonic()
         usual = self.gateway.default_provider
         at = (usual, self.walk.lease(usual)) if usual is not None else None
-        answer = self.claims.claim(id, token, lease=leased(_ROUTING), usual=at)
+        answer = self.claims.claim(id, token, lease=leased(_ROUTING), usual=at, bulk=bulk)
         match answer[0]:
             case "claimed":
                 return self._claimed(Claim(id, token, began, *answer[1:]))

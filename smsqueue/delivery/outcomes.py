@@ -122,14 +122,19 @@ class Outcome:
     state: str
     wait: float | None = None
     error: str | None = None
+    #: How many attempts were made before, or tries of an event's handlers.
+    earlier: int = 0
 
 
 def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any]:
     """The outcome of an attempt that the provider took."""
     provider = gateway.get_provider(name)
     for field in ("msgid", "meta"):
+        value = getattr(message, field)
+        if value is None or type(value) is str:
+            continue
         try:
-            wire.to_json(getattr(message, field))
+            wire.to_json(value)
         except Exception as error:  # a plugin may leave anything there; the message is out
             setattr(message, field, None)
             log.error(
@@ -139,8 +144,9 @@ def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any
             )
     ids = ids_of(provider, message)
     message.meta = wire.bounded_meta(message.meta)
-    if len(wire.to_json(message.msgid)) > _LONGEST_IDS:
-        message.msgid = None
+    msgid = wire.to_json(message.msgid)
+    if len(msgid) > _LONGEST_IDS:
+        message.msgid, msgid = None, "null"
         log.error(
             "%s: the ids that %s gave are longer than %d characters, so they are not kept",
             *(message.id, name, _LONGEST_IDS),
@@ -150,7 +156,7 @@ def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any
     return {
         "verdict": "sent",
         "msgids": ids,
-        "msgid": wire.to_json(message.msgid),
+        "msgid": msgid,
         "meta": wire.to_json(message.meta) if message.meta is not None else None,
         "sent": wire.to_json(told) if gateway.onSend else None,
         "silent": not provider.reports or None,
@@ -222,11 +228,15 @@ def remedies(provider: IProvider) -> dict[str, int]:
     return found
 
 
-def outcome_of(moved: Transition, error: str | None) -> Outcome:
-    """What a settle's answer means for the trigger."""
+def outcome_of(moved: Transition, error: str | None, made: int) -> Outcome:
+    """What a settle's answer means for the trigger.
+
+    Args:
+        made: The number of the attempt that was settled.
+    """
     waits = moved.state in WAITING or moved.state == State.UNKNOWN
     wait = seconds_until(moved.look) if moved.look and waits else 0.0 if waits else None
-    return Outcome(moved.state, wait=wait, error=error)
+    return Outcome(moved.state, wait=wait, error=error, earlier=max(0, made - 1))
 
 
 def seconds_until(ms: int) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from smsqueue import exc
+from smsqueue.loop import sleep
 
 __all__ = ["persist"]
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 def persist(command: Callable[[], T]) -> T:
     """Repeat a command of the ledger until Redis confirms it: the message is in our hands, and
     its outcome must not be lost. LedgerError, which no repetition ends, is raised."""
-    pause, idle = 0.2, threading.Event()
+    pause = 0.2
     while True:
         try:
             return command()
@@ -27,5 +27,5 @@ def persist(command: Callable[[], T]) -> T:
             raise
         except exc.QueueUnavailable as error:
             log.error("waiting for Redis: %s", error)
-            idle.wait(pause)
+            sleep(pause)
             pause = min(pause * 2, 5.0)

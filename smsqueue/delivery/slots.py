@@ -1,15 +1,17 @@
-"""How much of a worker process one provider may occupy, so that its trouble stays its own."""
+"""How many calls of each provider are in flight, so that its trouble stays its own."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 __all__ = ["Slots"]
+
+_NONE: Mapping[str, int] = {}
 
 #: Seconds after which who found no slot looks again, even if none can be free by then.
 _LONGEST_WAIT = 30.0
@@ -17,6 +19,10 @@ _LONGEST_WAIT = 30.0
 _APART = 0.05
 #: The part of a group's slots that messages sent as one of many may hold.
 _BULK = 7 / 8
+#: Seconds after which calls that have hung are counted anew.
+_LOOK = 0.25
+#: Slots of a group before its first success.
+_FIRST = 32
 #: A provider's call that lasts so many seconds longer than its deadline has hung.
 _OVERDUE = 30.0
 
@@ -34,31 +40,54 @@ class _Use:
 
 
 class Slots:
-    """The slots of one worker process, shared by groups: each provider is one, hooks another.
+    """The slots of one worker process. Each provider is a group with slots of its own, the handlers
+    of events are another.
 
-    A group may hold half of the slots, or all if it is the only one. Each failure halves what
-    it may hold, each success gives one back. An eighth of that is for single messages only, so
-    that they need not wait for a slot behind a campaign.
+    A group begins with a few. Each failure halves what it may hold, each success adds one: as long
+    as all goes well, that doubles with each round of calls. An eighth of it is for single messages
+    only, so that they need not wait for a slot behind a campaign.
+
+    Args:
+        usual: Slots of a group.
+        most: The same for groups that have another number.
     """
 
-    def __init__(self, total: int, groups: int) -> None:
-        self.most = total if groups < 2 else max(1, total // 2)
+    def __init__(self, usual: int, most: Mapping[str, int] = _NONE) -> None:
+        self._usual = usual
+        self._most = dict(most)
         self._uses: dict[str, _Use] = {}
         #: Calls of providers that run: the group, and when each has hung (monotonic).
         self._calls: dict[object, tuple[str, float]] = {}
+        self._lately_hung = Counter[str]()
+        self._next_look = 0.0
         self._lock = threading.Lock()
 
+    def most(self, group: str) -> int:
+        """The slots of a group."""
+        return self._most.get(group, self._usual)
+
     def _use(self, group: str) -> _Use:
-        return self._uses.setdefault(group, _Use(limit=self.most))
+        if group not in self._uses:
+            self._uses[group] = _Use(limit=min(_FIRST, self.most(group)))
+        return self._uses[group]
+
+    def _is_free(self, group: str, use: _Use, bulk: bool) -> bool:
+        limit = max(1, int(use.limit * _BULK if bulk else use.limit))
+        if use.running < min(limit, self.most(group)):
+            return True
+        # What has hung keeps its slot, but is no reason to call that provider less.
+        return use.running < self.most(group) and use.running - self._hung_of(group) < limit
+
+    def free(self, group: str, *, bulk: bool = False) -> bool:
+        """Would :meth:`take` take a slot now?"""
+        with self._lock:
+            return self._is_free(group, self._use(group), bulk)
 
     def take(self, group: str, *, bulk: bool = False) -> bool:
         """Take a slot, if there is one; ``bulk``: for what was sent as one of many."""
         with self._lock:
             use = self._use(group)
-            # What has hung keeps its slot, but is no reason to call that provider less.
-            running = use.running - self._hung()[group]
-            limit = max(1, int(use.limit * _BULK if bulk else use.limit))
-            if running >= limit or use.running >= self.most:
+            if not self._is_free(group, use, bulk):
                 return False
             use.running += 1
             use.moved = time.monotonic()
@@ -92,7 +121,7 @@ class Slots:
             use.running -= 1
             use.moved = time.monotonic()
             use.seconds += (seconds - use.seconds) / 8
-            use.limit = min(self.most, use.limit + 1) if well else max(1, use.limit / 2)
+            use.limit = min(self.most(group), use.limit + 1) if well else max(1, use.limit / 2)
 
     @contextmanager
     def calling(self, group: str, deadline: float) -> Iterator[None]:
@@ -106,6 +135,13 @@ class Slots:
             with self._lock:
                 del self._calls[call]
 
+    def _hung_of(self, group: str) -> int:
+        """How many calls of a group have hung, as of late: this is asked for often."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._lately_hung, self._next_look = self._hung(), now + _LOOK
+        return self._lately_hung[group]
+
     def _hung(self) -> Counter[str]:
         now = time.monotonic()
         return Counter(group for group, ends in self._calls.values() if ends < now)
@@ -116,9 +152,9 @@ class Slots:
             return self._hung()
 
     @contextmanager
-    def held(self, group: str) -> Iterator[float]:
-        """A slot for the time of a block that may not fail; yields what :meth:`enter` returned."""
-        wait = self.enter(group)
+    def held(self, group: str, *, bulk: bool = False) -> Iterator[float]:
+        """A slot for the time of a block; yields what :meth:`enter` returned."""
+        wait = self.enter(group, bulk=bulk)
         began = time.monotonic()
         try:
             yield wait

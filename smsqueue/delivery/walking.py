@@ -162,7 +162,7 @@ class Walk:
             attempt.made = begun
             return self.call_in_turn(attempt, rest)
         if moved.state != State.SENDING:
-            return outcome_of(moved, error_label(error))
+            return outcome_of(moved, error_label(error), attempt.made)
         # The next one is paused. What this attempt told has been noted already.
         told = {"provider": name, "counted": None, "pause": None, "well": None}
         return self.begin_at_first(attempt, rest, otherwise=outcome | told)
@@ -181,7 +181,7 @@ class Walk:
         moved = persist(lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, given))
         error = outcome.get("error")
         transition(log, attempt.id, moved.state, provider=name, error=error)
-        self.queue.hook(moved.events)
+        self.queue.hook(moved.events, bulk=attempt.bulk)
         return moved
 
     def settle(
@@ -193,4 +193,5 @@ class Walk:
         error: str | None = None,
     ) -> Outcome:
         """Note what became of an attempt: the ledger's answer is the outcome."""
-        return outcome_of(self._settled(attempt, name, outcome), error or outcome.get("error"))
+        moved = self._settled(attempt, name, outcome)
+        return outcome_of(moved, error or outcome.get("error"), attempt.made)

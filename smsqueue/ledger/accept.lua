@@ -2,7 +2,8 @@
 -- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency
 --       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), bulk (1 or ''), the same content as
 --       older versions hash it ('' or hash); and by the key of the hashes that was used before, if there is
---       one ('' or hash): idempotency, content, the content of older versions
+--       one ('' or hash): idempotency, content, the content of older versions; its sender named a provider
+--       or routing values (1 or '')
 -- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
 local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
@@ -54,6 +55,7 @@ if expires then set(hash, 'expires', expires) end
 if ARGV[8] ~= '' then set(hash, 'report', 1) end
 if ARGV[9] ~= '' then set(hash, 'resend', 1) end
 if ARGV[10] ~= '' then set(hash, 'bulk', 1) end
+if ARGV[15] ~= '' then set(hash, 'routed', 1) end
 if idempotency ~= '' then
   set(hash, 'idem', idempotency)
   redis.call('SET', key('idem', idempotency), id)
@@ -69,4 +71,4 @@ if later then
   return { 'accepted', id, 0 }
 end
 -- A fresh single message overtakes a campaign, whose messages wait for a shorter queue.
-return { 'accepted', id, queue_up(id, nil, expires, ARGV[10] ~= '' and BULK_WATERMARK or WATERMARK) }
+return { 'accepted', id, queue_up(id, nil, expires, ARGV[10] ~= '' and most_alone() or WATERMARK) }

@@ -140,11 +140,15 @@ class Failure(NamedTuple):
 class Taken(NamedTuple):
     """What was due in a lane."""
 
-    #: Ids, and how many attempts there were.
+    #: Ids, and how many attempts there were: single ones first.
     due: list[tuple[str, int]]
     failures: list[Failure]
     #: Is more due, and is there room for it?
     more: bool
+    #: How many of them are single ones; the others were sent as one of many.
+    single: int
+    #: Ids of messages whose sender named a provider or routing values.
+    routed: frozenset[str]
 
 
 class Swept(NamedTuple):

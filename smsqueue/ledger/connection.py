@@ -65,7 +65,7 @@ _SUBJECTS = dict.fromkeys(
 )
 
 #: Scripts that run for a group of items in one call. A single call is a group of one.
-_GROUPED = {"claim", "unclaim", "begin", "settle", "hook_claim", "hook_settle"}
+_GROUPED = {"claim", "unclaim", "put_back", "begin", "settle", "hook_claim", "hook_settle"}
 
 #: Scripts about one thing that write later, as those of groups do: see shared/writes.lua.
 _WRITE_LATER = {"accept", "receive", "report"}

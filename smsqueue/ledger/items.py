@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["Beginning", "HookSettlement", "Settlement"]
+__all__ = ["Beginning", "Claiming", "HookSettlement", "Settlement"]
+
+
+class Claiming(NamedTuple):
+    """A message that a worker wants to deliver."""
+
+    id: str
+    token: str
+    #: Until its router has answered, in seconds.
+    lease: float
+    worker: str
+    #: Provider of messages that need no router: their attempt begins in the same step. "": none.
+    usual: str = ""
+    #: Of a call there, in seconds.
+    usual_lease: float = 0.0
 
 
 class Beginning(NamedTuple):

@@ -24,8 +24,8 @@ from smsqueue.ledger.answers import (
     Transition,
     Webhooks,
 )
-from smsqueue.ledger.connection import translated
-from smsqueue.ledger.items import Beginning, HookSettlement, Settlement
+from smsqueue.ledger.connection import GROUP_LIMIT, translated
+from smsqueue.ledger.items import Beginning, Claiming, HookSettlement, Settlement
 from smsqueue.ledger.watching import Watching
 from smsqueue.lib import digits_only
 from smsqueue.messages import IncomingMessage, OutgoingMessage
@@ -33,10 +33,13 @@ from smsqueue.segments import segments_of
 from smsqueue.states import EventState, State
 from smsqueue.statuses import MessageStatus
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "unless_error"]
 
 #: Bytes that a webhook takes in Redis, as a rule.
 _USUAL_WEBHOOK = 2048
+
+#: For scripts. Half a character stays one, for clean(): Lua's JSON cannot take its escape.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 T = TypeVar("T")
 
@@ -69,7 +72,8 @@ class Ledger(Watching):
 
     def _accept(self, message: OutgoingMessage, id: str, bulk: bool, client: Any) -> Any:
         options = message.provider_options
-        data = wire.to_json(wire.dump_outgoing(message) | ({"bulk": True} if bulk else {}))
+        dumped = wire.dump_outgoing(message)
+        data = wire.to_json(dumped | ({"bulk": True} if bulk else {}))
         key = options.idempotency_key or message.derived_key
         older = wire.older_content_of(message)
         return self._scripts.run(
@@ -88,6 +92,7 @@ class Ledger(Watching):
             self.hidden_before(key) if key else "",
             self.hidden_before(wire.content_of(message)),
             self.hidden_before(older) if older else "",
+            1 if "provider" in dumped or "route" in dumped else "",
             client=client,
         )
 
@@ -252,39 +257,34 @@ class Ledger(Watching):
         Args:
             usual: Provider of messages that need no router, and the lease of a call there.
         """
-        (answer,) = self.claim_many([(id, token)], lease=lease, worker=worker, usual=usual)
-        return _unless_error(answer)
+        (answer,) = self.claim_many([Claiming(id, token, lease, worker, *(usual or ()))])
+        return unless_error(answer)
 
-    def claim_many(
-        self,
-        items: Sequence[tuple[str, str]],
-        *,
-        lease: float,
-        worker: str,
-        usual: tuple[str, float] | None = None,
-    ) -> list[list[Any] | exc.QueueUnavailable]:
+    def claim_many(self, items: Sequence[Claiming]) -> list[list[Any] | exc.QueueUnavailable]:
         """Claim several messages, as :meth:`claim` does, in one call: for each its answer, or the
         error that concerns it alone. So do all ``..._many``; the others are groups of one.
 
         Args:
-            items: Id and token of each, :data:`GROUP_LIMIT` at most.
+            items: :data:`GROUP_LIMIT` at most.
 
         Raises:
             QueueUnavailable: Redis did not confirm all of them. Repeating the whole group gives
                 the first answers and counts nothing twice.
         """
-        provider, seconds = usual or ("", 0.0)
-        ms, usual_ms = int(lease * 1000), int(seconds * 1000)
-        return self._scripts.run_group(
-            "claim",
-            [(id, token, ms, worker, new_id(), provider, usual_ms) for id, token in items],
-        )
+        rows = [
+            (
+                *(i.id, i.token, int(i.lease * 1000), i.worker, new_id()),
+                *(i.usual, int(i.usual_lease * 1000)),
+            )
+            for i in items
+        ]
+        return self._scripts.run_group("claim", rows)
 
     def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
         """Take back a claim whose answer was lost. If it had an effect already: how many attempts
         there were, and the provider at which one was begun, for :meth:`settle`."""
         (answer,) = self.unclaim_many([(id, token)])
-        return _unless_error(answer)
+        return unless_error(answer)
 
     def unclaim_many(
         self, items: Sequence[tuple[str, str]]
@@ -297,12 +297,22 @@ class Ledger(Watching):
 
         return _parsed(parse, self._scripts.run_group("unclaim", items))
 
+    def put_back(self, kind: str, ids: Sequence[str]) -> None:
+        """Give back ids of triggers that nobody claimed: they are published again at once.
+
+        Args:
+            kind: "msg" or "event".
+        """
+        for start in range(0, len(ids), GROUP_LIMIT):
+            some = ids[start : start + GROUP_LIMIT]
+            self._scripts.run_group("put_back", [(id, kind) for id in some])
+
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
     ) -> tuple[str, int]:
         """Begin an attempt: ('go', attempt) | ('paused', ms that are left) | ('lost', 0)."""
         (answer,) = self.begin_many([Beginning(id, token, provider, lease, attempt)])
-        return _unless_error(answer)
+        return unless_error(answer)
 
     def begin_many(
         self, items: Sequence[Beginning]
@@ -318,7 +328,7 @@ class Ledger(Watching):
     def settle(self, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> Transition:
         """Record how an attempt ended; see settle.lua for the outcome's fields."""
         (answer,) = self.settle_many([Settlement(id, token, attempt, outcome)])
-        return _unless_error(answer)
+        return unless_error(answer)
 
     def settle_many(self, items: Sequence[Settlement]) -> list[Transition | exc.QueueUnavailable]:
         """Record how several attempts ended, each as :meth:`settle`."""
@@ -359,7 +369,7 @@ class Ledger(Watching):
     def hook_claim(self, event: str, token: str, worker: str) -> list[Any]:
         """See hook_claim.lua for the answers."""
         (answer,) = self.hook_claim_many([(event, token)], worker)
-        return _unless_error(answer)
+        return unless_error(answer)
 
     def hook_claim_many(
         self, items: Sequence[tuple[str, str]], worker: str
@@ -385,7 +395,7 @@ class Ledger(Watching):
         """
         item = HookSettlement(event, token, verdict, delay, why, tuple(succeeded))
         (answer,) = self.hook_settle_many([item])
-        return _unless_error(answer)
+        return unless_error(answer)
 
     def hook_settle_many(
         self, items: Sequence[HookSettlement]
@@ -463,16 +473,21 @@ class Ledger(Watching):
 
     # --- upkeep --------------------------------------------------------------------------------
 
-    def take(self, lane: str, quota: int, *, per_trigger: int = 1) -> Taken:
+    def take(
+        self, lane: str, quota: int, *, per_trigger: int = 1, most_bulk: int | None = None
+    ) -> Taken:
         """Take what is due in a lane ("send", "hook", "ask") and has room: single messages first,
         and at least an eighth for what was sent as one of many.
 
         Args:
             per_trigger: How many ids a trigger will carry.
+            most_bulk: How many of them at most may have been sent as one of many; None: ``quota``.
         """
-        due, failures, more = self._scripts.run("take", lane, quota, per_trigger)
+        bulk = quota if most_bulk is None else most_bulk
+        answer = self._scripts.run("take", lane, quota, per_trigger, bulk)
+        due, failures, more, single, routed = answer
         taken = [(due[i], int(due[i + 1] or 0)) for i in range(0, len(due), 2)]
-        return Taken(taken, _failures(failures), bool(more))
+        return Taken(taken, _failures(failures), bool(more), int(single), frozenset(routed))
 
     def sweep(
         self,
@@ -540,7 +555,7 @@ def _parsed(parse: Callable[[Any], T], answers: list[Any]) -> list[T | exc.Queue
     return [a if isinstance(a, exc.QueueUnavailable) else parse(a) for a in answers]
 
 
-def _unless_error(answer: T | exc.QueueUnavailable) -> T:
+def unless_error(answer: T | exc.QueueUnavailable) -> T:
     """The answer of a group of one; its error is raised."""
     if isinstance(answer, exc.QueueUnavailable):
         raise answer
@@ -548,7 +563,7 @@ def _unless_error(answer: T | exc.QueueUnavailable) -> T:
 
 
 def _for_lua(value: Any) -> str:
-    return wire.clean(json.dumps(value, ensure_ascii=False, default=str))
+    return wire.clean(_ENCODER.encode(value))
 
 
 def _failures(answer: list[Any]) -> list[Failure]:

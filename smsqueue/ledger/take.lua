@@ -4,15 +4,17 @@
 -- SHARE-th of it. Each has its own room in the broker's queue: single ones up to WATERMARK triggers, bulk
 -- up to BULK_WATERMARK; and of a queue that is longer a SHARE-th may be bulk.
 -- ARGV: lane ('send', 'hook', or 'ask': messages whose provider is to be asked), quota, ids that one trigger
---       will carry
+--       will carry, how many of them at most may have been sent as one of many
 -- Returns: { id, attempts so far, id, attempts, ... } single ones first, what could not be looked at { id,
 --          cause, whether it was put aside as damaged (1 or 0), ... }, whether more is due that there is room
---          for (1 or '')
-local lane, quota, per_trigger = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3] or 1)
+--          for (1 or ''), how many of the first are single ones, ids of messages whose sender named a
+--          provider or routing values
+local lane, quota, per_trigger = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local most_bulk = tonumber(ARGV[4])
 local queue = lane == 'hook' and 'hook' or 'send'
 local queued = length(queue)
 local passed = tonumber(redis.call('GET', key('passed', queue)) or 0) or 0
-local taken, full = {}, false
+local taken, routed, full = {}, {}, false
 -- Records that one call looks at; ms between two of a line that are looked at; ms that publishing
 -- takes at most, as a rule; ms for which upkeep is known to look into the lanes of bulk.
 local MOST_LOOKS, APART, PUBLISHING, KNOWN = 300, 100, 50, 60000
@@ -57,7 +59,7 @@ end
 -- Looks at one record that is due. Returns whether it is to be published.
 local function look(part, id)
   local due, hash = due_key(part), key(kind, id)
-  local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires', 'pin_until', 'bulk', 'message')
+  local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires', 'pin_until', 'bulk', 'message', 'routed')
   if not m.state and redis.call('EXISTS', hash) == 0 then
     redis.call('ZREM', due, id) -- it is forgotten
     return false
@@ -80,13 +82,14 @@ local function look(part, id)
     if lane == 'ask' then redis.call('HSET', hash, 'ask_now', 1) end
     taken[#taken + 1] = id
     taken[#taken + 1] = m.attempt or 0
+    if m.routed or lane == 'ask' then routed[#routed + 1] = id end
     return true
   end
   return false
 end
 
 -- Takes up to `free` of what is due in a part of the lane.
-local looks = 0
+local looks, single = 0, 0
 local function take(part, free, most_looks, on_taken)
   local few = looks + FEW
   while free > 0 and looks < most_looks and (looks < few or not out_of_time()) do
@@ -112,11 +115,12 @@ if lane == 'ask' then
 else
   redis.call('SET', key('filled', 'lanes'), 1, 'PX', KNOWN)
   local bulk = lane .. '_bulk'
-  local room_for_bulk = (BULK_WATERMARK - queued) * per_trigger
+  -- A few triggers of many are work enough until upkeep comes again, and what is single waits behind few.
+  local room_for_bulk = ((per_trigger > 1 and most_alone() or BULK_WATERMARK) - queued) * per_trigger
   -- Bulk in a queue that is longer, by when it was published: what was published before another trigger
   -- that has left the queue has left it, too.
   local out = key('bulk_out', queue)
-  local share = #redis.call('ZRANGEBYSCORE', due_key(bulk), '-inf', NOW, 'LIMIT', 0, math.ceil(quota / SHARE))
+  local share = #redis.call('ZRANGEBYSCORE', due_key(bulk), '-inf', NOW, 'LIMIT', 0, math.ceil(math.min(quota, most_bulk) / SHARE))
   if share > 0 then
     redis.call('ZREMRANGEBYSCORE', out, '-inf', passed)
     local in_queue = queued > 0 and redis.call('ZCARD', out) or 0
@@ -126,10 +130,11 @@ else
   end
   local room_for_single = (math.max(WATERMARK, BULK_WATERMARK) - queued) * per_trigger
   take(lane, math.min(quota - share, room_for_single), share > 0 and MOST_LOOKS * (1 - 1 / SHARE) or MOST_LOOKS)
+  single = #taken / 2
   -- Of single ones that were not looked at yet the next call knows: until then bulk has its share only.
   local left = room_for_bulk - #taken / 2
   local most = full and share or math.max(share, left)
-  take(bulk, math.min(quota - #taken / 2, most), MOST_LOOKS, function(id)
+  take(bulk, math.min(quota - #taken / 2, most, most_bulk), MOST_LOOKS, function(id)
     left = left - 1
     if left < 0 then redis.call('ZADD', out, NOW, id) end
   end)
@@ -138,4 +143,4 @@ end
 if #taken > 0 then
   redis.call('SET', key('filled', queue), queued + math.ceil(#taken / 2 / per_trigger), 'PX', PUBLISHING)
 end
-return { taken, failed, full and 1 or '' }
+return { taken, failed, full and 1 or '', single, routed }

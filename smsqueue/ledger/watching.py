@@ -74,6 +74,8 @@ class Worker:
     hung: Mapping[str, int] = field(default_factory=dict)
     #: What of its upkeep fails: causes by the name of what it does.
     failing: dict[str, str] = field(default_factory=dict)
+    #: Does it know triggers of many?
+    batches: bool = False
 
     @property
     def alive(self) -> bool:
@@ -256,6 +258,7 @@ class Watching(Looking):
                         str(about.get("version", "")),
                         {str(k): int(v) for k, v in dict(about.get("hung") or {}).items()},
                         {str(k): str(v) for k, v in dict(about.get("failing", {})).items()},
+                        about.get("batches") is True,
                     )
                 )
         return found

@@ -16,7 +16,11 @@ from typing import Any, get_args
 __all__ = ["OF_EVERY_PROVIDER", "check_arguments", "parameters", "unknown_argument"]
 
 #: What add_provider() itself takes.
-OF_EVERY_PROVIDER = {"webhook_prefix": "Sequence[str]", "webhook_sources": "Sequence[str]"}
+OF_EVERY_PROVIDER = {
+    "webhook_prefix": "Sequence[str]",
+    "webhook_sources": "Sequence[str]",
+    "max_in_flight": "int",
+}
 
 _MANY = ("Secrets", "Sequence[str]", "Collection[str]", "Iterable[str]", "list[str]")
 

@@ -39,6 +39,9 @@ class IProvider:
     #: nothing, and reports are found by reference only.
     unique_msgids: ClassVar[bool] = True
 
+    #: Calls at once that the provider bears, if it says so; see ``add_provider(max_in_flight=)``.
+    most_at_once: ClassVar[int | None] = None
+
     #: Seconds for which the provider sends once, however often it is called with the same
     #: ``message.dedup_key``; 0: it does not know such keys.
     dedup_window: float = 0.0

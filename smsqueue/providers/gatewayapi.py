@@ -71,6 +71,8 @@ class GatewayApiProvider(AccountProvider):
     """
 
     base_url = "https://gatewayapi.com"
+    #: Connections that may be open from one address: see docs/providers/gatewayapi.md.
+    most_at_once = 40
     capabilities = frozenset(Can) - {Can.LOOKUP, Can.DEDUPLICATION, Can.MEDIA}
     url_arguments = ("token", "secret")
     ids: ClassVar = NUMBER_ID

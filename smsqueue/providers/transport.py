@@ -224,6 +224,8 @@ class Environment(NamedTuple):
 
     def proxy(self, url: str) -> str | None:
         """The proxy for an address; None: it is called directly."""
+        if not self.proxies:
+            return None
         found: str | None = select_proxy(url, dict(self.proxies))
         return found
 

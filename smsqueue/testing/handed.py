@@ -21,7 +21,7 @@ class Handed(Queue):
     def deliver(self, triggers: Iterable[tuple[str, int]]) -> None:
         self.hook(id for id, _ in triggers)
 
-    def hook(self, events: Iterable[str]) -> None:
+    def hook(self, events: Iterable[str], *, bulk: bool = False) -> None:
         for id in events:
             name, subject = self._book.due.pop(id, ("", None))
             if name:

@@ -10,22 +10,30 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import Ledger, Settlement
+from smsqueue.ledger.connection import Scripts
 from tests.chaos.provider import ChaosProvider
 
 __all__ = ["MOMENTS", "RECORDING", "here", "install"]
 
 #: What a worker does between taking a trigger and acknowledging it, in order.
 MOMENTS = {
-    "claim": ("claim-before", "claim-after", "begin-before", "begin-after"),
-    "call": ("call-before", "call", "settle-before", "settle-after"),
+    "claim": ("claim-before", "claim-half", "claim-after", "begin-before", "begin-after"),
+    "call": ("call-before", "call", "settle-before", "settle-half", "settle-after"),
     "route": ("next-before", "next-after"),
     "upkeep": ("sweep-after", "take-before", "take-after"),
-    "hook": ("hook-claim-after", "hook", "hook-settle-before", "hook-settle-after"),
+    "hook": (
+        "hook-claim-half",
+        "hook-claim-after",
+        "hook",
+        "hook-settle-before",
+        "hook-settle-half",
+        "hook-settle-after",
+    ),
 }
 
 #: What a receiver does between reading a webhook and answering it.
@@ -69,12 +77,29 @@ def _around(
     setattr(owner, name, wrapped)
 
 
-def _got(answer: Any) -> bool:
-    return answer[0] in ("claimed", "go")
+def _got(answers: list[Any]) -> bool:
+    """Did one of a group get what it asked for?"""
+    return any(isinstance(each, list | tuple) and each[0] in ("claimed", "go") for each in answers)
 
 
-def _settle(ledger: Any, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> str:
-    return "next" if outcome.get("next") else "settle"
+def _settle(ledger: Any, items: list[Settlement]) -> str:
+    return "next" if any(item.outcome.get("next") for item in items) else "settle"
+
+
+def _in_halves() -> None:
+    """A script ends after a part of its group, as it does when Redis needs some milliseconds for
+    that: the rest is another call, and between them is a moment."""
+    inner = Scripts.run_group
+
+    def wrapped(self: Any, name: str, items: Sequence[Any]) -> list[Any]:
+        if len(items) < 2:
+            return inner(self, name, items)
+        middle = len(items) // 2
+        first = inner(self, name, items[:middle])
+        here(f"{name.replace('_', '-')}-half")
+        return first + inner(self, name, items[middle:])
+
+    Scripts.run_group = wrapped  # type: ignore[method-assign]
 
 
 def _during_the_call() -> None:
@@ -94,10 +119,13 @@ def _during_the_call() -> None:
 def install() -> None:
     """Put the moments into this process."""
     _during_the_call()
-    _around(Ledger, "settle", _settle)
-    for name, after in (("claim", _got), ("begin", _got), ("sweep", bool), ("take", bool)):
-        _around(Ledger, name, lambda *args, n=name: n, after)
+    _in_halves()
+    _around(Ledger, "settle_many", _settle)
+    for name in ("claim", "begin"):
+        _around(Ledger, f"{name}_many", lambda *args, n=name: n, _got)
+    for name in ("sweep", "take"):
+        _around(Ledger, name, lambda *args, n=name: n, bool)
     for name in ("receive", "report"):
         _around(Ledger, name, lambda *args: "record")
-    _around(Ledger, "hook_claim", lambda *args: "hook-claim", _got)
-    _around(Ledger, "hook_settle", lambda *args: "hook-settle")
+    _around(Ledger, "hook_claim_many", lambda *args: "hook-claim", _got)
+    _around(Ledger, "hook_settle_many", lambda *args: "hook-settle")

@@ -36,8 +36,8 @@ def test_a_throttled_provider_gets_few_probes(make_rig: Callable[..., Rig]) -> N
     rig.tell("a")
     lasted = time.monotonic() - began
     refused = sum(request["word"] == "limit" for request in rig.asked())
-    # A thread that was in the middle of a call, or about to make it, makes it; then it knows.
-    in_flight = len(rig.workers) * Settings.from_mapping(rig.environment).concurrency
+    # A call that runs, or is about to be made, is made; then it is known.
+    in_flight = len(rig.workers) * Settings.from_mapping(rig.environment).max_in_flight
     bound = in_flight + _probes(lasted)
     rig.settle()
     figures = check(rig)

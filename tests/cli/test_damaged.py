@@ -198,7 +198,7 @@ def test_upkeep_that_fails_is_reported_as_that(
 
 
 def _deliver(gateway: Gateway, id: str) -> None:
-    Delivery(gateway, gateway.ledger, gateway.queue, Slots(total=8, groups=1)).deliver(id)
+    Delivery(gateway, gateway.ledger, gateway.queue, Slots(8)).deliver(id)
 
 
 def _raise(message: Any, *values: Any) -> None:

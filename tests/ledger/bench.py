@@ -66,12 +66,16 @@ class Bench:
         self.ledger = Ledger(settings, timeout=5.0)
         self.redis = self.ledger.redis
         self.queue = self.gateway.queue
-        self.slots = Slots(total=8, groups=3)
-        self.delivery = Delivery(self.gateway, self.ledger, self.queue, self.slots, "bench")
+        self.give_slots(4)
         self.hooks = Hooks(self.gateway, self.ledger, "bench", retry)
         self.upkeep = Upkeep(settings, self.ledger, self.queue, max_lapses=3)
         #: What onStatus was called with.
         self.heard: list[MessageStatus] = []
+
+    def give_slots(self, number: int) -> None:
+        """Let each provider have so many from now on."""
+        self.slots = Slots(number)
+        self.delivery = Delivery(self.gateway, self.ledger, self.queue, self.slots, "bench")
 
     def close(self) -> None:
         self.gateway.close()

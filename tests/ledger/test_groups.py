@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smsqueue import OutgoingMessage, exc
-from smsqueue.ledger import GROUP_LIMIT, Beginning, HookSettlement, Settlement
+from smsqueue.ledger import GROUP_LIMIT, Beginning, Claiming, HookSettlement, Settlement
 from tests.ledger.bench import Bench
 
 USUAL = ("a", 60.0)
@@ -30,8 +30,8 @@ def sent(n: int) -> dict[str, Any]:
 
 
 def claim(bench: Bench, ids: list[str], token: str = "t") -> list[Any]:
-    items = [(id, f"{token}{n}") for n, id in enumerate(ids)]
-    return bench.ledger.claim_many(items, lease=60, worker="w", usual=USUAL)
+    items = [Claiming(id, f"{token}{n}", 60, "w", *USUAL) for n, id in enumerate(ids)]
+    return bench.ledger.claim_many(items)
 
 
 def settle(bench: Bench, ids: list[str], token: str = "t") -> list[Any]:
@@ -122,7 +122,7 @@ def test_the_same_message_twice_in_a_group_is_claimed_once(full: tuple[Bench, li
 def test_attempts_begin_in_a_group(full: tuple[Bench, list[str]]) -> None:
     bench, ids = full
     items = [(id, f"t{n}") for n, id in enumerate(ids)]
-    bench.ledger.claim_many(items, lease=60, worker="w")
+    bench.ledger.claim_many([Claiming(id, token, 60, "w") for id, token in items])
     begun = [Beginning(id, token, "a", 60, 1) for id, token in items]
     begun[2] = begun[2]._replace(token="of somebody else")
     assert bench.ledger.begin_many(begun) == [("go", 1), ("go", 1), ("lost", 0)]
@@ -239,8 +239,9 @@ class Twin:
         ledger = self.bench.ledger
         match step:
             case "claim":
-                items = [(ids[n], token) for n, token in rows]
-                return ledger.claim_many(items, lease=60, worker="w", usual=USUAL)
+                return ledger.claim_many(
+                    [Claiming(ids[n], token, 60, "w", *USUAL) for n, token in rows]
+                )
             case "unclaim":
                 return ledger.unclaim_many([(ids[n], token) for n, token in rows])
             case "begin":

@@ -178,8 +178,7 @@ def test_calls_that_began_before_a_pause_ended_say_nothing_of_now(bench: Bench) 
 
         return step
 
-    bench.slots.most = 100
-    bench.slots._uses.clear()
+    bench.give_slots(100)
     a.then(hang(5))
     bench.deliver(bench.send_by("a"))
     assert len(late) == 6

@@ -160,10 +160,11 @@ def test_events_that_wait_for_room_are_published_as_soon_as_there_is_some(busy: 
     busy.gateway.onSend += lambda message: None
     for id in campaign(busy, 60):
         busy.deliver(id)
-    assert busy.published(busy.settings.hook_key) == 40
+    # What is one of many gets a trigger of its own only while there are few.
+    assert busy.published(busy.settings.hook_key) == 8
     busy.drain("hook")
     assert busy.upkeep.refill() is True
-    assert busy.published(busy.settings.hook_key) == 20
+    assert busy.published(busy.settings.hook_key) == 40
 
 
 def test_an_event_of_bulk_stays_in_its_lane_until_it_is_over(busy: Bench) -> None:

@@ -242,7 +242,7 @@ def test_a_provider_that_does_not_answer_questions_holds_its_share_only(bench: B
     bench.upkeep.turn()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(bench.deliver, ids))
-    assert most[0] <= bench.slots.most == 4
+    assert most[0] <= 4
     assert all(bench.look("ask", id) for id in ids)
 
 

@@ -291,7 +291,7 @@ def test_two_workers_with_one_trigger_send_once(bench: Bench) -> None:
 
 def test_many_workers_with_many_triggers_send_each_message_once(bench: Bench) -> None:
     provider = bench.add("a")
-    bench.slots.most = 1000
+    bench.give_slots(1000)
     ids = [bench.send(str(n)) for n in range(60)]
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(bench.deliver, ids * 4))

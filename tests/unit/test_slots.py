@@ -37,38 +37,43 @@ def empty(pool: Slots, group: str, held: int, *, well: bool) -> None:
         pool.leave(group, 0.1, well=well)
 
 
-@pytest.mark.parametrize(
-    ("total", "groups", "share"), [(10, 0, 10), (10, 1, 10), (10, 2, 5), (10, 9, 5), (1, 2, 1)]
-)
-def test_a_group_gets_half_or_all_if_it_is_alone(
-    clock: Clock, total: int, groups: int, share: int
-) -> None:
-    assert room(Slots(total, groups), "a") == share
+def test_a_group_gets_what_it_was_given_or_what_is_usual(clock: Clock) -> None:
+    pool = Slots(10, {"b": 3})
+    assert (room(pool, "a"), room(pool, "b")) == (10, 3)
+
+
+def test_a_group_begins_with_few_and_doubles_while_all_goes_well(clock: Clock) -> None:
+    pool, rounds = Slots(200), list[int]()
+    for _ in range(4):
+        held = room(pool, "a")
+        rounds.append(held)
+        empty(pool, "a", held, well=True)
+    assert rounds == [32, 64, 128, 200]
 
 
 def test_groups_do_not_take_each_others_slots(clock: Clock) -> None:
-    pool = Slots(10, 2)
+    pool = Slots(5)
     assert (room(pool, "a"), room(pool, "b")) == (5, 5)
 
 
-@pytest.mark.parametrize(("total", "share"), [(100, 43), (50, 21), (8, 3), (4, 1), (2, 1)])
+@pytest.mark.parametrize(("total", "share"), [(32, 28), (25, 21), (4, 3), (2, 1), (1, 1)])
 def test_a_campaign_leaves_slots_to_single_messages(clock: Clock, total: int, share: int) -> None:
-    pool, held = Slots(total, 2), 0
+    pool, held = Slots(total), 0
     while not pool.enter("a", bulk=True):
         held += 1
     assert held == share
-    assert held + room(pool, "a") == total // 2
+    assert held + room(pool, "a") == total
 
 
 def test_a_slot_that_was_given_back_can_be_taken(clock: Clock) -> None:
-    pool = Slots(4, 2)
+    pool = Slots(2)
     assert room(pool, "a") == 2
     pool.leave("a", 0.1, well=True)
     assert room(pool, "a") == 1
 
 
 def test_each_failure_halves_and_each_success_gives_one_back(clock: Clock) -> None:
-    pool = Slots(16, 2)
+    pool = Slots(8)
     shares = []
     for well in (False, False, False, False, True, True):
         assert pool.enter("a") == 0
@@ -81,7 +86,7 @@ def test_each_failure_halves_and_each_success_gives_one_back(clock: Clock) -> No
 
 
 def test_an_ill_group_keeps_one_slot_and_recovers_to_its_share(clock: Clock) -> None:
-    pool = Slots(8, 2)
+    pool = Slots(4)
     empty(pool, "a", room(pool, "a"), well=False)
     assert room(pool, "a") == 1
     pool.leave("a", 0.1, well=True)
@@ -92,13 +97,13 @@ def test_an_ill_group_keeps_one_slot_and_recovers_to_its_share(clock: Clock) -> 
 
 
 def test_one_groups_illness_is_its_own(clock: Clock) -> None:
-    pool = Slots(8, 2)
+    pool = Slots(4)
     empty(pool, "a", room(pool, "a"), well=False)
     assert room(pool, "b") == 4
 
 
 def test_who_finds_no_slot_comes_back_one_after_the_other(clock: Clock) -> None:
-    pool = Slots(4, 2)
+    pool = Slots(2)
     assert pool.enter("a") == pool.enter("a") == 0
     waits = [pool.enter("a") for _ in range(4)]
     # A call takes 0.1 s, two run at once: one slot becomes free every 0.05 s.
@@ -110,7 +115,7 @@ def test_who_finds_no_slot_comes_back_one_after_the_other(clock: Clock) -> None:
 
 
 def test_calls_that_hang_set_the_pace_before_they_end(clock: Clock) -> None:
-    pool = Slots(4, 2)
+    pool = Slots(2)
     assert room(pool, "a") == 2
     clock.now += 10
     assert [pool.enter("a") for _ in range(3)] == pytest.approx([5, 10, 15])
@@ -118,7 +123,7 @@ def test_calls_that_hang_set_the_pace_before_they_end(clock: Clock) -> None:
 
 
 def test_after_half_a_minute_they_come_one_by_one(clock: Clock) -> None:
-    pool = Slots(2, 2)
+    pool = Slots(1)
     assert pool.enter("a") == 0
     pool.leave("a", 8000.0, well=True)
     assert pool.enter("a") == 0
@@ -129,14 +134,14 @@ def test_after_half_a_minute_they_come_one_by_one(clock: Clock) -> None:
 
 
 def test_a_call_that_never_ends_sends_nobody_away_for_ever(clock: Clock) -> None:
-    pool = Slots(2, 2)
+    pool = Slots(1)
     assert pool.enter("a") == 0
     clock.now += 8000
     assert pool.enter("a") == pytest.approx(30.0, abs=0.1)
 
 
 def test_the_pace_follows_how_long_calls_take(clock: Clock) -> None:
-    pool = Slots(2, 2)
+    pool = Slots(1)
     for _ in range(100):
         assert pool.enter("a") == 0
         pool.leave("a", 2.0, well=True)
@@ -145,7 +150,7 @@ def test_the_pace_follows_how_long_calls_take(clock: Clock) -> None:
 
 
 def test_a_block_holds_a_slot_and_gives_it_back(clock: Clock) -> None:
-    pool = Slots(1, 1)
+    pool = Slots(1)
     with pool.held("hooks") as wait:
         assert wait == 0
         with pool.held("hooks") as other:
@@ -156,14 +161,14 @@ def test_a_block_holds_a_slot_and_gives_it_back(clock: Clock) -> None:
 
 
 def test_a_block_that_fails_gives_its_slot_back(clock: Clock) -> None:
-    pool = Slots(1, 1)
+    pool = Slots(1)
     with pytest.raises(LookupError), pool.held("hooks"):
         raise LookupError
     assert pool.enter("hooks") == 0
 
 
 def test_threads_never_hold_more_than_their_share() -> None:
-    pool, guard = Slots(6, 2), threading.Lock()
+    pool, guard = Slots(3), threading.Lock()
     inside, most = 0, 0
 
     def work() -> None:

@@ -81,6 +81,7 @@ def start_worker(tmp_path: Path, settings: Settings) -> Iterator[Callable[..., W
             "SMSQUEUE_GATEWAY": "app_sms:gateway",
             "SMSQUEUE_UPKEEP_INTERVAL": "0.1",
             "SMSQUEUE_CONCURRENCY": "8",
+            "SMSQUEUE_MAX_IN_FLIGHT": "8",
         }
         log = tmp_path / f"worker{len(made)}.log"
         made.append(Worker(log, tmp_path, given | environment, *options))

@@ -201,9 +201,10 @@ def test_a_hung_router_stops_nobody(
 def test_a_hung_provider_keeps_neither_others_nor_the_end_of_the_worker(
     gateway: Gateway, start_worker: Callable[..., Any], until: Callable[..., None]
 ) -> None:
-    worker = start_worker(ROUTER, **{"SMSQUEUE_HANDLER_TIMEOUT": "1"})
+    few = {"SMSQUEUE_MAX_IN_FLIGHT": "4"}
+    worker = start_worker(ROUTER, **few, **{"SMSQUEUE_HANDLER_TIMEOUT": "1"})
     hung = [gateway.send(OutgoingMessage("15550001", "hi", provider="hung")) for _ in range(8)]
-    until(lambda: gateway.ledger.counts()[State.SENDING] == 4)  # half of the slots
+    until(lambda: gateway.ledger.counts()[State.SENDING] == 4)
     other = gateway.send(OutgoingMessage("15550001", "hi").route("fine"))
     until(lambda: gateway.lookup(other.id or "").state == State.SENT)
     worker.process.send_signal(signal.SIGTERM)
@@ -218,7 +219,7 @@ def test_a_worker_whose_provider_hangs_in_all_its_calls_starts_anew(
     gateway: Gateway, start_worker: Callable[..., Any], until: Callable[..., None]
 ) -> None:
     overdue = "from smsqueue.delivery import slots\nslots._OVERDUE = 1.0\n"
-    worker = start_worker(ROUTER + overdue)
+    worker = start_worker(ROUTER + overdue, **{"SMSQUEUE_MAX_IN_FLIGHT": "4"})
     for _ in range(4):
         gateway.send(OutgoingMessage("15550001", "hi", provider="hung"))
     assert worker.process.wait(timeout=120) == 1

@@ -37,7 +37,7 @@ end
 -- trigger, else '': then upkeep does.
 local function hand_over(event)
   local hash = key('event', event)
-  local publish = room('hook', get(hash, 'bulk') and BULK_WATERMARK or WATERMARK)
+  local publish = room('hook', get(hash, 'bulk') and most_alone() or WATERMARK)
   if publish then note_out(hash) end
   unset(hash, 'not_before')
   set(hash, 'since', NOW)

@@ -12,6 +12,11 @@ end
 -- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
 local function room(queue, most) return length(queue) < most end
 
+-- Triggers in a queue above which what was sent as one of many gets none of its own: upkeep publishes it soon,
+-- many in one, and a single message does not wait behind hundreds of triggers.
+local ALONE = 8
+local function most_alone() return math.min(ALONE, BULK_WATERMARK) end
+
 -- Has a message whose task did not see its end to be published once more, for the monitors? It
 -- is nothing that anybody waits for, so not while the queue is long.
 local function closing() return room('send', WATERMARK) and 1 or 0 end

@@ -1,0 +1,235 @@
+"""What many functions on a loop ask of Redis at the same time becomes one call.
+
+While a call of one kind is under way, the items of the next one gather. So a lone message waits for
+nothing, a crowd makes full groups by itself, and there are no timers. Everywhere else, such as in
+the threads of handlers, the same operations are groups of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from smsqueue import exc
+from smsqueue.ledger import (
+    GROUP_LIMIT,
+    Beginning,
+    Claiming,
+    HookSettlement,
+    Ledger,
+    Settlement,
+    Transition,
+)
+from smsqueue.loop import Loop, blocking, current_loop, wait
+from smsqueue.queue import Queue
+from smsqueue.settings import Settings
+
+__all__ = ["GatheringLedger", "GatheringQueue"]
+
+#: So many events are published each by itself at most, and of more so many together.
+_FEW, _BATCH = 8, 100
+#: Seconds that publishing what is left takes at most: upkeep finds the rest.
+_CLOSING = 5.0
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class _Gathered(Generic[Item, Answer]):
+    """One operation.
+
+    Args:
+        run: Does it for a group; the answers, or the error of each, in order.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        threads: ThreadPoolExecutor,
+        run: Callable[[list[Item]], Sequence[Answer | exc.QueueUnavailable]],
+    ) -> None:
+        self._loop = loop
+        self._threads = threads
+        self._run = run
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._under_way = False
+
+    def ask(self, item: Item) -> Answer:
+        """The answer for one item, from a function on the loop; its error is raised."""
+        answer: asyncio.Future[Answer] = self._loop.asyncio.create_future()
+        self._waiting.append((item, answer))
+        if not self._under_way:
+            self._under_way = True
+            # Others that go on in the same turn of the loop are in the first group, too.
+            self._loop.asyncio.call_soon(self._next)
+        return wait(answer)
+
+    def _next(self) -> None:
+        group = [self._waiting.popleft() for _ in range(min(GROUP_LIMIT, len(self._waiting)))]
+        if not group:
+            self._under_way = False
+            return
+        items = [item for item, _ in group]
+        called = self._loop.in_thread(lambda: self._run(items), self._threads)
+        called.add_done_callback(lambda done: self._hand_out(group, done))
+
+    def _hand_out(
+        self,
+        group: list[tuple[Item, asyncio.Future[Answer]]],
+        done: asyncio.Future[Sequence[Answer | exc.QueueUnavailable]],
+    ) -> None:
+        self._next()  # Redis works on the next group meanwhile
+        error = done.exception()
+        answers = [error] * len(group) if error is not None else done.result()
+        for (_, waiting), answer in zip(group, answers, strict=True):
+            if isinstance(answer, BaseException):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)
+
+
+class GatheringLedger(Ledger):
+    """The ledger of a worker.
+
+    Args:
+        loop: Where messages are delivered and events run.
+    """
+
+    def __init__(self, settings: Settings, loop: Loop, *, timeout: float) -> None:
+        super().__init__(settings, timeout=timeout)
+        self._loop = loop
+        threads = ThreadPoolExecutor(8, "smsqueue-ledger")
+        self._claims = _Gathered(loop, threads, self.claim_many)
+        self._begins = _Gathered(loop, threads, self.begin_many)
+        self._settles = _Gathered(loop, threads, self.settle_many)
+        self._hook_claims = _Gathered(loop, threads, self._hook_claim_each)
+        self._hook_settles = _Gathered(loop, threads, self.hook_settle_many)
+
+    def _hook_claim_each(
+        self, items: list[tuple[str, str, str]]
+    ) -> list[list[Any] | exc.QueueUnavailable]:
+        (worker,) = {worker for _, _, worker in items}
+        return self.hook_claim_many([(event, token) for event, token, _ in items], worker)
+
+    def claim(
+        self,
+        id: str,
+        token: str,
+        *,
+        lease: float,
+        worker: str,
+        usual: tuple[str, float] | None = None,
+    ) -> list[Any]:
+        if current_loop() is not self._loop:
+            return super().claim(id, token, lease=lease, worker=worker, usual=usual)
+        return self._claims.ask(Claiming(id, token, lease, worker, *(usual or ())))
+
+    def begin(
+        self, id: str, token: str, provider: str, *, lease: float, attempt: int
+    ) -> tuple[str, int]:
+        if current_loop() is not self._loop:
+            return super().begin(id, token, provider, lease=lease, attempt=attempt)
+        return self._begins.ask(Beginning(id, token, provider, lease, attempt))
+
+    def settle(self, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> Transition:
+        if current_loop() is not self._loop:
+            return super().settle(id, token, attempt, outcome)
+        return self._settles.ask(Settlement(id, token, attempt, outcome))
+
+    def hook_claim(self, event: str, token: str, worker: str) -> list[Any]:
+        if current_loop() is not self._loop:
+            return super().hook_claim(event, token, worker)
+        return self._hook_claims.ask((event, token, worker))
+
+    def hook_settle(
+        self,
+        event: str,
+        token: str,
+        verdict: str,
+        *,
+        delay: float,
+        why: str,
+        succeeded: Sequence[str] = (),
+    ) -> tuple[str, int | None]:
+        if current_loop() is not self._loop:
+            return super().hook_settle(
+                event, token, verdict, delay=delay, why=why, succeeded=succeeded
+            )
+        item = HookSettlement(event, token, verdict, delay, why, tuple(succeeded))
+        return self._hook_settles.ask(item)
+
+    # What is rare is a call of its own, but does not keep the loop waiting.
+
+    def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
+        return blocking(super().unclaim, id, token)
+
+    def asked(self, id: str, again: float) -> None:
+        blocking(super().asked, id, again)
+
+    def set_aside(self, kind: str, id: str, token: str, cause: str, *, called: bool) -> str | None:
+        return blocking(super().set_aside, kind, id, token, cause, called=called)
+
+    def hook_renew(self, event: str, token: str) -> bool:
+        return blocking(super().hook_renew, event, token)
+
+    def hook_later(self, event: str, seconds: float) -> None:
+        blocking(super().hook_later, event, seconds)
+
+    def handler_done(self, event: str, handler: str) -> None:
+        blocking(super().handler_done, event, handler)
+
+
+class GatheringQueue(Queue):
+    """The queue of a worker: functions on its loop do not wait until their triggers are published,
+    and those of events that gather meanwhile become triggers of many.
+
+    Args:
+        app: The worker's Celery application.
+    """
+
+    def __init__(self, settings: Settings, loop: Loop, app: Any) -> None:
+        super().__init__(settings, app)
+        #: Do all workers know triggers of many?
+        self.batches: Callable[[], bool] = lambda: False
+        self._loop = loop
+        self._thread = ThreadPoolExecutor(1, "smsqueue-publish")
+        self._events: dict[bool, list[str]] = {False: [], True: []}
+        self._under_way = False
+
+    def hook(self, events: Iterable[str], *, bulk: bool = False) -> None:
+        """As that of every queue; for a function on the loop, it happens soon."""
+        if current_loop() is not self._loop:
+            super().hook(events, bulk=bulk)
+            return
+        self._events[bulk] += filter(None, events)
+        if not self._under_way:
+            self._under_way = True
+            self._loop.asyncio.call_soon(self._publish_next)
+
+    def _publish_next(self) -> None:
+        gathered, self._events = self._events, {False: [], True: []}
+        if not any(gathered.values()):
+            self._under_way = False
+            return
+        published = self._loop.in_thread(lambda: self._publish_gathered(gathered), self._thread)
+        published.add_done_callback(lambda _: self._publish_next())
+
+    def _publish_gathered(self, gathered: dict[bool, list[str]]) -> None:
+        for bulk, events in gathered.items():
+            if len(events) > _FEW and self.batches():
+                for start in range(0, len(events), _BATCH):
+                    self.hook_many(events[start : start + _BATCH], bulk=bulk)
+            else:
+                super().hook(events, bulk=bulk)
+
+    def close(self) -> None:
+        """Publish what is left, within seconds, then as every queue."""
+        ends = time.monotonic() + _CLOSING
+        while self._under_way and time.monotonic() < ends:
+            time.sleep(0.01)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        super().close()
