@@ -332,5 +332,5 @@ def test_flowers_password_is_on_no_command_line() -> None:
     texts = [ROOT / name for name in ("Makefile", "Dockerfile", "docker-compose.yml", "README.md")]
     texts += [path for path in (ROOT / "docs").rglob("*") if path.is_file()]
     texts += list((ROOT / "smsqueue").rglob("*.py"))
-    found = [path.name for path in texts if re.search(r"--basic[-_]auth", path.read_text("utf-8"))]
+    found = [path.name for path in texts if re.search(rb"--basic[-_]auth", path.read_bytes())]
     assert found == []
