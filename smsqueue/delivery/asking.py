@@ -96,7 +96,7 @@ def _ask(
         status = found
     except NotImplementedError:
         again = _LONGEST
-    except Exception as error:  # a plugin may raise anything
+    except BaseException as error:  # a plugin may raise anything; sys.exit() is one too
         again = max(again, requested_wait(error))
         log.warning(
             "%s: %s could not be asked: %s%s",

@@ -55,8 +55,9 @@ class _Lane:
             try:
                 wait(asyncio.wrap_future(running, loop=caller.asyncio))
                 return
-            except asyncio.CancelledError:  # the loop is blocked by another call
-                pass
+            except asyncio.CancelledError:
+                if not running.cancelled():  # it had begun, so the provider may have the message
+                    raise
             finally:
                 self._running.discard(running)
                 self._calls += 1
@@ -119,7 +120,7 @@ class Calls:
             provider = self._gateway.get_provider(name)
             with self._slots.calling(name, provider.deadline):
                 self._send(provider, name, message)
-        except Exception as error:  # a plugin may raise anything
+        except BaseException as error:  # a plugin may raise anything; sys.exit() is one too
             known, label = isinstance(error, exc.ProviderError), error_label(error)
             well = known and not _unhealthy(error)
             log.log(

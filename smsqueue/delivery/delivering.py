@@ -131,7 +131,7 @@ class Delivery:
             return self.walk.wait(attempt, [(int(claim.number) / 1000, usual, "paused")])
         try:
             names = self._names(attempt)
-        except Exception as error:  # the router is the application's: whatever it raises
+        except BaseException as error:  # the router is the application's; sys.exit() is one too
             label = type(error).__name__
             why = _why_not_routed(error)
             log.error(
@@ -176,7 +176,7 @@ class Delivery:
             raise RoutingError(f"The router {error}") from None
 
 
-def _why_not_routed(error: Exception) -> str:
+def _why_not_routed(error: BaseException) -> str:
     """For the log and the timeline, without personal data: what the router said in an error of its
     own may quote the message."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename

@@ -177,7 +177,7 @@ class Intake:
         except exc.QueueUnavailable as error:
             # Its claim was not confirmed, nobody was called: upkeep finds it.
             log.warning("%s waits, its claim was not confirmed: %s", id, error, extra={"id": id})
-        except Exception as error:
+        except BaseException as error:  # nothing may end the loop, which everything else runs on
             name, place = type(error).__name__, place_of(error)
             extra = {"id": id, "error_class": name}
             log.error("%s: %s at %s: please report this", id, name, place, extra=extra)

@@ -19,14 +19,19 @@ from smsqueue.queue import DELIVER_MANY, HOOK_MANY, celery_config
 from smsqueue.states import EventState, State
 
 GATEWAY = """
+import asyncio
 import os
 from smsqueue import Gateway, RetryPolicy
 from smsqueue.providers.http import HttpProvider
 
 class Plain(HttpProvider):
     def send(self, message):
+        if message.body == "exit":
+            raise SystemExit(3)
         answer = self.call("POST", f"/{self.name}", json={"text": message.body})
         message.msgid = answer.require("id")
+        if message.body == "cancelled":
+            raise asyncio.CancelledError
         return message
 
 gateway = Gateway(retry=RetryPolicy(base=0.05, cap=0.1, attempts=3))
@@ -187,6 +192,39 @@ def test_one_that_is_damaged_and_one_that_is_refused_harm_no_other(
     until(lambda: states(gateway, others) == {State.SENT: 99})
     until(lambda: gateway.lookup(refused).state == State.FAILED)
     assert [each.id for each in gateway.ledger.damaged()] == [bad]
+
+
+def test_code_that_ends_its_program_ends_no_worker(
+    gateway: Gateway,
+    start: Callable[..., Any],
+    campaign: Callable[..., list[str]],
+    until: Callable[..., None],
+) -> None:
+    router = "gateway.router = lambda message, *values: sys.exit(3)\n"
+    *others, last = campaign(50, "exit")
+    worker = start(f"import sys\n{GATEWAY}{router}")
+    alone = gateway.send(OutgoingMessage("15550001", "exit"))
+    routed = gateway.send(OutgoingMessage("15550001", "hi").route("somewhere"))
+    until(lambda: states(gateway, others) == {State.SENT: 50})
+    # Nothing was written, so both are tried again until their tries are over.
+    until(lambda: states(gateway, [last, alone.id or ""]) == {State.FAILED: 2})
+    until(lambda: gateway.lookup(routed.id or "").state == State.FAILED)
+    after = gateway.send(OutgoingMessage("15550001", "after"))
+    until(lambda: gateway.lookup(after.id or "").state == State.SENT)
+    worker.stop()
+    assert worker.process.returncode == 0
+
+
+def test_a_call_that_was_written_and_then_cancelled_is_not_made_again(
+    gateway: Gateway,
+    start: Callable[..., Any],
+    carrier: Carrier,
+    until: Callable[..., None],
+) -> None:
+    start()
+    sent = gateway.send(OutgoingMessage("15550001", "cancelled"))
+    until(lambda: gateway.lookup(sent.id or "").state == State.UNKNOWN)
+    assert carrier.taken["cancelled"] == 1
 
 
 def test_a_single_message_does_not_wait_for_a_campaign_that_does_not_move(
