@@ -339,7 +339,7 @@ def test_info_that_tells_less_raises_nothing(
     server = redis_server()
     admin = redis_client.Redis.from_url(server.url)
     admin.execute_command("ACL SETUSER app on >pw ~* &* +@all -info")
-    url = server.url.replace("127", "app:pw@127")
+    url = server.url.replace("//", "//app:pw@")
     with Gateway(Settings(redis_url=url, namespace=settings.namespace)) as gateway:
         assert gateway.check() == []
         for _ in range(64):  # some of these ask Redis how full it is
