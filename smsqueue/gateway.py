@@ -31,8 +31,8 @@ __all__ = ["Gateway"]
 
 log = logging.getLogger(__name__)
 
-#: Messages that ``send_many`` hands to Redis in one round trip.
-_CHUNK = 500
+#: Messages that ``send_many`` hands to Redis in one round trip: Redis serves nobody else meanwhile.
+_CHUNK = 100
 
 
 class Gateway(Registry, Desk):

@@ -71,4 +71,4 @@ if later then
   return { 'accepted', id, 0 }
 end
 -- A fresh single message overtakes a campaign, whose messages wait for a shorter queue.
-return { 'accepted', id, queue_up(id, nil, expires, ARGV[10] ~= '' and most_alone() or WATERMARK) }
+return { 'accepted', id, queue_up(id, nil, expires, ARGV[10] ~= '') }

@@ -18,7 +18,7 @@ if cause then error(cause, 0) end
 local validity = tonumber(ARGV[2]) or m.expires and m.expires - (m.since or accepted_at(id))
 local expires = validity and NOW + validity
 if ARGV[3] ~= '' then redis.call('HSET', hash, 'bulk', 1) end
-local publish = queue_up(id, m.state, expires, ARGV[3] ~= '' and most_alone() or WATERMARK)
+local publish = queue_up(id, m.state, expires, ARGV[3] ~= '')
 -- Reports of the attempts until now no longer count against it.
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)
 redis.call('HDEL', hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling',

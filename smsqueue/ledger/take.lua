@@ -15,9 +15,9 @@ local queue = lane == 'hook' and 'hook' or 'send'
 local queued = length(queue)
 local passed = tonumber(redis.call('GET', key('passed', queue)) or 0) or 0
 local taken, routed, full = {}, {}, false
--- Records that one call looks at; ms between two of a line that are looked at; ms that publishing
--- takes at most, as a rule; ms for which upkeep is known to look into the lanes of bulk.
-local MOST_LOOKS, APART, PUBLISHING, KNOWN = 300, 100, 50, 60000
+-- Records that one call looks at; ms between two of a line that are looked at; ms for which upkeep is known
+-- to look into the lanes of bulk.
+local MOST_LOOKS, APART, KNOWN = 300, 100, 60000
 local SHARE = 8
 local kind, failed, out_of_time = lane == 'hook' and 'event' or 'msg', {}, stopwatch()
 
@@ -140,7 +140,5 @@ else
   end)
   redis.call('PEXPIRE', out, 10 * GRACE)
 end
-if #taken > 0 then
-  redis.call('SET', key('filled', queue), queued + math.ceil(#taken / 2 / per_trigger), 'PX', PUBLISHING)
-end
+if #taken > 0 then note_publishing(queue, math.ceil(#taken / 2 / per_trigger)) end
 return { taken, failed, full and 1 or '', single, routed }

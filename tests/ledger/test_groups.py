@@ -268,7 +268,7 @@ class Twin:
             text = re.sub(r"[0-9a-hjkmnp-tv-z]{20}", lambda id: names.get(id[0], "EVENT"), text)
             return re.sub(r"\|(\+Inf|[\d.]+)$", "|BUCKET", text)
 
-        for key in sorted(bench.keys() - {"secret", "sweeper"}):
+        for key in sorted(bench.keys() - {"secret", "sweeper", "filled:send"}):
             name: Any = bench.key(*key.split(":", 1))
             value: Any
             match bench.redis.type(name):

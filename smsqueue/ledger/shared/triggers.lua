@@ -12,6 +12,14 @@ end
 -- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
 local function room(queue, most) return length(queue) < most end
 
+-- So many triggers more are about to be published: whoever asks before they are in the queue counts them.
+-- Publishing takes so many ms at most, as a rule.
+local PUBLISHING = 50
+local function note_publishing(queue, triggers)
+  lengths[queue] = length(queue) + triggers
+  redis.call('SET', key('filled', queue), lengths[queue], 'PX', PUBLISHING)
+end
+
 -- Triggers in a queue above which what was sent as one of many gets none of its own: upkeep publishes it soon,
 -- many in one, and a single message does not wait behind hundreds of triggers.
 local ALONE = 8
@@ -39,10 +47,14 @@ local function note_left(hash, queue, out)
   unset(hash, 'out')
 end
 
--- A message waits, and its trigger is published now or not; returns whether.
-local function queue_up(id, from, expires, most)
-  local publish = room('send', most)
-  if publish then note_out(key('msg', id)) end
+-- A message waits, and its trigger is published now or not; returns whether. Those sent as one of many
+-- are accepted hundreds at a time, and only then are their triggers published.
+local function queue_up(id, from, expires, bulk)
+  local publish = room('send', bulk and most_alone() or WATERMARK)
+  if publish then
+    note_out(key('msg', id))
+    if bulk then note_publishing('send', 1) end
+  end
   enter(id, from, 'queued', sooner(publish and NOW + GRACE or NOW, expires))
   return publish and 1 or 0
 end
