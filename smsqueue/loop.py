@@ -13,6 +13,7 @@ import contextvars
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -20,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
-__all__ = ["Loop", "blocking", "current_loop", "sleep", "wait"]
+__all__ = ["Loop", "blocking", "current_loop", "is_bulk", "sleep", "wait"]
 
 log = logging.getLogger("smsqueue.worker")
 
@@ -34,18 +35,24 @@ _THREADS = 128
 _RESOLVERS = 32
 #: Seconds for which a function may wait for Python's lock, or for the processor.
 _SHORT = 0.02
+#: Seconds for which functions of bulk go on, one after the other, in one turn of a loop.
+_SLICE = 0.002
 
 
 class _Running(greenlet):
     """A function that runs on a loop."""
 
-    def __init__(self, run: Callable[[], None], loop: Loop) -> None:
+    def __init__(self, run: Callable[[], None], loop: Loop, *, bulk: bool) -> None:
         super().__init__(run, parent=loop.hub)
         self.loop = loop
+        self.bulk = bulk
 
 
 class Loop:
     """An asyncio loop in a daemon thread.
+
+    What is done for a campaign is bulk: hundreds of functions can go on at the same moment, and then
+    a few of them do so in each turn of the loop. All others go on at once.
 
     Args:
         watched: Measure for how long functions block it, which takes a few microseconds each time
@@ -65,6 +72,8 @@ class Loop:
         self._held_since: float | None = None
         self._blocked = 0.0
         self._closing: list[Callable[[], Awaitable[object]]] = []
+        #: Functions of bulk that can go on.
+        self._bulk: deque[_Running] = deque()
         started = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(started,), name=name, daemon=True)
         self._thread.start()
@@ -77,18 +86,23 @@ class Loop:
         self.asyncio.run_forever()
 
     def run(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function on the loop, in a copy of the caller's context; from any thread.
+        """Run a function on the loop, in a copy of the caller's context; from any thread. It is
+        bulk if the calling function is.
 
         Returns:
             Its result, or what it raised. It can be cancelled until the function begins.
         """
         ended: Future[T] = Future()
         context = contextvars.copy_context()
-        self.asyncio.call_soon_threadsafe(self._start, function, context, ended)
+        self.asyncio.call_soon_threadsafe(self._start, function, context, ended, is_bulk())
         return ended
 
     def _start(
-        self, function: Callable[[], T], context: contextvars.Context, ended: Future[T]
+        self,
+        function: Callable[[], T],
+        context: contextvars.Context,
+        ended: Future[T],
+        bulk: bool,
     ) -> None:
         if not ended.set_running_or_notify_cancel():
             return
@@ -101,15 +115,34 @@ class Loop:
             else:
                 ended.set_result(result)
 
-        running = _Running(run, self)
+        running = _Running(run, self, bulk=bulk)
         running.gr_context = context
-        self._enter(running)
+        self._go_on(running)
 
-    def spawn(self, function: Callable[[], None]) -> None:
+    def spawn(self, function: Callable[[], None], *, bulk: bool) -> None:
         """Begin a function, which must not raise, at once; from a callback of the loop."""
-        running = _Running(function, self)
+        running = _Running(function, self, bulk=bulk)
         running.gr_context = contextvars.copy_context()
         self._enter(running)
+
+    def _go_on(self, running: _Running) -> None:
+        """Let a function run until it waits or ends: now, or when its turn comes."""
+        if not running.bulk:
+            return self._enter(running)
+        if not self._bulk:
+            self.asyncio.call_soon(self._go_on_with_bulk)
+        self._bulk.append(running)
+
+    def _go_on_with_bulk(self) -> None:
+        ends = time.monotonic() + _SLICE
+        while True:
+            self._enter(self._bulk[0])
+            self._bulk.popleft()
+            if not self._bulk:
+                return
+            if time.monotonic() > ends:
+                self.asyncio.call_soon(self._go_on_with_bulk)
+                return
 
     def _enter(self, running: _Running) -> None:
         """Let a function run until it waits or ends."""
@@ -174,7 +207,7 @@ class Loop:
         running = cast(_Running, getcurrent())
         future = asyncio.ensure_future(awaitable, loop=self.asyncio)
         if not future.done():
-            future.add_done_callback(lambda _: self._enter(running))
+            future.add_done_callback(lambda _: self._go_on(running))
             self.hub.switch()
         return future.result()
 
@@ -183,6 +216,12 @@ def current_loop() -> Loop | None:
     """The loop on which the calling function runs; None: it runs in a thread of its own."""
     running = getcurrent()
     return running.loop if isinstance(running, _Running) else None
+
+
+def is_bulk() -> bool:
+    """Is the calling function, on a loop, bulk?"""
+    running = getcurrent()
+    return isinstance(running, _Running) and running.bulk
 
 
 def wait(awaitable: Awaitable[T]) -> T:

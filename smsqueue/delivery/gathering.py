@@ -24,7 +24,7 @@ from smsqueue.ledger import (
     Settlement,
     Transition,
 )
-from smsqueue.loop import Loop, blocking, current_loop, wait
+from smsqueue.loop import Loop, blocking, current_loop, is_bulk, wait
 from smsqueue.queue import Queue
 from smsqueue.settings import Settings
 
@@ -55,34 +55,38 @@ class _Gathered(Generic[Item, Answer]):
         self._loop = loop
         self._threads = threads
         self._run = run
-        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
-        self._under_way = False
+        # Single messages and bulk each have groups of their own: nobody waits for a campaign's.
+        self._waiting = {bulk: deque[tuple[Item, asyncio.Future[Answer]]]() for bulk in (False, True)}
+        self._under_way = {bulk: False for bulk in (False, True)}
 
     def ask(self, item: Item) -> Answer:
         """The answer for one item, from a function on the loop; its error is raised."""
         answer: asyncio.Future[Answer] = self._loop.asyncio.create_future()
-        self._waiting.append((item, answer))
-        if not self._under_way:
-            self._under_way = True
+        bulk = is_bulk()
+        self._waiting[bulk].append((item, answer))
+        if not self._under_way[bulk]:
+            self._under_way[bulk] = True
             # Others that go on in the same turn of the loop are in the first group, too.
-            self._loop.asyncio.call_soon(self._next)
+            self._loop.asyncio.call_soon(self._next, bulk)
         return wait(answer)
 
-    def _next(self) -> None:
-        group = [self._waiting.popleft() for _ in range(min(GROUP_LIMIT, len(self._waiting)))]
+    def _next(self, bulk: bool) -> None:
+        waiting = self._waiting[bulk]
+        group = [waiting.popleft() for _ in range(min(GROUP_LIMIT, len(waiting)))]
         if not group:
-            self._under_way = False
+            self._under_way[bulk] = False
             return
         items = [item for item, _ in group]
         called = self._loop.in_thread(lambda: self._run(items), self._threads)
-        called.add_done_callback(lambda done: self._hand_out(group, done))
+        called.add_done_callback(lambda done: self._hand_out(bulk, group, done))
 
     def _hand_out(
         self,
+        bulk: bool,
         group: list[tuple[Item, asyncio.Future[Answer]]],
         done: asyncio.Future[Sequence[Answer | exc.QueueUnavailable]],
     ) -> None:
-        self._next()  # Redis works on the next group meanwhile
+        self._next(bulk)  # Redis works on the next group meanwhile
         error = done.exception()
         answers = [error] * len(group) if error is not None else done.result()
         for (_, waiting), answer in zip(group, answers, strict=True):

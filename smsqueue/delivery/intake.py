@@ -160,7 +160,7 @@ class Intake:
                 self._begun += 1
                 with self._lock:
                     self._running += 1
-                self._loop.spawn(partial(self._one_of_many, id, kind))
+                self._loop.spawn(partial(self._one_of_many, id, kind), bulk=kind.bulk)
 
     def _next_kind(self, routed: bool) -> Kind | None:
         """Of what waits and may begin now."""
