@@ -59,7 +59,7 @@ class _Call:
         self.ended.set()
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed, nobody waits any more
-                self._loop.asyncio.call_soon_threadsafe(self._wake)
+                self._loop.post(self._wake)
 
     def _wake(self) -> None:
         if self._woken is not None and not self._woken.done():

@@ -51,8 +51,8 @@ class _Running(greenlet):
 class Loop:
     """An asyncio loop in a daemon thread.
 
-    What is done for a campaign is bulk: hundreds of functions can go on at the same moment, and then
-    a few of them do so in each turn of the loop. All others go on at once.
+    What is done for a campaign is bulk: hundreds of functions can go on at the same moment, and
+    then a few of them do so in each turn of the loop. All others go on at once.
 
     Args:
         watched: Measure for how long functions block it, which takes a few microseconds each time
@@ -72,6 +72,9 @@ class Loop:
         self._held_since: float | None = None
         self._blocked = 0.0
         self._closing: list[Callable[[], Awaitable[object]]] = []
+        #: What other threads want to be called on the loop's, and is it on its way there?
+        self._posted: deque[Callable[[], object]] = deque()
+        self._fetched = False
         #: Functions of bulk that can go on.
         self._bulk: deque[_Running] = deque()
         started = threading.Event()
@@ -94,8 +97,28 @@ class Loop:
         """
         ended: Future[T] = Future()
         context = contextvars.copy_context()
-        self.asyncio.call_soon_threadsafe(self._start, function, context, ended, is_bulk())
+        self.post(partial(self._start, function, context, ended, is_bulk()))
         return ended
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Have something called soon on the loop's thread; from any thread. What is posted while
+        the loop has not come to it costs no system call of its own."""
+        self._posted.append(callback)
+        if not self._fetched:
+            self._fetched = True
+            self.asyncio.call_soon_threadsafe(self._fetch)
+
+    def _fetch(self) -> None:
+        self._fetched = False  # before it looks: what is posted from now on is fetched again
+        for _ in range(len(self._posted)):
+            self.asyncio.call_soon(self._posted.popleft())
+
+    def result(self, running: Future[T]) -> T:
+        """The result of what runs elsewhere, or what it raised; for a function on this loop."""
+        ended: asyncio.Future[None] = self.asyncio.create_future()
+        running.add_done_callback(lambda _: self.post(lambda: ended.set_result(None)))
+        self._wait(ended)
+        return running.result()
 
     def _start(
         self,

@@ -146,7 +146,7 @@ class Upkeep:
             if number >= left or not (taken.more or len(taken.due) == quota):
                 break
         self._tell(failures)
-        return bool(number)
+        return bool(number) or not most  # it has enough, and will soon want more
 
     def _publish(self, lane: str, taken: Taken, *, together: bool) -> None:
         """Publish what was taken: in triggers of many, but a few single ones each by itself."""

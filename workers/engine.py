@@ -126,7 +126,7 @@ class Engine:
         return self.slots.free(usual, bulk=kind.bulk)
 
     def _deliver(self, id: str, kind: Kind | None) -> Outcome:
-        return self.delivery.deliver(id, bulk=kind is None or kind.bulk)
+        return self.delivery.deliver(id, bulk=None if kind is None else kind.bulk)
 
     def _run_event(self, event: str, kind: Kind | None) -> Outcome:
         bulk = kind is not None and kind.bulk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -34,6 +35,8 @@ __all__ = ["create_worker"]
 
 log = logging.getLogger("smsqueue.worker")
 
+#: Python looks for cycles among the youngest objects once so many more were made than freed.
+_CYCLES = 10_000
 #: Seconds after which a thread gives way to others. The consumer of the queues gives way at each
 #: command to Redis, and would wait for the usual 5 ms each time while a campaign goes out.
 _SWITCH = 0.0005
@@ -129,6 +132,9 @@ class _Engine(bootsteps.StartStopStep):
         engine.queue.batches = lambda: self.upkeep.batches
 
     def start(self, parent: Any) -> None:
+        # Each message makes hundreds of objects, hardly any in cycles, and what is here stays.
+        gc.set_threshold(_CYCLES, *gc.get_threshold()[1:])
+        gc.freeze()
         self.upkeep.start()
         self._hung: Counter[str] = Counter()
         if self.away:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 from smsqueue import exc
 from smsqueue.delivery.outcomes import Attempt
@@ -53,9 +52,9 @@ class _Lane:
             running = loop.run(lambda: provider.send(message))
             self._running.add(running)
             try:
-                wait(asyncio.wrap_future(running, loop=caller.asyncio))
+                caller.result(running)
                 return
-            except asyncio.CancelledError:
+            except CancelledError:
                 if not running.cancelled():  # it had begun, so the provider may have the message
                     raise
             finally:

@@ -33,20 +33,22 @@ class Claims:
         *,
         lease: float,
         usual: tuple[str, float] | None,
-        bulk: bool = True,
+        bulk: bool | None = None,
     ) -> list[Any]:
         """Claim a message; see claim.lua for the answers. With "go" the slot at ``usual`` is held.
 
         Args:
             usual: Provider of the messages that need no router, most of them: their attempt begins
                 in the same step, if there is a slot. And the lease of a call there.
-            bulk: It was, or may have been, sent as one of many.
+            bulk: It was sent as one of many; None: that is not known.
         """
         self.release()
-        at = usual if usual is not None and self.slots.take(usual[0], bulk=bulk) else None
+        at, if_single = self._slot(usual, bulk)
         begun = False
         try:
-            answer = self.ledger.claim(id, token, lease=lease, worker=self.worker, usual=at)
+            answer = self.ledger.claim(
+                id, token, lease=lease, worker=self.worker, usual=at, if_single=if_single
+            )
             begun = answer[0] == "claimed" and answer[6] == "go"
         except exc.LedgerError:
             raise
@@ -58,6 +60,18 @@ class Claims:
             if at is not None and not begun:
                 self.slots.give_back(at[0])
         return answer
+
+    def _slot(
+        self, usual: tuple[str, float] | None, bulk: bool | None
+    ) -> tuple[tuple[str, float] | None, bool]:
+        """Take a slot: where, if there is one, and is it one that only single messages may have?"""
+        if usual is None:
+            return None, False
+        if self.slots.take(usual[0], bulk=bulk is not False):
+            return usual, False
+        if bulk is None and self.slots.take(usual[0]):
+            return usual, True
+        return None, False
 
     def release(self) -> None:
         """Give back what was claimed, and perhaps begun, by claims whose answer was lost: nobody

@@ -72,11 +72,11 @@ class Delivery:
         self.claims = Claims(ledger, slots, self.worker)
         self.walk = Walk(gateway, ledger, queue, slots)
 
-    def deliver(self, id: str, *, bulk: bool = True) -> Outcome:
+    def deliver(self, id: str, *, bulk: bool | None = None) -> Outcome:
         """Do what is due for a message; harmless for any id, at any time, any number of times.
 
         Args:
-            bulk: It was, or may have been, sent as one of many.
+            bulk: It was sent as one of many; None: that is not known.
 
         Raises:
             QueueUnavailable: Redis did not confirm the claim; nothing was sent.
@@ -90,7 +90,7 @@ class Delivery:
         """Nothing is delivered any more: close the connections to providers."""
         self.walk.calls.close()
 
-    def _deliver(self, id: str, bulk: bool) -> Outcome:
+    def _deliver(self, id: str, bulk: bool | None) -> Outcome:
         token, began = new_token(), time.monotonic()
         usual = self.gateway.default_provider
         at = (usual, self.walk.lease(usual)) if usual is not None else None

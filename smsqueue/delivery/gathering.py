@@ -56,8 +56,11 @@ class _Gathered(Generic[Item, Answer]):
         self._threads = threads
         self._run = run
         # Single messages and bulk each have groups of their own: nobody waits for a campaign's.
-        self._waiting = {bulk: deque[tuple[Item, asyncio.Future[Answer]]]() for bulk in (False, True)}
-        self._under_way = {bulk: False for bulk in (False, True)}
+        self._waiting: dict[bool, deque[tuple[Item, asyncio.Future[Answer]]]] = {
+            False: deque(),
+            True: deque(),
+        }
+        self._under_way = {False: False, True: False}
 
     def ask(self, item: Item) -> Answer:
         """The answer for one item, from a function on the loop; its error is raised."""
@@ -127,10 +130,14 @@ class GatheringLedger(Ledger):
         lease: float,
         worker: str,
         usual: tuple[str, float] | None = None,
+        if_single: bool = False,
     ) -> list[Any]:
         if current_loop() is not self._loop:
-            return super().claim(id, token, lease=lease, worker=worker, usual=usual)
-        return self._claims.ask(Claiming(id, token, lease, worker, *(usual or ())))
+            return super().claim(
+                id, token, lease=lease, worker=worker, usual=usual, if_single=if_single
+            )
+        provider, at = usual or ("", 0.0)
+        return self._claims.ask(Claiming(id, token, lease, worker, provider, at, if_single))
 
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int

@@ -93,8 +93,10 @@ class Intake:
         return len(self._known)
 
     def room(self) -> int:
-        """How many ids a batch may have now."""
-        return 0 if self._closed else max(0, self._most_waiting - len(self._known))
+        """For how many ids there is room: none until there is room for many, as the triggers of a
+        few each cost more."""
+        room = 0 if self._closed else self._most_waiting - len(self._known)
+        return room if room >= self._most_waiting / 4 else 0
 
     def submit(self, id: str) -> Future[Outcome]:
         """Begin with one id at once; from any thread. Its outcome, or what was raised."""
@@ -110,7 +112,7 @@ class Intake:
 
     def add(self, ids: Iterable[str], kind: Kind) -> None:
         """Take the ids of a batch; from any thread. What there is no room for is given back."""
-        self._loop.asyncio.call_soon_threadsafe(self._add, list(ids), kind)
+        self._loop.post(partial(self._add, list(ids), kind))
 
     def _add(self, ids: list[str], kind: Kind) -> None:
         # Twice as many: several workers may have published for the same room.

@@ -1,7 +1,8 @@
 -- Gives a message to one worker, and begins its attempt if it needs no router: its sender named
 -- neither provider nor routing values. Repeating it with the same token returns the first answer.
 -- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out),
---       provider of messages that need no router ('': do not begin), lease at that provider (ms)
+--       provider of messages that need no router ('': do not begin), lease at that provider (ms), begin only
+--       what was not sent as one of many (1 or '')
 -- Returns: 'claimed', data, attempts, tries, now, since (or ''), 'go' | 'paused' | '' (not begun),
 --          attempt or ms that the pause lasts, provider that it is bound to (or ''), the attempt that it repeats (or ''),
 --          ms that are left of its validity (or '') |
@@ -60,12 +61,12 @@ if not (m.state == 'sending' and m.token == token) then
   set(hash, 'token', token, 'worker', ARGV[4])
   unset(hash, 'calling', 'gathers', 'settled')
 end
-local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'left')
+local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'left', 'bulk')
 -- A repetition says the same of its validity: the provider compares it with the first one.
 local left = m.expires and (f.pin and f.left or tonumber(m.expires) - NOW) or ''
 if left ~= '' and not f.pin then set(hash, 'left', left) end
 local begun = { '', '' }
-if ARGV[6] ~= '' and not f.pin then
+if ARGV[6] ~= '' and not f.pin and not (ARGV[8] ~= '' and f.bulk) then
   local well, d = pcall(cjson.decode, f.data)
   if well and type(d) == 'table' and d.provider == nil and d.route == nil then
     begun = f.calling and { 'go', f.attempt } or begin(id, token, ARGV[6], tonumber(ARGV[7]))

@@ -19,6 +19,8 @@ class Claiming(NamedTuple):
     usual: str = ""
     #: Of a call there, in seconds.
     usual_lease: float = 0.0
+    #: It begins there only if it was not sent as one of many.
+    if_single: bool = False
 
 
 class Beginning(NamedTuple):

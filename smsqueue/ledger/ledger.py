@@ -251,13 +251,17 @@ class Ledger(Watching):
         lease: float,
         worker: str,
         usual: tuple[str, float] | None = None,
+        if_single: bool = False,
     ) -> list[Any]:
         """See claim.lua for the answers.
 
         Args:
             usual: Provider of messages that need no router, and the lease of a call there.
+            if_single: Begin there only what was not sent as one of many.
         """
-        (answer,) = self.claim_many([Claiming(id, token, lease, worker, *(usual or ()))])
+        provider, at = usual or ("", 0.0)
+        item = Claiming(id, token, lease, worker, provider, at, if_single)
+        (answer,) = self.claim_many([item])
         return unless_error(answer)
 
     def claim_many(self, items: Sequence[Claiming]) -> list[list[Any] | exc.QueueUnavailable]:
@@ -274,7 +278,7 @@ class Ledger(Watching):
         rows = [
             (
                 *(i.id, i.token, int(i.lease * 1000), i.worker, new_id()),
-                *(i.usual, int(i.usual_lease * 1000)),
+                *(i.usual, int(i.usual_lease * 1000), 1 if i.if_single else ""),
             )
             for i in items
         ]
