@@ -39,6 +39,8 @@ _KNOWN = 5.0
 _LONGEST_PAUSE = 5.0
 #: While there is a backlog the broker's queue, which is short, must not run empty.
 _BUSY_PAUSE = 0.05
+#: Seconds after which all is gone through although nothing is due: what is old is forgotten.
+_AT_LEAST = 5.0
 #: Seconds after which the same failure is logged again.
 _REMIND = 60.0
 _NO_ROOMS: Mapping[str, Callable[[], int]] = {}
@@ -229,13 +231,17 @@ class Upkeep:
 
     def _run(self) -> None:
         interval = pause = self.settings.upkeep_interval
-        turned = 0.0
+        looked = turned = 0.0
+        more = False
         while not self._stop.wait(pause):
             well, now = True, time.monotonic()
             try:
-                if self._full or now - turned >= interval:
+                if self._full or now - turned >= _AT_LEAST:
                     more, turned = self.turn(), now
-                else:
+                elif now - looked >= interval:
+                    looked = now
+                    more = self.ledger.has_due() and self.turn()
+                elif more:
                     more = self.refill()
             except Exception as error:
                 well = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import pytest
+
 from smsqueue import exc
 from smsqueue.delivery.claiming import Claims
 from smsqueue.ledger import Ledger
@@ -50,6 +52,24 @@ def test_one_process_at_a_time_sweeps_and_another_follows_when_it_is_gone(bench:
     bench.drain()
     other.turn()
     assert bench.published() == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(("due", lane) for lane in ("send", "send_bulk", "hook", "hook_bulk", "watch", "ask")),
+        *(("ends",), ("event_ends",)),
+    ],
+)
+def test_upkeep_sees_what_is_due_wherever_it_is(bench: Bench, name: tuple[str, ...]) -> None:
+    key, id = bench.key(*name), "1m8n000000000000000a"
+    bench.redis.zadd(key, {id: bench.now() + 60_000})
+    assert not bench.ledger.has_due()
+    bench.redis.zadd(key, {id: bench.now()})
+    assert bench.ledger.has_due()
+    bench.redis.delete(key)
+    bench.redis.set(key, "of another program")
+    assert bench.ledger.has_due()
 
 
 def test_claims_without_an_answer_are_returned_by_one_thread(bench: Bench) -> None:
