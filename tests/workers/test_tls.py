@@ -266,7 +266,11 @@ def test_every_process_works_with_a_private_authority_in_the_setting(
         assert create_app(gateway=gateway).test_client().get("/readyz").status_code == 200
     assert CliRunner().invoke(main, ["status"], env=environment).stdout.startswith("OK: ")
     answered = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "workers", "inspect", "ping"],
+        [
+            *(sys.executable, "-m", "celery", "-A", "workers", "inspect", "ping"),
+            # It waits no longer than until this one has answered.
+            *(f"--destination=celery@{socket.gethostname()}", "--timeout=30"),
+        ],
         env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
