@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.ids import new_id
 from tests.ledger.bench import Bench
 
 
@@ -204,10 +205,38 @@ def test_a_requeue_of_many_does_not_delay_single_messages(busy: Bench) -> None:
 
 
 def test_a_campaign_does_not_fill_the_queue_before_a_single_message(busy: Bench) -> None:
+    begun = busy.now()
     campaign(busy, 300)
-    assert busy.published() <= 8
+    # Triggers that are not published after 50 ms are forgotten, on a slow machine.
+    most = 8 * (1 + (busy.now() - begun) // 50)
+    assert busy.published() <= most
     busy.send("one-time password")
-    assert busy.published() <= 9
+    assert busy.published() <= most + 1
+
+
+def test_a_backlog_that_workers_take_quickly_leaves_room_for_single_messages(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """Triggers that workers took long ago were counted as long as one call followed the other."""
+    bench = make_bench(watermark=10, bulk_watermark=10)
+    bench.add("a")
+    bench.upkeep.turn()
+    many = campaign(bench, 500)
+    due_since(bench, "send", 1, many)
+    bench.drain()
+
+    def take_and_consume() -> None:
+        assert bench.ledger.take("send", 10, per_trigger=10).due
+        bench.redis.set(bench.key("passed", "send"), bench.now())
+
+    for _ in range(20):
+        take_and_consume()  # more than the queue has room for, if none left it
+    ends, calls = bench.now() + 300, 0
+    one_time_password = OutgoingMessage("15550001", "one-time password")
+    while not bench.ledger.accept(one_time_password, new_id()).publish:
+        assert calls < 20 or bench.now() < ends, "the queue is empty, but it is not published"
+        take_and_consume()
+        calls += 1
 
 
 def test_backlog_counts_both_lanes(busy: Bench) -> None:

@@ -13,11 +13,15 @@ end
 local function room(queue, most) return length(queue) < most end
 
 -- So many triggers more are about to be published: whoever asks before they are in the queue counts them.
--- Publishing takes so many ms at most, as a rule.
+-- Publishing takes so many ms at most, as a rule. That time begins with the first of them: if each began it anew,
+-- those that left the queue long ago would count as long as one follows the other.
 local PUBLISHING = 50
 local function note_publishing(queue, triggers)
+  local name = key('filled', queue)
   lengths[queue] = length(queue) + triggers
-  redis.call('SET', key('filled', queue), lengths[queue], 'PX', PUBLISHING)
+  if not redis.call('SET', name, lengths[queue], 'PX', PUBLISHING, 'NX') then
+    redis.call('SET', name, lengths[queue], 'KEEPTTL')
+  end
 end
 
 -- Triggers in a queue above which what was sent as one of many gets none of its own: upkeep publishes it soon,
