@@ -12,9 +12,10 @@ from typing import Any
 from smsqueue import wire
 from smsqueue.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery import Outcome
+from smsqueue.delivery.claiming import LostClaims
 from smsqueue.delivery.persist import persist
 from smsqueue.events import EventHook, Handler, hook_scope
-from smsqueue.exc import DamagedRecord, QueueUnavailable
+from smsqueue.exc import DamagedRecord, LedgerError, QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
@@ -30,6 +31,8 @@ log = logging.getLogger("smsqueue.hooks")
 
 #: Kinds of events, by the attribute of the gateway that holds their handlers.
 _KINDS = {"received": "onReceive", "status": "onStatus", "sent": "onSend"}
+#: Seconds after which a lost claim that Redis has not made by then does not reach it any more.
+_ON_ITS_WAY = 60.0
 
 
 class HandlerTimeout(Exception):
@@ -63,10 +66,18 @@ class Hooks:
         self.retry = retry or RetryPolicy()
         self.threads = threads or CallThreads()
         self._stopping = threading.Event()
+        #: Claims whose answer was lost.
+        self.lost = LostClaims(self._give_back)
+        #: By token: when Redis first answered that a lost claim has had no effect (monotonic).
+        self._without_effect: dict[str, float] = {}
 
     def stop(self) -> None:
         """Call no more handlers: events that wait for one go back to the ledger."""
         self._stopping.set()
+
+    def close(self) -> None:
+        """No event runs any more: give claims back whose answer was lost."""
+        self.lost.close()
 
     def run(self, event: str) -> Outcome:
         """Do what is due for an event; harmless for any id, any number of times.
@@ -76,11 +87,17 @@ class Hooks:
         """
         if self._stopping.is_set():
             return Outcome(EventState.WAITING, wait=0.0)
+        self.lost.before_claim()
         token, claimed = new_token(), time.monotonic()
         try:
             answer = self.ledger.hook_claim(event, token, self.worker)
         except DamagedRecord as error:
             return self._damaged(event, error.cause)
+        except LedgerError:
+            raise
+        except Exception:  # whatever it is: the claim may have been made, or be made later
+            self.lost.add(event, token)
+            raise
         match answer[0]:
             case "claimed":
                 kind, data, tries, message_id, message_data, done = answer[1:]
@@ -105,6 +122,17 @@ class Hooks:
                 return Outcome(EventState.WAITING, wait=0.0)
             case _:
                 return Outcome(answer[1])
+
+    def _give_back(self, event: str, token: str) -> bool:
+        """Give a claim back whose answer was lost; False: it may still be on its way to Redis."""
+        state, look = self.ledger.hook_settle(event, token, "back", delay=0.0, why="")
+        now = time.monotonic()
+        first = self._without_effect.setdefault(token, now)
+        over = state not in (EventState.WAITING, EventState.PARKED, EventState.RUNNING)
+        if look is None and not over and now - first < _ON_ITS_WAY:
+            return False
+        del self._without_effect[token]
+        return True
 
     def _damaged(self, event: str, cause: str) -> Outcome:
         log.error(

@@ -193,6 +193,7 @@ class Engine:
     def close(self) -> None:
         """Nothing runs any more: close what is open."""
         self.delivery.close()
+        self.hooks.close()
         self.queue.close()
         self._rows.close()
         self._loop.close(1.0)

@@ -1,18 +1,110 @@
-"""Claiming messages, and giving back what was claimed without our hearing of it."""
+"""Claiming messages, and giving claims back whose answer was lost."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from smsqueue import exc
 from smsqueue.delivery.slots import Slots
 from smsqueue.ledger import Ledger
+from smsqueue.loop import Loop, current_loop, sleep
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "LostClaims"]
 
 log = logging.getLogger("smsqueue.delivery")
+
+#: Seconds between two attempts to give lost claims back.
+_INTERVAL = 1.0
+#: Seconds that a worker that stops waits until another thread has given lost claims back.
+_STOPPING = 10.0
+
+
+class LostClaims:
+    """Claims whose answer was lost. Redis may have made them, or make them later, but this process
+    does not work on what they claim. They are given back as soon as Redis answers.
+
+    A claim that was lost on a loop is given back by a function of its own on that loop, which
+    repeats that about once a second until all are given back. Elsewhere that happens at once and,
+    as long as Redis does not answer, before each claim.
+
+    Args:
+        give_back: Gives one claim back, by id and token; False: it is to be called again later.
+            If it raises QueueUnavailable, the others are not tried now.
+    """
+
+    def __init__(self, give_back: Callable[[str, str], bool]) -> None:
+        self._give_back = give_back
+        #: Ids by token.
+        self.ids: dict[str, str] = {}
+        self._releasing = threading.Lock()
+        self._scheduled = False
+
+    def add(self, id: str, token: str) -> None:
+        """Give a claim back."""
+        self.ids[token] = id
+        loop = current_loop()
+        if loop is None:
+            self.release()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._schedule(loop)
+
+    def _schedule(self, loop: Loop) -> None:
+        # Not bulk, even if what was claimed is: single messages may be among the claims.
+        loop.post(lambda: loop.spawn(self._release_repeatedly, bulk=False))
+
+    def _release_repeatedly(self) -> None:
+        while self.ids:
+            self.release()
+            if self.ids:
+                sleep(_INTERVAL)
+        self._scheduled = False
+
+    def before_claim(self) -> None:
+        """Outside of loops: try again to give back what is left."""
+        if self.ids and current_loop() is None:
+            self.release()
+
+    def release(self, wait: float = 0.0) -> None:
+        """Try to give all of them back. One thread does so for all; the others go on.
+
+        Args:
+            wait: Seconds to wait for another thread that is doing so.
+        """
+        if not self.ids:
+            return
+        taken = self._releasing.acquire(timeout=wait) if wait else self._releasing.acquire(False)
+        if not taken:
+            return
+        try:
+            self._release()
+        finally:
+            self._releasing.release()
+
+    def close(self) -> None:
+        """The worker stops: try once more."""
+        self.release(_STOPPING)
+
+    def _release(self) -> None:
+        for token, id in list(self.ids.items()):
+            try:
+                done = self._give_back(id, token)
+            except exc.DamagedRecord:
+                done = True  # it is put aside, and nothing is sent of it
+            except exc.LedgerError as error:
+                # No repetition helps: it goes on when its lease ends, and the others do so now.
+                log.error("%s: its claim was not given back: %s", id, error)
+                done = True
+            except exc.QueueUnavailable:
+                return
+            except Exception as error:  # nothing may end the function that does this for all
+                log.error("%s: its claim was not given back: %s", id, type(error).__name__)
+                done = False
+            if done:
+                self.ids.pop(token, None)
 
 
 class Claims:
@@ -22,9 +114,7 @@ class Claims:
         self.ledger = ledger
         self.slots = slots
         self.worker = worker
-        #: Ids by token of claims whose answer was lost.
-        self._unsure: dict[str, str] = {}
-        self._releasing = threading.Lock()
+        self.lost = LostClaims(self._give_back)
 
     def claim(
         self,
@@ -42,7 +132,7 @@ class Claims:
                 in the same step, if there is a slot. And the lease of a call there.
             bulk: It was sent as one of many; None: that is not known.
         """
-        self.release()
+        self.lost.before_claim()
         at, if_single = self._slot(usual, bulk)
         begun = False
         try:
@@ -52,9 +142,8 @@ class Claims:
             begun = answer[0] == "claimed" and answer[6] == "go"
         except exc.LedgerError:
             raise
-        except exc.QueueUnavailable:
-            self._unsure[token] = id
-            self.release()
+        except Exception:  # whatever it is: the claim may have been made, or be made later
+            self.lost.add(id, token)
             raise
         finally:
             if at is not None and not begun:
@@ -73,29 +162,11 @@ class Claims:
             return usual, True
         return None, False
 
-    def release(self) -> None:
-        """Give back what was claimed, and perhaps begun, by claims whose answer was lost: nobody
-        was called for it. One thread does so for all; the others go on with their work."""
-        if not self._unsure or not self._releasing.acquire(blocking=False):
-            return
-        try:
-            self._release()
-        finally:
-            self._releasing.release()
-
-    def _release(self) -> None:
-        for token, id in list(self._unsure.items()):
-            try:
-                effect = self.ledger.unclaim(id, token)
-                if effect is not None:
-                    attempts, provider = effect
-                    why = {"verdict": "retry", "delay": 0, "why": "its claim was not confirmed"}
-                    self.ledger.settle(id, token, attempts, why | {"provider": provider})
-            except exc.DamagedRecord:
-                pass  # it is put aside, and nothing is sent of it
-            except exc.LedgerError as error:
-                # No repetition helps: it goes on when its lease ends, and the others do so now.
-                log.error("%s: its claim was not given back: %s", id, error)
-            except exc.QueueUnavailable:
-                return
-            self._unsure.pop(token, None)
+    def _give_back(self, id: str, token: str) -> bool:
+        """Give a claim back, and the attempt that perhaps began with it: nobody was called."""
+        effect = self.ledger.unclaim(id, token)
+        if effect is not None:
+            attempts, provider = effect
+            why = {"verdict": "retry", "delay": 0, "why": "its claim was not confirmed"}
+            self.ledger.settle(id, token, attempts, why | {"provider": provider})
+        return True

@@ -87,7 +87,8 @@ class Delivery:
             return self._damaged(id, error.cause)
 
     def close(self) -> None:
-        """Nothing is delivered any more: close the connections to providers."""
+        """Nothing is delivered any more: give lost claims back, close connections to providers."""
+        self.claims.lost.close()
         self.walk.calls.close()
 
     def _deliver(self, id: str, bulk: bool | None) -> Outcome:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from smsqueue import exc
 from smsqueue.ledger import (
@@ -30,13 +30,33 @@ from smsqueue.settings import Settings
 
 __all__ = ["GatheringLedger", "GatheringQueue"]
 
-#: So many events are published each by itself at most, and of more so many together.
+#: So many events of single messages are published each by itself at most; of more, and of bulk, so
+#: many together.
 _FEW, _BATCH = 8, 100
 #: Seconds that publishing what is left takes at most: upkeep finds the rest.
 _CLOSING = 5.0
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _not_confirmed(error: Exception) -> exc.QueueUnavailable:
+    """The error of a call of the ledger for which no thread could be started."""
+    return exc.QueueUnavailable(f"no thread for a call of Redis: {type(error).__name__}")
+
+
+def _in_thread(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+    """Call the ledger beside the loop.
+
+    Raises:
+        QueueUnavailable: also if no thread can be started.
+    """
+    try:
+        return blocking(function, *args, **options)
+    except RuntimeError as error:
+        raise _not_confirmed(error) from None
 
 
 class _Gathered(Generic[Item, Answer]):
@@ -80,8 +100,18 @@ class _Gathered(Generic[Item, Answer]):
             self._under_way[bulk] = False
             return
         items = [item for item, _ in group]
-        called = self._loop.in_thread(lambda: self._run(items), self._threads)
-        called.add_done_callback(lambda done: self._hand_out(bulk, group, done))
+        try:
+            called = self._loop.in_thread(lambda: self._run(items), self._threads)
+        except Exception as error:
+            # No thread can be started. One that is there may do it later all the same.
+            self._loop.asyncio.call_soon(self._next, bulk)
+            self._fail(group, _not_confirmed(error))
+        else:
+            called.add_done_callback(lambda done: self._hand_out(bulk, group, done))
+
+    def _fail(self, group: list[tuple[Item, asyncio.Future[Answer]]], error: BaseException) -> None:
+        for _, waiting in group:
+            waiting.set_exception(error)
 
     def _hand_out(
         self,
@@ -91,8 +121,10 @@ class _Gathered(Generic[Item, Answer]):
     ) -> None:
         self._next(bulk)  # Redis works on the next group meanwhile
         error = done.exception()
-        answers = [error] * len(group) if error is not None else done.result()
-        for (_, waiting), answer in zip(group, answers, strict=True):
+        if error is not None:
+            self._fail(group, error)
+            return
+        for (_, waiting), answer in zip(group, done.result(), strict=True):
             if isinstance(answer, BaseException):
                 waiting.set_exception(answer)
             else:
@@ -176,22 +208,22 @@ class GatheringLedger(Ledger):
     # What is rare is a call of its own, but does not keep the loop waiting.
 
     def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
-        return blocking(super().unclaim, id, token)
+        return _in_thread(super().unclaim, id, token)
 
     def asked(self, id: str, again: float) -> None:
-        blocking(super().asked, id, again)
+        _in_thread(super().asked, id, again)
 
     def set_aside(self, kind: str, id: str, token: str, cause: str, *, called: bool) -> str | None:
-        return blocking(super().set_aside, kind, id, token, cause, called=called)
+        return _in_thread(super().set_aside, kind, id, token, cause, called=called)
 
     def hook_renew(self, event: str, token: str) -> bool:
-        return blocking(super().hook_renew, event, token)
+        return _in_thread(super().hook_renew, event, token)
 
     def hook_later(self, event: str, seconds: float) -> None:
-        blocking(super().hook_later, event, seconds)
+        _in_thread(super().hook_later, event, seconds)
 
     def handler_done(self, event: str, handler: str) -> None:
-        blocking(super().handler_done, event, handler)
+        _in_thread(super().handler_done, event, handler)
 
 
 class GatheringQueue(Queue):
@@ -226,12 +258,20 @@ class GatheringQueue(Queue):
         if not any(gathered.values()):
             self._under_way = False
             return
-        published = self._loop.in_thread(lambda: self._publish_gathered(gathered), self._thread)
-        published.add_done_callback(lambda _: self._publish_next())
+        try:
+            published = self._loop.in_thread(lambda: self._publish_gathered(gathered), self._thread)
+        except Exception as error:
+            # No thread can be started; the ledger has the events.
+            events = [(event, 0) for some in gathered.values() for event in some]
+            self._log_unpublished(events, error, "upkeep will do it")
+            self._loop.asyncio.call_soon(self._publish_next)
+        else:
+            published.add_done_callback(lambda _: self._publish_next())
 
     def _publish_gathered(self, gathered: dict[bool, list[str]]) -> None:
         for bulk, events in gathered.items():
-            if len(events) > _FEW and self.batches():
+            # A trigger of one does not say that it is bulk, and takes the slot of a single event.
+            if len(events) > (0 if bulk else _FEW) and self.batches():
                 for start in range(0, len(events), _BATCH):
                     self.hook_many(events[start : start + _BATCH], bulk=bulk)
             else:

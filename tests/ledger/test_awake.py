@@ -77,7 +77,7 @@ def test_a_claim_given_back_says_nothing_of_the_attempt_before(
     with unheard(bench, monkeypatch), pytest.raises(exc.QueueUnavailable):
         bench.deliver(id)
     outlived(bench, id)
-    bench.delivery.claims.release()
+    bench.delivery.claims.lost.release()
     bench.ripe(id)
     bench.deliver(id)
     assert calls(bench) == 1
@@ -133,7 +133,7 @@ def test_two_lost_claims_of_a_message_are_both_given_back(
         for _ in range(2):  # a trigger, and its double
             with pytest.raises(exc.QueueUnavailable):
                 bench.deliver(id)
-    bench.delivery.claims.release()
+    bench.delivery.claims.lost.release()
     assert bench.state(id) == "retrying"
     bench.deliver(id)
     assert len(a.calls) == 1

@@ -86,12 +86,12 @@ def test_claims_without_an_answer_are_returned_by_one_thread(bench: Bench) -> No
     ledger = Slow(bench.settings)
     claims = Claims(ledger, bench.slots, "w")
     lost = {f"token{n}": bench.send() for n in range(3)}
-    claims._unsure.update(lost)
-    first = threading.Thread(target=claims.release)
+    claims.lost.ids.update(lost)
+    first = threading.Thread(target=claims.lost.release)
     first.start()
     assert entered.wait(30)
     # The others go on at once.
-    others = [threading.Thread(target=claims.release) for _ in range(8)]
+    others = [threading.Thread(target=claims.lost.release) for _ in range(8)]
     for thread in others:
         thread.start()
     for thread in others:
@@ -101,7 +101,7 @@ def test_claims_without_an_answer_are_returned_by_one_thread(bench: Bench) -> No
     go_on.set()
     first.join(30)
     assert calls == list(lost)
-    claims.release()
+    claims.lost.release()
     assert calls == list(lost)
     ledger.close()
 
@@ -118,8 +118,8 @@ def test_a_claim_that_cannot_be_returned_keeps_no_other_from_it(bench: Bench) ->
     first, second = bench.send(), bench.send()
     for id in (first, second):
         bench.ledger.claim(id, f"token-{id}", lease=60, worker="w")
-    claims._unsure.update({f"token-{id}": id for id in (first, second)})
-    claims.release()
+    claims.lost.ids.update({f"token-{id}": id for id in (first, second)})
+    claims.lost.release()
     assert (bench.state(first), bench.state(second)) == ("sending", "retrying")
-    assert claims._unsure == {}
+    assert claims.lost.ids == {}
     ledger.close()

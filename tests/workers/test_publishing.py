@@ -13,10 +13,13 @@ from celery import Celery
 
 from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue import queue as publishing
+from smsqueue.delivery.gathering import GatheringQueue
 from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger
+from smsqueue.loop import Loop
 from smsqueue.queue import Queue, celery_config
 from smsqueue.states import State
+from tests.workers.conftest import until
 
 #: Differ from one message to the next, and from one process to the next.
 OWN = ("delivery_tag", "origin", "reply_to")
@@ -152,3 +155,19 @@ gateway.add_provider("main", NullProvider)
     assert worker.process.wait(timeout=60) != 0
     assert "sends through 'elsewhere' in Redis" in worker.text()
     assert "Traceback" not in worker.text()
+
+
+def test_events_of_a_campaign_say_so_however_few_they_are(
+    ledger: Ledger, settings: Settings
+) -> None:
+    """Else a worker runs them in the slots that are kept for events of single messages."""
+    loop = Loop("test", watched=False)
+    queue = GatheringQueue(settings, loop, Queue(settings).app)
+    queue.batches = lambda: True
+    loop.run(lambda: queue.hook(["one", "two"], bulk=True)).result(20)
+    until(lambda: ledger.redis.llen(settings.hook_key))
+    (trigger,) = triggers(ledger, settings.hook_key)
+    assert trigger["headers"]["task"] == "smsqueue.hook_many"
+    assert trigger["body"][:2] == [[["one", "two"]], {"bulk": True}]
+    queue.close()
+    loop.close()

@@ -1,0 +1,174 @@
+"""Claims on a worker's loop whose answer is lost, or that no thread can be started for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from smsqueue import IncomingMessage, exc
+from smsqueue.delivery import Delivery
+from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
+from smsqueue.hooks import Hooks
+from smsqueue.loop import Loop
+from tests.ledger.bench import Bench
+from tests.workers.conftest import until
+
+
+class Deaf(GatheringLedger):
+    """Redis reads what this ledger asks for; while it is deaf, no answer comes back."""
+
+    deaf = False
+    #: Settles of events that Redis answered.
+    settled = 0
+
+    def _hear(self, answers: Any) -> Any:
+        if self.deaf:
+            raise exc.QueueUnavailable("no answer")
+        return answers
+
+    def claim_many(self, items: Any) -> Any:
+        return self._hear(super().claim_many(items))
+
+    def hook_claim_many(self, items: Any, worker: str) -> Any:
+        return self._hear(super().hook_claim_many(items, worker))
+
+    def unclaim_many(self, items: Any) -> Any:
+        self._hear(None)
+        return super().unclaim_many(items)
+
+    def hook_settle_many(self, items: Any) -> Any:
+        self._hear(None)
+        answers = super().hook_settle_many(items)
+        self.settled += 1
+        return answers
+
+
+class OnLoop:
+    """What a worker has, on a loop."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.loop = Loop("test", watched=False)
+        self.ledger = Deaf(bench.settings, self.loop, timeout=5.0)
+        self.delivery = Delivery(bench.gateway, self.ledger, bench.queue, bench.slots, "w")
+        self.hooks = Hooks(bench.gateway, self.ledger, "w")
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        return self.loop.run(function).result(20)
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        self.ledger.deaf = True
+        with pytest.raises(exc.QueueUnavailable):
+            yield
+        self.ledger.deaf = False
+
+
+@pytest.fixture
+def worker(bench: Bench) -> Iterator[OnLoop]:
+    worker = OnLoop(bench)
+    yield worker
+    worker.delivery.close()
+    worker.loop.close()
+    worker.ledger.close()
+
+
+@contextmanager
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        yield
+
+
+def receive(bench: Bench) -> str:
+    message = IncomingMessage("1555", "YES")
+    message.provider = "a"
+    bench.gateway.receive_message(message)
+    return message.id or ""
+
+
+def test_a_message_whose_claim_was_lost_goes_on_without_another_claim(
+    bench: Bench, worker: OnLoop
+) -> None:
+    a = bench.add("a")
+    id = bench.send()
+    with worker.deaf():
+        worker.run(lambda: worker.delivery.deliver(id))
+    assert bench.state(id) == "sending"
+    until(lambda: bench.state(id) == "retrying", 20)
+    assert worker.run(lambda: worker.delivery.deliver(id)).state == "sent"
+    assert len(a.calls) == 1
+
+
+def test_a_worker_that_stops_gives_lost_claims_back(bench: Bench, worker: OnLoop) -> None:
+    bench.add("a")
+    bench.gateway.onReceive += lambda message: None
+    id, event = bench.send(), receive(bench)
+    with worker.deaf():
+        worker.run(lambda: worker.delivery.deliver(id))
+    with worker.deaf():
+        worker.run(lambda: worker.hooks.run(event))
+    worker.delivery.close()
+    worker.hooks.close()
+    assert bench.state(id) == "retrying"
+    assert (bench.ledger.read_event(event) or {})["state"] == "waiting"
+
+
+def test_an_event_whose_claim_was_lost_goes_on_without_another_claim(
+    bench: Bench, worker: OnLoop
+) -> None:
+    bench.add("a")
+    called: list[Any] = []
+    bench.gateway.onReceive.connect(called.append, name="handler")
+    event = receive(bench)
+    with worker.deaf():
+        worker.run(lambda: worker.hooks.run(event))
+    assert (bench.ledger.read_event(event) or {})["state"] == "running"
+    until(lambda: (bench.ledger.read_event(event) or {})["state"] == "waiting", 20)
+    assert (bench.ledger.read_event(event) or {}).get("tries") is None
+    assert worker.run(lambda: worker.hooks.run(event)).state == "done"
+    assert len(called) == 1
+
+
+def test_a_lost_claim_of_an_event_that_redis_reads_late_is_given_back(
+    bench: Bench, worker: OnLoop
+) -> None:
+    """The first "back" comes before the claim that it is about, as from another connection."""
+    bench.add("a")
+    event = receive(bench)
+    worker.run(lambda: worker.hooks.lost.add(event, "token"))
+    until(lambda: worker.ledger.settled, 20)
+    assert bench.ledger.hook_claim(event, "token", "w")[0] == "claimed"
+    until(lambda: (bench.ledger.read_event(event) or {})["state"] == "waiting", 20)
+    until(lambda: not worker.hooks.lost.ids, 20)
+
+
+def test_after_a_thread_could_not_be_started_messages_go_on(
+    bench: Bench, worker: OnLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = bench.add("a")
+    id = bench.send()
+    with no_threads(monkeypatch), pytest.raises(exc.QueueUnavailable, match="thread"):
+        worker.run(lambda: worker.delivery.deliver(id))
+    until(lambda: not worker.delivery.claims.lost.ids, 20)
+    bench.ripe(id)
+    assert worker.run(lambda: worker.delivery.deliver(id)).state == "sent"
+    assert len(a.calls) == 1
+
+
+def test_after_a_thread_could_not_be_started_events_are_published(
+    bench: Bench, worker: OnLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = GatheringQueue(bench.settings, worker.loop, bench.queue.app)
+    with no_threads(monkeypatch):
+        worker.run(lambda: queue.hook(["one"]))
+        worker.run(lambda: None)
+    worker.run(lambda: queue.hook(["two"]))
+    until(lambda: bench.published(bench.settings.hook_key) == 2, 20)
+    queue.close()
