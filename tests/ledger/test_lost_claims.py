@@ -62,9 +62,16 @@ class OnLoop:
     @contextmanager
     def deaf(self) -> Iterator[None]:
         self.ledger.deaf = True
-        with pytest.raises(exc.QueueUnavailable):
-            yield
+        yield
         self.ledger.deaf = False
+
+    def deliver_deaf(self, id: str) -> None:
+        with pytest.raises(exc.QueueUnavailable):
+            self.run(lambda: self.delivery.deliver(id))
+
+    def run_event_deaf(self, event: str) -> None:
+        with pytest.raises(exc.QueueUnavailable):
+            self.run(lambda: self.hooks.run(event))
 
 
 @pytest.fixture
@@ -99,8 +106,8 @@ def test_a_message_whose_claim_was_lost_goes_on_without_another_claim(
     a = bench.add("a")
     id = bench.send()
     with worker.deaf():
-        worker.run(lambda: worker.delivery.deliver(id))
-    assert bench.state(id) == "sending"
+        worker.deliver_deaf(id)
+        assert bench.state(id) == "sending"
     until(lambda: bench.state(id) == "retrying", 20)
     assert worker.run(lambda: worker.delivery.deliver(id)).state == "sent"
     assert len(a.calls) == 1
@@ -111,9 +118,8 @@ def test_a_worker_that_stops_gives_lost_claims_back(bench: Bench, worker: OnLoop
     bench.gateway.onReceive += lambda message: None
     id, event = bench.send(), receive(bench)
     with worker.deaf():
-        worker.run(lambda: worker.delivery.deliver(id))
-    with worker.deaf():
-        worker.run(lambda: worker.hooks.run(event))
+        worker.deliver_deaf(id)
+        worker.run_event_deaf(event)
     worker.delivery.close()
     worker.hooks.close()
     assert bench.state(id) == "retrying"
@@ -128,8 +134,8 @@ def test_an_event_whose_claim_was_lost_goes_on_without_another_claim(
     bench.gateway.onReceive.connect(called.append, name="handler")
     event = receive(bench)
     with worker.deaf():
-        worker.run(lambda: worker.hooks.run(event))
-    assert (bench.ledger.read_event(event) or {})["state"] == "running"
+        worker.run_event_deaf(event)
+        assert (bench.ledger.read_event(event) or {})["state"] == "running"
     until(lambda: (bench.ledger.read_event(event) or {})["state"] == "waiting", 20)
     assert (bench.ledger.read_event(event) or {}).get("tries") is None
     assert worker.run(lambda: worker.hooks.run(event)).state == "done"
