@@ -19,8 +19,11 @@ local function is_same(known)
   return false
 end
 
-local known = read(hash, 'content', 'hashed', 'state')
-if known.content then
+-- A record without a state was left by a call that failed halfway, unless a worker has had it since.
+local function was_taken_in(record) return record.state or record.token or record.attempt end
+
+local known = read(hash, 'content', 'hashed', 'state', 'token', 'attempt')
+if known.content and was_taken_in(known) then
   if not is_same(known.content) and known.hashed ~= content then return { 'conflict', id, 0 } end
   return { 'accepted', id, known.state == 'queued' and 1 or 0 }
 end
@@ -28,9 +31,11 @@ if idempotency ~= '' then
   local first = redis.call('GET', key('idem', idempotency)) or
       former ~= '' and redis.call('GET', key('idem', former))
   if first then
-    local there = read(key('msg', first), 'content', 'hashed')
-    local same = is_same(there.content) or there.hashed == content
-    return { same and 'duplicate' or 'conflict', first, 0 }
+    local there = read(key('msg', first), 'content', 'hashed', 'state', 'token', 'attempt')
+    if not there.content or was_taken_in(there) then
+      local same = is_same(there.content) or there.hashed == content
+      return { same and 'duplicate' or 'conflict', first, 0 }
+    end
   end
 end
 
@@ -43,6 +48,7 @@ if (before % CHECK_EACH == 0 or #data > LARGE) and not has_room_to_send(#data, A
   return { 'full', id, 0 }
 end
 
+if known.content then delete_hash(hash) end
 local later = not_before and not_before > NOW
 local state = later and 'scheduled' or 'queued'
 set(hash, 'data', data, 'content', content, 'number', number)

@@ -39,12 +39,20 @@ local NO_ANSWER = 'its worker did not report back in time'
 
 local function lapse(id, m)
   local hash, event = key('msg', id), ''
+  local same = (m.token or '') .. '.' .. (m.attempt or 0) .. '.'
   -- The mark of a call was lost: its provider may have the message all the same.
   if not m.calling and m.gathers and m.gathers == m.attempt then m.calling = NOW end
+  -- A settle that failed halfway has removed the mark, but says how the last call ended. What was refused
+  -- ('retry') or called nobody ('wait') may be sent again.
+  local settled = string.sub(m.settled or '', 1, #same) == same and string.sub(m.settled, #same + 1)
+  if settled == 'sent' or settled == 'failed' or settled == 'unknown' then
+    m.calling = m.calling or m.called or NOW
+    if settled == 'sent' and not RANK[m.reported] then m.reported = 'sent' end
+  end
   if m.calling then -- no answer tells how many parts it has
     local made, ref = tonumber(m.attempt), tonumber(m.pin_ref)
     count_parts(id, made, {}, m.provider, ref and ref < made and ref or nil)
-    m.reported = redis.call('HGET', hash, 'reported') or nil
+    m.reported = redis.call('HGET', hash, 'reported') or m.reported
   end
   redis.call('HINCRBY', hash, 'tries', 1)
   local attempt = tonumber(m.attempt or 0)
@@ -92,7 +100,8 @@ end
 
 local function end_wait(id)
   local m = read(key('msg', id), 'state', 'attempt', 'provider', 'calling', 'resend', 'reported',
-                 'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref', 'gathers')
+                 'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref', 'gathers',
+                 'settled', 'token', 'called')
   if m.state or redis.call('EXISTS', key('msg', id)) == 1 then check_record('msg', m) end
   if m.state == 'sending' then
     lapse(id, m)

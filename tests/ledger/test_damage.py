@@ -554,6 +554,88 @@ def test_a_damaged_length_of_a_queue_ends_no_transition_halfway(bench: Bench) ->
     assert set(bench.events("sent")) == bench.due() != set()
 
 
+def test_a_queue_of_hooks_of_the_wrong_type_sends_nothing_twice(bench: Bench) -> None:
+    provider, told = bench.add("a"), []
+    bench.gateway.onSend.connect(lambda message: told.append(message.id), name="tell")
+    bench.redis.set(bench.settings.hook_key, "another program's")
+    id = bench.send()
+    assert bench.deliver(id).state == "sent"
+    bench.redis.delete(bench.settings.hook_key)
+    bench.upkeep.turn()
+    assert bench.published(bench.settings.hook_key) == 1
+    bench.run_hooks()
+    assert told == [id]
+    assert len(provider.calls) == 1
+
+
+def test_a_queue_of_sends_of_the_wrong_type_loses_no_message(bench: Bench) -> None:
+    bench.add("a")
+    bench.redis.set(bench.settings.send_key, "another program's")
+    # Redis with a limit counts the queues, to know how much memory is reserved.
+    bench.redis.config_set("maxmemory", 10**9)
+    try:
+        ids = [bench.send(idempotency_key="k"), bench.send_by("a")]
+        bench.redis.delete(bench.settings.send_key)
+        work(bench)
+        assert [bench.state(id) for id in ids] == ["sent", "sent"]
+    finally:
+        bench.redis.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("same_object", [True, False])
+def test_a_message_that_an_older_version_took_in_halfway_is_taken_in_when_it_is_repeated(
+    bench: Bench, same_object: bool
+) -> None:
+    """Its sender got an error then."""
+    bench.add("a")
+    message = OutgoingMessage("15550001", "hi").options(idempotency_key="k")
+    assert bench.ledger.accept(message, "first").verdict == "accepted"
+    bench.redis.hdel(bench.key("msg", "first"), "state", "out")
+    bench.redis.zrem(bench.key("due", "send"), "first")
+    bench.redis.zrem(bench.key("state", "queued"), "first")
+    id = "first" if same_object else "second"
+    assert bench.ledger.accept(message, id)[:2] == ("accepted", id)
+    work(bench)
+    assert bench.state(id) == "sent"
+    # An operator sees in its timeline when it was taken in, once.
+    assert [line["state"] for line in bench.record(id).timeline] == ["queued", "sending", "sent"]
+
+
+@pytest.mark.parametrize(
+    ("settled", "state"), [("sent", "sent"), ("unknown", "unknown"), ("failed", "unknown")]
+)
+def test_a_message_that_an_older_version_settled_halfway_is_not_sent_again(
+    bench: Bench, settled: str, state: str
+) -> None:
+    """It had removed the mark of the call before an error ended it."""
+    provider, id = bench.add("a"), bench.send(status_report=True)
+    bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=("a", 60.0))
+    bench.redis.hset(bench.key("msg", id), "settled", f"token.1.{settled}")
+    bench.redis.hdel(bench.key("msg", id), "calling", "gathers")
+    bench.lapse(id)
+    assert bench.state(id) == state
+    assert (bench.look("watch", id) or 0) > bench.now()  # its report may come
+    work(bench)
+    assert provider.calls == []
+
+
+def test_a_message_whose_next_provider_was_paused_is_sent_though_its_worker_dies(
+    bench: Bench,
+) -> None:
+    """The first one refused it: that is no call whose end nobody knows."""
+    provider, id = bench.add("a"), bench.send()
+    bench.ledger.claim(id, "token", lease=60.0, worker="dies", usual=("a", 60.0))
+    pause = {"until": bench.now() + 60_000, "since": bench.now(), "times": 1}
+    bench.redis.hset(bench.key("pause", "b"), mapping=pause)
+    onward = {"verdict": "retry", "provider": "a", "next": {"provider": "b", "lease": 60_000}}
+    assert bench.ledger.settle(id, "token", 1, onward).state == "sending"
+    bench.lapse(id)
+    assert bench.state(id) == "retrying"
+    bench.ripe(id)
+    assert bench.deliver(id).state == "sent"
+    assert len(provider.calls) == 1
+
+
 @pytest.mark.parametrize("kind", ["incoming", "report"])
 def test_a_webhook_is_recorded_whatever_is_damaged(bench: Bench, kind: str) -> None:
     bench.add("a")

@@ -44,6 +44,12 @@ def counted(bench: Bench) -> dict[str, str]:
     return {name: n for name, n in counts.items() if not name.startswith("took")}
 
 
+def counted_sent(bench: Bench) -> int:
+    """Messages in the histogram of how long it took until they were sent."""
+    counts: Any = bench.redis.hgetall(bench.key("counts"))
+    return sum(int(n) for name, n in counts.items() if name.startswith("took|sent|a|"))
+
+
 def test_a_group_goes_from_claim_to_settle(full: tuple[Bench, list[str]]) -> None:
     bench, ids = full
     assert [answer[0] for answer in claim(bench, ids)] == ["claimed"] * 3
@@ -66,6 +72,62 @@ def test_repeating_a_group_gives_the_first_answers_and_counts_nothing_twice(
     assert [answer.state for answer in settle(bench, ids)] == [answer.state for answer in first]
     assert counted(bench) == between
     assert [bench.record(id).attempts for id in ids] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("since", ["nonsense", "inf"])
+def test_a_message_with_a_damaged_time_of_waiting_harms_no_other_of_its_group(
+    full: tuple[Bench, list[str]], since: str
+) -> None:
+    bench, ids = full
+    assert [bench.ledger.claim(id, f"t{id}", lease=60, worker="w")[0] for id in ids] == [
+        "claimed"
+    ] * 3
+    bench.redis.hset(bench.key("msg", ids[1]), "since", since)
+    back = {"verdict": "wait", "provider": "a", "delay": 1000}
+    first, bad, third = bench.ledger.settle_many([Settlement(id, f"t{id}", 0, back) for id in ids])
+    assert (first.state, third.state) == ("queued", "queued")
+    assert isinstance(bad, exc.DamagedRecord)
+    assert bench.ledger.counts()["queued"] == 2
+    assert {ids[0], ids[2]} <= bench.due()
+    assert [found.id for found in bench.ledger.damaged()] == [ids[1]]
+    bench.gateway.repair(ids[1])
+    for id in ids:
+        bench.ripe(id)
+        assert bench.deliver(id).state == "sent"
+
+
+@pytest.mark.parametrize("since", ["nonsense", "1.5"])
+def test_a_sent_message_with_a_damaged_time_of_waiting_harms_no_other_of_its_group(
+    full: tuple[Bench, list[str]], since: str
+) -> None:
+    bench, ids = full
+    claim(bench, ids)
+    bench.redis.hset(bench.key("msg", ids[1]), "since", since)
+    first, _, third = settle(bench, ids)
+    assert (first.state, third.state) == ("sent", "sent")
+    assert bench.ledger.counts()["sent"] >= 2
+    assert counted_sent(bench) >= 2
+    # It is at its provider: whatever comes, nobody sends it again.
+    bench.gateway.repair(ids[1])
+    assert bench.look("send", ids[1]) is None
+
+
+@pytest.mark.parametrize("since", ["nonsense", "nan"])
+def test_an_event_with_a_damaged_time_of_waiting_harms_no_other_of_its_group(
+    full: tuple[Bench, list[str]], since: str
+) -> None:
+    bench, ids = full
+    claim(bench, ids)
+    outcomes = [sent(n) | {"event": f"e{n}", "sent": "{}"} for n in range(3)]
+    bench.ledger.settle_many(
+        [Settlement(id, f"t{n}", 1, o) for n, (id, o) in enumerate(zip(ids, outcomes, strict=True))]
+    )
+    bench.redis.hset(bench.key("event", "e1"), "since", since)
+    first, bad, third = bench.ledger.hook_claim_many([(f"e{n}", f"k{n}") for n in range(3)], "w")
+    assert isinstance(bad, exc.DamagedRecord)
+    assert (first[0], third[0]) == ("claimed", "claimed")  # type: ignore[index]
+    assert bench.redis.zrange(bench.key("state", "running"), 0, -1) == ["e0", "e2"]
+    assert [found.id for found in bench.ledger.damaged()] == ["e1"]
 
 
 def test_a_damaged_record_in_a_group_harms_no_other(full: tuple[Bench, list[str]]) -> None:

@@ -31,6 +31,13 @@ function redis.call(...)
   error(answer.err, 0)
 end
 
+-- Triggers in a queue of the broker. A key that is no list counts as full: this is asked for in the middle of
+-- transitions, and an error must not end one halfway.
+local function triggers_in(queue)
+  local found = redis.pcall('LLEN', queue)
+  return type(found) == 'number' and found or math.max(WATERMARK, BULK_WATERMARK)
+end
+
 -- Others wait for Redis as long as a script runs: what goes through many records stops after a few
 -- milliseconds, and whoever runs it runs it again. From version 7 on Redis's own time stands still while
 -- a script runs, but Lua has a clock; where there is neither, the quotas are the bound.

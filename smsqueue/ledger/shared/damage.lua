@@ -10,7 +10,7 @@ local RECORDS = {
           numbers = { 'not_before', 'expires', 'since', 'calling', 'called', 'sent_at', 'pin_until',
                       'pin_ref', 'out', 'looked', 'ask', 'left' } },
   event = { states = EVENT_STATES, lanes = { 'hook', 'hook_bulk' }, whole = { 'tries' },
-            numbers = { 'lease', 'not_before', 'out' } },
+            numbers = { 'lease', 'not_before', 'out', 'since' } },
 }
 local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'looks', 'rerouted', 'single', 'bulk' }
 

@@ -75,7 +75,7 @@ local function reserved()
     waiting = waiting + count * growth_of_waiting(lane, count)
   end
   local events = redis.call('ZCARD', due_key('hook')) + redis.call('ZCARD', due_key('hook_bulk'))
-  local triggers = redis.call('LLEN', SEND_QUEUE) + redis.call('LLEN', HOOK_QUEUE)
+  local triggers = triggers_in(SEND_QUEUE) + triggers_in(HOOK_QUEUE)
   return waiting
     + redis.call('ZCARD', due_key('watch')) * growth_of_watched()
     + events * EVENT_GROWTH

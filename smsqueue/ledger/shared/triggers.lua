@@ -2,8 +2,7 @@
 local lengths = {} -- no script adds a trigger by itself
 local function length(queue)
   if not lengths[queue] then
-    local here = redis.call('LLEN', queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
-    -- This is asked for in the middle of transitions: a damaged value must not end one halfway.
+    local here = triggers_in(queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
     lengths[queue] = math.max(here, tonumber(redis.call('GET', key('filled', queue)) or 0) or 0)
   end
   return lengths[queue]

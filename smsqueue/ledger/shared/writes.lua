@@ -104,6 +104,13 @@ local function expire(hash, seconds)
   loaded(hash).expires = seconds
 end
 
+-- A score, or what is to be counted. An error here is one of its item; later it would be one of the whole group.
+local function checked_number(value)
+  local number = tonumber(value)
+  if not (number and math.abs(number) < 2 ^ 53) then error('ERR a time or a count is not a number', 0) end
+  return number
+end
+
 -- An entry of an index: by its score, or false when it is to be removed.
 local function set_entry(name, id, score)
   local entries = indexes[name]
@@ -115,6 +122,7 @@ local function set_entry(name, id, score)
 end
 
 local function index_add(name, score, id)
+  score = checked_number(score)
   if writes_later then return set_entry(name, id, score) end
   redis.call('ZADD', name, score, id)
 end
@@ -142,6 +150,7 @@ local function add_up_now(name, number)
 end
 
 local function add_up(name, number)
+  number = checked_number(number)
   if not writes_later then return add_up_now(name, number) end
   counters[name] = (counters[name] or 0) + number
 end
@@ -154,6 +163,7 @@ end
 -- Counts a duration (ms) in a histogram.
 local function observe(what, provider, took)
   local bucket = '+Inf'
+  took = math.floor(took)
   for _, seconds in ipairs(BUCKETS) do
     if took <= seconds * 1000 then bucket = seconds break end
   end
@@ -199,17 +209,23 @@ local function write_index(name, entries)
   send('ZREM', removed, 0)
 end
 
--- Writes what is to be written, and forgets what was read.
+-- Writes what is to be written, and forgets what was read. What fails stops nothing else: it may be of another item.
 local function write_all()
   local changed_hashes, changed_indexes, changed_counters = hashes, indexes, counters
   hashes, indexes, counters = {}, {}, {}
-  for hash, known in pairs(changed_hashes) do write_hash(hash, known) end
+  local failure
+  local function try(write, ...)
+    local well, message = pcall(write, ...)
+    if not well then failure = failure or tostring(message) end
+  end
+  for hash, known in pairs(changed_hashes) do try(write_hash, hash, known) end
   -- States first: due sets that are set aside are made anew out of them.
   local due = due_key('')
   for _, is_due in ipairs({ false, true }) do
     for name, entries in pairs(changed_indexes) do
-      if (string.sub(name, 1, #due) == due) == is_due then write_index(name, entries) end
+      if (string.sub(name, 1, #due) == due) == is_due then try(write_index, name, entries) end
     end
   end
-  for name, number in pairs(changed_counters) do add_up_now(name, number) end
+  for name, number in pairs(changed_counters) do try(add_up_now, name, number) end
+  if failure then error(failure, 0) end
 end
