@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import sys
@@ -20,12 +19,13 @@ from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.loader import LoaderError, load_gateway
+from smsqueue.logs import get_logger
 from smsqueue.providers.webhook import log_access, plain, reason
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["make_app"]
 
-_log = logging.getLogger("smsqueue.receivers")
+_log = get_logger("smsqueue.receivers")
 
 
 class _App(Flask):

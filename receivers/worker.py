@@ -7,7 +7,6 @@ answers on one thread without waiting for anybody, and gives whole requests to a
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import resource
 import time
@@ -21,6 +20,8 @@ from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer, create_server
 from waitress.task import WSGITask
 from waitress.utilities import RequestEntityTooLarge
+
+from smsqueue.logs import get_logger
 
 __all__ = ["WholeRequestWorker"]
 
@@ -38,7 +39,7 @@ DEFAULT_MAX_BODY = 1024 * 1024
 #: Files that a process opens beside its clients' connections: Redis, logs, Python's own.
 _OTHER_FILES = 150
 
-_log = logging.getLogger("smsqueue.receivers")
+_log = get_logger("smsqueue.receivers")
 
 
 class _Parser(HTTPRequestParser):

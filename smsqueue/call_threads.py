@@ -7,7 +7,6 @@ daemon thread: its caller goes on, and the end of the process does not wait for 
 from __future__ import annotations
 
 import contextvars
-import logging
 import os
 import sys
 import threading
@@ -18,11 +17,12 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from smsqueue.logs import get_logger
 from smsqueue.loop import current_loop, wait
 
 __all__ = ["CallThreads", "CallTimeout"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 T = TypeVar("T")
 

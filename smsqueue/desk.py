@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from smsqueue.exc import DamagedRecord
-from smsqueue.logs import transition
+from smsqueue.logs import get_logger, transition
 from smsqueue.senders import searched_address
 from smsqueue.settings import Settings
 from smsqueue.states import SETTLED_BY_HAND, State
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Desk"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: What can be sent again.
 _AGAIN = (State.FAILED, State.EXPIRED, State.UNDELIVERED, State.UNKNOWN)

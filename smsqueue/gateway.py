@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +10,7 @@ from smsqueue import exc, wire
 from smsqueue.desk import Desk
 from smsqueue.events import HookAttribute, derived_key
 from smsqueue.ids import new_id
-from smsqueue.logs import transition
+from smsqueue.logs import get_logger, transition
 from smsqueue.masking import mask
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.checked import check_lengths
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gateway"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Messages that ``send_many`` hands to Redis in one round trip: Redis serves nobody else meanwhile.
 _CHUNK = 100

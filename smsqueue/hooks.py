@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import threading
 import time
@@ -19,7 +18,7 @@ from smsqueue.exc import DamagedRecord, LedgerError, QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
-from smsqueue.logs import transition
+from smsqueue.logs import get_logger, transition
 from smsqueue.masking import place_of
 from smsqueue.retry import RetryPolicy
 from smsqueue.settings import LEASE_FACTOR
@@ -27,7 +26,7 @@ from smsqueue.states import DAMAGED, EventState
 
 __all__ = ["HandlerTimeout", "Hooks"]
 
-log = logging.getLogger("smsqueue.hooks")
+log = get_logger("smsqueue.hooks")
 
 #: Kinds of events, by the attribute of the gateway that holds their handlers.
 _KINDS = {"received": "onReceive", "status": "onStatus", "sent": "onSend"}

@@ -1,22 +1,41 @@
-"""One line per transition, with its fields in ``extra`` for whoever logs JSON."""
+"""Loggers that never raise, and one line per transition with its fields in ``extra``."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["safely", "transition"]
+__all__ = ["SafeLogger", "get_logger", "transition"]
 
 
-def safely(log: logging.Logger, level: int, text: str, *args: Any, extra: dict[str, Any]) -> None:
-    """Log what has happened already: an error of the application's log handlers changes nothing."""
-    with suppress(Exception):
-        log.log(level, text, *args, extra=extra, stacklevel=2)
+class SafeLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose calls raise no Exception.
+
+    The application's filters and handlers may raise. That must not stop what is logged: a message
+    that was sent would not be recorded as sent.
+    """
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        with suppress(Exception):
+            # The line that is shown is the caller's, not this one.
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+            self.logger.log(level, msg, *args, **kwargs)
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, kwargs
+
+
+def get_logger(name: str) -> SafeLogger:
+    """The logger of a name, as one that never raises; for all that this package logs."""
+    return SafeLogger(logging.getLogger(name))
 
 
 def transition(
-    log: logging.Logger,
+    log: SafeLogger,
     id: str | None,
     state: str | None,
     *,
@@ -36,4 +55,4 @@ def transition(
         words = [f"at {provider}" if provider else "", error or "", why]
         rest = ", ".join(filter(None, words))
         rest = f" ({rest})" if rest else ""
-        safely(log, level, "%s: %s%s", id, state, rest, extra=extra)
+        log.log(level, "%s: %s%s", id, state, rest, extra=extra, stacklevel=2)

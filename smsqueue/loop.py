@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
 import time
 from collections import deque
@@ -21,9 +20,11 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
+from smsqueue.logs import get_logger
+
 __all__ = ["Loop", "blocking", "current_loop", "is_bulk", "sleep", "wait"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 P = ParamSpec("P")
 T = TypeVar("T")

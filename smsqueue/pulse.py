@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -12,10 +11,11 @@ from pathlib import Path
 
 from smsqueue import exc
 from smsqueue.ledger import Ledger
+from smsqueue.logs import get_logger
 
 __all__ = ["Pulse"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 _NOTHING: Mapping[str, str] = {}
 _EVERY = 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from smsqueue.envelope import Envelope, record
 from smsqueue.ledger.connection import connect, execute_above_maxmemory, tls_options
-from smsqueue.logs import safely
+from smsqueue.logs import get_logger
 from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DELIVER", "DELIVER_MANY", "HOOK", "HOOK_MANY", "Queue", "celery_config"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Task names are part of the wire: workers of another version must know them.
 DELIVER = "smsqueue.deliver"
@@ -233,9 +232,7 @@ class Queue:
     def _log_unpublished(self, batch: list[tuple[str, int]], error: Exception, remedy: str) -> None:
         name, first = type(error).__name__, batch[0][0]
         others = f", nor were some of {len(batch) - 1} others" if len(batch) > 1 else ""
-        safely(
-            log,
-            logging.WARNING,
+        log.warning(
             "%s was not published%s (%s): %s",
             *(first, others, name, remedy),
             extra={"id": first, "error_class": name},
@@ -259,7 +256,7 @@ class Queue:
             except Exception as error:
                 why = str(error) if isinstance(error, LookupError) else type(error).__name__
                 text, extra = "%s: publishing through it, at half the speed", {"task": task}
-                safely(log, logging.INFO, text, why, extra=extra)
+                log.info(text, why, extra=extra)
                 self._envelopes[key] = None
         return self._envelopes[key]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
+
+from smsqueue.logs import get_logger
 
 __all__ = [
     "LEASE_FACTOR",
@@ -26,7 +27,7 @@ __all__ = [
     "too_short",
 ]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: A hook's lease is at least so many times as long as a handler's time limit: what remains is for
 #: recording how it ended.

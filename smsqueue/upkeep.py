@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from smsqueue import exc
 from smsqueue.ledger import Failure, Ledger, Taken
-from smsqueue.logs import transition
+from smsqueue.logs import get_logger, transition
 from smsqueue.masking import place_of
 from smsqueue.pulse import Pulse
 from smsqueue.queue import Queue
@@ -21,7 +21,7 @@ from smsqueue.settings import Settings
 
 __all__ = ["Upkeep"]
 
-log = logging.getLogger("smsqueue.upkeep")
+log = get_logger("smsqueue.upkeep")
 
 #: Records that one script ends or forgets, and takes: so it keeps Redis busy for few milliseconds.
 _SWEEP_QUOTA = 50

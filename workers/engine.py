@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
 from smsqueue.delivery.intake import Intake, Kind
 from smsqueue.gateway import Gateway
 from smsqueue.hooks import Hooks
+from smsqueue.logs import get_logger
 from smsqueue.loop import Loop
 from smsqueue.masking import place_of
 from smsqueue.queue import DELIVER, HOOK
@@ -28,7 +28,7 @@ from workers.shown import Shown, shown
 
 __all__ = ["HANDLERS", "Engine"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 #: Group of slots that the handlers of events share.
 HANDLERS = "(hooks)"

@@ -8,7 +8,6 @@ what happened, so that events may be dropped.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -23,13 +22,13 @@ from celery.events.event import get_exchange
 from celery.utils.time import utcoffset
 
 from smsqueue.delivery import Outcome
-from smsqueue.logs import safely
+from smsqueue.logs import get_logger
 from smsqueue.states import WAITING, EventState, State
 from workers.shown import Shown, shown
 
 __all__ = ["Rows"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 #: Events that wait to be sent at most; the oldest are dropped.
 _MOST = 10_000
@@ -162,7 +161,7 @@ class Rows:
         except Exception as error:
             name = type(error).__name__
             extra = {"id": id, "error_class": name}
-            safely(log, logging.ERROR, "%s is not shown in Flower: %s", id, name, extra=extra)
+            log.error("%s is not shown in Flower: %s", id, name, extra=extra)
 
     def close(self) -> None:
         """Send what is left, and close the connection; bounded in time."""
@@ -241,7 +240,7 @@ class Rows:
         if not self._away:
             name = type(error).__name__
             text = "events for Flower are not sent until Redis answers (%s): they are dropped"
-            safely(log, logging.WARNING, text, name, extra={"error_class": name})
+            log.warning(text, name, extra={"error_class": name})
         self._away = True
         self._closing.wait(_PAUSE)
 
@@ -253,7 +252,7 @@ class Rows:
         with self._lock:
             dropped, self._dropped, self._logged = self._dropped, 0, now
         text = "%d events for Flower were dropped: %d wait to be sent at most"
-        safely(log, logging.WARNING, text, dropped, _MOST, extra={"dropped": dropped})
+        log.warning(text, dropped, _MOST, extra={"dropped": dropped})
 
 
 def _untried(outcome: Outcome, has_row: bool) -> bool:

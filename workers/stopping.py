@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import logging
 import sys
 import threading
 import time
@@ -13,9 +12,11 @@ from typing import Any
 from celery import signals
 from celery.worker import state
 
+from smsqueue.logs import get_logger
+
 __all__ = ["Stopping"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 #: Seconds that are left after the longest call to record how it ended, and then to end.
 _RECORDING, _MARGIN = 10.0, 30.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 import threading
 from argparse import ArgumentParser
@@ -22,6 +21,7 @@ from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.loader import LoaderError, load_gateway
+from smsqueue.logs import get_logger
 from smsqueue.pulse import Pulse
 from smsqueue.queue import celery_config
 from smsqueue.settings import Settings, SettingsError
@@ -33,7 +33,7 @@ from workers.tasks import register
 
 __all__ = ["create_worker"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 #: Python looks for cycles among the youngest objects once so many more were made than freed.
 _CYCLES = 10_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +14,7 @@ from smsqueue.delivery.outcomes import FIRST_ASK, Outcome
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
+from smsqueue.logs import get_logger
 from smsqueue.loop import blocking
 from smsqueue.masking import place_of
 from smsqueue.retry import error_label, requested_wait
@@ -23,7 +23,7 @@ from smsqueue.statuses import MessageStatus
 
 __all__ = ["ask"]
 
-log = logging.getLogger("smsqueue.delivery")
+log = get_logger("smsqueue.delivery")
 
 #: Longest time between two questions, in seconds.
 _LONGEST = 6 * 3600.0

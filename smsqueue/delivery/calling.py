@@ -10,6 +10,7 @@ from smsqueue import exc
 from smsqueue.delivery.outcomes import Attempt
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
+from smsqueue.logs import get_logger
 from smsqueue.loop import Loop, current_loop, wait
 from smsqueue.masking import place_of
 from smsqueue.messages import OutgoingMessage
@@ -19,7 +20,7 @@ from smsqueue.retry import error_label
 
 __all__ = ["Calls"]
 
-log = logging.getLogger("smsqueue.delivery")
+log = get_logger("smsqueue.delivery")
 
 #: A provider blocks (it waits for a database, a lock, an HTTP client of its own) if its code holds
 #: its loop for so many seconds at once, or in each of so many calls.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 from smsqueue import exc
 from smsqueue.delivery.slots import Slots
 from smsqueue.ledger import Ledger
+from smsqueue.logs import get_logger
 from smsqueue.loop import Loop, current_loop, sleep
 
 __all__ = ["Claims", "LostClaims"]
 
-log = logging.getLogger("smsqueue.delivery")
+log = get_logger("smsqueue.delivery")
 
 #: Seconds between two attempts to give lost claims back.
 _INTERVAL = 1.0

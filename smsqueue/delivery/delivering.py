@@ -5,7 +5,6 @@ Needs no Celery: a task of any queue may call :func:`deliver` with an id.
 
 from __future__ import annotations
 
-import logging
 import socket
 import time
 import traceback
@@ -28,7 +27,7 @@ from smsqueue.delivery.walking import Walk, leased
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
-from smsqueue.logs import transition
+from smsqueue.logs import get_logger, transition
 from smsqueue.masking import place_of
 from smsqueue.queue import Queue
 from smsqueue.router import RoutingError, default_router
@@ -36,7 +35,7 @@ from smsqueue.states import DAMAGED, State
 
 __all__ = ["Delivery"]
 
-log = logging.getLogger("smsqueue.delivery")
+log = get_logger("smsqueue.delivery")
 
 #: Seconds that a claim may take until its router has answered.
 _ROUTING = 60.0

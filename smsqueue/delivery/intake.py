@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -13,12 +12,13 @@ from typing import NamedTuple
 
 from smsqueue import exc
 from smsqueue.delivery.outcomes import Outcome
+from smsqueue.logs import get_logger
 from smsqueue.loop import Loop
 from smsqueue.masking import place_of
 
 __all__ = ["Intake", "Kind"]
 
-log = logging.getLogger("smsqueue.worker")
+log = get_logger("smsqueue.worker")
 
 #: Of so many that begin one at least is bulk, if one waits.
 _SHARE = 8

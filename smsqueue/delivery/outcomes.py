@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from smsqueue import exc, wire
 from smsqueue.gateway import Gateway
 from smsqueue.ids import time_of
 from smsqueue.ledger import Transition
+from smsqueue.logs import get_logger
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
 from smsqueue.retry import Decision, error_label
@@ -30,7 +30,7 @@ __all__ = [
     "sent",
 ]
 
-log = logging.getLogger("smsqueue.delivery")
+log = get_logger("smsqueue.delivery")
 
 #: Ids of one message: no SMS has more parts. Reports with longer ids are refused.
 _MOST_IDS, _LONGEST_ID = 255, 1024

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from smsqueue import exc
+from smsqueue.logs import get_logger
 from smsqueue.loop import sleep
 
 __all__ = ["persist"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

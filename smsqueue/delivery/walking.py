@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 
@@ -23,7 +22,7 @@ from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Transition
-from smsqueue.logs import transition
+from smsqueue.logs import get_logger, transition
 from smsqueue.providers import transport
 from smsqueue.queue import Queue
 from smsqueue.retry import error_label
@@ -31,7 +30,7 @@ from smsqueue.states import State
 
 __all__ = ["Walk", "leased"]
 
-log = logging.getLogger("smsqueue.delivery")
+log = get_logger("smsqueue.delivery")
 
 #: Seconds between the end of a provider's own deadline and the end of the lease.
 _MARGIN = 30.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, RetryPolicy
+from smsqueue.logs import get_logger
 from smsqueue.masking import mask
 from smsqueue.providers.simulator import SimulatorProvider
 from smsqueue.providers.twilio import TwilioProvider
@@ -13,7 +13,7 @@ from smsqueue.settings import secret_text
 
 __all__ = ["AUTO_REPLY", "simulator", "twilio"]
 
-log = logging.getLogger("smsqueue.demo")
+log = get_logger("smsqueue.demo")
 
 AUTO_REPLY = "Thank you, we will be in touch."
 

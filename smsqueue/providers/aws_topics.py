@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import re
 import threading
 import time
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from smsqueue.logs import get_logger
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, secrets_of
 from smsqueue.providers.aws import AwsProvider, missing
 from smsqueue.providers.checked import Malformed
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SnsReceiver"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 #: Seconds for a certificate or a confirmation: SNS waits 15 for our answer.
 _PATIENCE = 8.0

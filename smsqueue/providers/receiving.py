@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
+from smsqueue.logs import get_logger
 from smsqueue.masking import word
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Secrets, seal, secrets_of, unseal
@@ -19,7 +19,7 @@ from smsqueue.statuses import MessageStatus
 
 __all__ = ["Receiving", "extended"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 _Event = TypeVar("_Event", bound=IncomingMessage | MessageStatus)
 
 

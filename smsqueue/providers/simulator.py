@@ -5,11 +5,11 @@ It is written as a real provider's would be: copy it to begin one.
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
+from smsqueue.logs import get_logger
 from smsqueue.media import media_of
 from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.authentic import Refused, equal, hmac_hex
@@ -40,7 +40,7 @@ _STATES: dict[str, type[MessageStatus]] = {
     "failed": MessageError,
 }
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def sign(token: str, body: bytes) -> str:

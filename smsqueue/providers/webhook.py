@@ -7,7 +7,6 @@ a user's own Flask application answers as the bundled receivers do.
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from werkzeug.exceptions import (
 )
 
 from smsqueue.exc import QueueUnavailable
+from smsqueue.logs import get_logger
 from smsqueue.masking import word
 from smsqueue.providers import used
 from smsqueue.providers.access import WebhookAccess, client_address
@@ -47,8 +47,8 @@ MAX_FIELDS = 1000
 #: The general prefix, from every address.
 _EVERYBODY = WebhookAccess()
 
-_log = logging.getLogger(__name__)
-_access = logging.getLogger("smsqueue.access")
+_log = get_logger(__name__)
+_access = get_logger("smsqueue.access")
 _numbers = itertools.count(1)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
+from smsqueue.logs import get_logger
 from smsqueue.providers.simulator import SIGNATURE_HEADER, sign
 
 __all__ = ["Dialect", "Outbox"]
@@ -27,7 +27,7 @@ TIMEOUT = 5.0
 #: Webhooks that are posted at once.
 THREADS = 8
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 #: Of a kind and payload, the account's base address and the token: address, headers and body.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,7 @@ def test_a_message_from_its_queue_to_its_report(
     bench.ripe(id)
     bench.deliver(id)
     bench.report("delivered", reference=f"{id}.2", provider="a")
+    assert "logs.py" not in {record.filename for record in caplog.records}
     assert told(caplog, id) == [
         ("INFO", "queued", None, None),
         ("INFO", "retrying", "a", "ServerError"),
@@ -74,3 +77,68 @@ def test_the_library_configures_no_logging_and_tells_nothing_personal(
     lines = caplog.text + "".join(str(vars(record)) for record in caplog.records)
     assert "15557654321" not in lines
     assert "secret words" not in lines
+
+
+@pytest.fixture
+def broken() -> Iterator[None]:
+    """Every record that this package logs makes a filter of the application raise."""
+
+    def fails(record: logging.LogRecord) -> bool:
+        raise AttributeError("tenant")
+
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("smsqueue")]
+    for name in names:
+        logging.getLogger(name).addFilter(fails)
+    yield
+    for name in names:
+        logging.getLogger(name).removeFilter(fails)
+
+
+def test_a_log_that_fails_changes_nothing_for_a_refused_message(bench: Bench, broken: None) -> None:
+    a: Told = bench.add("a")
+    a.then(exc.ServerError("busy", code=7))
+    id = bench.send()
+    assert bench.deliver(id).state == "retrying"
+    bench.ripe(id)
+    assert bench.deliver(id).state == "sent"
+
+
+def test_a_log_that_fails_does_not_keep_a_sent_message_from_being_recorded(
+    bench: Bench, broken: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a: Told = bench.add("a")
+    id, settle, away = bench.send(), bench.ledger.settle, [exc.QueueUnavailable("away")]
+
+    def once_away(*args: Any) -> Any:
+        if away:
+            raise away.pop()
+        return settle(*args)
+
+    monkeypatch.setattr(bench.ledger, "settle", once_away)
+    assert bench.deliver(id).state == "sent"
+    assert len(a.calls) == 1
+
+
+def test_a_log_that_fails_does_not_keep_an_event_from_being_repeated(
+    bench: Bench, broken: None
+) -> None:
+    def bad(message: OutgoingMessage) -> None:
+        raise ValueError("no")
+
+    bench.add("a")
+    bench.gateway.onSend.connect(bad, name="bad")
+    bench.deliver(bench.send())
+    (event,) = bench.events("sent")
+    assert bench.hooks.run(event).error == "ValueError"
+    assert (bench.ledger.read_event(event) or {})["state"] == "waiting"
+
+
+def test_a_log_that_fails_does_not_end_upkeep(
+    bench: Bench, broken: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any) -> Any:
+        raise ValueError("sweep")
+
+    monkeypatch.setattr(bench.ledger, "sweep", failing)
+    bench.upkeep.turn()
+    assert "ValueError" in str(bench.upkeep.failing)

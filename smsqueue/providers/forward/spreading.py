@@ -6,7 +6,6 @@ with the event, as a handler that succeeded is, so a repetition calls the others
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import Any
 
 from smsqueue import exc
 from smsqueue.events import current_event
+from smsqueue.logs import get_logger
 from smsqueue.masking import word
 from smsqueue.messages import IncomingMessage
 from smsqueue.providers.forward.address import label, mark
@@ -32,7 +32,7 @@ from smsqueue.statuses import MessageAccepted
 
 __all__ = ["Spreader"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 #: Clients that one event is passed to at the same time.
 _MOST_THREADS = 32
