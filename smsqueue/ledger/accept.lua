@@ -64,9 +64,9 @@ if ARGV[10] ~= '' then set(hash, 'bulk', 1) end
 if ARGV[15] ~= '' then set(hash, 'routed', 1) end
 if idempotency ~= '' then
   set(hash, 'idem', idempotency)
-  redis.call('SET', key('idem', idempotency), id)
+  call_last('SET', key('idem', idempotency), id)
   -- For processes that do not have the new key of the hashes yet.
-  if former ~= '' then redis.call('SET', key('idem', former), id, 'PX', RETENTION) end
+  if former ~= '' then call_last('SET', key('idem', former), id, 'PX', RETENTION) end
 end
 index_add(key('number', number), NOW, id)
 note(id, { state = state, next = later and not_before or nil })

@@ -31,7 +31,7 @@ _MESSAGES = (
 #: All commands of the ledger's scripts, and of what reads the ledger.
 _LEDGER = (
     *_MESSAGES,
-    *("hsetnx", "lrange", "rpush", "sadd", "scard", "srem", "zcount", "zrangebyscore"),
+    *("hsetnx", "lrange", "pttl", "rpush", "sadd", "scard", "srem", "zcount", "zrangebyscore"),
     *("zremrangebyrank", "zremrangebyscore", "zrevrange", "zrevrangebyscore", "zscore"),
 )
 

@@ -23,6 +23,6 @@ hold_webhook(event, ARGV[5], bytes, MARKS)
 index_add(key('number', ARGV[4]), NOW, event)
 count('incoming', ARGV[5], 'recorded')
 -- Last of all: if something fails before, the message is to be repeated.
-if seen then redis.call('SET', seen, event, 'PX', REPORT_WAIT) end
-if former then redis.call('SET', former, event, 'PX', REPORT_WAIT) end
+if seen then call_last('SET', seen, event, 'PX', REPORT_WAIT) end
+if former then call_last('SET', former, event, 'PX', REPORT_WAIT) end
 return { 'recorded', event, publish }

@@ -26,11 +26,10 @@ local function is_repeated(message)
 end
 -- Last of all: if something fails before, the report is to be repeated.
 local function note_seen(message)
+  if message and add_marks(message, repetitions) then return end
   for _, repetition in ipairs(repetitions) do
-    if not (message and add_mark(message, repetition)) then
-      -- A small number takes no memory of its own in Redis.
-      redis.call('SET', key('seen', repetition), 1, 'PX', REPORT_WAIT)
-    end
+    -- A small number takes no memory of its own in Redis.
+    call_last('SET', key('seen', repetition), 1, 'PX', REPORT_WAIT)
   end
 end
 if is_repeated(nil) then return { 'repeat', '', '', '' } end

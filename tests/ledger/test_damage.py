@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue import IncomingMessage, OutgoingMessage, exc, statuses
 from smsqueue.metrics import scrape
 from tests.ledger.bench import Bench
 
@@ -318,6 +318,88 @@ def test_an_index_of_the_wrong_type_begins_anew(
     assert page(bench)
 
 
+def test_two_indexes_of_the_wrong_type_at_once_lose_no_scheduled_message(bench: Bench) -> None:
+    provider = bench.add("a")
+    scheduled = bench.send(send_at=datetime.now(UTC) + timedelta(hours=1))
+    overwrite(bench, bench.key("due", "send"), "string")
+    overwrite(bench, bench.key("state", "queued"), "string")
+    bench.upkeep.turn()
+    assert bench.upkeep.failing == {}
+    assert scheduled in bench.due()
+    id = bench.send()
+    assert bench.deliver(id).state == "sent"
+    bench.ripe(scheduled)
+    work(bench)
+    assert bench.state(scheduled) == "sent"
+    assert len(provider.calls) == 2
+
+
+def test_two_indexes_of_the_wrong_type_at_once_take_no_message_in_halfway(bench: Bench) -> None:
+    bench.add("a")
+    overwrite(bench, bench.key("due", "send"), "list")
+    overwrite(bench, bench.key("state", "retrying"), "string")
+    id = bench.send(idempotency_key="k")
+    assert id in bench.due()
+    assert bench.deliver(id).state == "sent"
+
+
+@pytest.mark.parametrize("kind", ["incoming", "report"])
+def test_two_indexes_of_the_wrong_type_at_once_lose_no_webhook(bench: Bench, kind: str) -> None:
+    bench.add("a")
+    heard: list[Any] = []
+    bench.gateway.onReceive.connect(heard.append, name="hear")
+    bench.gateway.onStatus.connect(heard.append, name="listen")
+    id = bench.send(status_report=True)
+    bench.deliver(id)
+    overwrite(bench, bench.key("due", "hook"), "string")
+    overwrite(bench, bench.key("state", "parked"), "string")
+    if kind == "incoming":
+        message = IncomingMessage("15551234567", "hi", "m1")
+        message.provider = "a"
+        bench.gateway.receive_message(message)
+    else:
+        bench.report("delivered", reference=f"{id}.1")
+    assert set(bench.events()) <= bench.due()
+    bench.run_hooks()
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("kind", ["incoming", "report"])
+def test_a_webhook_that_was_not_written_whole_is_recorded_when_it_is_repeated(
+    bench: Bench, make_bench: Callable[..., Bench], kind: str
+) -> None:
+    """The account may not write an index: it is answered 503, and its provider repeats it."""
+    bench.add("a")
+    id = bench.send(status_report=True)
+    bench.deliver(id)
+    message = IncomingMessage("15551234567", "hi", "m1")
+    message.provider = "a"
+    user = bench.settings.namespace
+    bench.redis.acl_setuser(
+        user,
+        enabled=True,
+        nopass=True,
+        keys=[user, *(bench.key(each) for each in ("[^d]*", "damaged", "due:[^h]*"))],
+        commands=["+@all"],
+    )
+    url = bench.settings.redis_url.replace("//", f"//{user}:any@")
+    with make_bench(redis_url=url).gateway as limited:
+        for gateway in (limited, bench.gateway):
+            try:
+                if kind == "incoming":
+                    gateway.receive_message(message)
+                else:
+                    status = statuses.MessageDelivered(None)
+                    status.provider, status.reference, status.event_id = "a", f"{id}.1", "r1"
+                    gateway.receive_status(status)
+            except exc.QueueUnavailable:
+                assert gateway is limited
+            else:
+                assert gateway is bench.gateway
+    bench.redis.acl_deluser(user)
+    assert len(set(bench.events()) & bench.due()) == 1
+
+
 @pytest.mark.parametrize("field", ["until", "times", "since", "looks", "probe_until"])
 def test_a_damaged_pause_is_ended(bench: Bench, field: str) -> None:
     bench.add("a", exc.LimitsError())
@@ -330,6 +412,39 @@ def test_a_damaged_pause_is_ended(bench: Bench, field: str) -> None:
         bench.deliver(id)
         assert bench.state(id) == "sent"
     assert page(bench)
+
+
+def test_a_damaged_number_of_what_is_kept_of_webhooks_loses_none(bench: Bench) -> None:
+    provider, heard = bench.add("a"), []
+    bench.gateway.onReceive.connect(lambda message: heard.append(message.body), name="hear")
+    for n in range(2):
+        provider._receive_message(IncomingMessage("15550001", f"text {n}", f"m{n}"))
+        bench.run_hooks()
+        spans: Any = bench.redis.hkeys(bench.key("kept", "a"))
+        bench.redis.hset(bench.key("kept", "a"), mapping=dict.fromkeys(spans, "12.5x"))
+    bench.upkeep.turn()
+    assert bench.upkeep.failing == {}
+    assert heard == ["text 0", "text 1"]
+    assert bench.due() == set()
+    assert bench.redis.zcard(bench.key("state", "done")) == 2
+    for event in bench.events():
+        bench.gateway.replay(event)
+    bench.run_hooks()
+    assert len(heard) == 4
+
+
+def test_what_is_about_to_be_published_is_not_counted_for_ever(bench: Bench) -> None:
+    """A key without its time to live, as after RESTORE or PERSIST."""
+    bench.add("a")
+    for queue in ("send", "hook"):
+        bench.redis.set(bench.key("filled", queue), 5000)
+    id = bench.send()
+    bench.gateway.get_provider("a")._receive_message(IncomingMessage("15550001", "hi", "m1"))
+    bench.upkeep.turn()
+    bench.upkeep.turn()
+    assert bench.published() == 1
+    assert bench.published(bench.settings.hook_key) == 1
+    assert bench.deliver(id).state == "sent"
 
 
 @pytest.mark.parametrize("field", ["since", "times"])

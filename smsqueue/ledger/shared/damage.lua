@@ -130,16 +130,19 @@ end
 -- Every due set can be made anew out of the states, though it is not known any more when somebody must
 -- look: so at once, and at messages that are being sent after more than any lease.
 -- What is bulk comes into the lane of single messages and is moved from there.
+local WAITS_IN = { send = { 'queued', 'scheduled', 'retrying' }, hook = { 'waiting', 'parked', 'running' },
+                   watch = { 'sent', 'accepted', 'unknown' } }
 local function rebuild(lane)
-  if lane == 'send' or lane == 'send_bulk' then
-    redis.call('ZUNIONSTORE', due_key('send'), 3, key('state', 'queued'), key('state', 'scheduled'),
-               key('state', 'retrying'))
-  elseif lane == 'hook' or lane == 'hook_bulk' then
-    redis.call('ZUNIONSTORE', due_key('hook'), 3, key('state', 'waiting'), key('state', 'parked'),
-               key('state', 'running'))
-  elseif lane == 'watch' then
-    redis.call('ZUNIONSTORE', due_key('watch'), 3, key('state', 'sent'), key('state', 'accepted'),
-               key('state', 'unknown'))
+  lane = string.gsub(lane, '_bulk$', '')
+  local states = {}
+  for i, state in ipairs(WAITS_IN[lane] or {}) do
+    states[i] = key('state', state)
+    -- One of the wrong type, too, would end this when the due set is gone already.
+    local found = redis.call('TYPE', states[i]).ok
+    if found ~= 'zset' and found ~= 'none' then set_aside(states[i]) end
+  end
+  if #states > 0 then redis.call('ZUNIONSTORE', due_key(lane), #states, unpack(states)) end
+  if lane == 'watch' then
     for _, id in ipairs(redis.call('ZRANGE', key('state', 'sending'), 0, -1)) do
       redis.call('ZADD', due_key('watch'), NOW + ASK_AGAIN, id)
     end
@@ -182,6 +185,10 @@ local function check_indexes()
       local found = redis.call('TYPE', name).ok
       if found ~= wanted and found ~= 'none' then set_aside(name) end
     end
+  end
+  -- It goes by itself, unless somebody has restored it or taken its time away: then nothing would be published.
+  for _, queue in ipairs({ 'send', 'hook' }) do
+    if redis.pcall('PTTL', key('filled', queue)) == -1 then redis.call('DEL', key('filled', queue)) end
   end
 end
 
@@ -266,6 +273,7 @@ local function protected(kind, args, run)
   if well then return answer end
   local message = tostring(answer)
   -- What was done before it failed stays, and what follows looks into Redis itself.
+  last_commands = {}
   local written, why = pcall(write_all)
   if not written then message = tostring(why) end
   if not is_for_now(message) then

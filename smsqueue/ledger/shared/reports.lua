@@ -211,12 +211,16 @@ local function is_marked(id, repetition)
   return well and marks and string.find(marks, string.sub(repetition, 1, MARK_LENGTH), 1, true) ~= nil
 end
 
--- Returns false if there is no room for another mark, or the record is kept for less time than marks are.
-local function add_mark(id, repetition)
+-- Returns false if there is no room for more marks, or the record is kept for less time than marks are.
+local function add_marks(id, repetitions)
   local m = read(key('msg', id), 'state', 'seen')
   local marks = m.seen or ''
-  if not m.state or RETENTION < REPORT_WAIT or #marks >= MOST_MARKS * (MARK_LENGTH + 1) then return false end
-  set(key('msg', id), 'seen', marks .. string.sub(repetition, 1, MARK_LENGTH) .. ' ')
+  for _, repetition in ipairs(repetitions) do
+    if #marks >= MOST_MARKS * (MARK_LENGTH + 1) then return false end
+    marks = marks .. string.sub(repetition, 1, MARK_LENGTH) .. ' '
+  end
+  if not m.state or RETENTION < REPORT_WAIT then return false end
+  if marks ~= (m.seen or '') then call_last('HSET', key('msg', id), 'seen', marks) end
   return true
 end
 

@@ -22,8 +22,14 @@ local KEPT_SPAN = math.max(1, math.floor(math.min(72 * 3600000, REPORT_WAIT, RET
 local MOST_CHECKED = 200
 local NOT_HANDLED = { waiting = true, parked = true, running = true }
 
+-- A number of bytes, as it is kept in Redis; one that is damaged counts as 0.
+local function as_bytes(text)
+  local bytes = tonumber(text)
+  return bytes and bytes >= 0 and bytes < 2 ^ 53 and bytes or 0
+end
+
 local function webhook_bytes(provider, what)
-  return tonumber(get(key('webhook_bytes'), provider .. '|' .. what) or 0) or 0
+  return as_bytes(get(key('webhook_bytes'), provider .. '|' .. what))
 end
 
 local function add_webhook_bytes(provider, what, bytes)
@@ -62,10 +68,15 @@ local function refusal_of_webhook(provider, bytes)
   return heavy and taken > max * (1 - HEAVY_HEADROOM) and 'quota' or nil
 end
 
+local function add_kept(provider, span, bytes)
+  local sum = as_bytes(get(key('kept', provider), span)) + bytes
+  if sum > 0 then set(key('kept', provider), span, sum) else unset(key('kept', provider), span) end
+end
+
 -- Counts what is left of a webhook, until a time; with `event`, that event, which is over, is a part of it.
 local function keep_webhook(provider, bytes, marks, ends, event)
   local span = string.format('%.0f', (math.floor(ends / KEPT_SPAN) + 1) * KEPT_SPAN) -- its end
-  increase(key('kept', provider), span, bytes)
+  add_kept(provider, span, bytes)
   add_webhook_bytes(provider, 'kept', bytes)
   if event then
     set(key('event', event), 'kept', table.concat({ provider, bytes, marks, span }, '|'))
@@ -93,10 +104,10 @@ local function release_kept(event)
   if not kept then return nil end
   unset(hash, 'kept')
   local provider, bytes, marks, span = string.match(kept, '^(.*)|(%d+)|(%d+)|(%d+)$')
-  local there = provider and tonumber(get(key('kept', provider), span))
+  local there = provider and get(key('kept', provider), span)
   if there then
-    bytes = math.min(there, bytes)
-    if increase(key('kept', provider), span, -bytes) <= 0 then unset(key('kept', provider), span) end
+    bytes = math.min(as_bytes(there), bytes)
+    add_kept(provider, span, -bytes)
     add_webhook_bytes(provider, 'kept', -bytes)
   end
   return provider, tonumber(bytes), tonumber(marks)
@@ -136,7 +147,7 @@ local function check_webhooks(out_of_time)
   for _, provider in ipairs(webhook_providers()) do
     for _, span in ipairs(redis.call('HKEYS', key('kept', provider))) do
       if (tonumber(span) or 0) <= NOW then
-        add_webhook_bytes(provider, 'kept', -(tonumber(redis.call('HGET', key('kept', provider), span)) or 0))
+        add_webhook_bytes(provider, 'kept', -as_bytes(redis.call('HGET', key('kept', provider), span)))
         redis.call('HDEL', key('kept', provider), span)
       end
     end

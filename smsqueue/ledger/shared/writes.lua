@@ -4,6 +4,12 @@
 -- see what is still to be written. Other scripts (connection.py says which) read and write at once by them.
 local writes_later = false
 local hashes, indexes, counters = {}, {}, {}
+-- Commands that say that all else was written: they run after it, and not if some of it failed.
+local last_commands = {}
+local function call_last(...)
+  if not writes_later then return redis.call(...) end
+  last_commands[#last_commands + 1] = { ... }
+end
 
 -- As Redis writes a number.
 local texts = {}
@@ -211,8 +217,8 @@ end
 
 -- Writes what is to be written, and forgets what was read. What fails stops nothing else: it may be of another item.
 local function write_all()
-  local changed_hashes, changed_indexes, changed_counters = hashes, indexes, counters
-  hashes, indexes, counters = {}, {}, {}
+  local changed_hashes, changed_indexes, changed_counters, commands = hashes, indexes, counters, last_commands
+  hashes, indexes, counters, last_commands = {}, {}, {}, {}
   local failure
   local function try(write, ...)
     local well, message = pcall(write, ...)
@@ -228,4 +234,5 @@ local function write_all()
   end
   for name, number in pairs(changed_counters) do try(add_up_now, name, number) end
   if failure then error(failure, 0) end
+  for _, command in ipairs(commands) do redis.call(unpack(command)) end
 end
