@@ -200,9 +200,11 @@ def _refresh_django() -> None:
     """Close database connections of this thread that are broken, or older than CONN_MAX_AGE, as
     Django does before and after each request."""
     db, conf = sys.modules.get("django.db"), sys.modules.get("django.conf")
-    if db is None or conf is None or not conf.settings.configured:
-        return
     try:
-        db.close_old_connections()
+        # While another thread imports Django, its modules are there and their contents are not.
+        settings = getattr(conf, "settings", None)
+        close = getattr(db, "close_old_connections", None)
+        if close is not None and settings is not None and settings.configured:
+            close()
     except Exception as error:
         log.warning("Django's connections could not be closed: %s", type(error).__name__)

@@ -16,7 +16,7 @@ from smsqueue.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.checked import check_lengths
 from smsqueue.providers.used import UsedSignatures
 from smsqueue.registry import Registry, valid_name
-from smsqueue.retry import RetryPolicy
+from smsqueue.retry import GuardedPolicy, RetryPolicy
 from smsqueue.router import unknown_provider
 from smsqueue.settings import Settings
 from smsqueue.statuses import MessageStatus
@@ -84,10 +84,12 @@ class Gateway(Registry, Desk):
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the next use opens them again."""
+        """Close the connections; the next use opens them again. In a worker the connections are
+        the worker's: a handler that closes its gateway closes nothing."""
         for name in ("ledger", "queue"):
-            used = self.__dict__.pop(name, None)
-            if used is not None:
+            used = self.__dict__.get(name)
+            if used is not None and not getattr(used, "of_worker", False):
+                del self.__dict__[name]
                 used.close()
 
     # --- sending -------------------------------------------------------------------------------
@@ -236,7 +238,8 @@ class Gateway(Registry, Desk):
             try:
                 sent = self._providers[name].send(message)
             except exc.ProviderError as error:
-                decision = self.retry.decide(error, tries=0, age=0.0, wrote=None)
+                policy = GuardedPolicy(self.retry)
+                decision = policy.decide(error, tries=0, age=0.0, wrote=None)
                 if i + 1 == len(names) or not decision.elsewhere:
                     raise
             else:

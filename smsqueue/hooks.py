@@ -19,8 +19,8 @@ from smsqueue.gateway import Gateway
 from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
 from smsqueue.logs import get_logger, transition
-from smsqueue.masking import place_of
-from smsqueue.retry import RetryPolicy
+from smsqueue.masking import place_of, text_of
+from smsqueue.retry import GuardedPolicy, RetryPolicy
 from smsqueue.settings import LEASE_FACTOR
 from smsqueue.states import DAMAGED, EventState
 
@@ -62,7 +62,7 @@ class Hooks:
         self.gateway = gateway
         self.ledger = ledger
         self.worker = worker or socket.gethostname()
-        self.retry = retry or RetryPolicy()
+        self.retry = GuardedPolicy(retry or RetryPolicy())
         self.threads = threads or CallThreads()
         self._stopping = threading.Event()
         #: Claims whose answer was lost.
@@ -204,7 +204,7 @@ class Hooks:
         if not errors:
             return self._settle(event, token, "done", succeeded=succeeded, tries=tries)
         name, first = errors[0]
-        why = f"{name}: {type(first).__name__}: {first}"[:500]
+        why = f"{name}: {type(first).__name__}: {text_of(first)}"[:500]
         return self._again(event, token, tries, why, type(first).__name__, succeeded)
 
     def _record(self, event: str, handler: str) -> None:

@@ -55,6 +55,14 @@ def word(text: str) -> str:
     return text if _WORD.fullmatch(text) else "(not a word)"
 
 
+def text_of(value: object) -> str:
+    """``str(value)``, or the name of its type if that raises."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
 def place_of(error: BaseException) -> str:
     """Where an error was raised, innermost last: ``'shop/hooks.py:12 > shop/db.py:40'``.
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from smsqueue import exc
+from smsqueue.logs import get_logger
+from smsqueue.masking import place_of
 
-__all__ = ["Decision", "RetryPolicy", "error_label", "requested_wait"]
+__all__ = ["Decision", "GuardedPolicy", "RetryPolicy", "error_label", "requested_wait"]
+
+log = get_logger("smsqueue.delivery")
+
+T = TypeVar("T")
 
 #: Longest wait that a provider can ask for, in seconds.
 _LONGEST_WAIT = 86400.0
@@ -146,12 +154,81 @@ class RetryPolicy:
         )
 
 
+class GuardedPolicy:
+    """A policy of the application's, which must not keep an outcome from being recorded: where it
+    raises, or gives something that cannot be used, :class:`RetryPolicy` decides with its values.
+    """
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+
+    def decide(
+        self, error: BaseException, *, tries: int, age: float, wrote: bool | None
+    ) -> Decision:
+        def ask(policy: Any) -> Decision:
+            return _checked(policy.decide(error, tries=tries, age=age, wrote=wrote))
+
+        return self._ask("decide", ask)
+
+    def backoff(self, tries: int) -> float:
+        return self._ask("backoff", lambda policy: _seconds(policy.backoff(tries)))
+
+    def spent(self, tries: int, age: float) -> bool:
+        return self._ask("spent", lambda policy: bool(policy.spent(tries, age)))
+
+    @property
+    def resends(self) -> int:
+        return self._ask("resends", lambda policy: int(_seconds(policy.resends)))
+
+    @property
+    def event_attempts(self) -> int:
+        return self._ask("event_attempts", lambda policy: int(_seconds(policy.event_attempts)))
+
+    def _ask(self, name: str, ask: Callable[[Any], T]) -> T:
+        for make in (lambda: self._policy, self._with_its_values):
+            try:
+                return ask(make())
+            except (Exception, SystemExit) as error:
+                label = type(error).__name__
+                log.error(
+                    "the retry policy failed: %s of %s: %s at %s; RetryPolicy decides instead",
+                    *(name, type(self._policy).__name__, label, place_of(error)),
+                    extra={"error_class": label},
+                )
+        return ask(RetryPolicy())
+
+    def _with_its_values(self) -> RetryPolicy:
+        return RetryPolicy(**{f.name: getattr(self._policy, f.name) for f in fields(RetryPolicy)})
+
+
+def _checked(decision: Any) -> Decision:
+    """A decision that the ledger can record."""
+    if not isinstance(decision, Decision):
+        raise TypeError(f"decide() must return a Decision, not a {type(decision).__name__}")
+    if decision.verdict not in ("retry", "failed", "unknown"):
+        raise ValueError("the verdict of a Decision must be retry, failed or unknown")
+    for value in (decision.delay, decision.pause or 0.0, decision.pause_max, decision.wait):
+        _seconds(value)
+    return decision
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a policy must give numbers, not a {type(value).__name__}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"a policy must give finite numbers from 0, not {value}")
+    return value
+
+
 def requested_wait(error: BaseException) -> float:
     """Seconds that a provider asked for, a day at most; 0.0 if it asked for none.
 
     A plugin may have copied whatever its provider wrote, so what is no number above 0 is ignored.
     """
-    asked: Any = getattr(error, "retry_after", None)
+    try:
+        asked: Any = getattr(error, "retry_after", None)
+    except Exception:  # a property of a plugin's own error
+        return 0.0
     if isinstance(asked, bool) or not isinstance(asked, int | float) or not asked > 0:
         return 0.0
     return float(min(asked, _LONGEST_WAIT))

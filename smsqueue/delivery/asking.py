@@ -46,7 +46,7 @@ def ask(
     As :func:`_ask`, which it calls if there is a slot.
     """
     name = answer[1]
-    busy = slots.enter(name)
+    busy = slots.enter(name, bulk=True)  # a look-up is less urgent than a single message
     if busy:
         ledger.asked(id, max(busy, 1.0))
         return Outcome(State.UNKNOWN, wait=busy, error="ProviderBusy")

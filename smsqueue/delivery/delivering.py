@@ -30,6 +30,7 @@ from smsqueue.ledger import Ledger
 from smsqueue.logs import get_logger, transition
 from smsqueue.masking import place_of
 from smsqueue.queue import Queue
+from smsqueue.retry import GuardedPolicy
 from smsqueue.router import RoutingError, default_router
 from smsqueue.states import DAMAGED, State
 
@@ -97,7 +98,7 @@ class Delivery:
         answer = self.claims.claim(id, token, lease=leased(_ROUTING), usual=at, bulk=bulk)
         match answer[0]:
             case "claimed":
-                return self._claimed(Claim(id, token, began, *answer[1:]))
+                return self._claimed(Claim(id, token, began, *answer[1:]), usual or "")
             case "ask":
                 return ask(self.gateway, self.ledger, self.slots, self.threads, id, answer[1:])
             case "early":
@@ -113,8 +114,12 @@ class Delivery:
             case _:
                 return Outcome("gone")
 
-    def _claimed(self, claim: Claim) -> Outcome:
-        usual = self.gateway.default_provider or ""
+    def _claimed(self, claim: Claim, usual: str) -> Outcome:
+        """Go on with a message that is this worker's.
+
+        Args:
+            usual: The default provider when it was claimed; the application may set another one.
+        """
         try:
             attempt = claim.attempt()
         except Exception as error:  # whatever is in the record instead of a message
@@ -139,7 +144,7 @@ class Delivery:
                 *(attempt.id, label, why),
                 extra={"id": attempt.id, "error_class": label},
             )
-            decision = self.gateway.retry.decide(
+            decision = GuardedPolicy(self.gateway.retry).decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
             outcome = judged(of_repetition(attempt, decision), error, "the router")

@@ -138,6 +138,9 @@ class GatheringLedger(Ledger):
         loop: Where messages are delivered and events run.
     """
 
+    #: The worker closes it, not the gateway that uses it.
+    of_worker = True
+
     def __init__(self, settings: Settings, loop: Loop, *, timeout: float) -> None:
         super().__init__(settings, timeout=timeout)
         self._loop = loop
@@ -233,6 +236,9 @@ class GatheringQueue(Queue):
     Args:
         app: The worker's Celery application.
     """
+
+    #: The worker closes it, not the gateway that uses it.
+    of_worker = True
 
     def __init__(self, settings: Settings, loop: Loop, app: Any) -> None:
         super().__init__(settings, app)

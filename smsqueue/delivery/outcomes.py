@@ -176,13 +176,12 @@ def ids_of(provider: IProvider, message: OutgoingMessage) -> list[str]:
 
 def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any]:
     """The outcome of an attempt that failed."""
-    code = getattr(error, "code", None)
     label = error_label(error)
     outcome: dict[str, Any] = {
         "verdict": decision.verdict,
         "error": label,
         "why": "its provider may have it" if decision.verdict == "unknown" else None,
-        "code": None if code is None else str(code)[:64],
+        "code": _code_of(error),
         "delay": int(decision.delay * 1000),
         "counted": decision.counted or None,
         "well": decision.well or None,
@@ -201,6 +200,15 @@ def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any
                 extra={"provider": name, "error_class": label},
             )
     return outcome
+
+
+def _code_of(error: BaseException) -> str | None:
+    """The provider's code of an error."""
+    try:
+        code = getattr(error, "code", None)
+        return None if code is None else str(code)[:64]
+    except Exception:  # a property, or an object, of a plugin's own
+        return None
 
 
 def of_repetition(attempt: Attempt, decision: Decision) -> Decision:

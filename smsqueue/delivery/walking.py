@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import copy, deepcopy
 from typing import Any
 
 from smsqueue.delivery.calling import Calls
@@ -23,9 +24,10 @@ from smsqueue.gateway import Gateway
 from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Transition
 from smsqueue.logs import get_logger, transition
+from smsqueue.messages import OutgoingMessage
 from smsqueue.providers import transport
 from smsqueue.queue import Queue
-from smsqueue.retry import error_label
+from smsqueue.retry import GuardedPolicy, error_label
 from smsqueue.states import State
 
 __all__ = ["Walk", "leased"]
@@ -120,11 +122,16 @@ class Walk:
             self.slots.give_back(name)
             asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
             return self.settle(attempt, name, asleep)
+        # What a provider changes in its message does not go out at the next one.
+        accepted = attempt.message
+        if rest:
+            attempt.message = _copied(accepted)
         error = self.calls.call(attempt, name)
         if error is None:
             return self.settle(attempt, name, sent(self.gateway, attempt.message, name))
         provider = self.gateway.get_provider(name)
-        decision = self.gateway.retry.decide(
+        retry = GuardedPolicy(self.gateway.retry)
+        decision = retry.decide(
             error,
             tries=attempt.tries,
             age=attempt.age,
@@ -134,22 +141,30 @@ class Walk:
         outcome = judged(decision, error, name)
         if decision.verdict == "unknown":
             outcome |= remedies(provider) | {"msgids": ids_of(provider, attempt.message)}
-            outcome["resends"] = self.gateway.retry.resends
+            outcome["resends"] = retry.resends
         if decision.verdict == "retry":
             attempt.may_go_later(decision.delay)
         if not decision.elsewhere or not rest:
             if decision.elsewhere and attempt.later is not None:
                 # What this one cannot do the other ones may, once they are well again.
                 attempt.tries += decision.counted
-                later = max(attempt.later, self.gateway.retry.backoff(attempt.tries))
+                later = max(attempt.later, retry.backoff(attempt.tries))
                 outcome = self._not_yet(attempt, outcome, later)
             return self.settle(attempt, name, outcome)
         attempt.tries += decision.counted
+        attempt.message = accepted
+        try:
+            lease = self.lease(rest[0])
+        except Exception as failure:  # it was removed, or its deadline is a plugin's property
+            label = type(failure).__name__
+            log.error("%s: %s cannot be called: %s", attempt.id, rest[0], label)
+            later = retry.backoff(attempt.tries)
+            return self.settle(attempt, name, self._not_yet(attempt, outcome, later))
         busy = self.slots.enter(rest[0], bulk=attempt.bulk)
         if busy:
             return self.settle(attempt, name, self._not_yet(attempt, outcome, busy))
         attempt.since = time.monotonic()
-        following = {"provider": rest[0], "lease": int(self.lease(rest[0]) * 1000)}
+        following = {"provider": rest[0], "lease": int(lease * 1000)}
         begun = None
         try:
             moved = self._settled(attempt, name, outcome | {"verdict": "retry", "next": following})
@@ -169,7 +184,7 @@ class Walk:
     def _not_yet(self, attempt: Attempt, outcome: dict[str, Any], wait: float) -> dict[str, Any]:
         """An outcome while the next provider is paused or busy: that does not make the refusal
         of the one before final, unless the message's tries or time are over."""
-        retry = self.gateway.retry
+        retry = GuardedPolicy(self.gateway.retry)
         spent = retry.spent(attempt.tries, attempt.age)
         if outcome["verdict"] != "failed" or spent:
             return outcome
@@ -194,3 +209,10 @@ class Walk:
         """Note what became of an attempt: the ledger's answer is the outcome."""
         moved = self._settled(attempt, name, outcome)
         return outcome_of(moved, error or outcome.get("error"), attempt.made)
+
+
+def _copied(message: OutgoingMessage) -> OutgoingMessage:
+    try:
+        return deepcopy(message)
+    except Exception:  # a router may have put anything there
+        return copy(message)

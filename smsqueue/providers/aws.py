@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from importlib import import_module
 from typing import Any, ClassVar
 
 from smsqueue import exc
@@ -73,22 +74,26 @@ class AwsProvider(AccountProvider):
 
     def signed_call(self, body: str, headers: dict[str, str]) -> Answer:
         """Make the call; as :meth:`~smsqueue.providers.http.HttpProvider.call`."""
-        try:
-            from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
-            from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
-        except ModuleNotFoundError:
-            raise missing(self.name, "botocore") from None
+        # Importing botocore takes a while, so it happens with this.
+        credentials = blocking(self._frozen_credentials)
+        from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
+        from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
 
         data = body.encode()
         request = AWSRequest("POST", f"{self.url}/", headers=headers, data=data)
-        SigV4Auth(blocking(self._frozen_credentials), self.service, self._region).add_auth(request)
+        SigV4Auth(credentials, self.service, self._region).add_auth(request)
         return self.call("POST", "/", data=data, headers=dict(request.headers.items()))
 
     def _frozen_credentials(self) -> Any:
         """Credentials that are good now: those that botocore found are renewed by it."""
-        from botocore.credentials import Credentials  # type: ignore[import-untyped]
-        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-        from botocore.session import get_session  # type: ignore[import-untyped]
+        try:
+            for name in ("botocore.auth", "botocore.awsrequest"):  # what signed_call uses
+                import_module(name)
+            from botocore.credentials import Credentials  # type: ignore[import-untyped]
+            from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+            from botocore.session import get_session  # type: ignore[import-untyped]
+        except ModuleNotFoundError:
+            raise missing(self.name, "botocore") from None
 
         try:
             with self._lock:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from smsqueue import OutgoingMessage, RetryPolicy, exc
+from smsqueue.retry import Decision
 from tests.ledger.bench import Bench, HttpTold, Told
 
 
@@ -420,3 +423,108 @@ def test_a_message_is_queued_since_it_came_not_since_it_was_looked_at(bench: Ben
     bench.deliver(id)
     assert bench.state(id) == "queued"
     assert bench.redis.zscore(bench.key("state", "queued"), id) == pytest.approx(since, abs=5)
+
+
+def test_the_default_provider_may_change_during_a_claim(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = bench.add("a"), bench.add("b")
+    claim = bench.ledger.claim
+
+    def claim_and_change(*args: Any, **options: Any) -> Any:
+        answer = claim(*args, **options)
+        bench.gateway.default_provider = "b"
+        return answer
+
+    monkeypatch.setattr(bench.ledger, "claim", claim_and_change)
+    bench.gateway.default_provider = "a"
+    id = bench.send()
+    assert bench.deliver(id).state == "sent"
+    assert (len(a.calls), len(b.calls)) == (1, 0)
+    assert bench.record(id).provider == "a"
+    for name in ("a", "b"):
+        assert [bench.slots.take(name) for _ in range(5)] == [True] * 4 + [False]
+
+
+class Broken(RetryPolicy):
+    """A policy of the application's that fails."""
+
+    def decide(self, error: BaseException, **known: Any) -> Decision:
+        raise KeyError("table")
+
+
+class Nonsense(RetryPolicy):
+    def decide(self, error: BaseException, **known: Any) -> Decision:
+        return Decision("retry", delay=math.nan)
+
+
+@pytest.mark.parametrize("policy", [Broken, Nonsense])
+def test_a_retry_policy_that_fails_keeps_no_outcome_from_being_recorded(
+    make_bench: Callable[..., Bench], policy: type[RetryPolicy], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench(policy(attempts=2))
+    a = bench.add("a", exc.ServerError("busy"), exc.ServerError("busy"))
+    id = bench.send()
+    assert bench.deliver(id).state == "retrying"
+    assert f"the retry policy failed: decide of {policy.__name__}" in caplog.text
+    bench.ripe(id)
+    assert bench.deliver(id).state == "failed"  # with the values of that policy
+    assert len(a.calls) == 2
+    id = bench.send_by("a")
+    bench.gateway.router = lambda message, *values: 1 // 0
+    assert bench.deliver(id).state == "retrying"
+
+
+def test_an_error_whose_parts_raise_is_recorded(bench: Bench) -> None:
+    class Odd(exc.ServerError):
+        @property
+        def retry_after(self) -> float:  # type: ignore[override]
+            raise KeyError("retry_after")
+
+    class Code:
+        def __str__(self) -> str:
+            raise KeyError("code")
+
+    bench.add("a", Odd(code=Code()))
+    assert bench.deliver(bench.send()).state == "retrying"
+
+
+def test_the_next_provider_gets_the_message_as_it_was_accepted(bench: Bench) -> None:
+    def change(message: OutgoingMessage) -> None:
+        message.body, message.src = "[a] " + message.body, "A"
+        message.provider_params["of"] = "a"
+        message.provider_options.senderId = "A"
+        raise exc.ServerError("busy")
+
+    got: list[OutgoingMessage] = []
+    bench.add("a", change)
+    bench.add("b", got.append)
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "sent"
+    (message,) = got
+    assert (message.body, message.src, message.provider_options.senderId) == ("hi", None, None)
+    assert message.provider_params == {}
+    assert bench.record(id).msgid == message.msgid
+
+
+def test_a_next_provider_that_cannot_be_asked_for_its_deadline_costs_no_slot(
+    bench: Bench,
+) -> None:
+    class Gone(Told):
+        gone = False
+
+        @property
+        def deadline(self) -> float:  # type: ignore[override]
+            if self.gone:
+                raise LookupError("deadline")
+            return 30.0
+
+    def refuse(message: OutgoingMessage) -> None:
+        Gone.gone = True
+        raise exc.ServerError("busy")
+
+    bench.add("a", refuse)
+    bench.add("b", cls=Gone)
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "retrying"
+    assert [bench.slots.take("b") for _ in range(5)] == [True] * 4 + [False]

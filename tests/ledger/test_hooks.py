@@ -303,6 +303,28 @@ def test_an_exception_whose_text_is_not_text_is_retried_like_any(
     assert (bench.ledger.read_event(event) or {})["state"] == "waiting"
 
 
+def test_an_exception_that_has_no_text_is_retried_like_any(bench: Bench, provider: Told) -> None:
+    called: list[str] = []
+
+    class Untold(Exception):
+        def __str__(self) -> str:
+            raise KeyError("the record behind it is gone")
+
+    def bad(message: IncomingMessage) -> None:
+        called.append("bad")
+        raise Untold
+
+    bench.gateway.onReceive.connect(bad, name="bad")
+    bench.gateway.onReceive.connect(lambda message: called.append("good"), name="good")
+    event = _receive(bench)
+    assert bench.hooks.run(event).error == "Untold"
+    fields = bench.ledger.read_event(event) or {}
+    assert (fields["state"], fields["why"]) == ("waiting", "bad: Untold: <Untold>")
+    bench.ripe_event(event)
+    bench.hooks.run(event)
+    assert called == ["bad", "good", "bad"]
+
+
 def test_a_lease_lasts_for_all_handlers_of_an_event(bench: Bench, provider: Told) -> None:
     settings = replace(bench.settings, hook_lease=0.5, handler_timeout=0.4)
     bench.hooks.ledger = bench.gateway.ledger = Ledger(settings)

@@ -352,3 +352,15 @@ def test_a_look_up_that_hangs_is_asked_again_and_frees_its_slot(
     assert bench.delivery.threads.hung() == {"look-up": 1}
     assert bench.delivery.slots.take("hung")
     released.set()
+
+
+def test_a_look_up_leaves_the_slots_that_are_kept_for_single_messages(bench: Bench) -> None:
+    bench.give_slots(8)
+    provider = asked(bench, None)
+    id = bench.send()
+    bench.deliver(id)
+    while bench.slots.take("asked", bulk=True):
+        pass
+    ask_now(bench, id)
+    assert provider.questions == []
+    assert bench.slots.take("asked")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,33 @@ def test_an_answer_that_is_lost_is_not_taken_for_a_refusal() -> None:
         error = failure(EXAMPLES, stub.url, message())
     assert error.ambiguous
     assert len(stub.seen) == 1
+
+
+IMPORTS = """
+import sys, threading
+on_loop = []
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("botocore") and threading.current_thread().name == "loop":
+            on_loop.append(name)
+
+sys.meta_path.insert(0, Finder())
+from smsqueue import Gateway, OutgoingMessage
+from smsqueue.loop import Loop
+from smsqueue.providers import AwsSnsProvider
+gateway = Gateway(eager=True)
+provider = gateway.add_provider(
+    "aws", AwsSnsProvider, region="eu-west-1", access_key="k", secret_key="s",
+    url="http://127.0.0.1:1", insecure=True,
+)
+sent = Loop("loop").run(lambda: provider.send(OutgoingMessage("15550001", "hi")))
+print(type(sent.exception(30)).__name__, "botocore.auth" in sys.modules, on_loop)
+"""
+
+
+def test_botocore_is_not_imported_on_the_loop_that_all_messages_share() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=60
+    )
+    assert found.stdout == "ConnectionError True []\n", found.stderr

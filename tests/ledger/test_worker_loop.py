@@ -1,4 +1,4 @@
-"""Claims on a worker's loop whose answer is lost, or that no thread can be started for."""
+"""What a worker does on its loop: lost claims, threads that do not start, handlers that close."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smsqueue import IncomingMessage, exc
+from smsqueue import IncomingMessage, OutgoingMessage, exc
 from smsqueue.delivery import Delivery
 from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
 from smsqueue.hooks import Hooks
@@ -177,4 +177,28 @@ def test_after_a_thread_could_not_be_started_events_are_published(
         worker.run(lambda: None)
     worker.run(lambda: queue.hook(["two"]))
     until(lambda: bench.published(bench.settings.hook_key) == 2, 20)
+    queue.close()
+
+
+def test_a_handler_that_closes_its_gateway_leaves_the_worker_its_connections(
+    bench: Bench, worker: OnLoop
+) -> None:
+    def handler(message: OutgoingMessage) -> None:
+        with bench.gateway:
+            pass
+
+    bench.add("a")
+    bench.gateway.onSend.connect(handler, name="handler")
+    queue = GatheringQueue(bench.settings, worker.loop, bench.queue.app)
+    delivery = Delivery(bench.gateway, worker.ledger, queue, bench.slots, "w")
+    ids = [bench.send(), bench.send()]
+    bench.gateway.ledger, bench.gateway.queue = worker.ledger, queue
+    hooks = bench.settings.hook_key
+    worker.run(lambda: delivery.deliver(ids[0]))
+    until(lambda: bench.published(hooks) == 1, 20)
+    (event,) = bench.events("sent")
+    assert worker.run(lambda: worker.hooks.run(event)).state == "done"
+    worker.run(lambda: delivery.deliver(ids[1]))
+    until(lambda: bench.published(hooks) == 2, 20)
+    assert bench.gateway.queue is queue
     queue.close()
