@@ -3,13 +3,17 @@
 -- ARGV: id of a message or an event, its kind ('msg' | 'event')
 -- Returns: whether it is to be looked at now (1 or '')
 local id, kind = ARGV[1], ARGV[2]
-local hash, lane = key(kind, id), kind == 'event' and 'hook' or 'send'
-local m = read(hash, 'state', 'out')
-local waits = CLAIMABLE[m.state] or kind == 'event' and m.state == 'waiting'
+local hash, lanes = key(kind, id), { 'send', 'send_bulk', 'ask' }
+local m = read(hash, 'state', 'out', 'lease', 'not_before', 'ask_now')
+local waits = CLAIMABLE[m.state] or m.state == 'unknown' and m.ask_now
+if kind == 'event' then
+  lanes = { 'hook', 'hook_bulk' }
+  waits = m.state == 'waiting' or m.state == 'parked' or
+      m.state == 'running' and (tonumber(m.lease) or 0) <= NOW
+end
 -- Without `out` somebody has claimed it since, and put it back to be looked at later.
 if not waits or not m.out then return '' end
 unset(hash, 'out')
-for _, part in ipairs({ lane, lane .. '_bulk' }) do
-  redis.call('ZADD', due_key(part), 'XX', NOW, id)
-end
+local look = math.max(NOW, tonumber(m.not_before) or 0)
+for _, lane in ipairs(lanes) do redis.call('ZADD', due_key(lane), 'XX', look, id) end
 return 1

@@ -102,7 +102,7 @@ if not state then
 elseif state == 'sending' then
   local ended = m.settled and string.sub(m.settled, 1, #(m.token or '') + 1) == (m.token or '') .. '.'
   if RANK[m.reported] then state = m.reported
-  elseif ended and string.match(m.settled, '%.sent$') then state = 'sent'
+  elseif m.sent_at or ended and string.match(m.settled, '%.sent$') then state = 'sent'
   elseif calling or ended or m.pin or not attempts then state = 'unknown'
   else state = attempts == 0 and 'queued' or 'retrying' end
 elseif CLAIMABLE[state] and (m.pin or not attempts) then

@@ -80,8 +80,7 @@ if o.error and string.sub(m.settled or '', 1, #same) ~= same then
   count('errors', o.provider or '', o.error, o.verdict)
   if not o.provider then note_unrouted(id, o.error, o.why) end
 end
-set(hash, 'settled', mark)
-unset(hash, 'calling', 'gathers', 'behind', 'line', 'looked')
+unset(hash, 'behind', 'line', 'looked')
 if calling > 0 then set(hash, 'called', math.floor(calling)) end
 local reported, state = get(hash, 'reported'), get(hash, 'state')
 
@@ -126,7 +125,9 @@ elseif o.verdict == 'retry' and o.next then
   end
   note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
              error = o.error, code = o.code })
+  unset(hash, 'calling', 'gathers')
   local go = begin(id, token, o.next.provider, o.next.lease)
+  set(hash, 'settled', mark)
   if go[1] == 'go' then return with_list({ 'sending', '', 'go', go[2] }, events) end
   -- Nobody was called: the message is still ours, and the worker looks further.
   return with_list({ 'sending', '', 'paused', go[2] }, events)
@@ -161,14 +162,17 @@ elseif o.verdict == 'wait' then
   end
 elseif o.verdict == 'failed' then
   line('failed', nil)
-  enter(id, state, 'failed', nil, o.error)
   local why = 'failed: ' .. (o.error or 'no reason given')
   events[#events + 1] =
     add_ending(o.event, id, 'MessageError', o.code and why .. ' ' .. o.code or why, o.code)
+  enter(id, state, 'failed', nil, o.error)
 else
   line('unknown', nil)
   uncertain(id, state, o.error, o.ask)
 end
+-- Only now: what failed before this is done again, and until then the provider may have the message.
+set(hash, 'settled', mark)
+unset(hash, 'calling', 'gathers')
 if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.verdict == 'retry') then
   unset(hash, 'pin', 'pin_until', 'pin_ref')
 end

@@ -41,6 +41,7 @@ BOUNDS = {
     "smsqueue/ledger/shared/damage.lua: #ARGV": "arguments of 64 items",
     "smsqueue/ledger/shared/damage.lua: unpack(ARGV, first, first + width - 1)": "of one item",
     "smsqueue/ledger/shared/damage.lua: unpack(numbers)": "eight",
+    "smsqueue/ledger/shared/damage.lua: unpack(states)": "three",
     "smsqueue/ledger/shared/reports.lua: LRANGE": "500, piece by piece",
     "smsqueue/ledger/shared/reports.lua: SMEMBERS": "ids of one message: 255 an attempt, 510 by "
     "reports",
@@ -48,6 +49,7 @@ BOUNDS = {
     "smsqueue/ledger/shared/writes.lua: unpack(values)": "fields that one script changes",
     "smsqueue/ledger/shared/writes.lua: unpack(gone)": "fields that one script removes",
     "smsqueue/ledger/shared/writes.lua: unpack(list)": "a thousand",
+    "smsqueue/ledger/shared/writes.lua: unpack(command)": "words of one command: five at most",
     "smsqueue/ledger/watching.py: hgetall": "fields of one record, read page by page; providers; "
     "worker processes of the last hour; counters: errors by class and provider",
     "smsqueue/ledger/watching.py: smembers": "providers of an application",

@@ -683,18 +683,55 @@ def test_a_queue_of_hooks_of_the_wrong_type_sends_nothing_twice(bench: Bench) ->
     assert len(provider.calls) == 1
 
 
-def test_a_queue_of_sends_of_the_wrong_type_loses_no_message(bench: Bench) -> None:
+def test_a_queue_of_sends_of_the_wrong_type_loses_no_message(
+    redis_server: Callable[..., Any], make_bench: Callable[..., Bench]
+) -> None:
+    # Redis with a limit counts the queues, to know how much memory is reserved.
+    bench = make_bench(redis_url=redis_server("--maxmemory", "500mb").url)
     bench.add("a")
     bench.redis.set(bench.settings.send_key, "another program's")
-    # Redis with a limit counts the queues, to know how much memory is reserved.
-    bench.redis.config_set("maxmemory", 10**9)
-    try:
-        ids = [bench.send(idempotency_key="k"), bench.send_by("a")]
-        bench.redis.delete(bench.settings.send_key)
-        work(bench)
-        assert [bench.state(id) for id in ids] == ["sent", "sent"]
-    finally:
-        bench.redis.config_set("maxmemory", 0)
+    ids = [bench.send(idempotency_key="k"), bench.send_by("a")]
+    bench.redis.delete(bench.settings.send_key)
+    work(bench)
+    assert [bench.state(id) for id in ids] == ["sent", "sent"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        ({"verdict": "wait", "delay": 1000, "behind": "a", "line": "single"}, "queued"),
+        ({"verdict": "retry", "next": {"provider": "b", "lease": 60_000}}, "sending"),
+    ],
+)
+def test_a_damaged_pause_ends_no_settle_halfway(
+    bench: Bench, outcome: dict[str, Any], state: str
+) -> None:
+    """It is deleted, and the settle is done once more: not taken for one that was done."""
+    id, called = bench.send(), outcome["verdict"] == "retry"
+    usual = ("a", 60.0) if called else None
+    bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=usual)
+    damaged = {"until": bench.now() + 30_000, "since": 1, "times": 1, "single": "zzz"}
+    bench.redis.hset(bench.key("pause", "a"), mapping=damaged)
+    bench.redis.hset(bench.key("pause", "b"), mapping=damaged | {"until": "zzz"})
+    bench.redis.sadd(bench.key("pauses"), "a", "b")
+    answer = bench.ledger.settle(id, "token", int(called), outcome | {"provider": "a"})
+    assert (answer.state, answer.attempt) == (state, 2 if called else None)
+    assert bench.record(id).state == state
+    assert bench.look("watch" if called else "send", id) is not None
+    # Repeating it, as its worker does whose answer was lost, gives the same.
+    assert bench.ledger.settle(id, "token", int(called), outcome | {"provider": "a"})[:3:2] == (
+        *(state, 2 if called else None),
+    )
+
+
+def test_repair_knows_that_a_message_was_sent_whose_settle_failed(bench: Bench) -> None:
+    provider, id = bench.add("a"), bench.send()
+    provider.then(lambda message: damage(bench, "msg", id, "timeline", "zzz"))
+    bench.deliver(id)
+    assert named(bench) == {id}
+    bench.gateway.repair(id)
+    assert bench.state(id) == "sent"
+    assert bench.look("send", id) is None
 
 
 @pytest.mark.parametrize("same_object", [True, False])

@@ -260,6 +260,24 @@ def test_a_redis_that_tells_nothing_of_its_memory(
     assert dumb.ledger.packs_records() is True
 
 
+def test_counters_stay_as_they_are_while_redis_has_no_memory(
+    redis_server: Make, on: Callable[..., Bench]
+) -> None:
+    bench = on(redis_server())
+    message = IncomingMessage("15550001", "hi", "m1")
+    message.provider = "a"
+    bench.gateway.receive_message(message)
+    name = ("incoming", "a", "repeated")
+    bench.redis.hset(bench.key("counts"), "|".join(name), 1000)
+    used: Any = bench.redis.info("memory")
+    bench.redis.config_set("maxmemory", int(used["used_memory"]) - 100_000)
+    bench.gateway.receive_message(message)  # a repetition: nothing is to be recorded
+    assert bench.ledger.counters()[name] == 1000
+    bench.redis.config_set("maxmemory", 0)
+    bench.gateway.receive_message(message)
+    assert bench.ledger.counters()[name] == 1001
+
+
 class _At:
     """A server by its address."""
 

@@ -222,3 +222,38 @@ def test_a_busy_worker_puts_nothing_off_to_before_its_time(bench: Bench) -> None
     bench.redis.hset(bench.key("event", event), "not_before", not_before)
     bench.hooks.later(event, 1.0)
     assert bench.look("hook", event) == not_before
+
+
+def test_what_a_worker_gives_back_as_it_stops_is_published_at_once(bench: Bench) -> None:
+    """Whatever it is: a report that waited long enough, an event whose worker died, a question."""
+    bench.add("a", ConnectionResetError())
+    bench.gateway.onReceive += lambda message: None
+    unknown = bench.send()
+    bench.deliver(unknown)
+    bench.redis.zadd(bench.key("due", "ask"), {unknown: 1})
+    [running] = receive(bench, 1)
+    assert bench.ledger.hook_claim(running, "token", "dies")[0] == "claimed"
+    bench.redis.hset(bench.key("event", running), "lease", 1)
+    bench.report("delivered", msgid="nobody's")
+    [parked] = bench.events("status")
+    bench.ripe_event(parked)
+    overdue_events(bench, running, parked)
+
+    def take(lane: str) -> list[str]:
+        return sorted(id for id, _ in bench.ledger.take(lane, 10).due)
+
+    events = sorted([running, parked])
+    assert (take("hook"), take("ask")) == (events, [unknown])
+    assert (take("hook"), take("ask")) == ([], [])
+    bench.ledger.put_back("event", events)
+    bench.ledger.put_back("msg", [unknown])
+    assert (take("hook"), take("ask")) == (events, [unknown])
+
+
+def test_an_event_whose_worker_lives_is_not_given_to_another_one(bench: Bench) -> None:
+    bench.add("a")
+    [running] = receive(bench, 1)
+    bench.ledger.hook_claim(running, "token", "lives")
+    bench.redis.hset(bench.key("event", running), "out", bench.now())
+    bench.ledger.put_back("event", [running])
+    assert (bench.look("hook", running) or 0) > bench.now()

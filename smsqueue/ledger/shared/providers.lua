@@ -136,7 +136,7 @@ local function begin(id, token, provider, lease)
   local ends = paused_until(provider, token, lease)
   if ends then return { 'paused', math.max(0, ends - NOW) } end
   local hash = key('msg', id)
-  local m = read(hash, 'worker', 'behind', 'msgid')
+  local m = read(hash, 'worker', 'behind', 'msgid', 'attempt')
   local former = m.msgid and own_reference(id) -- before it was requeued
   if former then note_reference(id, former) end
   if m.behind then
@@ -144,9 +144,10 @@ local function begin(id, token, provider, lease)
     unset(hash, 'behind', 'line', 'looked')
   end
   if has_unrouted() then redis.call('ZREM', key('unrouted'), id) end
-  local attempt = increase(hash, 'attempt', 1)
   -- First what can fail: a damaged message does not look as if its provider had been called.
+  local attempt = tonumber(m.attempt or 0) + 1
   note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })
+  increase(hash, 'attempt', 1)
   set(hash, 'provider', provider, 'calling', MOMENT, 'gathers', attempt)
   index_add(due_key('watch'), NOW + lease, id)
   count('attempts', provider)

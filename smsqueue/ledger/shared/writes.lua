@@ -145,13 +145,17 @@ local function index_score(name, id)
   return entry and as_text(entry) or nil
 end
 
--- Counters live in Redis, so that they are right whichever process is asked for them.
+-- Counters live in Redis, so that they are right whichever process is asked for them. One that is damaged begins
+-- anew; while Redis takes nothing (it is full, say), they stay as they are.
 local function add_up_now(name, number)
   local answer = redis.pcall('HINCRBY', key('counts'), name, number)
-  if type(answer) == 'table' and answer.err then
-    -- The counter is damaged: it begins anew. Or the whole hash is, which call() sees to.
-    redis.call('HDEL', key('counts'), name)
-    redis.call('HINCRBY', key('counts'), name, number)
+  if type(answer) ~= 'table' or not answer.err then return end
+  for _, cause in ipairs({ 'WRONGTYPE', 'not an integer', 'overflow' }) do
+    if string.find(answer.err, cause, 1, true) then
+      redis.call('HDEL', key('counts'), name) -- which sets the whole hash aside if need be
+      redis.call('HINCRBY', key('counts'), name, number)
+      return
+    end
   end
 end
 
