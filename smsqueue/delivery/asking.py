@@ -110,7 +110,18 @@ def _ask(
         ledger.asked(id, again)
         return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
     status.provider, status.reference = name, message.reference
-    blocking(gateway.receive_status, status)
+    try:
+        blocking(gateway.receive_status, status)
+    except exc.QueueUnavailable:
+        raise
+    except Exception as error:  # a plugin may have put anything into it
+        log.error(
+            "%s: what %s answered cannot be recorded: %s (%s)",
+            *(id, name, type(error).__name__, place_of(error)),
+            extra={"id": id, "provider": name, "error_class": type(error).__name__},
+        )
+        ledger.asked(id, again)
+        return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
     # If that did not tell (a status of no known meaning, a repetition), it is asked again later.
     ledger.asked(id, again)
     return Outcome(State.UNKNOWN, wait=0.0, error="Found")

@@ -12,6 +12,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.ids import time_of
 from smsqueue.ledger import Transition
 from smsqueue.logs import get_logger
+from smsqueue.masking import place_of
 from smsqueue.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
 from smsqueue.retry import Decision, error_label
@@ -28,6 +29,7 @@ __all__ = [
     "remedies",
     "seconds_until",
     "sent",
+    "uncertain",
 ]
 
 log = get_logger("smsqueue.delivery")
@@ -127,7 +129,41 @@ class Outcome:
 
 
 def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any]:
-    """The outcome of an attempt that the provider took."""
+    """The outcome of an attempt that the provider took. Nothing that a plugin does keeps that from
+    being recorded: what it left is not kept then."""
+    try:
+        return _sent(gateway, message, name)
+    except Exception as error:
+        _log_unusable(message.id, name, error)
+    message.msgid = message.meta = None
+    told = {"provider": name, "msgid": None, "meta": None}
+    return {
+        "verdict": "sent",
+        "msgids": [],
+        "msgid": "null",
+        "sent": wire.to_json(told) if gateway.onSend else None,
+        "well": True,
+    }
+
+
+def uncertain(provider: IProvider, message: OutgoingMessage) -> dict[str, Any]:
+    """What the outcome of an attempt has that the provider may have taken; as :func:`sent`."""
+    try:
+        return remedies(provider) | {"msgids": ids_of(provider, message)}
+    except Exception as error:
+        _log_unusable(message.id, provider.name, error)
+    return {"msgids": []}
+
+
+def _log_unusable(id: str | None, name: str, error: Exception) -> None:
+    log.error(
+        "%s: what %s left cannot be used, so it is not kept: %s (%s)",
+        *(id, name, type(error).__name__, place_of(error)),
+        extra={"id": id, "provider": name, "error_class": type(error).__name__},
+    )
+
+
+def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any]:
     provider = gateway.get_provider(name)
     for field in ("msgid", "meta"):
         value = getattr(message, field)

@@ -11,12 +11,11 @@ from smsqueue.delivery.outcomes import (
     LATEST_CALL,
     Attempt,
     Outcome,
-    ids_of,
     judged,
     of_repetition,
     outcome_of,
-    remedies,
     sent,
+    uncertain,
 )
 from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
@@ -140,7 +139,7 @@ class Walk:
         decision = of_repetition(attempt, decision)
         outcome = judged(decision, error, name)
         if decision.verdict == "unknown":
-            outcome |= remedies(provider) | {"msgids": ids_of(provider, attempt.message)}
+            outcome |= uncertain(provider, attempt.message)
             outcome["resends"] = retry.resends
         if decision.verdict == "retry":
             attempt.may_go_later(decision.delay)

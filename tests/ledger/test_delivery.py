@@ -528,3 +528,26 @@ def test_a_next_provider_that_cannot_be_asked_for_its_deadline_costs_no_slot(
     id = bench.send_by("a", "b")
     assert bench.deliver(id).state == "retrying"
     assert [bench.slots.take("b") for _ in range(5)] == [True] * 4 + [False]
+
+
+class Odd(Told):
+    """A plugin whose facts cannot be asked for."""
+
+    @property
+    def unique_msgids(self) -> bool:  # type: ignore[override]
+        raise LookupError("unique_msgids")
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(None, "sent"), (exc.ServerError(ambiguous=True), "unknown")]
+)
+def test_a_plugin_whose_facts_raise_keeps_no_outcome_from_being_recorded(
+    bench: Bench, error: Exception | None, state: str
+) -> None:
+    heard: list[OutgoingMessage] = []
+    bench.gateway.onSend += heard.append
+    bench.add("odd", error, cls=Odd)
+    id = bench.send()
+    assert bench.deliver(id).state == state
+    bench.run_hooks()
+    assert [message.id for message in heard] == ([id] if state == "sent" else [])

@@ -364,3 +364,15 @@ def test_a_look_up_leaves_the_slots_that_are_kept_for_single_messages(bench: Ben
     ask_now(bench, id)
     assert provider.questions == []
     assert bench.slots.take("asked")
+
+
+def test_a_status_of_a_look_up_that_cannot_be_recorded_is_asked_for_again(bench: Bench) -> None:
+    odd, good = statuses.MessageDelivered("x" * 2000), statuses.MessageDelivered("m")
+    provider = asked(bench, odd, good)
+    id = bench.send()
+    bench.deliver(id)
+    ask_now(bench, id)
+    assert bench.state(id) == "unknown"
+    ask_now(bench, id)
+    assert bench.state(id) == "delivered"
+    assert len(provider.questions) == 2
