@@ -295,7 +295,7 @@ class Gateway(Registry, Desk):
         report = self.ledger.report(status, pids=[str(status.msgid)] if known else [])
         if report.moved:
             transition(log, report.id, report.state, provider=status.provider, why="report")
-        self.queue.hook(report.events)
+        self.queue.hook(report.events, bulk=report.bulk)
         if report.close:
             self.queue.deliver([(report.close, 0)])
 

@@ -51,6 +51,8 @@ class Reported(NamedTuple):
     events: list[str]
     #: The state that it moved to; None if it did not.
     state: str | None = None
+    #: Was its message sent as one of many?
+    bulk: bool = False
 
 
 class Lapse(NamedTuple):

@@ -223,8 +223,10 @@ class Ledger(Watching):
         )
         if verdict == "full":
             raise self._full_of_webhooks(close, status.provider)
-        message, moved, *events = rest
-        return Reported(close or None, message or None, bool(moved), events, moved or None)
+        message, moved, bulk, *events = rest
+        return Reported(
+            close or None, message or None, bool(moved), events, moved or None, bool(bulk)
+        )
 
     def _parts_of(self, id: str) -> int:
         """Parts that a message's text has by our count; the provider may count otherwise. 1 if it

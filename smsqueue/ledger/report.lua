@@ -5,7 +5,7 @@
 --       the key of the hashes that was used before ('' or hash)
 -- Returns: 'full', why it is refused ('memory' | 'quota')
 --          | 'matched' | 'parked' | 'repeat', id of the message whose task did not see its end (or ''), id of the message (or ''),
---          the state that it moved to (or ''), events to be published ('': none)...
+--          the state that it moved to (or ''), was it sent as one of many (1 or ''), events to be published ('': none)...
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local guess = tonumber(ARGV[10])
@@ -32,7 +32,7 @@ local function note_seen(message)
     call_last('SET', key('seen', repetition), 1, 'PX', REPORT_WAIT)
   end
 end
-if is_repeated(nil) then return { 'repeat', '', '', '' } end
+if is_repeated(nil) then return { 'repeat', '', '', '', '' } end
 
 local named, made = {}, nil
 if attempt then isolated('msg', id, {}, function() named = read(key('msg', id), 'attempt', 'provider') end) end
@@ -51,7 +51,7 @@ if not by_reference then
   end
 end
 
-if id and is_repeated(id) then return { 'repeat', '', '', '' } end
+if id and is_repeated(id) then return { 'repeat', '', '', '', '' } end
 -- What changes a message that was accepted has its memory reserved. All else could be anybody's.
 local bytes, marks = #ARGV[9] + WEBHOOK_NEW, MARKS
 if not id then
@@ -84,7 +84,7 @@ if id then
   count('reports', provider, state, 'matched')
   note_seen(#failed == 0 and id)
   return with_list({ 'matched', moved and not RANK[before] and closing() == 1 and id or '', id,
-                     moved and get(key('msg', id), 'state') or '' }, events)
+                     moved and get(key('msg', id), 'state') or '', is_bulk_message(id) and 1 or '' }, events)
 end
 
 -- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
@@ -96,4 +96,4 @@ for _, pid in ipairs(pids) do
 end
 count('reports', provider, state, 'parked')
 note_seen()
-return { 'parked', '', '', '' }
+return { 'parked', '', '', '', '' }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.delivery.gathering import GatheringQueue
 from smsqueue.ids import new_id
+from smsqueue.loop import Loop
 from tests.ledger.bench import Bench
+from tests.workers.conftest import until
 
 
 @pytest.fixture
@@ -167,6 +173,29 @@ def test_events_that_wait_for_room_are_published_as_soon_as_there_is_some(busy: 
     busy.drain("hook")
     assert busy.upkeep.refill() is True
     assert busy.published(busy.settings.hook_key) == 40
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_a_report_that_a_worker_hears_of_is_bulk_if_its_message_is(busy: Bench, many: bool) -> None:
+    """As some providers tell at once: its event shall take no slot of single messages' events."""
+    (id,) = campaign(busy, 1) if many else {busy.send(status_report=True)}
+    busy.deliver(id)
+    loop = Loop("test", watched=False)
+    queue = GatheringQueue(busy.settings, loop, busy.queue.app)
+    queue.batches = lambda: True
+    busy.gateway.queue = queue
+    loop.run(lambda: busy.report("delivered", reference=f"{id}.1")).result(20)
+    until(lambda: busy.published(busy.settings.hook_key) == 1)
+    text: Any = busy.redis.lindex(busy.settings.hook_key, 0)
+    headers, body = json.loads(text)["headers"], json.loads(text)["body"]
+    (event,) = busy.events("status")
+    if many:
+        assert headers["task"] == "smsqueue.hook_many"
+        assert json.loads(b64decode(body))[:2] == [[[event]], {"bulk": True}]
+    else:
+        assert headers["id"] == event
+    queue.close()
+    loop.close()
 
 
 def test_an_event_of_bulk_stays_in_its_lane_until_it_is_over(busy: Bench) -> None:
