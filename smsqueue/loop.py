@@ -76,8 +76,9 @@ class Loop:
         #: What other threads want to be called on the loop's, and is it on its way there?
         self._posted: deque[Callable[[], object]] = deque()
         self._fetched = False
-        #: Functions of bulk that can go on.
+        #: Functions of bulk that can go on, and is their turn to come?
         self._bulk: deque[_Running] = deque()
+        self._bulk_due = False
         started = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(started,), name=name, daemon=True)
         self._thread.start()
@@ -153,20 +154,22 @@ class Loop:
         """Let a function run until it waits or ends: now, or when its turn comes."""
         if not running.bulk:
             return self._enter(running)
-        if not self._bulk:
-            self.asyncio.call_soon(self._go_on_with_bulk)
         self._bulk.append(running)
+        if not self._bulk_due:
+            self._bulk_due = True
+            self.asyncio.call_soon(self._go_on_with_bulk)
 
     def _go_on_with_bulk(self) -> None:
         ends = time.monotonic() + _SLICE
-        while True:
-            self._enter(self._bulk[0])
-            self._bulk.popleft()
-            if not self._bulk:
-                return
-            if time.monotonic() > ends:
+        try:
+            while self._bulk:
+                self._enter(self._bulk.popleft())
+                if time.monotonic() > ends:
+                    break
+        finally:  # whatever one of them raised, the others go on
+            self._bulk_due = bool(self._bulk)
+            if self._bulk_due:
                 self.asyncio.call_soon(self._go_on_with_bulk)
-                return
 
     def _enter(self, running: _Running) -> None:
         """Let a function run until it waits or ends."""
@@ -223,9 +226,22 @@ class Loop:
 
         Args:
             threads: Where; those of the loop if not given.
+
+        Raises:
+            RuntimeError: there is no thread for it, and it will not be called.
         """
-        call = partial(contextvars.copy_context().run, function)
-        return self.asyncio.run_in_executor(threads or self._threads, call)
+        context, made = contextvars.copy_context(), Future[T]()
+        threads = threads or self._threads
+        try:
+            threads.submit(_make, made, partial(context.run, function))
+        except RuntimeError:
+            # The system refuses another thread. The call is in the queue all the same, and a thread
+            # that is there may have taken it.
+            if made.cancel():
+                raise
+        ended: asyncio.Future[T] = self.asyncio.create_future()
+        made.add_done_callback(lambda _: self.post(partial(_hand_over, made, ended)))
+        return ended
 
     def _wait(self, awaitable: Awaitable[T]) -> T:
         running = cast(_Running, getcurrent())
@@ -234,6 +250,30 @@ class Loop:
             future.add_done_callback(lambda _: self._go_on(running))
             self.hub.switch()
         return future.result()
+
+
+def _make(made: Future[T], function: Callable[[], T]) -> None:
+    """Call a function, unless that was cancelled; what it raises is the future's error."""
+    if not made.set_running_or_notify_cancel():
+        return
+    try:
+        result = function()
+    except StopIteration:  # asyncio's futures do not take it
+        made.set_exception(RuntimeError("StopIteration was raised"))
+    except BaseException as error:  # raised where the result is asked for
+        made.set_exception(error)
+    else:
+        made.set_result(result)
+
+
+def _hand_over(made: Future[T], ended: asyncio.Future[T]) -> None:
+    if ended.done():
+        return
+    error = made.exception()
+    if error is not None:
+        ended.set_exception(error)
+    else:
+        ended.set_result(made.result())
 
 
 def current_loop() -> Loop | None:

@@ -35,6 +35,9 @@ HANDLERS = "(hooks)"
 
 #: Seconds that a command of a worker's ledger may take.
 _TIMEOUT = 10.0
+#: Messages and events that came alone and are under way, at most, before a task waits for its own
+#: however few threads are left: each may have a thread of its own, in a router or look-up.
+_MOST_ALONE = 500
 #: Ids of batches that wait in a process, at most; with few slots fewer.
 _MOST_WAITING = 1000
 
@@ -76,7 +79,7 @@ class Engine:
         self._calls = (handlers, others)
         #: Tasks that may wait in the pool's threads for how theirs ends. The rest of the threads
         #: takes in what comes, however long providers take.
-        self._may_wait = threading.BoundedSemaphore(max(1, concurrency * 3 // 4))
+        self._may_wait = threading.BoundedSemaphore(concurrency * 3 // 4)
         self.messages = Intake(
             loop,
             self._deliver,
@@ -105,7 +108,7 @@ class Engine:
             Retry, NotDelivered, Ignore: as :meth:`Shown.end_task`.
         """
         running = (self.events if task == HOOK else self.messages).submit(id)
-        if not self._may_wait.acquire(blocking=False):
+        if not self._may_wait.acquire(blocking=self._alone() > self._most + _MOST_ALONE):
             running.add_done_callback(partial(self._tell_later, task, id))
             return Shown("IGNORED").end_task()
         try:
@@ -117,13 +120,19 @@ class Engine:
             self._may_wait.release()
         return shown(task, outcome).end_task()
 
+    def _alone(self) -> int:
+        bulk = self.messages.bulk_running + self.events.bulk_running
+        return self.running() - bulk
+
     # --- what runs on the loop -----------------------------------------------------------------
 
     def _may_deliver(self, kind: Kind) -> bool:
+        # Those whose calls have ended and that are not settled yet count, too.
+        bulk = self.messages.bulk_running
+        if (bulk if kind.bulk else self.messages.running - bulk) >= self._most:
+            return False
         usual = self._gateway.default_provider
-        if kind.routed or usual is None:
-            return self.messages.running < self._most
-        return self.slots.free(usual, bulk=kind.bulk)
+        return kind.routed or usual is None or self.slots.free(usual, bulk=kind.bulk)
 
     def _deliver(self, id: str, kind: Kind | None) -> Outcome:
         return self.delivery.deliver(id, bulk=None if kind is None else kind.bulk)

@@ -44,7 +44,8 @@ class Intake:
     are they claimed: until then another worker can have them.
 
     Args:
-        run: Does what is due for an id, in a function on the loop.
+        run: Does what is due for an id, in a function on the loop; for one of a batch with the kind
+            of slot that it may take.
         may_begin: May another one of a kind begin? Asked on the loop. What began has taken its slot
             by the time that the next one is asked for.
         most_waiting: Ids of batches that wait here, about.
@@ -76,8 +77,11 @@ class Intake:
         #: Ids, and when they came (monotonic).
         self._waiting = {kind: deque[tuple[str, float]]() for kind in kinds}
         self._known: set[str] = set()
-        self._begun = 0
+        #: How many single ones have begun since the last bulk one.
+        self._singles = 0
         self._running = 0
+        #: Of those, ids of batches that were sent as one of many.
+        self._bulk_running = 0
         self._awake = self._looking = False
         self._closed = False
         self._lock = threading.Lock()
@@ -86,6 +90,11 @@ class Intake:
     def running(self) -> int:
         """How many have begun and not ended."""
         return self._running
+
+    @property
+    def bulk_running(self) -> int:
+        """How many of them are of a campaign."""
+        return self._bulk_running
 
     @property
     def waiting(self) -> int:
@@ -102,6 +111,7 @@ class Intake:
         """Begin with one id at once; from any thread. Its outcome, or what was raised."""
         with self._lock:
             self._running += 1
+            self._singles += 1
         return self._loop.run(partial(self._alone, id))
 
     def _alone(self, id: str) -> Outcome:
@@ -152,30 +162,36 @@ class Intake:
         what has begun, do not wait until hundreds have begun."""
         self._awake = False
         begun = 0
-        for routed in (False, True):
-            while (kind := self._next_kind(routed)) is not None:
-                if begun == _AT_ONCE:
-                    return self._wake()
-                begun += 1
-                id, _ = self._waiting[kind].popleft()
-                self._known.discard(id)
-                self._begun += 1
-                with self._lock:
-                    self._running += 1
-                self._loop.spawn(partial(self._one_of_many, id, kind), bulk=kind.bulk)
+        while (found := self._next_kind()) is not None:
+            if begun == _AT_ONCE:
+                return self._wake()
+            begun += 1
+            kind, slot = found
+            id, _ = self._waiting[kind].popleft()
+            self._known.discard(id)
+            self._singles = 0 if kind.bulk else self._singles + 1
+            self._bulk_running += kind.bulk
+            with self._lock:
+                self._running += 1
+            self._loop.spawn(partial(self._one_of_many, id, kind, slot), bulk=kind.bulk)
 
-    def _next_kind(self, routed: bool) -> Kind | None:
-        """Of what waits and may begin now."""
-        order = (False, True) if self._begun % _SHARE else (True, False)
-        for bulk in order:
-            kind = Kind(bulk, routed)
+    def _next_kind(self) -> tuple[Kind, Kind] | None:
+        """Of what waits and may begin now: its kind, and that of the slot that it may take."""
+        single, bulk = [[kind for kind in self._waiting if kind.bulk is b] for b in (False, True)]
+        if self._singles >= _SHARE - 1:
+            # Bulk's turn: it may even take a slot for single ones, which have all the others.
+            for kind in bulk:
+                slot = kind._replace(bulk=False)
+                if self._waiting[kind] and self._may_begin(slot):
+                    return kind, slot
+        for kind in (*single, *bulk):
             if self._waiting[kind] and self._may_begin(kind):
-                return kind
+                return kind, kind
         return None
 
-    def _one_of_many(self, id: str, kind: Kind) -> None:
+    def _one_of_many(self, id: str, kind: Kind, slot: Kind) -> None:
         try:
-            outcome = self._run(id, kind)
+            outcome = self._run(id, slot)
         except exc.QueueUnavailable as error:
             # Its claim was not confirmed, nobody was called: upkeep finds it.
             log.warning("%s waits, its claim was not confirmed: %s", id, error, extra={"id": id})
@@ -186,6 +202,7 @@ class Intake:
         else:
             self._ended(id, outcome)
         finally:
+            self._bulk_running -= kind.bulk
             self._end()
 
     def _end(self) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Slots"]
 
@@ -33,8 +33,8 @@ class _Use:
     running: int = 0
     #: Smoothed seconds that a call takes.
     seconds: float = 0.1
-    #: When the next message that found no slot may come back.
-    next_turn: float = 0.0
+    #: When the next message that found no slot may come back: single ones, and bulk.
+    next_turn: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
     #: When a slot was last taken or became free.
     moved: float = 0.0
 
@@ -97,7 +97,8 @@ class Slots:
         """Take a slot: 0, or the seconds after which to try again.
 
         Those who are sent away come back one after the other, at the pace at which the group's
-        slots become free: calls that hang take at least as long as no slot has moved.
+        slots become free: calls that hang take at least as long as no slot has moved. Single ones
+        do not stand in line behind bulk.
         """
         if self.take(group, bulk=bulk):
             return 0.0
@@ -105,9 +106,10 @@ class Slots:
             use = self._use(group)
             now = time.monotonic()
             pace = max(use.seconds, now - use.moved) / max(1, int(use.limit))
-            late = max(use.next_turn, now + _LONGEST_WAIT) + _APART
-            use.next_turn = min(max(use.next_turn, now) + pace, late)
-            return max(0.05, use.next_turn - now)
+            turn = use.next_turn[bulk]
+            late = max(turn, now + _LONGEST_WAIT) + _APART
+            use.next_turn[bulk] = turn = min(max(turn, now) + pace, late)
+            return max(0.05, turn - now)
 
     def give_back(self, group: str) -> None:
         """Give back a slot that was not used."""
