@@ -108,7 +108,8 @@ class Engine:
             Retry, NotDelivered, Ignore: as :meth:`Shown.end_task`.
         """
         running = (self.events if task == HOOK else self.messages).submit(id)
-        if not self._may_wait.acquire(blocking=self._alone() > self._most + _MOST_ALONE):
+        may_wait = self._may_wait.acquire(blocking=False)
+        if not may_wait and self._alone() <= self._most + _MOST_ALONE:
             running.add_done_callback(partial(self._tell_later, task, id))
             return Shown("IGNORED").end_task()
         try:
@@ -117,10 +118,12 @@ class Engine:
             # The claim was not confirmed, nothing was sent: upkeep finds it.
             return Shown("RETRY", type(error).__name__).end_task()
         finally:
-            self._may_wait.release()
+            if may_wait:
+                self._may_wait.release()
         return shown(task, outcome).end_task()
 
     def _alone(self) -> int:
+        """Messages and events under way that are of no campaign."""
         bulk = self.messages.bulk_running + self.events.bulk_running
         return self.running() - bulk
 
