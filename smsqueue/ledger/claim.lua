@@ -52,9 +52,11 @@ if not (m.state == 'sending' and m.token == token) then
     return { 'state', 'unknown', index_score(due_key('watch'), id) }
   end
   if outdated then
-    enter(id, m.state, 'expired', nil)
+    -- First what can fail: a damaged message has not ended before the hooks hear of it.
     note(id, { state = 'expired', why = 'its validity ran out before it could be sent' })
-    return { 'expired', add_ending(ARGV[5], id, 'MessageExpired', 'expired before it could be sent') }
+    local event = add_ending(ARGV[5], id, 'MessageExpired', 'expired before it could be sent')
+    enter(id, m.state, 'expired', nil)
+    return { 'expired', event }
   end
   if m.not_before and tonumber(m.not_before) > NOW then return { 'early', m.not_before } end
   enter(id, m.state, 'sending', NOW + lease)

@@ -21,7 +21,7 @@ if verdict == 'back' then
   place(event, 'waiting', NOW)
   return { 'waiting', NOW }
 end
-count('hooks', e.kind, verdict)
+count('hooks', e.kind or '', verdict)
 if is_over then
   forget_webhook(event, NOW + REPORT_WAIT)
   delete_hash(hash)

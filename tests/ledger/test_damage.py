@@ -724,6 +724,30 @@ def test_a_damaged_pause_ends_no_settle_halfway(
     )
 
 
+def test_the_end_of_an_expired_message_that_was_damaged_is_told_after_its_repair(
+    bench: Bench,
+) -> None:
+    provider, heard, id = bench.add("a"), bench.listen(), bench.send()
+    bench.outdated(id)
+    damage(bench, "msg", id, "timeline", "zzz")
+    bench.deliver(id)
+    assert named(bench) == {id}
+    bench.gateway.repair(id)
+    bench.deliver(id)
+    bench.run_hooks()
+    assert (bench.state(id), provider.calls) == ("expired", [])
+    assert [status.id for status in heard] == [id]
+
+
+def test_a_damaged_number_of_resends_is_named(bench: Bench) -> None:
+    bench.add("a", ConnectionResetError())
+    id = bench.send(on_unknown="resend")
+    damage(bench, "msg", id, "resent", "zzz")
+    bench.deliver(id)
+    work(bench)
+    assert [damaged.cause for damaged in bench.ledger.damaged()] == ["resent is not a whole number"]
+
+
 def test_repair_knows_that_a_message_was_sent_whose_settle_failed(bench: Bench) -> None:
     provider, id = bench.add("a"), bench.send()
     provider.then(lambda message: damage(bench, "msg", id, "timeline", "zzz"))

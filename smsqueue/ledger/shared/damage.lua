@@ -6,7 +6,7 @@ local MESSAGE_STATES = { 'queued', 'scheduled', 'retrying', 'sending', 'sent', '
 local EVENT_STATES = { 'waiting', 'parked', 'running', 'done', 'dead', 'unheard' }
 local RECORDS = {
   msg = { states = MESSAGE_STATES, lanes = { 'send', 'send_bulk', 'watch', 'ask' },
-          whole = { 'attempt', 'tries', 'lapses', 'asks', 'first', 'gathers' },
+          whole = { 'attempt', 'tries', 'lapses', 'asks', 'first', 'gathers', 'resent' },
           numbers = { 'not_before', 'expires', 'since', 'calling', 'called', 'sent_at', 'pin_until',
                       'pin_ref', 'out', 'looked', 'ask', 'left' } },
   event = { states = EVENT_STATES, lanes = { 'hook', 'hook_bulk' }, whole = { 'tries' },
