@@ -18,8 +18,8 @@ log = get_logger("smsqueue.delivery")
 
 #: Seconds between two attempts to give lost claims back.
 _INTERVAL = 1.0
-#: Seconds that a worker that stops waits until another thread has given lost claims back.
-_STOPPING = 10.0
+#: Seconds for which a worker that stops tries to give lost claims back.
+_STOPPING = 3.0
 
 
 class LostClaims:
@@ -85,8 +85,17 @@ class LostClaims:
             self._releasing.release()
 
     def close(self) -> None:
-        """The worker stops: try once more."""
-        self.release(_STOPPING)
+        """The worker stops: try once more, for some seconds."""
+        if not self.ids:
+            return
+        # In a thread: a frozen Redis answers nothing for longer than a worker may take to stop.
+        last = threading.Thread(target=self.release, args=(_STOPPING,), daemon=True)
+        try:
+            last.start()
+        except RuntimeError as error:
+            log.error("%d claims were not given back: %s", len(self.ids), type(error).__name__)
+        else:
+            last.join(_STOPPING)
 
     def _release(self) -> None:
         for token, id in list(self.ids.items()):

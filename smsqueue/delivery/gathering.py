@@ -103,7 +103,7 @@ class _Gathered(Generic[Item, Answer]):
         try:
             called = self._loop.in_thread(lambda: self._run(items), self._threads)
         except Exception as error:
-            # No thread can be started. One that is there may do it later all the same.
+            # No thread can be started, so it is not called.
             self._loop.asyncio.call_soon(self._next, bulk)
             self._fail(group, _not_confirmed(error))
         else:

@@ -176,7 +176,7 @@ def test_after_a_thread_could_not_be_started_events_are_published(
         worker.run(lambda: queue.hook(["one"]))
         worker.run(lambda: None)
     worker.run(lambda: queue.hook(["two"]))
-    until(lambda: bench.published(bench.settings.hook_key) == 2, 20)
+    until(lambda: bench.published(bench.settings.hook_key) == 1, 20)  # upkeep finds the first one
     queue.close()
 
 
