@@ -131,8 +131,7 @@ class Intake:
         now = time.monotonic()
         self._waiting[kind].extend((id, now) for id in new[:room])
         self._known.update(new[:room])
-        if new[room:]:
-            self._loop.in_thread(partial(self._give_back, new[room:]))
+        self._give_back_soon(new[room:])
         self._wake()
         if not self._looking:
             self._looking = True
@@ -144,13 +143,20 @@ class Intake:
         for waiting in self._waiting.values():
             while waiting and waiting[0][1] < latest:
                 late.append(waiting.popleft()[0])
-        if late:
-            self._known.difference_update(late)
-            self._loop.in_thread(partial(self._give_back, late))
+        self._known.difference_update(late)
+        self._give_back_soon(late)
         self._looking = bool(self._known)
         if self._looking:
             self._wake()
             self._loop.asyncio.call_later(_LOOK, self._look)
+
+    def _give_back_soon(self, ids: list[str]) -> None:
+        if not ids:
+            return
+        try:
+            self._loop.in_thread(partial(self._give_back, ids))
+        except RuntimeError as error:  # upkeep finds them later
+            log.warning("%d triggers were not given back: %s", len(ids), error)
 
     def _wake(self) -> None:
         if not self._awake:
