@@ -8,7 +8,7 @@ the threads of handlers, the same operations are groups of one.
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -247,7 +247,9 @@ class GatheringQueue(Queue):
         self._loop = loop
         self._thread = ThreadPoolExecutor(1, "smsqueue-publish")
         self._events: dict[bool, list[str]] = {False: [], True: []}
-        self._under_way = False
+        #: All that was gathered is published.
+        self._idle = threading.Event()
+        self._idle.set()
 
     def hook(self, events: Iterable[str], *, bulk: bool = False) -> None:
         """As that of every queue; for a function on the loop, it happens soon."""
@@ -255,14 +257,14 @@ class GatheringQueue(Queue):
             super().hook(events, bulk=bulk)
             return
         self._events[bulk] += filter(None, events)
-        if not self._under_way:
-            self._under_way = True
+        if self._idle.is_set():
+            self._idle.clear()
             self._loop.asyncio.call_soon(self._publish_next)
 
     def _publish_next(self) -> None:
         gathered, self._events = self._events, {False: [], True: []}
         if not any(gathered.values()):
-            self._under_way = False
+            self._idle.set()
             return
         try:
             published = self._loop.in_thread(lambda: self._publish_gathered(gathered), self._thread)
@@ -285,8 +287,6 @@ class GatheringQueue(Queue):
 
     def close(self) -> None:
         """Publish what is left, within seconds, then as every queue."""
-        ends = time.monotonic() + _CLOSING
-        while self._under_way and time.monotonic() < ends:
-            time.sleep(0.01)
+        self._idle.wait(_CLOSING)
         self._thread.shutdown(wait=False, cancel_futures=True)
         super().close()
