@@ -2,6 +2,10 @@
 
 Python cannot end a thread from outside. A call that exceeds its limit therefore keeps its own
 daemon thread: its caller goes on, and the end of the process does not wait for it.
+
+Calls from a loop share a few threads as long as they are quick: to compete for Python's lock costs
+more than such calls do themselves. What takes longer keeps nobody waiting, the others get threads
+of their own.
 """
 
 from __future__ import annotations
@@ -10,19 +14,22 @@ import contextvars
 import os
 import sys
 import threading
-from asyncio import wait_for
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from smsqueue.logs import get_logger
-from smsqueue.loop import current_loop, wait
+from smsqueue.loop import Loop, current_loop, wait
 
 __all__ = ["CallThreads", "CallTimeout"]
 
 log = get_logger("smsqueue.worker")
+
+#: So many calls from a loop run at once as long as each is quick: takes fewer seconds than this.
+_FEW, _QUICK = 4, 0.01
 
 T = TypeVar("T")
 
@@ -50,16 +57,16 @@ class _Call:
         self.result: Any = None
         self.error: BaseException | None = None
         self.ended = threading.Event()
-        # Who calls from a loop is woken there.
-        self._loop = current_loop()
-        self._woken = self._loop.asyncio.create_future() if self._loop is not None else None
+        #: Where its caller runs and is woken; None: in a thread.
+        self.loop = current_loop()
+        self._woken = self.loop.asyncio.create_future() if self.loop is not None else None
 
     def end(self) -> None:
         """It has ended: its caller goes on."""
         self.ended.set()
-        if self._loop is not None:
+        if self.loop is not None:
             with suppress(RuntimeError):  # the loop is closed, nobody waits any more
-                self._loop.post(self._wake)
+                self.loop.post(self._wake)
 
     def _wake(self) -> None:
         if self._woken is not None and not self._woken.done():
@@ -67,10 +74,11 @@ class _Call:
 
     def wait(self, seconds: float) -> bool:
         """Wait until it has ended, but not longer; has it?"""
-        if self._woken is None:
+        if self.loop is None or self._woken is None:
             return self.ended.wait(seconds)
-        with suppress(TimeoutError):
-            wait(wait_for(self._woken, seconds))
+        over = self.loop.asyncio.call_later(seconds, self._wake)
+        wait(self._woken)
+        over.cancel()
         return self.ended.is_set()
 
 
@@ -102,6 +110,10 @@ class CallThreads:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[SimpleQueue[_Call]] = []
+        #: Calls that run, by when they began (monotonic), and those that wait for a thread.
+        self._running: dict[_Call, float] = {}
+        self._waiting: deque[_Call] = deque()
+        self._looking = False
         self._hung: set[_Call] = set()
         self._told = False
 
@@ -133,16 +145,14 @@ class CallThreads:
         with self._lock:
             if key is not None and any(hung.key == key for hung in self._hung):
                 raise CallTimeout("still runs since an earlier call")
-            inbox = self._idle.pop() if self._idle else None
-        if inbox is None:
-            inbox = SimpleQueue()
-            threading.Thread(
-                target=self._work, args=(inbox,), name="smsqueue-call", daemon=True
-            ).start()
-        inbox.put(call)
+            if call.loop is None or not self._is_crowded():
+                self._begin(call)
+            else:
+                self._waiting.append(call)
+                self._look_soon(call.loop)
         if not call.wait(limit):
             self._give_up(call)
-            if call.hung:
+            if not call.ended.is_set():
                 raise CallTimeout(f"did not end within {limit:g} s")
         if call.error is not None:
             raise call.error
@@ -154,9 +164,49 @@ class CallThreads:
         with self._lock:
             return Counter(call.kind for call in self._hung)
 
+    def _is_crowded(self) -> bool:
+        """Do as many calls run that may be quick as should at once? With the lock held."""
+        latest = time.monotonic() - _QUICK
+        return sum(began > latest for began in self._running.values()) >= _FEW
+
+    def _begin(self, call: _Call) -> None:
+        """Hand a call to an idle thread, or to a new one; with the lock held.
+
+        Raises:
+            RuntimeError: no thread can be started; the call has not begun.
+        """
+        if self._idle:
+            inbox = self._idle.pop()
+        else:
+            inbox = SimpleQueue()
+            threading.Thread(
+                target=self._work, args=(inbox,), name="smsqueue-call", daemon=True
+            ).start()
+        self._running[call] = time.monotonic()
+        inbox.put(call)
+
+    def _look_soon(self, loop: Loop) -> None:
+        """Begin with what waits although no call ends. Called on the loop."""
+        if not self._looking:
+            self._looking = True
+            loop.asyncio.call_later(_QUICK, self._look, loop)
+
+    def _look(self, loop: Loop) -> None:
+        with self._lock:
+            self._looking = False
+            with suppress(RuntimeError):  # no thread can be started: those that are there do it
+                while self._waiting and not self._is_crowded():
+                    self._begin(self._waiting[0])
+                    self._waiting.popleft()
+            if self._waiting:
+                self._look_soon(loop)
+
     def _give_up(self, call: _Call) -> None:
         with self._lock:
             if call.ended.is_set():
+                return
+            if call in self._waiting:
+                self._waiting.remove(call)
                 return
             call.hung = True
             self._hung.add(call)
@@ -170,8 +220,8 @@ class CallThreads:
             self._prepare()
         except Exception as error:
             log.error("a thread for calls could not be prepared: %s", type(error).__name__)
+        call = inbox.get()
         while True:
-            call = inbox.get()
             _refresh_django()
             try:
                 call.result = call.context.run(call.function)
@@ -189,11 +239,16 @@ class CallThreads:
             with self._lock:
                 # Not before its result is recorded: until then it is not called once more.
                 self._hung.discard(call)
-            del call
-            with self._lock:
+                del self._running[call]
+                if self._waiting:
+                    call = self._waiting.popleft()
+                    self._running[call] = time.monotonic()
+                    continue
                 if len(self._idle) >= self._most_idle:
                     return
                 self._idle.append(inbox)
+            del call
+            call = inbox.get()
 
 
 def _refresh_django() -> None:

@@ -34,8 +34,6 @@ _THREADS = 128
 #: Threads of one loop that ask the system's resolver, which may take long. A host name is asked for
 #: once at a time, so one that is not answered holds one of them.
 _RESOLVERS = 32
-#: Seconds for which a function may wait for Python's lock, or for the processor.
-_SHORT = 0.02
 #: Seconds for which functions of bulk go on, one after the other, in one turn of a loop.
 _SLICE = 0.002
 
@@ -177,19 +175,18 @@ class Loop:
             running.switch()
             return
         began = self._held_since = time.monotonic()
-        busy = time.thread_time()
+        before = time.thread_time()
         try:
             running.switch()
         finally:
             self._held_since = None
-            busy = time.thread_time() - busy
-            waited = time.monotonic() - began - busy
-            if waited > _SHORT:
-                self._blocked += waited
+            computed = time.thread_time() - before
+            self._blocked += time.monotonic() - began - computed
 
     def blocked(self) -> float:
         """Seconds, since the loop began, for which functions held it and did not compute: they
-        waited for something else than :func:`wait`, and nothing else on the loop went on."""
+        waited for something else than :func:`wait` (Python's lock and the processor included), and
+        nothing else on the loop went on."""
         return self._blocked + self.held()
 
     def held(self) -> float:

@@ -22,9 +22,13 @@ __all__ = ["Calls"]
 
 log = get_logger("smsqueue.delivery")
 
-#: A provider blocks (it waits for a database, a lock, an HTTP client of its own) if its code holds
-#: its loop for so many seconds at once, or in each of so many calls.
-_BLOCKS_AT_ONCE, _BLOCKS_EACH, _CALLS = 1.0, 0.03, 16
+#: The calls of one provider share so many loops at most.
+_MOST_LOOPS = 8
+#: Share of the time for which functions block the loops of a provider, above which it gets another.
+_BLOCKED = 0.4
+#: A provider's calls are made in threads if its code holds a loop for so many seconds at once, or
+#: if all its loops are blocked, and each call blocks for so long.
+_AT_ONCE, _EACH = 1.0, 0.25
 #: Seconds between two looks whether the loops of providers go on.
 _LOOK = 0.25
 
@@ -32,26 +36,33 @@ _LOOK = 0.25
 class _Lane:
     """Where the calls of one provider are made that a loop waits for, beside it.
 
-    Those over :mod:`smsqueue.providers.http` run on a loop of their own as long as the provider's
-    code does not block it; then, as those of other providers, in threads of their own.
+    Those over :mod:`smsqueue.providers.http` run on a loop of their own. If the provider's code
+    blocks it (it waits for a database, a lock, an HTTP client of its own), they run on several,
+    and if it blocks for long, as those of other providers, in threads of their own.
     """
 
     def __init__(self, name: str, *, threads: int, on_loop: bool) -> None:
         self.name = name
-        self._loops = [Loop(f"smsqueue-{name}")] if on_loop else []
-        #: None once its calls are made in threads.
-        self.loop = self._loops[0] if on_loop else None
+        #: How many calls run on each loop, those included whose turn has not come.
+        self._loops = {self._new_loop(): 0} if on_loop else {}
+        self._in_threads = not on_loop
         self._threads = ThreadPoolExecutor(threads, f"smsqueue-{name}")
-        self._calls = 0
-        #: Calls whose turn on the loop has perhaps not come.
+        #: Calls that run on loops, and how many have ended since the last look.
         self._running: set[Future[OutgoingMessage]] = set()
+        self._ended = 0
+        #: At the last look: when it was (monotonic), and for how many seconds loops were blocked.
+        self._looked, self._blocked = time.monotonic(), 0.0
+
+    def _new_loop(self) -> Loop:
+        return Loop(f"smsqueue-{self.name}")
 
     def send(self, caller: Loop, provider: IProvider, message: OutgoingMessage) -> None:
         """Make a call, from a function on the loop ``caller``; raises what the provider raises."""
-        loop = self.loop
-        if loop is not None:
+        if not self._in_threads:
+            loop = min(self._loops, key=self._loops.__getitem__)
             running = loop.run(lambda: provider.send(message))
             self._running.add(running)
+            self._loops[loop] += 1
             try:
                 caller.result(running)
                 return
@@ -60,22 +71,30 @@ class _Lane:
                     raise
             finally:
                 self._running.discard(running)
-                self._calls += 1
-                self._judge(loop)
+                self._loops[loop] -= 1
+                self._ended += 1
         wait(caller.in_thread(lambda: provider.send(message), self._threads))
 
     def look(self) -> None:
-        """See whether the loop goes on; what waits for it is called in threads if it does not."""
-        if self.loop is not None:
-            self._judge(self.loop)
-
-    def _judge(self, loop: Loop) -> None:
-        """Make the calls in threads from now on if some of them block the loop."""
-        at_once = loop.held() > _BLOCKS_AT_ONCE
-        each = self._calls >= _CALLS and loop.blocked() > _BLOCKS_EACH * self._calls
-        if not (at_once or each) or self.loop is None:
+        """See whether the loops go on: if some calls block others, they get more loops, or are made
+        in threads from now on."""
+        if self._in_threads:
             return
-        self.loop = None
+        now, blocked = time.monotonic(), sum(loop.blocked() for loop in self._loops)
+        waited, seconds, ended = blocked - self._blocked, now - self._looked, self._ended
+        self._looked, self._blocked, self._ended = now, blocked, 0
+        if seconds > 2 * _LOOK:
+            return  # all of the process waits for the processor, or for Python's lock
+        if max(loop.held() for loop in self._loops) > _AT_ONCE:
+            self._use_threads()
+        elif waited > _BLOCKED * seconds * len(self._loops):
+            if len(self._loops) < _MOST_LOOPS:
+                self._loops.update({self._new_loop(): 0 for _ in range(len(self._loops))})
+            elif waited > _EACH * ended:
+                self._use_threads()
+
+    def _use_threads(self) -> None:
+        self._in_threads = True
         log.warning(
             "the provider %s waits for something else than its HTTP calls (a database, a lock, "
             "another HTTP client), or this machine is overloaded: from now on its calls do not "
