@@ -13,7 +13,7 @@ if kind == 'event' then
 end
 -- Without `out` somebody has claimed it since, and put it back to be looked at later.
 if not waits or not m.out then return '' end
-unset(hash, 'out')
+unset(hash, 'out', 'overtaken')
 local look = math.max(NOW, tonumber(m.not_before) or 0)
 for _, lane in ipairs(lanes) do redis.call('ZADD', due_key(lane), 'XX', look, id) end
 return 1

@@ -21,9 +21,15 @@ local MOST_LOOKS, APART, KNOWN = 300, 100, 60000
 local SHARE = 8
 local kind, failed, out_of_time = lane == 'hook' and 'event' or 'msg', {}, stopwatch()
 
--- A trigger is still in its queue, not lost, until one that was published clearly later has left it.
-local function still_queued(m)
-  return m.out and queued > 0 and passed <= tonumber(m.out) + GRACE / 2
+-- A trigger is still in its queue, not lost, until one that was published clearly later has left it. Even then a
+-- worker may keep its id for a third of a GRACE, if it was one of many: it is lost if that is still so a while later.
+-- Returns: in how many ms it is to be looked at again; nil: it is lost
+local function still_out(m, hash)
+  if not m.out or queued == 0 then return nil end
+  if passed <= tonumber(m.out) + GRACE / 2 then return GRACE end
+  if m.overtaken == m.out then return nil end
+  redis.call('HSET', hash, 'overtaken', m.out)
+  return GRACE / 2
 end
 
 -- Does a message wait for providers that are paused still? Then a worker need not find that out for
@@ -59,7 +65,8 @@ end
 -- Looks at one record that is due. Returns whether it is to be published.
 local function look(part, id)
   local due, hash = due_key(part), key(kind, id)
-  local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires', 'pin_until', 'bulk', 'message', 'routed')
+  local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires', 'pin_until', 'bulk', 'message', 'routed',
+                 'overtaken')
   if not m.state and redis.call('EXISTS', hash) == 0 then
     redis.call('ZREM', due, id) -- it is forgotten
     return false
@@ -76,8 +83,9 @@ local function look(part, id)
     redis.call('ZADD', due_key(lane .. '_bulk'), 'NX', redis.call('ZSCORE', due, id), id)
     redis.call('ZREM', due, id)
   elseif lane ~= 'send' or not in_line(due, id, m) then
-    redis.call('ZADD', due, NOW + GRACE, id)
-    if lane ~= 'ask' and still_queued(m) then return false end
+    local again = lane ~= 'ask' and still_out(m, hash)
+    redis.call('ZADD', due, NOW + (again or GRACE), id)
+    if again then return false end
     note_out(hash)
     if lane == 'ask' then redis.call('HSET', hash, 'ask_now', 1) end
     taken[#taken + 1] = id

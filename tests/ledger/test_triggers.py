@@ -45,12 +45,31 @@ def test_a_trigger_that_others_have_overtaken_was_lost(bench: Bench) -> None:
     long_ago(bench, "msg", lost)
     after, waiting = bench.send(), bench.send()
     bench.deliver(after)
-    overdue(bench, lost, waiting)
     bench.drain()
     bench.redis.lpush(bench.settings.send_key, "somebody's")
-    bench.upkeep.turn()
-    assert bench.published() == 2
+    for triggers in (1, 2):  # at first a worker may keep it still, as one of many
+        overdue(bench, lost, waiting)
+        bench.upkeep.turn()
+        assert bench.published() == triggers
+        assert (bench.look("send", lost) or 0) > bench.now()
     assert int(bench.field(lost, "out") or 0) > int(bench.field(waiting, "out") or 0)
+
+
+def test_a_message_that_a_worker_keeps_when_others_have_overtaken_it_is_claimed_once(
+    bench: Bench,
+) -> None:
+    """It came as one of many, and waits in that worker for a slot."""
+    bench.add("a")
+    kept = bench.send()
+    long_ago(bench, "msg", kept)
+    bench.deliver(bench.send())
+    bench.drain()
+    bench.redis.lpush(bench.settings.send_key, "somebody's")
+    overdue(bench, kept)
+    bench.upkeep.turn()
+    assert bench.published() == 1
+    assert bench.deliver(kept).state == "sent"
+    assert bench.redis.hmget(bench.key("msg", kept), "out", "overtaken") == [None, None]
 
 
 def test_triggers_that_came_in_another_order_are_not_lost(bench: Bench) -> None:
@@ -159,11 +178,12 @@ def test_a_trigger_of_an_event_that_others_have_overtaken_was_lost(bench: Bench)
     long_ago(bench, "event", lost)
     [after] = set(receive(bench, 2)) - {lost}
     bench.hooks.run(after)
-    overdue_events(bench, lost)
     bench.drain("hook")
     bench.redis.lpush(bench.settings.hook_key, "somebody's")
-    bench.upkeep.turn()
-    assert bench.published(bench.settings.hook_key) == 2
+    for triggers in (1, 2):  # at first a worker may keep it still, as one of many
+        overdue_events(bench, lost)
+        bench.upkeep.turn()
+        assert bench.published(bench.settings.hook_key) == triggers
 
 
 def test_a_trigger_that_a_busy_worker_put_off_is_published_again(bench: Bench) -> None:
@@ -197,10 +217,11 @@ def test_a_trigger_is_lost_too_if_only_questions_have_overtaken_it(bench: Bench)
     bench.drain()
     assert bench.ledger.take("ask", 500).due == [(unknown, 1)]
     bench.deliver(unknown)
-    overdue(bench, lost)
     bench.drain()
     bench.redis.lpush(bench.settings.send_key, "a question")
-    assert bench.ledger.take("send", 500).due == [(lost, 0)]
+    for taken in ([], [(lost, 0)]):  # at first a worker may keep it still, as one of many
+        overdue(bench, lost)
+        assert bench.ledger.take("send", 500).due == taken
 
 
 def test_a_report_that_waits_no_more_is_put_off_by_a_busy_worker(bench: Bench) -> None:

@@ -47,7 +47,7 @@ local function note_left(hash, queue, out)
     redis.call('SET', passed, out)
     newest_left[queue] = tonumber(out)
   end
-  unset(hash, 'out')
+  unset(hash, 'out', 'overtaken')
 end
 
 -- A message waits, and its trigger is published now or not; returns whether. Those sent as one of many
