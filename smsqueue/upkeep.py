@@ -141,6 +141,7 @@ class Upkeep:
                 quota,
                 per_trigger=1 if room is None else _BATCH,
                 most_bulk=max(0, most - number),
+                few=_FEW,
             )
             number += len(taken.due)
             failures += taken.failures
@@ -155,7 +156,7 @@ class Upkeep:
         if not together:
             return self._publish_each(lane, taken.due)
         single, bulk = taken.due[: taken.single], taken.due[taken.single :]
-        if len(single) <= _FEW:
+        if taken.alone:
             self._publish_each(lane, single)
             single = []
         for due, is_bulk in ((single, False), (bulk, True)):

@@ -151,6 +151,8 @@ class Taken(NamedTuple):
     single: int
     #: Ids of messages whose sender named a provider or routing values.
     routed: frozenset[str]
+    #: The single ones are few, and there is room for a trigger of each.
+    alone: bool
 
 
 class Swept(NamedTuple):

@@ -480,7 +480,13 @@ class Ledger(Watching):
     # --- upkeep --------------------------------------------------------------------------------
 
     def take(
-        self, lane: str, quota: int, *, per_trigger: int = 1, most_bulk: int | None = None
+        self,
+        lane: str,
+        quota: int,
+        *,
+        per_trigger: int = 1,
+        most_bulk: int | None = None,
+        few: int = 0,
     ) -> Taken:
         """Take what is due in a lane ("send", "hook", "ask") and has room: single messages first,
         and at least an eighth for what was sent as one of many.
@@ -488,12 +494,15 @@ class Ledger(Watching):
         Args:
             per_trigger: How many ids a trigger will carry.
             most_bulk: How many of them at most may have been sent as one of many; None: ``quota``.
+            few: Up to so many single ones are published each by itself.
         """
         bulk = quota if most_bulk is None else most_bulk
-        answer = self._scripts.run("take", lane, quota, per_trigger, bulk)
-        due, failures, more, single, routed = answer
+        answer = self._scripts.run("take", lane, quota, per_trigger, bulk, few)
+        due, failures, more, single, routed, alone = answer
         taken = [(due[i], int(due[i + 1] or 0)) for i in range(0, len(due), 2)]
-        return Taken(taken, _failures(failures), bool(more), int(single), frozenset(routed))
+        return Taken(
+            taken, _failures(failures), bool(more), int(single), frozenset(routed), bool(alone)
+        )
 
     def sweep(
         self,

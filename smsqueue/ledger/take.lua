@@ -4,13 +4,14 @@
 -- SHARE-th of it. Each has its own room in the broker's queue: single ones up to WATERMARK triggers, bulk
 -- up to BULK_WATERMARK; and of a queue that is longer a SHARE-th may be bulk.
 -- ARGV: lane ('send', 'hook', or 'ask': messages whose provider is to be asked), quota, ids that one trigger
---       will carry, how many of them at most may have been sent as one of many
+--       will carry, how many of them at most may have been sent as one of many, up to how many single ones are
+--       published each by itself
 -- Returns: { id, attempts so far, id, attempts, ... } single ones first, what could not be looked at { id,
 --          cause, whether it was put aside as damaged (1 or 0), ... }, whether more is due that there is room
 --          for (1 or ''), how many of the first are single ones, ids of messages whose sender named a
---          provider or routing values
+--          provider or routing values, are the single ones few, and is there room for a trigger of each (1 or '')
 local lane, quota, per_trigger = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local most_bulk = tonumber(ARGV[4])
+local most_bulk, few_single = tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue = lane == 'hook' and 'hook' or 'send'
 local queued = length(queue)
 local passed = tonumber(redis.call('GET', key('passed', queue)) or 0) or 0
@@ -148,5 +149,8 @@ else
   end)
   redis.call('PEXPIRE', out, 10 * GRACE)
 end
-if #taken > 0 then note_publishing(queue, math.ceil(#taken / 2 / per_trigger)) end
-return { taken, failed, full and 1 or '', single, routed }
+local alone = single <= math.min(few_single, math.max(WATERMARK, BULK_WATERMARK) - queued)
+if #taken > 0 then
+  note_publishing(queue, math.ceil(single / (alone and 1 or per_trigger)) + math.ceil((#taken / 2 - single) / per_trigger))
+end
+return { taken, failed, full and 1 or '', single, routed, alone and 1 or '' }

@@ -366,3 +366,21 @@ def test_a_broken_lane_of_bulk_begins_anew(busy: Bench) -> None:
     assert many <= busy.due()
     due_since(busy, "send", 1, many)
     assert sorted(take_all(busy)) == sorted(many)
+
+
+def test_a_few_single_messages_get_a_trigger_each_only_if_there_is_room_for_them(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(watermark=10, bulk_watermark=10)
+    bench.add("a")
+    ids = {bench.send() for _ in range(5)}
+    due_since(bench, "send", 1, ids)
+    bench.drain()
+    assert bench.ledger.take("send", 100, per_trigger=100, few=16).alone
+    bench.redis.lpush(bench.settings.send_key, *["somebody's"] * 7)
+    due_since(bench, "send", 1, ids)
+    bench.redis.delete(bench.key("filled", "send"))
+    for id in ids:
+        bench.redis.hdel(bench.key("msg", id), "out")
+    taken = bench.ledger.take("send", 100, per_trigger=100, few=16)
+    assert (len(taken.due), taken.alone) == (5, False)

@@ -100,7 +100,7 @@ def test_two_workers_do_not_fill_the_same_room(short: Bench) -> None:
     short.drain()
     pipe = short.redis.pipeline(transaction=True)  # nothing comes between
     for _ in range(2):
-        short.ledger._scripts.run("take", "send", 500, 1, 500, client=pipe)
+        short.ledger._scripts.run("take", "send", 500, 1, 500, 0, client=pipe)
     first, second = pipe.execute()
     assert len(first[0]) == 2 * 3
     assert second[0] == []
