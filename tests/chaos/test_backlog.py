@@ -162,8 +162,8 @@ def test_a_backlog_of_events_is_triggered_once(make_rig: Callable[..., Rig]) -> 
         needless=len(needless),
     )  # fmt: skip
     assert rig.direct.zcard(rig.key("state", "done")) == EVENTS
-    # Whoever publishes has looked at the queue a moment before: a worker takes up to 16 events at once
-    # that get a trigger each, whoever takes in a message one.
+    # Whoever publishes has looked at the queue a moment before: a worker takes up to 16 events at
+    # once that get a trigger each, whoever takes in a message one.
     assert watch.queue <= rig.settings.watermark + 16 * len(rig.workers) + 1
     assert (watch.doubled, needless) == (0, [])
     check(rig)
