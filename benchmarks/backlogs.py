@@ -14,9 +14,9 @@ from benchmarks.resources import RedisUse, redis_memory, redis_use
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway
+from smsqueue.message.states import State
 from smsqueue.settings import Settings
 from smsqueue.stack import RedisServer, StackError
-from smsqueue.states import State
 
 __all__ = ["Delivered", "deliver_backlog", "deliver_bare_backlog"]
 

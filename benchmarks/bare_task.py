@@ -12,7 +12,7 @@ import requests
 from celery import Celery
 from requests.adapters import HTTPAdapter
 
-from smsqueue.queue import celery_config
+from smsqueue.broker.queue import celery_config
 from smsqueue.settings import Settings
 
 __all__ = ["make_app"]

@@ -11,10 +11,10 @@ import redis
 
 from benchmarks.stub import REFUSAL_CODE
 from smsqueue import Gateway, OutgoingMessage, exc
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.answer import Answer
 from smsqueue.providers.http import HttpProvider
 from smsqueue.providers.simulator import SimulatorProvider
-from smsqueue.statuses import MessageStatus
 
 __all__ = ["ON_SEND", "ON_STATUS", "TOKEN", "receiving", "sending", "with_handlers"]
 

@@ -13,11 +13,11 @@ from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway, IProvider, OutgoingMessage
 from smsqueue.delivery import Delivery, Slots
-from smsqueue.hooks import Hooks
-from smsqueue.ids import new_id
+from smsqueue.delivery.event_runner import Hooks
+from smsqueue.message.ids import new_id
+from smsqueue.message.statuses import MessageAccepted, MessageDelivered
 from smsqueue.settings import Settings
 from smsqueue.stack import RedisServer
-from smsqueue.statuses import MessageAccepted, MessageDelivered
 
 __all__ = ["measure_memory"]
 

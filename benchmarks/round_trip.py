@@ -14,10 +14,10 @@ from benchmarks.resources import redis_use
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway
+from smsqueue.message.states import EventState, State
+from smsqueue.message.statuses import MessageDelivered
 from smsqueue.settings import Settings
 from smsqueue.stack import StackError
-from smsqueue.states import EventState, State
-from smsqueue.statuses import MessageDelivered
 
 __all__ = ["measure_round_trip"]
 

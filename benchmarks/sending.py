@@ -11,7 +11,7 @@ from benchmarks.bare_task import make_app
 from benchmarks.figures import Figure, alternate, compared
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway, OutgoingMessage
-from smsqueue.ids import new_id
+from smsqueue.message.ids import new_id
 from smsqueue.settings import Settings
 
 __all__ = ["BODY", "measure_send", "measure_send_many", "messages"]

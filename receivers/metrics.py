@@ -25,7 +25,7 @@ def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
     if not token or gateway.eager:
         return None
     try:
-        from smsqueue.metrics import CONTENT_TYPE, scrape
+        from smsqueue.operation.metrics import CONTENT_TYPE, scrape
     except ModuleNotFoundError as error:
         if error.name != "prometheus_client":
             raise

@@ -15,10 +15,10 @@ from werkzeug.exceptions import HTTPException
 from receivers.health import health
 from receivers.logs import set_up_logs
 from receivers.metrics import metrics
+from smsqueue.configuration.loader import LoaderError, load_gateway
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
-from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.logs import get_logger
 from smsqueue.providers.webhook import log_access, plain, reason
 from smsqueue.settings import Settings, SettingsError

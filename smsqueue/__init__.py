@@ -14,10 +14,10 @@ from smsqueue.data import (
     OutgoingMessage,
 )
 from smsqueue.gateway import Gateway
+from smsqueue.message.states import State
+from smsqueue.policy.retry import RetryPolicy
 from smsqueue.providers.base import IProvider
-from smsqueue.retry import RetryPolicy
 from smsqueue.settings import Settings
-from smsqueue.states import State
 
 if TYPE_CHECKING:
     from smsqueue.providers.forward import ForwardClientProvider as ForwardClientProvider

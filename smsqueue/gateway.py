@@ -6,20 +6,21 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from smsqueue import exc, wire
-from smsqueue.desk import Desk
+from smsqueue import exc
 from smsqueue.events import HookAttribute, derived_key
-from smsqueue.ids import new_id
 from smsqueue.logs import get_logger, transition
-from smsqueue.masking import mask
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message import serialization
+from smsqueue.message.ids import new_id
+from smsqueue.message.masking import mask
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.statuses import MessageStatus
+from smsqueue.operator import Desk
+from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
+from smsqueue.policy.router import unknown_provider
 from smsqueue.providers.checked import check_lengths
 from smsqueue.providers.used import UsedSignatures
 from smsqueue.registry import Registry, valid_name
-from smsqueue.retry import GuardedPolicy, RetryPolicy
-from smsqueue.router import unknown_provider
 from smsqueue.settings import Settings
-from smsqueue.statuses import MessageStatus
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
@@ -40,7 +41,7 @@ class Gateway(Registry, Desk):
     Args:
         settings: Read from the environment if not given.
         eager: Deliver in the calling process, as smsframework does; default: the setting.
-        retry: What each error means, see :class:`smsqueue.retry.RetryPolicy`.
+        retry: What each error means, see :class:`smsqueue.policy.retry.RetryPolicy`.
 
     Raises:
         TypeError: one of them is something else.
@@ -196,8 +197,8 @@ class Gateway(Registry, Desk):
 
     def _check(self, message: OutgoingMessage) -> None:
         """Raise what is wrong with a message; nothing has happened then."""
-        wire.check_kind(message)
-        wire.check_outgoing(message, self.settings.max_body, self.settings.region)
+        serialization.check_kind(message)
+        serialization.check_outgoing(message, self.settings.max_body, self.settings.region)
         name = message.provider
         if name is None or (isinstance(name, str) and name in self._providers):
             return

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from smsqueue.compat import adapted
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.policy.router import Router, default_router, resolve
 from smsqueue.providers.access import WebhookAccess
 from smsqueue.providers.arguments import check_arguments, parameters, unknown_argument
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.capabilities import Can
-from smsqueue.router import Router, default_router, resolve
 from smsqueue.settings import Settings
 
 __all__ = ["Registry", "valid_name"]
@@ -150,5 +150,5 @@ class Registry:
         return [name for name in told if not self.webhook_prefixes(name)]
 
     def route(self, message: OutgoingMessage) -> list[str]:
-        """Names of the providers for a message; see :func:`smsqueue.router.resolve`."""
+        """Names of the providers for a message; see :func:`smsqueue.policy.router.resolve`."""
         return resolve(message, self.router, self._providers, self._default_provider)

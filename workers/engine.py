@@ -11,18 +11,18 @@ from importlib import import_module
 from typing import Any
 
 from smsqueue import exc
-from smsqueue.call_threads import CallThreads
+from smsqueue.broker.queue import DELIVER, HOOK
+from smsqueue.concurrency.call_threads import CallThreads
+from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery import Delivery, Outcome, Slots
+from smsqueue.delivery.event_runner import Hooks
 from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
 from smsqueue.delivery.intake import Intake, Kind
 from smsqueue.gateway import Gateway
-from smsqueue.hooks import Hooks
 from smsqueue.logs import get_logger
-from smsqueue.loop import Loop
-from smsqueue.masking import place_of
-from smsqueue.queue import DELIVER, HOOK
+from smsqueue.message.masking import place_of
+from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings
-from smsqueue.states import EventState, State
 from workers.rows import Rows
 from workers.shown import Shown, shown
 

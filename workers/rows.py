@@ -23,7 +23,7 @@ from celery.utils.time import utcoffset
 
 from smsqueue.delivery import Outcome
 from smsqueue.logs import get_logger
-from smsqueue.states import WAITING, EventState, State
+from smsqueue.message.states import WAITING, EventState, State
 from workers.shown import Shown, shown
 
 __all__ = ["Rows"]

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from celery.exceptions import Ignore, Retry
 
+from smsqueue.broker.queue import HOOK
 from smsqueue.delivery import Outcome
-from smsqueue.queue import HOOK
-from smsqueue.states import DAMAGED, ENDED_BADLY, ENDED_WELL, WAITING, EventState, State
+from smsqueue.message.states import DAMAGED, ENDED_BADLY, ENDED_WELL, WAITING, EventState, State
 
 __all__ = ["NotDelivered", "Shown", "Waiting", "shown"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from smsqueue.broker.queue import DELIVER, DELIVER_MANY, HOOK, HOOK_MANY
 from smsqueue.delivery.intake import Kind
-from smsqueue.queue import DELIVER, DELIVER_MANY, HOOK, HOOK_MANY
 from workers.shown import NotDelivered
 
 if TYPE_CHECKING:

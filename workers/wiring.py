@@ -15,17 +15,17 @@ from kombu import Exchange
 from kombu import Queue as Broker
 
 from smsqueue import exc
-from smsqueue.call_threads import CallThreads
+from smsqueue.broker.queue import celery_config
+from smsqueue.concurrency.call_threads import CallThreads
+from smsqueue.configuration.loader import LoaderError, load_gateway
 from smsqueue.delivery import Slots
 from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
-from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.logs import get_logger
-from smsqueue.pulse import Pulse
-from smsqueue.queue import celery_config
+from smsqueue.operation.heartbeat import Pulse
+from smsqueue.operation.upkeep import Upkeep
 from smsqueue.settings import Settings, SettingsError
-from smsqueue.upkeep import Upkeep
 from workers.channel import survive_lost_connections
 from workers.engine import Engine
 from workers.stopping import Stopping

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from benchmarks.naive.task import TASK, VISIBILITY, make_app
 from smsqueue import OutgoingMessage
-from smsqueue.ids import new_id
-from smsqueue.queue import DELIVER
+from smsqueue.broker.queue import DELIVER
+from smsqueue.message.ids import new_id
 from smsqueue.stack import Process
 from tests.chaos.load import send
 from tests.chaos.rig import ROOT, SLOTS, Rig, until

@@ -15,7 +15,7 @@ from smsqueue.cli.base import screen, show_json
 from smsqueue.cli.picking import Selection
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
-from smsqueue.states import DAMAGED
+from smsqueue.message.states import DAMAGED
 
 __all__ = ["Act", "act"]
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from smsqueue import exc
+from smsqueue.configuration.loader import LoaderError, load_gateway
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import diagnosed
-from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = [

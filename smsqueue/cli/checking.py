@@ -13,8 +13,8 @@ from smsqueue.cli.points import HOOKS, Point, of_environment, of_gateway, of_red
 from smsqueue.cli.providing import class_of
 from smsqueue.cli.receiving import address, found_webhooks, of_receivers, probed
 from smsqueue.cli.words import counted
+from smsqueue.configuration.loader import LoaderError
 from smsqueue.gateway import Gateway
-from smsqueue.loader import LoaderError
 
 __all__ = ["check"]
 

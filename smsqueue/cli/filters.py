@@ -13,7 +13,7 @@ import click
 from smsqueue.cli.times import past
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Damaged, Record
-from smsqueue.states import State
+from smsqueue.message.states import State
 
 __all__ = ["Filters", "filters"]
 

@@ -10,7 +10,7 @@ from smsqueue.cli.words import counted
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Webhooks, Worker
 from smsqueue.ledger.watching import Server
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
 
 __all__ = ["Health", "examine"]
 

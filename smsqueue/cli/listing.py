@@ -14,7 +14,7 @@ from smsqueue.cli.shown import damaged_shown, looked_up, message_shown
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Damaged
-from smsqueue.states import DAMAGED, EventState, State
+from smsqueue.message.states import DAMAGED, EventState, State
 
 __all__ = ["list_", "table"]
 

@@ -8,15 +8,15 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smsqueue import senders
 from smsqueue.cli.base import columns, json_option, kept, opened, reveal_option, screen, show_json
 from smsqueue.cli.listing import table
 from smsqueue.cli.shown import damaged_line, looked_up
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
-from smsqueue.masking import mask
+from smsqueue.message import numbers
+from smsqueue.message.masking import mask
+from smsqueue.message.states import DAMAGED, State
 from smsqueue.settings import Settings
-from smsqueue.states import DAMAGED, State
 
 __all__ = ["find", "show"]
 
@@ -98,7 +98,7 @@ def find(number: str, limit: int, reveal: bool, as_json: bool) -> None:
     NUMBER may also be another address that a message came from: INFO4242, whatsapp:+15551234567.
     """
     with opened() as gateway:
-        address = senders.searched_address(number, gateway.settings.region)
+        address = numbers.searched_address(number, gateway.settings.region)
         found = (looked_up(gateway, id, reveal) for id in gateway.ledger.find(address))
         items = list(islice((item for item in found if item is not None), limit + 1))
         more, items = len(items) > limit, items[:limit]
@@ -119,7 +119,7 @@ def find(number: str, limit: int, reveal: bool, as_json: bool) -> None:
 
 def _why_nothing(number: str, settings: Settings) -> str:
     """That records are not kept for ever; or why no message can have gone to this number."""
-    problem = senders.resolved(number, settings.region)[1]
-    if problem and senders.destination(number, settings.region)[0]:
+    problem = numbers.resolved(number, settings.region)[1]
+    if problem and numbers.destination(number, settings.region)[0]:
         return problem
     return kept(settings)

@@ -10,7 +10,7 @@ import click
 from smsqueue.cli.filters import Filters
 from smsqueue.cli.words import counted
 from smsqueue.gateway import Gateway
-from smsqueue.states import State
+from smsqueue.message.states import State
 
 __all__ = ["Selection", "confirm", "picked"]
 

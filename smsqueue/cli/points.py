@@ -12,10 +12,10 @@ from smsqueue import exc
 from smsqueue.cli.providing import class_of
 from smsqueue.cli.tally import consumed, start_worker
 from smsqueue.cli.words import clean, counted, size
-from smsqueue.environment import named
+from smsqueue.configuration.environment import named
 from smsqueue.gateway import Gateway
+from smsqueue.policy.router import default_router
 from smsqueue.providers.http import HttpProvider
-from smsqueue.router import default_router
 from smsqueue.settings import SettingsError, misspelled
 
 __all__ = ["HOOKS", "Point", "of_environment", "of_gateway", "of_redis", "router_of"]

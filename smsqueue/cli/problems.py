@@ -10,7 +10,7 @@ from smsqueue.cli.health import Health
 from smsqueue.cli.shown import remedy
 from smsqueue.cli.tally import advice, needs_somebody, start_worker
 from smsqueue.cli.words import clean, counted, size, span
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
 
 __all__ = ["Level", "Problem", "problems"]
 

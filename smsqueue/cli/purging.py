@@ -13,10 +13,10 @@ from smsqueue.cli.base import json_option, loaded, opened, show_json
 from smsqueue.cli.tally import tallies
 from smsqueue.cli.times import past
 from smsqueue.cli.words import clean, counted, size
+from smsqueue.configuration.loader import LoaderError
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Purged
-from smsqueue.loader import LoaderError
-from smsqueue.states import EventState
+from smsqueue.message.states import EventState
 
 __all__ = ["purge"]
 

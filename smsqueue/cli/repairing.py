@@ -13,7 +13,7 @@ from smsqueue.cli.filters import Filters, filters
 from smsqueue.cli.picking import Selection, confirm, picked
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
-from smsqueue.states import SETTLED_BY_HAND, WAITING, EventState, State
+from smsqueue.message.states import SETTLED_BY_HAND, WAITING, EventState, State
 
 __all__ = ["cancel", "repair", "replay", "requeue", "settle"]
 

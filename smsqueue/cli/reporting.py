@@ -14,7 +14,7 @@ from smsqueue.cli.tally import Tally, pause_shown, paused
 from smsqueue.cli.words import clean, counted, size, span
 from smsqueue.ledger import Room, Worker
 from smsqueue.ledger.watching import Server
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
 
 __all__ = ["as_document", "errors_shown", "report"]
 

@@ -18,8 +18,8 @@ from smsqueue.cli.times import aware
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Record, diagnosed
-from smsqueue.messages import OutgoingMessage
-from smsqueue.states import ENDED_BADLY, ENDED_WELL, State
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import ENDED_BADLY, ENDED_WELL, State
 
 __all__ = ["send"]
 

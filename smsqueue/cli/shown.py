@@ -9,12 +9,12 @@ from typing import Any
 from smsqueue import exc
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway
-from smsqueue.ids import time_of
 from smsqueue.ledger import Damaged, Record
 from smsqueue.ledger.records import read_event_data
-from smsqueue.masking import mask
-from smsqueue.media import media_of
-from smsqueue.states import DAMAGED
+from smsqueue.message.ids import time_of
+from smsqueue.message.masking import mask
+from smsqueue.message.media import media_of
+from smsqueue.message.states import DAMAGED
 
 __all__ = ["damaged_line", "damaged_shown", "event_shown", "looked_up", "message_shown", "remedy"]
 

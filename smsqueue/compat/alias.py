@@ -18,9 +18,9 @@ _ALIAS, _REAL = "smsframework", "smsqueue"
 _OTHERS = {
     "Gateway": "gateway",
     "IProvider": "providers.base",
-    "data.IncomingMessage": "messages",
-    "data.OutgoingMessage": "messages",
-    "data.MessageStatus": "statuses",
+    "data.IncomingMessage": "message.messages",
+    "data.OutgoingMessage": "message.messages",
+    "data.MessageStatus": "message.statuses",
 }
 
 

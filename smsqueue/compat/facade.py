@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from smsqueue import messages, statuses
 from smsqueue.compat.classes import join
 from smsqueue.compat.given import given
-from smsqueue.messages import OutgoingMessage
-from smsqueue.senders import incoming_address
+from smsqueue.message import messages, statuses
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.numbers import incoming_address
 
 __all__ = ["Facade", "lent"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from smsqueue.compat.errors import guarded
 from smsqueue.compat.facade import Facade, lent
 from smsqueue.compat.given import remember_addresses
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
 
 if TYPE_CHECKING:

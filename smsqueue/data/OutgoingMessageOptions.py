@@ -1,5 +1,5 @@
 """The path under which smsframework keeps ``OutgoingMessageOptions``."""
 
-from smsqueue.messages import OutgoingMessageOptions
+from smsqueue.message.messages import OutgoingMessageOptions
 
 __all__ = ["OutgoingMessageOptions"]

@@ -2,9 +2,9 @@
 
 # From its own module, so that importing that module later does not replace the class by it.
 from smsqueue.data.OutgoingMessageOptions import OutgoingMessageOptions
-from smsqueue.media import Media
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.statuses import (
+from smsqueue.message.media import Media
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.statuses import (
     MessageAccepted,
     MessageDelivered,
     MessageError,

@@ -8,18 +8,19 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from smsqueue import exc, wire
-from smsqueue.call_threads import CallThreads
+from smsqueue import exc
+from smsqueue.concurrency.call_threads import CallThreads
+from smsqueue.concurrency.loop import blocking
 from smsqueue.delivery.outcomes import FIRST_ASK, Outcome
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.logs import get_logger
-from smsqueue.loop import blocking
-from smsqueue.masking import place_of
-from smsqueue.retry import error_label, requested_wait
-from smsqueue.states import State
-from smsqueue.statuses import MessageStatus
+from smsqueue.message import serialization
+from smsqueue.message.masking import place_of
+from smsqueue.message.states import State
+from smsqueue.message.statuses import MessageStatus
+from smsqueue.policy.retry import error_label, requested_wait
 
 __all__ = ["ask"]
 
@@ -72,7 +73,7 @@ def _ask(
     data, name, attempt, called, asked = answer
     again = min(FIRST_ASK * 4 ** (int(asked) - 1), _LONGEST)
     try:
-        message = wire.load_outgoing(id, json.loads(data))
+        message = serialization.load_outgoing(id, json.loads(data))
         since = datetime.fromtimestamp(int(float(called)) / 1000, UTC)
     except Exception as error:  # whatever is in the record instead of a message
         log.error("%s: %s is not asked: its record is damaged: %s", id, name, type(error).__name__)

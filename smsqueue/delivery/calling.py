@@ -7,16 +7,16 @@ import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 from smsqueue import exc
+from smsqueue.concurrency.loop import Loop, current_loop, wait
 from smsqueue.delivery.outcomes import Attempt
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.logs import get_logger
-from smsqueue.loop import Loop, current_loop, wait
-from smsqueue.masking import place_of
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.masking import place_of
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.policy.retry import error_label
 from smsqueue.providers import transport
 from smsqueue.providers.base import IProvider
-from smsqueue.retry import error_label
 
 __all__ = ["Calls"]
 

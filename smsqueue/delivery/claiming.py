@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from smsqueue import exc
+from smsqueue.concurrency.loop import Loop, current_loop, sleep
 from smsqueue.delivery.slots import Slots
 from smsqueue.ledger import Ledger
 from smsqueue.logs import get_logger
-from smsqueue.loop import Loop, current_loop, sleep
 
 __all__ = ["Claims", "LostClaims"]
 

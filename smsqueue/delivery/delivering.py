@@ -9,8 +9,9 @@ import socket
 import time
 import traceback
 
-from smsqueue import exc, router
-from smsqueue.call_threads import CallThreads, CallTimeout
+from smsqueue import exc
+from smsqueue.broker.queue import Queue
+from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery.asking import ask
 from smsqueue.delivery.claiming import Claims
 from smsqueue.delivery.outcomes import (
@@ -25,14 +26,14 @@ from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.walking import Walk, leased
 from smsqueue.gateway import Gateway
-from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
 from smsqueue.logs import get_logger, transition
-from smsqueue.masking import place_of
-from smsqueue.queue import Queue
-from smsqueue.retry import GuardedPolicy
-from smsqueue.router import RoutingError, default_router
-from smsqueue.states import DAMAGED, State
+from smsqueue.message.ids import new_token
+from smsqueue.message.masking import place_of
+from smsqueue.message.states import DAMAGED, State
+from smsqueue.policy import router
+from smsqueue.policy.retry import GuardedPolicy
+from smsqueue.policy.router import RoutingError, default_router
 
 __all__ = ["Delivery"]
 

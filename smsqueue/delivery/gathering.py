@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from smsqueue import exc
+from smsqueue.broker.queue import Queue
+from smsqueue.concurrency.loop import Loop, blocking, current_loop, is_bulk, wait
 from smsqueue.ledger import (
     GROUP_LIMIT,
     Beginning,
@@ -24,8 +26,6 @@ from smsqueue.ledger import (
     Settlement,
     Transition,
 )
-from smsqueue.loop import Loop, blocking, current_loop, is_bulk, wait
-from smsqueue.queue import Queue
 from smsqueue.settings import Settings
 
 __all__ = ["GatheringLedger", "GatheringQueue"]

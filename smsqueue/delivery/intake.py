@@ -11,10 +11,10 @@ from functools import partial
 from typing import NamedTuple
 
 from smsqueue import exc
+from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery.outcomes import Outcome
 from smsqueue.logs import get_logger
-from smsqueue.loop import Loop
-from smsqueue.masking import place_of
+from smsqueue.message.masking import place_of
 
 __all__ = ["Intake", "Kind"]
 

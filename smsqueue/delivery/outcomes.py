@@ -7,16 +7,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from smsqueue import exc, wire
+from smsqueue import exc
 from smsqueue.gateway import Gateway
-from smsqueue.ids import time_of
 from smsqueue.ledger import Transition
 from smsqueue.logs import get_logger
-from smsqueue.masking import place_of
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message import serialization
+from smsqueue.message.ids import time_of
+from smsqueue.message.masking import place_of
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import WAITING, State
+from smsqueue.policy.retry import Decision, error_label
 from smsqueue.providers.base import IProvider
-from smsqueue.retry import Decision, error_label
-from smsqueue.states import WAITING, State
 
 __all__ = [
     "Attempt",
@@ -96,7 +97,7 @@ class Claim(NamedTuple):
     def attempt(self) -> Attempt:
         """The attempt that this worker may make."""
         data = json.loads(self.data)
-        message = wire.load_outgoing(self.id, data)
+        message = serialization.load_outgoing(self.id, data)
         since = int(self.since) / 1000 if self.since else time_of(self.id)
         made = self.number if self.begun == "go" else self.made
         age = int(self.now) / 1000 - since
@@ -141,7 +142,7 @@ def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any
         "verdict": "sent",
         "msgids": [],
         "msgid": "null",
-        "sent": wire.to_json(told) if gateway.onSend else None,
+        "sent": serialization.to_json(told) if gateway.onSend else None,
         "well": True,
     }
 
@@ -170,7 +171,7 @@ def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, An
         if value is None or type(value) is str:
             continue
         try:
-            wire.to_json(value)
+            serialization.to_json(value)
         except Exception as error:  # a plugin may leave anything there; the message is out
             setattr(message, field, None)
             log.error(
@@ -179,8 +180,8 @@ def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, An
                 extra={"id": message.id, "provider": name},
             )
     ids = ids_of(provider, message)
-    message.meta = wire.bounded_meta(message.meta)
-    msgid = wire.to_json(message.msgid)
+    message.meta = serialization.bounded_meta(message.meta)
+    msgid = serialization.to_json(message.msgid)
     if len(msgid) > _LONGEST_IDS:
         message.msgid, msgid = None, "null"
         log.error(
@@ -193,8 +194,8 @@ def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, An
         "verdict": "sent",
         "msgids": ids,
         "msgid": msgid,
-        "meta": wire.to_json(message.meta) if message.meta is not None else None,
-        "sent": wire.to_json(told) if gateway.onSend else None,
+        "meta": serialization.to_json(message.meta) if message.meta is not None else None,
+        "sent": serialization.to_json(told) if gateway.onSend else None,
         "silent": not provider.reports or None,
         "well": True,
     }

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from smsqueue import exc
+from smsqueue.concurrency.loop import sleep
 from smsqueue.logs import get_logger
-from smsqueue.loop import sleep
 
 __all__ = ["persist"]
 

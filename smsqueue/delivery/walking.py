@@ -6,6 +6,7 @@ import time
 from copy import copy, deepcopy
 from typing import Any
 
+from smsqueue.broker.queue import Queue
 from smsqueue.delivery.calling import Calls
 from smsqueue.delivery.outcomes import (
     LATEST_CALL,
@@ -20,14 +21,13 @@ from smsqueue.delivery.outcomes import (
 from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
-from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Transition
 from smsqueue.logs import get_logger, transition
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.ids import new_id
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import State
+from smsqueue.policy.retry import GuardedPolicy, error_label
 from smsqueue.providers import transport
-from smsqueue.queue import Queue
-from smsqueue.retry import GuardedPolicy, error_label
-from smsqueue.states import State
 
 __all__ = ["Walk", "leased"]
 

@@ -6,7 +6,7 @@ import os
 
 from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, RetryPolicy
 from smsqueue.logs import get_logger
-from smsqueue.masking import mask
+from smsqueue.message.masking import mask
 from smsqueue.providers.simulator import SimulatorProvider
 from smsqueue.providers.twilio import TwilioProvider
 from smsqueue.settings import secret_text

@@ -20,9 +20,9 @@ from smsqueue import Gateway, OutgoingMessage
 from smsqueue.demo.alone import forget_settings
 from smsqueue.demo.app import AUTO_REPLY
 from smsqueue.ledger import Record
+from smsqueue.message.states import WAITING, State
 from smsqueue.simulator.numbers import NUMBERS, Number
 from smsqueue.stack import Stack
-from smsqueue.states import WAITING, State
 
 __all__ = ["run"]
 

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 import redis
 
-from smsqueue import exc, wire
-from smsqueue.ids import new_id, time_of
+from smsqueue import exc
 from smsqueue.ledger.answers import (
     Accepted,
     Failure,
@@ -28,10 +27,12 @@ from smsqueue.ledger.connection import GROUP_LIMIT, translated
 from smsqueue.ledger.items import Beginning, Claiming, HookSettlement, Settlement
 from smsqueue.ledger.watching import Watching
 from smsqueue.lib import digits_only
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.segments import segments_of
-from smsqueue.states import EventState, State
-from smsqueue.statuses import MessageStatus
+from smsqueue.message import serialization
+from smsqueue.message.ids import new_id, time_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.segments import segments_of
+from smsqueue.message.states import EventState, State
+from smsqueue.message.statuses import MessageStatus
 
 __all__ = ["Ledger", "unless_error"]
 
@@ -72,10 +73,10 @@ class Ledger(Watching):
 
     def _accept(self, message: OutgoingMessage, id: str, bulk: bool, client: Any) -> Any:
         options = message.provider_options
-        dumped = wire.dump_outgoing(message)
-        data = wire.to_json(dumped | ({"bulk": True} if bulk else {}))
+        dumped = serialization.dump_outgoing(message)
+        data = serialization.to_json(dumped | ({"bulk": True} if bulk else {}))
         key = options.idempotency_key or message.derived_key
-        older = wire.older_content_of(message)
+        older = serialization.older_content_of(message)
         return self._scripts.run(
             "accept",
             id,
@@ -84,13 +85,13 @@ class Ledger(Watching):
             int(options.expires * 60_000) if options.expires else "",
             self.hidden(message.dst),
             self.hidden(key) if key else "",
-            self.hidden(wire.content_of(message)),
+            self.hidden(serialization.content_of(message)),
             1 if options.status_report else "",
             1 if options.on_unknown == "resend" else "",
             1 if bulk else "",
             self.hidden(older) if older else "",
             self.hidden_before(key) if key else "",
-            self.hidden_before(wire.content_of(message)),
+            self.hidden_before(serialization.content_of(message)),
             self.hidden_before(older) if older else "",
             1 if "provider" in dumped or "route" in dumped else "",
             client=client,
@@ -105,7 +106,7 @@ class Ledger(Watching):
         Raises:
             QueueUnavailable: also if Redis is nearly full, or the provider's webhooks hold much.
         """
-        data = wire.dump_incoming(message)
+        data = serialization.dump_incoming(message)
         # With the sender's digits only, as older versions hash it.
         sender = digits_only(message.src)
         same: tuple[Any, ...] = (message.provider, str(message.msgid), sender, message.body)
@@ -113,23 +114,28 @@ class Ledger(Watching):
         if not known and message.signed_by:
             same = (message.provider, "signature", message.signed_by)
         repeats = (repeats and known) or bool(not known and message.signed_by)
-        repetition = self.hidden(wire.to_json(same)) if repeats else ""
-        former = self.hidden_before(wire.to_json(same)) if repeats else ""
+        repetition = self.hidden(serialization.to_json(same)) if repeats else ""
+        former = self.hidden_before(serialization.to_json(same)) if repeats else ""
         rest = (self.hidden(message.src), message.provider or "")
         if message.part is None:
             answer = self._scripts.run(
-                "receive", new_id(), repetition, wire.to_json(data), *rest, former
+                "receive", new_id(), repetition, serialization.to_json(data), *rest, former
             )
             return self._received(answer, message.provider)
         part = message.part
-        body, media = wire.to_json(data.pop("body")), wire.to_json(data.pop("media", []))
+        body, media = (
+            serialization.to_json(data.pop("body")),
+            serialization.to_json(data.pop("media", [])),
+        )
         # Written last, so that the script can add to it.
         data["meta"] = (data.pop("meta") or {}) | {"parts": part.total}
-        group = wire.to_json((message.provider, message.src, message.dst, part.ref, part.total))
+        group = serialization.to_json(
+            (message.provider, message.src, message.dst, part.ref, part.total)
+        )
         # All processes have to join them under one name, those without SMSQUEUE_HASH_KEY too.
         joined = self.hidden_before(group) or self.hidden(group)
         answer = self._scripts.run(
-            *("part", new_id(), repetition, wire.to_json(data)[:-2], body[1:-1], *rest),
+            *("part", new_id(), repetition, serialization.to_json(data)[:-2], body[1:-1], *rest),
             *(joined, part.number, part.total, int(part.wait * 1000)),
             *(media[1:-1], former),
         )
@@ -142,7 +148,10 @@ class Ledger(Watching):
             "new"; "same": it was used for this request; "other": for another one.
         """
         kept = "" if seconds is None else max(1, int(seconds * 1000))
-        names = self.hidden(wire.to_json(["signature", provider, signature])), self.hidden(request)
+        names = (
+            self.hidden(serialization.to_json(["signature", provider, signature])),
+            self.hidden(request),
+        )
         answer: str = self._scripts.run("note", *names, kept)
         return answer
 
@@ -201,12 +210,12 @@ class Ledger(Watching):
         Raises:
             QueueUnavailable: also as :meth:`receive`, unless it changes an accepted message.
         """
-        id, _, attempt = wire.clean(status.reference or "").rpartition(".")
-        data = wire.dump_status(status)
+        id, _, attempt = serialization.clean(status.reference or "").rpartition(".")
+        data = serialization.dump_status(status)
         same = {k: data[k] for k in ("provider", "msgid", "status_code", "status", "reference")}
         if status.event_id:
             same = {"provider": status.provider, "event": status.event_id}
-        repetition = wire.to_json([same, sorted(status.states)])
+        repetition = serialization.to_json([same, sorted(status.states)])
         verdict, close, *rest = self._scripts.run(
             "report",
             new_id(),
@@ -215,9 +224,9 @@ class Ledger(Watching):
             id,
             attempt if attempt.isdigit() and len(attempt) < 9 else "",
             status.state or "",
-            "" if status.status_code is None else wire.clean(str(status.status_code))[:64],
+            "" if status.status_code is None else serialization.clean(str(status.status_code))[:64],
             self.hidden(repetition),
-            wire.to_json(data),
+            serialization.to_json(data),
             self._parts_of(id) if status.of_part else "",
             self.hidden_before(repetition),
         )
@@ -414,7 +423,7 @@ class Ledger(Watching):
 
         rows = [
             (
-                *(i.event, i.token, i.verdict, int(i.delay * 1000), wire.clean(i.why)),
+                *(i.event, i.token, i.verdict, int(i.delay * 1000), serialization.clean(i.why)),
                 _for_lua(i.succeeded),
             )
             for i in items
@@ -558,7 +567,7 @@ class Ledger(Watching):
 
     def beat(self, worker: str, told: dict[str, Any] | None) -> None:
         """Say that a worker lives, or with None that it ends; see :class:`Worker` for the rest."""
-        self._scripts.run("beat", worker, wire.to_json(told) if told else "")
+        self._scripts.run("beat", worker, serialization.to_json(told) if told else "")
 
 
 def _given(outcome: dict[str, Any]) -> dict[str, Any]:
@@ -578,7 +587,7 @@ def unless_error(answer: T | exc.QueueUnavailable) -> T:
 
 
 def _for_lua(value: Any) -> str:
-    return wire.clean(_ENCODER.encode(value))
+    return serialization.clean(_ENCODER.encode(value))
 
 
 def _failures(answer: list[Any]) -> list[Failure]:

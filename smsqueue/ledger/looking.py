@@ -27,8 +27,8 @@ from smsqueue.ledger.records import (
     parse_record,
     read_event_data,
 )
+from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings, SettingsError
-from smsqueue.states import EventState, State
 
 __all__ = ["Looking"]
 

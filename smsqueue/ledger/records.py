@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from smsqueue import exc, wire
-from smsqueue.messages import OutgoingMessage
-from smsqueue.states import State
+from smsqueue import exc
+from smsqueue.message import serialization
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import State
 
 __all__ = ["Damaged", "Record", "load_message", "parse_damaged", "parse_record", "read_event_data"]
 
@@ -131,7 +132,7 @@ def _reported(line: dict[str, Any], *states: State) -> bool:
 
 def load_message(id: str, data: str) -> OutgoingMessage:
     """The message out of its record's ``data``; DamagedRecord if that is not readable."""
-    return _read(id, "data", lambda text: wire.load_outgoing(id, json.loads(text)), data)
+    return _read(id, "data", lambda text: serialization.load_outgoing(id, json.loads(text)), data)
 
 
 def read_event_data(id: str, fields: dict[str, str]) -> dict[str, Any]:
@@ -141,9 +142,9 @@ def read_event_data(id: str, fields: dict[str, str]) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(text)
         match fields.get("kind"):
             case "received":
-                wire.load_incoming(id, data)
+                serialization.load_incoming(id, data)
             case "status":
-                wire.load_status(data)
+                serialization.load_status(data)
             case "sent":
                 data["provider"], data["msgid"], data["meta"]
         return data

@@ -16,7 +16,7 @@ from smsqueue import exc
 from smsqueue.ledger.connection import translated
 from smsqueue.ledger.looking import Looking
 from smsqueue.ledger.records import Damaged, Record, parse_record
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
 
 __all__ = ["LANES", "Backlog", "Pause", "Server", "Unrouted", "Watching", "Worker"]
 

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 from urllib.parse import unquote_plus
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.numbers import sender_kind
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.receiving import Receiving, extended
-from smsqueue.senders import sender_kind
 
 __all__ = ["AccountProvider", "Balance", "beside", "form_value", "merged", "table"]
 

@@ -12,13 +12,18 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import recipient, sender
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+)
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import address_of, form_fields
-from smsqueue.senders import recipient, sender
-from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
     from flask import Blueprint

@@ -11,22 +11,22 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import beside, table
-from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS
-from smsqueue.providers.aws_topics import SnsReceiver
-from smsqueue.providers.capabilities import Can
-from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import address_of, event_views, text_of, time_of
-from smsqueue.senders import recipient, sender_kind
-from smsqueue.senders import sender as written
-from smsqueue.statuses import (
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import recipient, sender_kind
+from smsqueue.message.numbers import sender as written
+from smsqueue.message.statuses import (
     MessageAccepted,
     MessageDelivered,
     MessageError,
     MessageExpired,
     MessageStatus,
 )
+from smsqueue.providers.account import beside, table
+from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS
+from smsqueue.providers.aws_topics import SnsReceiver
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import address_of, event_views, text_of, time_of
 
 if TYPE_CHECKING:
     from flask import Blueprint

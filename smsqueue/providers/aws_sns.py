@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.numbers import recipient, sender_kind
+from smsqueue.message.numbers import sender as written
 from smsqueue.providers.account import table
 from smsqueue.providers.aws import AUTH_ERRORS, LIMIT_ERRORS, AwsProvider
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer
-from smsqueue.senders import recipient, sender_kind
-from smsqueue.senders import sender as written
 
 __all__ = ["AwsSnsProvider"]
 

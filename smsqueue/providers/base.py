@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.statuses import MessageStatus
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.statuses import MessageStatus
 
 if TYPE_CHECKING:
     from flask import Blueprint

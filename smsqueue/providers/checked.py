@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, TypeVar
 
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage
-from smsqueue.statuses import MessageStatus
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage
+from smsqueue.message.statuses import MessageStatus
 
 __all__ = [
     "ADDRESS",

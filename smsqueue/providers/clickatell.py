@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import sender, sender_kind
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, basic_matches, users_of
 from smsqueue.providers.capabilities import Can
@@ -28,14 +36,6 @@ from smsqueue.providers.reading import (
     read_each,
     text_of,
     time_of,
-)
-from smsqueue.senders import sender, sender_kind
-from smsqueue.statuses import (
-    MessageAccepted,
-    MessageDelivered,
-    MessageError,
-    MessageExpired,
-    MessageStatus,
 )
 
 if TYPE_CHECKING:

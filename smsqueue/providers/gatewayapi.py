@@ -11,7 +11,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import sender
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused
 from smsqueue.providers.capabilities import Can
@@ -28,14 +36,6 @@ from smsqueue.providers.reading import (
     time_of,
 )
 from smsqueue.providers.used import signed_text, signed_with
-from smsqueue.senders import sender
-from smsqueue.statuses import (
-    MessageAccepted,
-    MessageDelivered,
-    MessageError,
-    MessageExpired,
-    MessageStatus,
-)
 
 if TYPE_CHECKING:
     from flask import Blueprint

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from smsqueue import exc
-from smsqueue.loop import Loop, blocking, current_loop
+from smsqueue.concurrency.loop import Loop, blocking, current_loop
 from smsqueue.providers.answer import Answer
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.blocking_transport import BlockingTransport

@@ -14,8 +14,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import sender, sender_kind
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+)
+from smsqueue.message.statuses import MessageStatus as Report
 from smsqueue.providers import authentic
 from smsqueue.providers.account import AccountProvider, Balance, beside, merged, table
 from smsqueue.providers.authentic import (
@@ -42,10 +50,7 @@ from smsqueue.providers.reading import (
     time_of,
 )
 from smsqueue.providers.used import signed_with
-from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
-from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
-from smsqueue.statuses import MessageStatus as Report
 
 if TYPE_CHECKING:
     from flask import Blueprint

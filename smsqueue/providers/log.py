@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from smsqueue.masking import mask
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.masking import mask
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers.null import NullProvider
 
 __all__ = ["LogProvider"]

@@ -23,7 +23,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read
 from yarl import URL
 
-from smsqueue.loop import Loop, wait
+from smsqueue.concurrency.loop import Loop, wait
 from smsqueue.providers import transport
 from smsqueue.providers.transport import (
     MAX_ANSWER,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import digits
+from smsqueue.message.statuses import MessageAccepted, MessageDelivered
 from smsqueue.providers.null import NullProvider
-from smsqueue.senders import digits
-from smsqueue.statuses import MessageAccepted, MessageDelivered
 
 __all__ = ["LoopbackProvider"]
 

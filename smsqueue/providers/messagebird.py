@@ -13,8 +13,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import sender
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, equal, sha256_hex
 from smsqueue.providers.capabilities import Can
@@ -23,14 +31,6 @@ from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import address_of, form_fields, query_fields
 from smsqueue.providers.used import signed_text, signed_with
-from smsqueue.senders import sender
-from smsqueue.statuses import (
-    MessageAccepted,
-    MessageDelivered,
-    MessageError,
-    MessageExpired,
-    MessageStatus,
-)
 
 if TYPE_CHECKING:
     from flask import Blueprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
 
 __all__ = ["NullProvider"]

@@ -7,7 +7,7 @@ import threading
 import time
 
 from smsqueue import exc
-from smsqueue.loop import blocking
+from smsqueue.concurrency.loop import blocking
 from smsqueue.providers.answer import Answer
 from smsqueue.providers.http import HttpProvider
 

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import sender, sender_kind
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+)
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, hmac_base64
 from smsqueue.providers.capabilities import Can
@@ -23,9 +30,7 @@ from smsqueue.providers.concatenated import check_division
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, numbered, query_fields
 from smsqueue.providers.used import signed_with
-from smsqueue.senders import sender, sender_kind
 from smsqueue.settings import SettingsError
-from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
     from flask import Blueprint

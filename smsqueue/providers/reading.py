@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.messages import IncomingMessage
+from smsqueue.message.numbers import incoming_address
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.checked import ADDRESS, Malformed, checked
-from smsqueue.senders import incoming_address
-from smsqueue.statuses import MessageStatus
 
 if TYPE_CHECKING:
     from flask import Blueprint

@@ -8,14 +8,14 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from smsqueue.logs import get_logger
-from smsqueue.masking import word
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.masking import word
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.authentic import Secrets, seal, secrets_of, unseal
 from smsqueue.providers.checked import ID, Malformed, checked
 from smsqueue.providers.http import HttpProvider
 from smsqueue.providers.used import record
 from smsqueue.settings import Settings, SettingsError
-from smsqueue.statuses import MessageStatus
 
 __all__ = ["Receiving", "extended"]
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.logs import get_logger
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.authentic import Refused, equal, hmac_hex
-from smsqueue.providers.checked import Malformed, checked
-from smsqueue.providers.http import Answer, HttpProvider
-from smsqueue.providers.reading import address_of, json_body, json_object, listed
-from smsqueue.providers.used import record, signed_with
-from smsqueue.statuses import (
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.statuses import (
     MessageAccepted,
     MessageDelivered,
     MessageError,
     MessageExpired,
     MessageStatus,
 )
+from smsqueue.providers.authentic import Refused, equal, hmac_hex
+from smsqueue.providers.checked import Malformed, checked
+from smsqueue.providers.http import Answer, HttpProvider
+from smsqueue.providers.reading import address_of, json_body, json_object, listed
+from smsqueue.providers.used import record, signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint

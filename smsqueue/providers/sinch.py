@@ -15,8 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import recipient, sender, sender_kind
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
 from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import (
     Refused,
@@ -45,15 +53,7 @@ from smsqueue.providers.reading import (
     time_of,
 )
 from smsqueue.providers.used import signed_with
-from smsqueue.senders import recipient, sender, sender_kind
 from smsqueue.settings import SettingsError
-from smsqueue.statuses import (
-    MessageAccepted,
-    MessageDelivered,
-    MessageError,
-    MessageExpired,
-    MessageStatus,
-)
 
 if TYPE_CHECKING:
     from flask import Blueprint

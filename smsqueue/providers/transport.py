@@ -1,7 +1,8 @@
 """What the two HTTP transports have in common: how a request is written, and what it ends in.
 
 :mod:`smsqueue.providers.blocking_transport` makes a call in the calling thread, with requests;
-:mod:`smsqueue.providers.loop_transport` makes it on a :class:`~smsqueue.loop.Loop`, with aiohttp.
+:mod:`smsqueue.providers.loop_transport` makes it on a loop (:mod:`smsqueue.concurrency.loop`), with
+aiohttp.
 Both get a request that is ready to be written, so providers see no difference, and both know what
 an error alone does not tell: whether the request had begun to be written when it came. Neither
 repeats a request, follows a redirect or keeps cookies.

@@ -11,8 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import recipient, sender
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+)
 from smsqueue.providers.account import AccountProvider, Balance, beside, form_value, table
 from smsqueue.providers.authentic import (
     Refused,
@@ -29,8 +36,6 @@ from smsqueue.providers.concatenated import check_division
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, numbered, query_fields, recipients_of
 from smsqueue.providers.used import signed_with
-from smsqueue.senders import recipient, sender
-from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
     from flask import Blueprint

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from smsqueue import exc
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.messages import IncomingMessage
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.authentic import Refused, sha256_hex
-from smsqueue.statuses import MessageStatus
 
 __all__ = ["UsedSignatures", "begin", "record", "signed_text", "signed_with"]
 

@@ -16,23 +16,23 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from smsqueue import exc
-from smsqueue.ids import new_id
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.providers.account import AccountProvider, beside, table
-from smsqueue.providers.authentic import Refused, any_equal, users_of
-from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import Malformed
-from smsqueue.providers.http import Answer
-from smsqueue.providers.reading import address_of, form_fields, query_fields
-from smsqueue.senders import sender, sender_kind
-from smsqueue.settings import SettingsError
-from smsqueue.statuses import (
+from smsqueue.message.ids import new_id
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import sender, sender_kind
+from smsqueue.message.statuses import (
     MessageAccepted,
     MessageDelivered,
     MessageError,
     MessageExpired,
     MessageStatus,
 )
+from smsqueue.providers.account import AccountProvider, beside, table
+from smsqueue.providers.authentic import Refused, any_equal, users_of
+from smsqueue.providers.capabilities import Can
+from smsqueue.providers.checked import Malformed
+from smsqueue.providers.http import Answer
+from smsqueue.providers.reading import address_of, form_fields, query_fields
+from smsqueue.settings import SettingsError
 
 if TYPE_CHECKING:
     from flask import Blueprint

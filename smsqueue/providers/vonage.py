@@ -14,7 +14,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.messages import IncomingMessage, OutgoingMessage, Part
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage, Part
+from smsqueue.message.numbers import sender
+from smsqueue.message.serialization import to_json
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+    MessageStatus,
+)
 from smsqueue.providers.account import AccountProvider, Balance, beside, form_value, table
 from smsqueue.providers.answer import MAX_RETRY_AFTER
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, fresh, secrets_of
@@ -24,15 +33,6 @@ from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, json_body, json_object, query_fields
 from smsqueue.providers.used import signed_with
 from smsqueue.providers.vonage_signing import METHODS, WINDOW, signature, verify
-from smsqueue.senders import sender
-from smsqueue.statuses import (
-    MessageAccepted,
-    MessageDelivered,
-    MessageError,
-    MessageExpired,
-    MessageStatus,
-)
-from smsqueue.wire import to_json
 
 if TYPE_CHECKING:
     from flask import Blueprint

@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import sender
+from smsqueue.message.statuses import (
+    MessageAccepted,
+    MessageDelivered,
+    MessageError,
+    MessageExpired,
+)
 from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh
 from smsqueue.providers.capabilities import Can
@@ -32,8 +39,6 @@ from smsqueue.providers.reading import (
 )
 from smsqueue.providers.used import signed_text, signed_with
 from smsqueue.providers.vonage_signing import WINDOW, claims_of, jwt_library, rsa_key
-from smsqueue.senders import sender
-from smsqueue.statuses import MessageAccepted, MessageDelivered, MessageError, MessageExpired
 
 if TYPE_CHECKING:
     from flask import Blueprint

@@ -26,7 +26,7 @@ from werkzeug.exceptions import (
 
 from smsqueue.exc import QueueUnavailable
 from smsqueue.logs import get_logger
-from smsqueue.masking import word
+from smsqueue.message.masking import word
 from smsqueue.providers import used
 from smsqueue.providers.access import WebhookAccess, client_address
 from smsqueue.providers.authentic import Refused

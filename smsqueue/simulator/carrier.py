@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from smsqueue.masking import mask
+from smsqueue.message.masking import mask
 from smsqueue.simulator.numbers import RICH_ACCOUNT, number_for
 from smsqueue.simulator.outbox import Outbox
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from smsqueue.states import State
+from smsqueue.message.states import State
 
 __all__ = ["NUMBERS", "RICH_ACCOUNT", "Number", "Report", "number_for"]
 

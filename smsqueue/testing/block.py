@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from smsqueue.gateway import Gateway
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.testing.book import Book
 from smsqueue.testing.handed import Handed
 from smsqueue.testing.outbox import Outbox

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from smsqueue.gateway import Gateway
-from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger, Record
 from smsqueue.ledger.answers import Accepted, Reported
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.ids import new_id
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.states import State
+from smsqueue.message.statuses import MessageError, MessageStatus
 from smsqueue.providers.used import UsedSignatures
-from smsqueue.states import State
-from smsqueue.statuses import MessageError, MessageStatus
 from smsqueue.testing.sheet import Sheet, routed
 
 __all__ = ["Book"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers.account import AccountProvider
 from smsqueue.providers.capabilities import Can
 from smsqueue.testing.examples import (

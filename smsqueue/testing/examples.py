@@ -8,11 +8,11 @@ from typing import Any
 
 from smsqueue import exc
 from smsqueue.gateway import Gateway
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.states import State
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.account import AccountProvider
 from smsqueue.settings import Settings
-from smsqueue.states import State
-from smsqueue.statuses import MessageStatus
 from smsqueue.testing.stub import Answer, Seen
 
 __all__ = [

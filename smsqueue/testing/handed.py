@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from smsqueue.broker.queue import Queue
 from smsqueue.gateway import Gateway
-from smsqueue.queue import Queue
 from smsqueue.testing.book import Book
 
 __all__ = ["Handed"]

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
-from smsqueue import wire
 from smsqueue.gateway import Gateway
-from smsqueue.messages import IncomingMessage
+from smsqueue.message import serialization
+from smsqueue.message.messages import IncomingMessage
 from smsqueue.providers.checked import checked
 from smsqueue.settings import SettingsError
 from smsqueue.testing.examples import (
@@ -191,7 +191,9 @@ def _distorted(examples: Examples, hook: Webhook) -> None:
             assert answer.status_code < 500, (each.form or each.body, answer.status_code)
             for event in heard:
                 incoming = isinstance(checked(event), IncomingMessage)
-                wire.to_json((wire.dump_incoming if incoming else wire.dump_status)(event))
+                serialization.to_json(
+                    (serialization.dump_incoming if incoming else serialization.dump_status)(event)
+                )
     assert not [line for line in lines if NUMBER in line], "a number is in the log"
 
 

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterable
 
 from smsqueue.gateway import Gateway
-from smsqueue.ids import new_id
-from smsqueue.messages import IncomingMessage, OutgoingMessage
-from smsqueue.senders import searched_address
-from smsqueue.states import State
-from smsqueue.statuses import (
+from smsqueue.message.ids import new_id
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import searched_address
+from smsqueue.message.states import State
+from smsqueue.message.statuses import (
     MessageAccepted,
     MessageDelivered,
     MessageError,

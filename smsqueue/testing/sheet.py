@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from smsqueue import wire
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Record
-from smsqueue.messages import OutgoingMessage
-from smsqueue.router import resolve
-from smsqueue.states import State
+from smsqueue.message import serialization
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import State
+from smsqueue.policy.router import resolve
 
 __all__ = ["RANKS", "Sheet", "routed"]
 
@@ -55,7 +55,7 @@ class Sheet:
     timeline: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.content = wire.content_of(self.sent)
+        self.content = serialization.content_of(self.sent)
         at = self.sent.provider_options.send_at
         self.state = State.SCHEDULED if at and at > datetime.now(UTC) else State.SENT
         self.note(self.state)

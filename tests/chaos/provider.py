@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from smsqueue import IncomingMessage, OutgoingMessage, exc, statuses
+from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.message import statuses
 from smsqueue.providers.http import Answer, HttpProvider
 
 if TYPE_CHECKING:

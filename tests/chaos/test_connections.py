@@ -7,7 +7,7 @@ import time
 import pytest
 
 from smsqueue import OutgoingMessage
-from smsqueue.states import State
+from smsqueue.message.states import State
 from tests.chaos.carrier import Webhooks
 from tests.chaos.faults import SCRIPTS
 from tests.chaos.invariants import check

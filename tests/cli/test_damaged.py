@@ -9,7 +9,7 @@ import pytest
 
 from smsqueue import Gateway, OutgoingMessage, exc
 from smsqueue.delivery import Delivery, Slots
-from smsqueue.metrics import scrape
+from smsqueue.operation.metrics import scrape
 from smsqueue.providers import NullProvider
 
 Run = Callable[..., Any]

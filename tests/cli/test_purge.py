@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, IncomingMessage, MessageDelivered, OutgoingMessage
-from smsqueue.messages import Part
+from smsqueue.message.messages import Part
 from tests.cli.conftest import Run
 
 _numbers = itertools.count(1)

@@ -18,9 +18,9 @@ MODULES = {
     "smsframework.IProvider": "smsqueue.providers.base",
     "smsframework.exc": "smsqueue.exc",
     "smsframework.data": "smsqueue.data",
-    "smsframework.data.IncomingMessage": "smsqueue.messages",
-    "smsframework.data.MessageStatus": "smsqueue.statuses",
-    "smsframework.data.OutgoingMessage": "smsqueue.messages",
+    "smsframework.data.IncomingMessage": "smsqueue.message.messages",
+    "smsframework.data.MessageStatus": "smsqueue.message.statuses",
+    "smsframework.data.OutgoingMessage": "smsqueue.message.messages",
     "smsframework.data.OutgoingMessageOptions": "smsqueue.data.OutgoingMessageOptions",
     "smsframework.lib": "smsqueue.lib",
     "smsframework.lib.events": "smsqueue.lib.events",
@@ -88,7 +88,7 @@ def test_the_imports_of_the_manual_and_of_plugins(tmp_path: Path) -> None:
         "gateway.add_provider('null', NullProvider)\n"
         "print(gateway.send(OutgoingMessage('+1', 'x')).msgid, MessageDelivered.__module__)\n"
     )
-    assert run(code, tmp_path) == "1 smsqueue.statuses"
+    assert run(code, tmp_path) == "1 smsqueue.message.statuses"
 
 
 def test_the_jsonex_functions_are_where_smsframework_has_them(tmp_path: Path) -> None:

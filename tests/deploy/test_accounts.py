@@ -21,7 +21,7 @@ from smsqueue import Gateway, OutgoingMessage, Settings, exc
 from smsqueue.cli import main
 from smsqueue.ledger.acl import ROLES
 from smsqueue.ledger.connection import execute_above_maxmemory
-from smsqueue.states import State
+from smsqueue.message.states import State
 from tests.conftest import RedisServer
 from tests.deploy.compose import PATH, ROOT, Compose, until
 from tests.deploy.conftest import PASSWORDS, TOKEN, VARIABLES

@@ -18,7 +18,7 @@ import yaml
 
 from smsqueue import Gateway, IProvider, OutgoingMessage, Settings
 from smsqueue.ledger import Room
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
 from tests.deploy.compose import FILE, Compose, Missing, container_ports, resolve, seconds, until
 from tests.deploy.conftest import VARIABLES, Make
 

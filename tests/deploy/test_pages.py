@@ -15,7 +15,7 @@ import yaml
 
 from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.cli import main
-from smsqueue.states import State
+from smsqueue.message.states import State
 from tests.deploy.compose import FILE, ROOT, until
 from tests.deploy.conftest import Make
 

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from smsqueue import Gateway, Settings
+from smsqueue.message.states import EventState
 from smsqueue.providers.simulator import SIGNATURE_HEADER, sign
-from smsqueue.states import EventState
 from tests.deploy.compose import Compose, until
 from tests.deploy.conftest import Make
 

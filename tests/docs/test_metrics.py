@@ -16,8 +16,8 @@ from receivers import create_app
 from smsqueue import IncomingMessage, Settings, exc
 from smsqueue.cli import main
 from smsqueue.ledger.watching import LANES
-from smsqueue.metrics import scrape
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
+from smsqueue.operation.metrics import scrape
 from tests.ledger.bench import Bench
 
 DOCS = Path(__file__).parents[2] / "docs"

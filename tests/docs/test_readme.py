@@ -14,8 +14,8 @@ import pytest
 
 from smsqueue import Settings
 from smsqueue.cli import main
+from smsqueue.message.states import State
 from smsqueue.simulator.numbers import NUMBERS
-from smsqueue.states import State
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -86,7 +86,7 @@ def test_the_readme_shows_a_gateway_that_a_worker_can_load(tmp_path: Path) -> No
     )
     (tmp_path / "shop_sms.py").write_text(module, "utf-8")
     check = (
-        "from smsqueue import Settings; from smsqueue.loader import load_gateway; "
+        "from smsqueue import Settings; from smsqueue.configuration.loader import load_gateway; "
         "gateway = load_gateway(Settings(gateway='shop_sms:gateway'), queued=True); "
         "print(*gateway.providers, len(gateway.onReceive), len(gateway.onStatus))"
     )
@@ -188,10 +188,10 @@ def test_the_design_names_every_key_of_the_ledger() -> None:
     assert used | {"secret"} == documented
 
 
-def test_the_design_names_every_module_of_the_house() -> None:
-    house = text_of("docs/design.md").partition("## The house")[2].partition("\n## ")[0]
+def test_the_design_names_every_package() -> None:
+    packages = text_of("docs/design.md").partition("## Packages")[2].partition("\n## ")[0]
     there = {path.stem for path in (ROOT / "smsqueue").iterdir() if path.stem[0] not in "_."}
-    assert {name for name in there if f"`{name}`" not in house} == {"py"}
+    assert {name for name in there if f"`{name}`" not in packages} == {"py"}
 
 
 def test_every_state_is_explained() -> None:

@@ -15,11 +15,13 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings, exc, senders, wire
+from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings, exc
 from smsqueue.cli import main
 from smsqueue.cli.times import aware, past
-from smsqueue.environment import add_providers
-from smsqueue.media import media_of
+from smsqueue.configuration.environment import add_providers
+from smsqueue.message import numbers, serialization
+from smsqueue.message.media import media_of
+from smsqueue.message.segments import segments_of
 from smsqueue.providers import authentic, reading
 from smsqueue.providers.address import read
 from smsqueue.providers.answer import MAX_RETRY_AFTER, Answer
@@ -27,7 +29,6 @@ from smsqueue.providers.forward.fields import parse
 from smsqueue.providers.forward.formats import format_of
 from smsqueue.providers.forward.jsonex import jsonex_loads
 from smsqueue.providers.forward.parts import Event
-from smsqueue.segments import segments_of
 from smsqueue.settings import SettingsError
 from smsqueue.testing.hooked import request_of
 from tests.fuzz.budget import EXAMPLES, SECONDS
@@ -114,9 +115,15 @@ def test_receivers_take_or_refuse_any_document(name: str) -> None:
             if isinstance(event, OutgoingMessage):
                 continue
             incoming = isinstance(event, IncomingMessage)
-            dumped = wire.to_json((wire.dump_incoming if incoming else wire.dump_status)(event))
+            dumped = serialization.to_json(
+                (serialization.dump_incoming if incoming else serialization.dump_status)(event)
+            )
             again = json.loads(dumped)
-            assert wire.load_incoming("1", again) if incoming else wire.load_status(again)
+            assert (
+                serialization.load_incoming("1", again)
+                if incoming
+                else serialization.load_status(again)
+            )
 
     run()
 
@@ -182,16 +189,16 @@ REGIONS = st.sampled_from((None, "US", "GB", "DE", "IT", "XX"))
 @fuzz
 @given(TEXTS, REGIONS)
 def test_numbers(text: str, region: str | None) -> None:
-    found = bounded(lambda: senders.digits(text, region))
+    found = bounded(lambda: numbers.digits(text, region))
     assert found == "" or found.isdecimal()
-    for function in (senders.destination, senders.resolved, senders.number_problem):
+    for function in (numbers.destination, numbers.resolved, numbers.number_problem):
         bounded(lambda f=function: f(text, region))
-    bounded(lambda: senders.plus(text, region), exc.RequestError)
-    bounded(lambda: senders.replyable(text, region))
-    bounded(lambda: senders.searched_address(text, region))
-    bounded(lambda: senders.sender(text, plus=True), exc.RequestError, exc.UnsupportedError)
-    kept = bounded(lambda: senders.incoming_address(text))
-    assert senders.incoming_address(kept) == kept, "it is what it was"
+    bounded(lambda: numbers.plus(text, region), exc.RequestError)
+    bounded(lambda: numbers.replyable(text, region))
+    bounded(lambda: numbers.searched_address(text, region))
+    bounded(lambda: numbers.sender(text, plus=True), exc.RequestError, exc.UnsupportedError)
+    kept = bounded(lambda: numbers.incoming_address(text))
+    assert numbers.incoming_address(kept) == kept, "it is what it was"
     segments = bounded(lambda: segments_of(text))
     assert segments.parts >= (1 if text else 0)
 

@@ -9,12 +9,13 @@ import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from smsqueue import Gateway, IProvider, OutgoingMessage, RetryPolicy, Settings, statuses
+from smsqueue import Gateway, IProvider, OutgoingMessage, RetryPolicy, Settings
 from smsqueue.delivery import Delivery, Outcome, Slots
-from smsqueue.hooks import Hooks
+from smsqueue.delivery.event_runner import Hooks
 from smsqueue.ledger import Ledger, Record
-from smsqueue.statuses import MessageStatus
-from smsqueue.upkeep import Upkeep
+from smsqueue.message import statuses
+from smsqueue.message.statuses import MessageStatus
+from smsqueue.operation.upkeep import Upkeep
 
 STATUSES: dict[str, type[MessageStatus]] = {
     "accepted": statuses.MessageAccepted,

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from smsqueue import OutgoingMessage, exc
-from smsqueue.ids import new_id
-from smsqueue.statuses import MessageError, MessageExpired
+from smsqueue.message.ids import new_id
+from smsqueue.message.statuses import MessageError, MessageExpired
 from tests.ledger.bench import Bench
 
 

@@ -11,10 +11,10 @@ import pytest
 from flask import Flask
 
 from smsqueue import IncomingMessage, OutgoingMessage
-from smsqueue.messages import Part
+from smsqueue.message.messages import Part
+from smsqueue.message.statuses import MessageDelivered
 from smsqueue.providers.africastalking import AfricasTalkingProvider
 from smsqueue.providers.checked import Malformed
-from smsqueue.statuses import MessageDelivered
 from tests.ledger.bench import Bench, Told
 
 ROOT = Path(__file__).parents[2]

@@ -376,7 +376,7 @@ def test_a_report_of_the_sending_before_a_requeue_has_no_duration(bench: Bench) 
 
 
 def test_the_buckets_are_those_of_the_page(bench: Bench) -> None:
-    from smsqueue.metrics import BUCKETS
+    from smsqueue.operation.metrics import BUCKETS
 
     text = files("smsqueue.ledger").joinpath("shared/base.lua").read_text("utf-8")
     [numbers] = re.findall(r"^local BUCKETS = \{ (.*) \}$", text, re.M)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from smsqueue import IncomingMessage, OutgoingMessage, exc, statuses
-from smsqueue.metrics import scrape
+from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.message import statuses
+from smsqueue.operation.metrics import scrape
 from tests.ledger.bench import Bench
 
 #: What may be wrong with a record's hash.

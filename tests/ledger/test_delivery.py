@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import OutgoingMessage, RetryPolicy, exc
-from smsqueue.retry import Decision
+from smsqueue.policy.retry import Decision
 from tests.ledger.bench import Bench, HttpTold, Told
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, IncomingMessage, MessageDelivered, OutgoingMessage, exc
-from smsqueue.messages import Part
+from smsqueue.message.messages import Part
 from smsqueue.settings import Settings, SettingsError
 from tests.ledger.bench import Bench
 

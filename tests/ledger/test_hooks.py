@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, RetryPolicy, exc
-from smsqueue.hooks import Hooks
+from smsqueue.delivery.event_runner import Hooks
 from smsqueue.ledger import Ledger
-from smsqueue.statuses import MessageStatus
+from smsqueue.message.statuses import MessageStatus
 from tests.ledger.bench import Bench, Told
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, Media, MessageDelivered, OutgoingMessage, exc
-from smsqueue.messages import Part
+from smsqueue.message.messages import Part
 from tests.ledger.bench import Bench, Told
 
 PICTURES = (Media("https://a.example/1", "image/jpeg"), Media("https://a.example/2"))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery.gathering import GatheringQueue
-from smsqueue.ids import new_id
-from smsqueue.loop import Loop
+from smsqueue.message.ids import new_id
 from tests.ledger.bench import Bench
 from tests.workers.conftest import until
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from smsqueue import OutgoingMessage, RetryPolicy, exc, statuses
+from smsqueue import OutgoingMessage, RetryPolicy, exc
+from smsqueue.message import statuses
 from tests.ledger.bench import Bench, Told
 from tests.ledger.test_uncertain import LOST, Asked, ask_now, once, upkeep
 
@@ -295,7 +296,7 @@ def test_a_sender_whose_clock_is_two_days_behind(
     bench.add("a", exc.ServerError("busy"))
     now = time.time_ns()
     with monkeypatch.context() as patched:
-        patched.setattr("smsqueue.ids.time.time_ns", lambda: now - 2 * 86400 * 10**9)
+        patched.setattr("smsqueue.message.ids.time.time_ns", lambda: now - 2 * 86400 * 10**9)
         id = bench.send()
     bench.deliver(id)
     assert bench.state(id) == "retrying"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import OutgoingMessage, exc
-from smsqueue.states import State
+from smsqueue.message.states import State
 from tests.ledger.bench import Bench, Told
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
 from smsqueue.ledger import Room
-from smsqueue.messages import Part
+from smsqueue.message.messages import Part
 from tests.ledger.bench import Bench
 
 Make = Callable[..., Any]

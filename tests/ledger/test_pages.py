@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from smsqueue import Gateway, Settings, exc
 from smsqueue.cli import main
 from smsqueue.ledger import Ledger
-from smsqueue.metrics import scrape
-from smsqueue.states import State
+from smsqueue.message.states import State
+from smsqueue.operation.metrics import scrape
 from tests.conftest import RedisServer
 from tests.ledger.bench import Bench
 

@@ -15,9 +15,9 @@ from celery import Celery, signals
 from kombu.exceptions import LimitExceeded
 
 from smsqueue import Gateway, MessageDelivered, OutgoingMessage
-from smsqueue.messages import IncomingMessage
-from smsqueue.queue import Queue, celery_config
-from smsqueue.states import State
+from smsqueue.broker.queue import Queue, celery_config
+from smsqueue.message.messages import IncomingMessage
+from smsqueue.message.states import State
 from tests.ledger.bench import Bench
 
 NUMBER = "15557654321"

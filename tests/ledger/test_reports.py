@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
-from smsqueue.statuses import MessageDelivered
+from smsqueue.message.statuses import MessageDelivered
 from tests.ledger.bench import Bench, Told
 
 RANK = ["sent", "accepted", "expired", "undelivered", "delivered"]

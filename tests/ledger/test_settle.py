@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from smsqueue import OutgoingMessage, exc
+from smsqueue.message.statuses import MessageError
 from smsqueue.providers import NullProvider
-from smsqueue.statuses import MessageError
 from tests.ledger.bench import Bench
 
 

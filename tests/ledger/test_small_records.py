@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from smsqueue import OutgoingMessage
-from smsqueue.ids import new_id
+from smsqueue.message.ids import new_id
 from tests.ledger.bench import Bench
 
 

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from smsqueue import OutgoingMessage, RetryPolicy, exc, statuses
+from smsqueue import OutgoingMessage, RetryPolicy, exc
 from smsqueue.delivery import asking
 from smsqueue.delivery.outcomes import remedies
-from smsqueue.statuses import MessageStatus
+from smsqueue.message import statuses
+from smsqueue.message.statuses import MessageStatus
 from tests.ledger.bench import Bench, Told
 
 LOST = exc.ConnectionError("no answer", ambiguous=True)

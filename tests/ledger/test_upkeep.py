@@ -10,7 +10,7 @@ import pytest
 from smsqueue import exc
 from smsqueue.delivery.claiming import Claims
 from smsqueue.ledger import Ledger
-from smsqueue.upkeep import Upkeep
+from smsqueue.operation.upkeep import Upkeep
 from tests.ledger.bench import Bench
 
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from smsqueue import IncomingMessage, exc
-from smsqueue.messages import Part
+from smsqueue.message.messages import Part
 from smsqueue.providers.africastalking import AfricasTalkingProvider
 from tests.ledger.bench import Bench
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery import Delivery
+from smsqueue.delivery.event_runner import Hooks
 from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
-from smsqueue.hooks import Hooks
-from smsqueue.loop import Loop
 from tests.ledger.bench import Bench
 from tests.workers.conftest import until
 

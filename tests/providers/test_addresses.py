@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from smsqueue import Gateway
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers.account import AccountProvider
 from smsqueue.settings import Settings
 from smsqueue.testing.examples import REF

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, Settings, exc
+from smsqueue.message.states import State
+from smsqueue.message.statuses import MessageError
 from smsqueue.providers.africastalking import AfricasTalkingProvider
-from smsqueue.states import State
-from smsqueue.statuses import MessageError
 from smsqueue.testing.contract import PREFIX, Check, checks, made
 from smsqueue.testing.examples import (
     Examples,

@@ -18,9 +18,9 @@ from cryptography.x509.oid import NameOID
 from werkzeug.exceptions import ServiceUnavailable
 
 from smsqueue import exc
+from smsqueue.message.states import State
 from smsqueue.providers.aws_messaging import AwsMessagingProvider
 from smsqueue.settings import SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

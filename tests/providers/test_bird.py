@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from smsqueue import exc
+from smsqueue.message.states import State
 from smsqueue.providers.authentic import hmac_base64
 from smsqueue.providers.bird import BirdProvider
-from smsqueue.states import State
 from smsqueue.testing.contract import Check, checks, made, seen_by
 from smsqueue.testing.examples import (
     REF,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from smsqueue import exc
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.messages import IncomingMessage
+from smsqueue.message.states import State
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.clickatell import ClickatellProvider
-from smsqueue.states import State
-from smsqueue.statuses import MessageStatus
 from smsqueue.testing.contract import PREFIX, Check, checks, made, seen_by
 from smsqueue.testing.examples import (
     REF,

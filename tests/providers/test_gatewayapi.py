@@ -13,9 +13,9 @@ import jwt
 import pytest
 
 from smsqueue import exc
+from smsqueue.message.states import State
 from smsqueue.providers.gatewayapi import GatewayApiProvider
 from smsqueue.settings import SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, Settings, exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import State
 from smsqueue.providers.authentic import hmac_base64, hmac_hex
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.infobip import InfobipProvider
 from smsqueue.settings import SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made, seen_by
 from smsqueue.testing.examples import (
     REF,

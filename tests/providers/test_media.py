@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Media
-from smsqueue.media import MOST_MEDIA
+from smsqueue.message.media import MOST_MEDIA
 from smsqueue.testing.examples import Examples, Received, Webhook
 from smsqueue.testing.hooked import posted, receiver
 from smsqueue.testing.hostile import hostile

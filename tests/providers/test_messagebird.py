@@ -15,10 +15,10 @@ import jwt
 import pytest
 
 from smsqueue import Gateway, exc
+from smsqueue.message.states import State
 from smsqueue.providers.authentic import hmac_base64, sha256_hex
 from smsqueue.providers.messagebird import MessageBirdProvider, authentic
 from smsqueue.settings import Settings, SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, seen_by
 from smsqueue.testing.examples import (
     REF,

@@ -10,10 +10,10 @@ import pytest
 from flask import Flask
 
 from smsqueue import Gateway, exc
+from smsqueue.message.states import State
 from smsqueue.providers.authentic import hmac_base64, seal
 from smsqueue.providers.plivo import PlivoProvider
 from smsqueue.settings import Settings
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks
 from smsqueue.testing.examples import (
     REF,

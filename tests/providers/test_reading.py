@@ -10,10 +10,10 @@ import pytest
 from flask import Flask
 
 from smsqueue import Gateway, IncomingMessage
+from smsqueue.message.statuses import MessageDelivered
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.reading import event_views, id_of, json_object, text_of, time_of
 from smsqueue.settings import Settings
-from smsqueue.statuses import MessageDelivered
 
 
 def test_objects() -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from smsqueue import exc
+from smsqueue.message.states import State
 from smsqueue.providers.authentic import hmac_base64
 from smsqueue.providers.sinch import SinchProvider
 from smsqueue.settings import Settings, SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

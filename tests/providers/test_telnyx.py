@@ -15,12 +15,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import State
 from smsqueue.providers.authentic import seal
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.telnyx import TelnyxProvider
 from smsqueue.settings import Settings, SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlencode
 import pytest
 
 from smsqueue import Gateway, Settings, exc
+from smsqueue.message.states import State
 from smsqueue.providers.twilio import TwilioProvider, signature
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 import pytest
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.states import State
 from smsqueue.providers.vianett import VianettProvider
 from smsqueue.settings import SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, Check, checks, made, seen_by
 from smsqueue.testing.examples import (
     REF,

@@ -16,11 +16,11 @@ import pytest
 from flask import Flask
 
 from smsqueue import Gateway, Settings, exc
-from smsqueue.hooks import Hooks
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.delivery.event_runner import Hooks
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.states import State
 from smsqueue.providers.vonage import VonageProvider
 from smsqueue.providers.vonage_signing import signature
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from smsqueue import Gateway, Settings, exc
+from smsqueue.message.states import State
 from smsqueue.providers.vonage_messages import VonageMessagesProvider
 from smsqueue.settings import SettingsError
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

@@ -7,9 +7,9 @@ from typing import Any
 
 from flask import Blueprint, abort, g, request
 
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.messages import IncomingMessage
+from smsqueue.message.statuses import MessageDelivered
 from smsqueue.providers import IProvider
-from smsqueue.statuses import MessageDelivered
 
 # What no log may hold.
 PREFIX, NUMBER, TEXT = "p3cret-prefix", "15551234567", "hunter2"

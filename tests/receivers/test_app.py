@@ -16,10 +16,10 @@ from flask import Flask
 
 from receivers import create_app
 from receivers.logs import set_up_logs
+from smsqueue.configuration.loader import LoaderError
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
-from smsqueue.loader import LoaderError
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.messages import IncomingMessage
 from smsqueue.settings import Settings, SettingsError
 from tests.receivers.plugin import HELLO, PluginProvider
 

@@ -141,7 +141,7 @@ def test_refusals_have_a_line_in_the_log(app: Flask, caplog: pytest.LogCaptureFi
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, watched: Settings) -> None:
-    monkeypatch.delitem(sys.modules, "smsqueue.metrics", raising=False)
+    monkeypatch.delitem(sys.modules, "smsqueue.operation.metrics", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(SettingsError, match=r"prometheus_client is not installed: pip install"):
         create_app(gateway=Gateway(watched))

@@ -14,7 +14,7 @@ from flask.testing import FlaskClient
 
 from smsqueue import exc
 from smsqueue.gateway import Gateway
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.messages import IncomingMessage
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.webhook import wrap
 from tests.receivers.plugin import HELLO, NUMBER, TEXT, Heard

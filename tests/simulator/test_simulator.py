@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import requests
 
+from smsqueue.message.states import State
 from smsqueue.providers.simulator import SIGNATURE_HEADER, sign
 from smsqueue.simulator import NUMBERS, Number, Simulator, number_for
 from smsqueue.simulator import __main__ as command
-from smsqueue.states import State
 
 TOKEN = "secret"
 TALE = {n.name: n for n in NUMBERS}

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smsqueue import Gateway, IncomingMessage, Media, OutgoingMessage, exc
-from smsqueue.hooks import Hooks
-from smsqueue.masking import mask
+from smsqueue.delivery.event_runner import Hooks
+from smsqueue.message.masking import mask
+from smsqueue.message.numbers import recipient, searched_address, sender_kind
 from smsqueue.providers import LoopbackProvider, NullProvider
-from smsqueue.senders import recipient, searched_address, sender_kind
 from smsqueue.testing import capture
 
 #: Addresses that are no number of anybody.

@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 
 from smsqueue import Gateway, Settings
-from smsqueue.environment import add_providers
-from smsqueue.loader import LoaderError, load_gateway
-from smsqueue.messages import OutgoingMessage
+from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.loader import LoaderError, load_gateway
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers import LogProvider, NullProvider
 from smsqueue.providers.authentic import hmac_base64
 from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from smsqueue.concurrency.loop import Loop, blocking, wait
 from smsqueue.delivery import Outcome, Slots
 from smsqueue.delivery.intake import Intake, Kind
-from smsqueue.loop import Loop, blocking, wait
-from smsqueue.states import State
+from smsqueue.message.states import State
 
 
 class Bench:

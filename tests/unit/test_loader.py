@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from smsqueue.configuration.loader import LoaderError, load_gateway
 from smsqueue.gateway import Gateway
-from smsqueue.loader import LoaderError, load_gateway
 from smsqueue.settings import Settings
 
 Write = Callable[[str, str], None]

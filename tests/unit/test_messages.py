@@ -18,9 +18,9 @@ from smsqueue import (
     State,
     exc,
 )
-from smsqueue.ids import new_id, time_of
-from smsqueue.masking import mask, place_of
-from smsqueue.retry import error_label
+from smsqueue.message.ids import new_id, time_of
+from smsqueue.message.masking import mask, place_of
+from smsqueue.policy.retry import error_label
 
 # --- Outgoing --------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from smsqueue import masking, senders
-from smsqueue.media import media_of
+from smsqueue.message import masking, numbers
+from smsqueue.message.media import media_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("smsqueue", "workers", "receivers")
@@ -32,7 +32,7 @@ VARIABLES = {
 }
 #: Expressions that may take a time that grows faster, and why: their input is bounded before.
 BOUNDED = {
-    "smsqueue/senders.py:_EXTENSION": "200 characters, see test_addresses_of_250_kb",
+    "smsqueue/message/numbers.py:_EXTENSION": "200 characters, see test_addresses_of_250_kb",
     "smsqueue/providers/aws_topics.py:_CONFIRM": "4096 characters, which SNS has signed",
     r"smsqueue/providers/arguments.py:Optional\[(.*)\]": "the annotations of a provider's class",
 }
@@ -218,12 +218,12 @@ def test_addresses_of_250_kb_are_read_in_no_time(again: str) -> None:
         text = (again * length)[:length] + "x"
         return _cpu(
             lambda: (
-                senders.incoming_address(text),
-                senders.destination(text, "GB"),
-                senders.replyable(text, "GB"),
-                senders.digits(text, "GB"),
-                senders.number_problem(text, "GB"),
-                senders.sender_kind(text),
+                numbers.incoming_address(text),
+                numbers.destination(text, "GB"),
+                numbers.replyable(text, "GB"),
+                numbers.digits(text, "GB"),
+                numbers.number_problem(text, "GB"),
+                numbers.sender_kind(text),
                 masking.mask(text),
                 masking.word(text),
                 masking.shown_id(text),

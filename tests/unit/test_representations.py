@@ -20,7 +20,7 @@ from smsqueue import (
 )
 from smsqueue.delivery.outcomes import Attempt, Claim
 from smsqueue.ledger.answers import Accepted
-from smsqueue.media import Media
+from smsqueue.message.media import Media
 from smsqueue.providers import LogProvider, LoopbackProvider, NullProvider
 from smsqueue.providers.forward.parts import Event, Passed
 from smsqueue.simulator.outbox import _Webhook

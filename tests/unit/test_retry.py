@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, RetryPolicy, exc
-from smsqueue.retry import Decision, error_label
+from smsqueue.policy.retry import Decision, error_label
 
 POLICY = RetryPolicy()
 

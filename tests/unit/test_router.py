@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smsqueue import OutgoingMessage
-from smsqueue.router import resolve
+from smsqueue.policy.router import resolve
 
 NAMES = dict.fromkeys("abc")
 

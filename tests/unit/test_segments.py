@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from smsqueue import OutgoingMessage
-from smsqueue.segments import Segments, segments_of, split
+from smsqueue.message.segments import Segments, segments_of, split
 
 # The table of 3GPP TS 23.038 once more, by septet: one row for each high digit, as Unicode.
 ROWS = """

@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 
 from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings, exc
 from smsqueue.lib import digits_only
+from smsqueue.message.numbers import (
+    check_alphanumeric,
+    digits,
+    number_problem,
+    plus,
+    sender,
+    sender_kind,
+)
 from smsqueue.providers import NullProvider
-from smsqueue.senders import check_alphanumeric, digits, number_problem, plus, sender, sender_kind
 from smsqueue.simulator.numbers import NUMBERS, Number
 from smsqueue.testing import capture
 

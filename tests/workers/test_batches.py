@@ -15,8 +15,8 @@ import redis
 from celery import Celery
 
 from smsqueue import Gateway, OutgoingMessage, Settings
-from smsqueue.queue import DELIVER_MANY, HOOK_MANY, celery_config
-from smsqueue.states import EventState, State
+from smsqueue.broker.queue import DELIVER_MANY, HOOK_MANY, celery_config
+from smsqueue.message.states import EventState, State
 
 GATEWAY = """
 import asyncio

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage
-from smsqueue.states import State
+from smsqueue.message.states import State
 from tests.providers.raw_server import Handle, RawServer, answering, serving
 
 GATEWAY = """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage, Settings
-from smsqueue.states import State
+from smsqueue.message.states import State
 from tests.conftest import RedisServer
 from tests.workers.conftest import Ask
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage
-from smsqueue.metrics import scrape
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
+from smsqueue.operation.metrics import scrape
 
 HANGING = """
 import threading, time

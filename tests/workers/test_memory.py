@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
-from smsqueue.states import EventState, State
-from smsqueue.statuses import MessageAccepted, MessageDelivered
+from smsqueue.message.states import EventState, State
+from smsqueue.message.statuses import MessageAccepted, MessageDelivered
 from tests.conftest import RedisServer
 
 #: A carrier that refuses each tenth message once, and everything while the file "down" exists. The

@@ -12,13 +12,13 @@ import pytest
 from celery import Celery
 
 from smsqueue import Gateway, OutgoingMessage, Settings
-from smsqueue import queue as publishing
+from smsqueue.broker import queue as publishing
+from smsqueue.broker.queue import Queue, celery_config
+from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery.gathering import GatheringQueue
-from smsqueue.ids import new_id
 from smsqueue.ledger import Ledger
-from smsqueue.loop import Loop
-from smsqueue.queue import Queue, celery_config
-from smsqueue.states import State
+from smsqueue.message.ids import new_id
+from smsqueue.message.states import State
 from tests.workers.conftest import until
 
 #: Differ from one message to the next, and from one process to the next.

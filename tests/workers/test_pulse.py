@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from smsqueue import Gateway, pulse
+from smsqueue import Gateway
 from smsqueue.ledger import Ledger
-from smsqueue.pulse import Pulse
+from smsqueue.operation import heartbeat
+from smsqueue.operation.heartbeat import Pulse
 
 GATEWAY = """
 from smsqueue import Gateway
@@ -77,7 +78,7 @@ def test_a_consumer_that_hangs_while_redis_answers_ends_the_heartbeat(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, now = tmp_path / "beat", 1000.0
-    monkeypatch.setattr(pulse.time, "monotonic", lambda: now)
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now)
     ledger = Ledger(settings)
     beating = Pulse(ledger, "w@h", queues=["sms.send"], concurrency=1, file=str(file))
     beating.beat(redis=True)

@@ -24,12 +24,12 @@ from kombu.exceptions import OperationalError
 
 from receivers import create_app
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
+from smsqueue.broker.queue import Queue
 from smsqueue.cli import main
 from smsqueue.ledger import RedisMisconfigured
-from smsqueue.metrics import scrape
+from smsqueue.message.states import State
+from smsqueue.operation.metrics import scrape
 from smsqueue.providers import NullProvider
-from smsqueue.queue import Queue
-from smsqueue.states import State
 from tests.conftest import RedisServer, free_port, redis_program
 
 ROOT = Path(__file__).parents[2]

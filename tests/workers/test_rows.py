@@ -15,9 +15,9 @@ import redis
 from celery import Celery
 
 from smsqueue import Gateway, OutgoingMessage, Settings
+from smsqueue.broker.queue import DELIVER, HOOK, celery_config
 from smsqueue.delivery import Outcome
-from smsqueue.ids import new_id
-from smsqueue.queue import DELIVER, HOOK, celery_config
+from smsqueue.message.ids import new_id
 from tests.conftest import RedisServer
 from tests.workers.conftest import Ask
 from workers.rows import Rows
@@ -35,7 +35,7 @@ from celery.utils.nodenames import default_nodename
 
 from smsqueue import Gateway, IProvider, RetryPolicy, exc
 from smsqueue.delivery import Outcome
-from smsqueue.queue import DELIVER
+from smsqueue.broker.queue import DELIVER
 from workers import app
 from workers.rows import Rows
 

@@ -20,11 +20,11 @@ from click.testing import CliRunner
 
 from receivers import create_app
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
+from smsqueue.broker.queue import DELIVER, Queue
 from smsqueue.cli import main
+from smsqueue.message.states import State
 from smsqueue.providers import NullProvider
-from smsqueue.queue import DELIVER, Queue
 from smsqueue.settings import SettingsError
-from smsqueue.states import State
 from tests.conftest import RedisServer
 from tests.workers.conftest import Worker, until
 from tests.workers.test_refused import TlsProxy

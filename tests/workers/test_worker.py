@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from smsqueue import Gateway, OutgoingMessage, Settings
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
 
 LOOPBACK = """
 from smsqueue import Gateway, OutgoingMessage, RetryPolicy
@@ -198,7 +198,8 @@ def test_all_that_is_kept_in_redis_has_the_namespace(
 
 
 ASKED = """
-from smsqueue import Gateway, IProvider, exc, statuses
+from smsqueue import Gateway, IProvider, exc
+from smsqueue.message import statuses
 from smsqueue.delivery import outcomes
 
 outcomes.FIRST_ASK = 0.1

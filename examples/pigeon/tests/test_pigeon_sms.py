@@ -8,8 +8,8 @@ import pytest
 
 from pigeon_sms import PigeonProvider
 from smsqueue import exc
+from smsqueue.message.states import State
 from smsqueue.providers.authentic import hmac_hex
-from smsqueue.states import State
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

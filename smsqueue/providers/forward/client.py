@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.forward.formats import format_named
 from smsqueue.providers.forward.guard import Guard, signer_of
 from smsqueue.providers.forward.hops import CONTEXT, Hops

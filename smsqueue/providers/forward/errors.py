@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from smsqueue import exc
+from smsqueue.policy.retry import error_label
 from smsqueue.providers.answer import MAX_RETRY_AFTER
 from smsqueue.providers.forward.fields import number
-from smsqueue.retry import error_label
 
 __all__ = ["dump_facts", "known", "load_facts", "portable"]
 

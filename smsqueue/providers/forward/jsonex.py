@@ -11,7 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from smsqueue.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.checked import nested_too_deeply
 from smsqueue.providers.forward.errors import known
 from smsqueue.providers.forward.fields import mapping, named, scalar, sequence, text
@@ -19,7 +20,6 @@ from smsqueue.providers.forward.options import set_options
 from smsqueue.providers.forward.original import OPTIONS, nearest_name
 from smsqueue.providers.forward.parts import STATUSES, fill_status, nearest
 from smsqueue.providers.forward.times import in_utc
-from smsqueue.statuses import MessageStatus
 
 __all__ = ["jsonex_dumps", "jsonex_loads"]
 

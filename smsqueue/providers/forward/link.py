@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from smsqueue import exc, wire
+from smsqueue import exc
+from smsqueue.message import serialization
 from smsqueue.providers.answer import Answer
 from smsqueue.providers.forward.address import split
 from smsqueue.providers.forward.failing import misplaced
@@ -58,7 +59,7 @@ class Link(HttpProvider):
             RequestError: the document is too long to be sent.
             ProviderError: the other side's error, or as ``HttpProvider.call`` has it.
         """
-        body = wire.to_json(document).encode()
+        body = serialization.to_json(document).encode()
         if len(body) > MAX_REQUEST:
             raise exc.RequestError(
                 f"the request would have {len(body)} bytes, more than {MAX_REQUEST}",

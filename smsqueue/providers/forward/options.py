@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from smsqueue.messages import OutgoingMessage, OutgoingMessageOptions
+from smsqueue.message.messages import OutgoingMessage, OutgoingMessageOptions
 from smsqueue.providers.forward.fields import named, text
 
 __all__ = ["set_options"]

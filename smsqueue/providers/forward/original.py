@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from smsqueue import exc
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.policy.retry import error_label
 from smsqueue.providers.forward.errors import known
 from smsqueue.providers.forward.fields import mapping, named, scalar, sequence, text
 from smsqueue.providers.forward.options import set_options
 from smsqueue.providers.forward.parts import STATUSES, Event, Passed, fill_status, nearest
 from smsqueue.providers.forward.times import in_utc, read_time
-from smsqueue.retry import error_label
 
 __all__ = ["OPTIONS", "Original", "nearest_name"]
 

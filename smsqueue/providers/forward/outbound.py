@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage
 from smsqueue.providers.forward.hops import CONTEXT, told_of
 from smsqueue.providers.forward.parts import Event, Thing
 

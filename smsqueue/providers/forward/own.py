@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from smsqueue import exc
-from smsqueue.media import media_of
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.providers.forward.errors import dump_facts, load_facts
 from smsqueue.providers.forward.failing import speaks_original
 from smsqueue.providers.forward.fields import (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from smsqueue import exc, statuses
-from smsqueue.messages import IncomingMessage, OutgoingMessage
+from smsqueue import exc
+from smsqueue.message import statuses
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.forward.fields import flag, named, scalar
-from smsqueue.statuses import MessageStatus
 
 __all__ = [
     "STATUSES",

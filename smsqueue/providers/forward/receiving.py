@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from smsqueue import exc, wire
+from smsqueue import exc
+from smsqueue.message import serialization
 from smsqueue.providers.forward.errors import portable
 from smsqueue.providers.forward.fields import parse
 from smsqueue.providers.forward.formats import format_of
@@ -115,4 +116,4 @@ def _refused(form: Format, error: exc.ProviderError) -> Response:
 def _answer(status: int, document: dict[str, Any]) -> Response:
     from flask import Response
 
-    return Response(wire.to_json(document), status, mimetype="application/json")
+    return Response(serialization.to_json(document), status, mimetype="application/json")

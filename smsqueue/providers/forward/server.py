@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from smsqueue import exc
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.forward.formats import format_named
 from smsqueue.providers.forward.guard import Guard, signer_of

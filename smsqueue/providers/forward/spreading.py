@@ -15,8 +15,11 @@ from typing import Any
 from smsqueue import exc
 from smsqueue.events import current_event
 from smsqueue.logs import get_logger
-from smsqueue.masking import word
-from smsqueue.messages import IncomingMessage
+from smsqueue.message.masking import word
+from smsqueue.message.messages import IncomingMessage
+from smsqueue.message.states import State
+from smsqueue.message.statuses import MessageAccepted
+from smsqueue.policy.retry import error_label
 from smsqueue.providers.forward.address import label, mark
 from smsqueue.providers.forward.errors import known
 from smsqueue.providers.forward.formats import format_named
@@ -26,9 +29,6 @@ from smsqueue.providers.forward.link import Link
 from smsqueue.providers.forward.outbound import outbound
 from smsqueue.providers.forward.parts import Event, Thing
 from smsqueue.providers.forward.signing import Signer
-from smsqueue.retry import error_label
-from smsqueue.states import State
-from smsqueue.statuses import MessageAccepted
 
 __all__ = ["Spreader"]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from smsqueue import exc
 from smsqueue.lib import digits_only
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.messages import OutgoingMessage
+from smsqueue.message.numbers import sender_kind
+from smsqueue.message.states import State
 from smsqueue.providers.forward.errors import portable
 from smsqueue.providers.forward.hops import CONTEXT, Hops, told_of
 from smsqueue.providers.forward.parts import Passed
 from smsqueue.providers.forward.recent import Recent
-from smsqueue.senders import sender_kind
 from smsqueue.settings import SettingsError
-from smsqueue.states import State
 
 __all__ = ["Taker"]
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from smsqueue import exc
+from smsqueue.broker.queue import Queue
 from smsqueue.ledger import Failure, Ledger, Taken
 from smsqueue.logs import get_logger, transition
-from smsqueue.masking import place_of
-from smsqueue.pulse import Pulse
-from smsqueue.queue import Queue
+from smsqueue.message.masking import place_of
+from smsqueue.operation.heartbeat import Pulse
 from smsqueue.settings import Settings
 
 __all__ = ["Upkeep"]

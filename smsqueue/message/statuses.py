@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from smsqueue.masking import shown_id, word
-from smsqueue.states import State
+from smsqueue.message.masking import shown_id, word
+from smsqueue.message.states import State
 
 __all__ = [
     "MessageAccepted",

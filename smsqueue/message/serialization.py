@@ -7,18 +7,19 @@ import re
 from datetime import datetime
 from typing import Any
 
-from smsqueue import exc, statuses
+from smsqueue import exc
 from smsqueue.lib import digits_only
-from smsqueue.masking import mask
-from smsqueue.media import media_of
-from smsqueue.messages import (
+from smsqueue.message import statuses
+from smsqueue.message.masking import mask
+from smsqueue.message.media import media_of
+from smsqueue.message.messages import (
     IncomingMessage,
     OutgoingMessage,
     OutgoingMessageOptions,
     sender_text,
 )
-from smsqueue.senders import destination, is_international, known_number, resolved
-from smsqueue.statuses import MessageStatus
+from smsqueue.message.numbers import destination, is_international, known_number, resolved
+from smsqueue.message.statuses import MessageStatus
 
 __all__ = [
     "bounded_meta",
@@ -100,7 +101,8 @@ def check_outgoing(message: OutgoingMessage, max_body: int, region: str | None =
     constructor or to ``options()``.
 
     Args:
-        region: Country whose national numbers get its code; see :func:`smsqueue.senders.resolved`.
+        region: Country whose national numbers get its code; see
+            :func:`smsqueue.message.numbers.resolved`.
     """
     _check_destination(message, region)
     _check_body(message, max_body)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from smsqueue import senders
-from smsqueue.masking import body_size, mask, shown_id
-from smsqueue.media import Media
-from smsqueue.segments import Segments, segments_of
+from smsqueue.message import numbers
+from smsqueue.message.masking import body_size, mask, shown_id
+from smsqueue.message.media import Media
+from smsqueue.message.segments import Segments, segments_of
 
 __all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part", "sender_text"]
 
@@ -144,8 +144,9 @@ class OutgoingMessage:
 
     Args:
         dst: Destination phone number or short code. Everything but digits is cut off; of one with
-            a plus also the extension and the "(0)", see :func:`smsqueue.senders.destination`. Of
-            what is neither nothing is kept, and sending raises RequestError.
+            a plus also the extension and the "(0)", see
+            :func:`smsqueue.message.numbers.destination`. Of what is neither nothing is kept, and
+            sending raises RequestError.
         body: The text.
         src: Source number or sender id, left as it is; of a whole number, the digits.
         provider: Name of the provider to use; without one, the router decides.
@@ -177,7 +178,7 @@ class OutgoingMessage:
         if not isinstance(dst, str):
             raise TypeError(f"the number must be text, not {type(dst).__name__}")
         self.src = sender_text("src", src)
-        self.dst, self.dst_problem = senders.destination(dst)
+        self.dst, self.dst_problem = numbers.destination(dst)
         #: The destination as it was written, and ``dst`` then: if nobody has changed that since,
         #: what was written tells a national number from an international one.
         self.dst_written = (dst, self.dst)
@@ -245,7 +246,7 @@ class IncomingMessage:
 
     Args:
         src: Who sent it: digits of a phone number, any other address as it came, see
-            :func:`smsqueue.senders.incoming_address`.
+            :func:`smsqueue.message.numbers.incoming_address`.
         body: The text; ``""`` if there was none.
         msgid: The provider's message id, of any type.
         dst: What it was sent to, kept as ``src`` is.
@@ -282,9 +283,9 @@ class IncomingMessage:
         media: Iterable[tuple[str, str | None]] = (),
     ) -> None:
         self.msgid = msgid
-        self.src = senders.incoming_address(src)
+        self.src = numbers.incoming_address(src)
         self.body = body
-        self.dst = senders.incoming_address(dst) or None
+        self.dst = numbers.incoming_address(dst) or None
         self.rtime = rtime or datetime.now(UTC)
         self.meta = meta or {}
         if media:
@@ -292,11 +293,11 @@ class IncomingMessage:
 
     @property
     def replyable(self) -> bool:
-        """Can an SMS to ``src`` answer it? See :func:`smsqueue.senders.replyable`.
+        """Can an SMS to ``src`` answer it? See :func:`smsqueue.message.numbers.replyable`.
 
         Not if it came by another channel: there the sender may be no phone number.
         """
-        return self.channel is None and senders.replyable(self.src, self.region)
+        return self.channel is None and numbers.replyable(self.src, self.region)
 
     def __repr__(self) -> str:
         # Error trackers record it: no number and no text.

@@ -18,10 +18,9 @@ from smsqueue import (
     MessageStatus,
     OutgoingMessage,
     exc,
-    statuses,
-    wire,
 )
 from smsqueue.gateway import Gateway
+from smsqueue.message import serialization, statuses
 
 HALF = "\ud83d"  # the first half of an emoji
 
@@ -35,18 +34,18 @@ WHEN = [
 
 
 def through(data: Any) -> Any:
-    return json.loads(wire.to_json(data).encode())
+    return json.loads(serialization.to_json(data).encode())
 
 
 def check(message: OutgoingMessage, max_body: int = 100) -> None:
-    wire.check_outgoing(message, max_body)
+    serialization.check_outgoing(message, max_body)
 
 
 # --- Outgoing --------------------------------------------------------------------------------
 
 
 def test_a_bare_message_is_stored_as_number_and_text() -> None:
-    assert wire.dump_outgoing(OutgoingMessage("+1", "x")) == {"dst": "1", "body": "x"}
+    assert serialization.dump_outgoing(OutgoingMessage("+1", "x")) == {"dst": "1", "body": "x"}
 
 
 def test_everything_of_an_outgoing_message_comes_back() -> None:
@@ -55,7 +54,7 @@ def test_everything_of_an_outgoing_message_comes_back() -> None:
     message.options(status_report=True, senderId="S", allow_reply=False, escalate=True)
     message.options(context={"order": 1}, idempotency_key="k", expires=5, on_unknown="resend")
     check(message)
-    loaded = wire.load_outgoing("i" * 20, through(wire.dump_outgoing(message)))
+    loaded = serialization.load_outgoing("i" * 20, through(serialization.dump_outgoing(message)))
     assert loaded.id == "i" * 20
     for name in ("dst", "body", "src", "provider", "routing_values", "provider_params"):
         assert getattr(loaded, name) == getattr(message, name)
@@ -70,36 +69,41 @@ def test_everything_of_an_outgoing_message_comes_back() -> None:
 def test_no_route_and_an_empty_one_are_told_apart(values: tuple[str, ...] | None) -> None:
     message = OutgoingMessage("1", "x")
     message.routing_values = values
-    assert wire.load_outgoing("i", through(wire.dump_outgoing(message))).routing_values == values
+    assert (
+        serialization.load_outgoing(
+            "i", through(serialization.dump_outgoing(message))
+        ).routing_values
+        == values
+    )
 
 
 def test_what_is_loaded_is_a_snapshot() -> None:
-    data = through(wire.dump_outgoing(OutgoingMessage("1", "x").params(a=1)))
-    first = wire.load_outgoing("i", json.loads(json.dumps(data)))
+    data = through(serialization.dump_outgoing(OutgoingMessage("1", "x").params(a=1)))
+    first = serialization.load_outgoing("i", json.loads(json.dumps(data)))
     first.provider_params.pop("a")
-    assert wire.load_outgoing("i", data).provider_params == {"a": 1}
-    bare = wire.load_outgoing("i", {"dst": "1", "body": "x"})
+    assert serialization.load_outgoing("i", data).provider_params == {"a": 1}
+    bare = serialization.load_outgoing("i", {"dst": "1", "body": "x"})
     bare.provider_params["a"] = 1
-    assert wire.load_outgoing("i", {"dst": "1", "body": "x"}).provider_params == {}
+    assert serialization.load_outgoing("i", {"dst": "1", "body": "x"}).provider_params == {}
 
 
 def test_options_of_a_newer_version_are_ignored() -> None:
     data = {"dst": "1", "body": "x", "options": {"escalate": True, "hologram": 3}, "new": 1}
-    loaded = wire.load_outgoing("i", data)
+    loaded = serialization.load_outgoing("i", data)
     assert vars(loaded.provider_options) == {"escalate": True}
 
 
 def test_a_provider_that_was_chosen_is_not_one_that_was_asked_for() -> None:
     message = OutgoingMessage("1", "x")
     message.provider = message.routed_to = "chosen"
-    assert "provider" not in wire.dump_outgoing(message)
+    assert "provider" not in serialization.dump_outgoing(message)
     message.provider = "asked for"
-    assert wire.dump_outgoing(message)["provider"] == "asked for"
+    assert serialization.dump_outgoing(message)["provider"] == "asked for"
 
 
 def test_the_content_is_everything_but_the_options() -> None:
     def content(message: OutgoingMessage) -> str:
-        return wire.content_of(message)
+        return serialization.content_of(message)
 
     base = content(OutgoingMessage("1", "x"))
     assert content(OutgoingMessage("+1", "x").options(escalate=True, context={"a": 1})) == base
@@ -130,7 +134,7 @@ def test_any_json_is_taken_and_comes_back(value: Any) -> None:
     message = OutgoingMessage("1", "x").params(value=value).route(value)
     message.options(context={"value": value})
     check(message)
-    loaded = wire.load_outgoing("i", through(wire.dump_outgoing(message)))
+    loaded = serialization.load_outgoing("i", through(serialization.dump_outgoing(message)))
     assert loaded.provider_params == {"value": value}
     assert loaded.routing_values == (value,)
     assert loaded.provider_options.context == {"value": value}
@@ -250,7 +254,7 @@ def test_send_refuses_before_it_connects_and_leaves_the_message_as_it_was() -> N
 def test_an_incoming_message_comes_back(msgid: Any, rtime: Any) -> None:
     message = IncomingMessage("+1", f"hé {HALF}", msgid, "+2", rtime, {"a": [1, None]})
     message.provider = "p"
-    loaded = wire.load_incoming("e", through(wire.dump_incoming(message)))
+    loaded = serialization.load_incoming("e", through(serialization.dump_incoming(message)))
     assert vars(loaded) == vars(message) | {"id": "e"}
 
 
@@ -260,7 +264,7 @@ def test_a_report_comes_back(name: str, rtime: Any) -> None:
     status: MessageStatus = getattr(statuses, name)(5, rtime, {"a": 1})
     status.status_code, status.status = 7, HALF
     status.provider, status.reference = "p", "i.1"
-    loaded = wire.load_status(through(wire.dump_status(status)))
+    loaded = serialization.load_status(through(serialization.dump_status(status)))
     assert type(loaded) is type(status)
     assert loaded.states == status.states
     for field in ("msgid", "rtime", "meta", "status_code", "status", "provider", "reference"):
@@ -276,7 +280,7 @@ def test_a_plugins_report_comes_back_as_its_nearest_known_class_with_its_values(
         status = "bounced"
         accepted = False
 
-    loaded = wire.load_status(through(wire.dump_status(Bounced("m"))))
+    loaded = serialization.load_status(through(serialization.dump_status(Bounced("m"))))
     assert type(loaded) is MessageError
     assert (loaded.status_code, loaded.status, loaded.accepted) == (9, "bounced", False)
 
@@ -285,29 +289,29 @@ def test_a_plugins_class_by_a_known_name_does_not_take_its_place() -> None:
     class MessageDelivered(statuses.MessageDelivered):
         status = "handset"
 
-    loaded = wire.load_status(through(wire.dump_status(MessageDelivered("m"))))
+    loaded = serialization.load_status(through(serialization.dump_status(MessageDelivered("m"))))
     assert type(loaded) is statuses.MessageDelivered
     assert loaded.status == "handset"
 
 
 def test_a_report_of_an_unknown_class_or_with_little_in_it_loads() -> None:
-    loaded = wire.load_status({"class": "MessageTeleported"})
+    loaded = serialization.load_status({"class": "MessageTeleported"})
     assert type(loaded) is MessageStatus
     assert loaded.msgid is None
-    delivered = wire.load_status({"class": "MessageDelivered", "msgid": "m"})
+    delivered = serialization.load_status({"class": "MessageDelivered", "msgid": "m"})
     assert isinstance(delivered, MessageDelivered)
     assert delivered.delivered is True
 
 
 def test_what_json_does_not_know_is_written_as_text_on_the_way_in() -> None:
     meta: dict[str, Any] = {"when": datetime(2030, 1, 1, tzinfo=UTC), "error": ValueError("x")}
-    data = through(wire.dump_incoming(IncomingMessage("1", "x", meta=meta)))
+    data = through(serialization.dump_incoming(IncomingMessage("1", "x", meta=meta)))
     assert data["meta"] == {"when": "2030-01-01 00:00:00+00:00", "error": "x"}
 
 
 @given(st.text(st.characters()))
 def test_any_text_is_written_as_utf8_and_comes_back(text: str) -> None:
-    written = wire.to_json([text]).encode()
+    written = serialization.to_json([text]).encode()
     # Two halves that stand side by side come back as the character that they are.
     assert json.loads(written) == json.loads(json.dumps([text]))
 

@@ -8,21 +8,21 @@ import threading
 import time
 from typing import Any
 
-from smsqueue import wire
-from smsqueue.call_threads import CallThreads, CallTimeout
+from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery import Outcome
 from smsqueue.delivery.claiming import LostClaims
 from smsqueue.delivery.persist import persist
 from smsqueue.events import EventHook, Handler, hook_scope
 from smsqueue.exc import DamagedRecord, LedgerError, QueueUnavailable
 from smsqueue.gateway import Gateway
-from smsqueue.ids import new_token
 from smsqueue.ledger import Ledger
 from smsqueue.logs import get_logger, transition
-from smsqueue.masking import place_of, text_of
-from smsqueue.retry import GuardedPolicy, RetryPolicy
+from smsqueue.message import serialization
+from smsqueue.message.ids import new_token
+from smsqueue.message.masking import place_of, text_of
+from smsqueue.message.states import DAMAGED, EventState
+from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
 from smsqueue.settings import LEASE_FACTOR
-from smsqueue.states import DAMAGED, EventState
 
 __all__ = ["HandlerTimeout", "Hooks"]
 
@@ -154,15 +154,15 @@ class Hooks:
         """What the handlers are called with."""
         message = _read(id, message_data) if message_data else None
         if kind == "received":
-            message_in = wire.load_incoming(event, data)
+            message_in = serialization.load_incoming(event, data)
             message_in.region = self.gateway.settings.region
             return message_in
         if kind == "status":
-            status = wire.load_status(data)
+            status = serialization.load_status(data)
             status.id = id or None
             status.context = (message or {}).get("options", {}).get("context", {})
             return status
-        sent = wire.load_outgoing(id, message or {"dst": "", "body": ""})
+        sent = serialization.load_outgoing(id, message or {"dst": "", "body": ""})
         sent.provider, sent.msgid, sent.meta = data["provider"], data["msgid"], data["meta"]
         return sent
 
@@ -290,7 +290,7 @@ def _read(id: str, data: str) -> dict[str, Any] | None:
     """The data of a message that is told of; None if it is damaged: that is told all the same."""
     try:
         message: dict[str, Any] = json.loads(data)
-        wire.load_outgoing(id, message)
+        serialization.load_outgoing(id, message)
         dict(message.get("options", {}).get("context", {}))
     except Exception as error:  # whatever is in the record instead
         log.warning("%s: its text and context cannot be read: %s", id, type(error).__name__)

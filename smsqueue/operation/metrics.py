@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from smsqueue.ledger import Ledger, Room
-from smsqueue.states import EventState, State
+from smsqueue.message.states import EventState, State
 
 __all__ = ["BUCKETS", "CONTENT_TYPE", "scrape"]
 

@@ -21,8 +21,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from smsqueue.concurrency.loop import Loop, current_loop, wait
 from smsqueue.logs import get_logger
-from smsqueue.loop import Loop, current_loop, wait
 
 __all__ = ["CallThreads", "CallTimeout"]
 

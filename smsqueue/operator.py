@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from smsqueue.exc import DamagedRecord
 from smsqueue.logs import get_logger, transition
-from smsqueue.senders import searched_address
+from smsqueue.message.numbers import searched_address
+from smsqueue.message.states import SETTLED_BY_HAND, State
 from smsqueue.settings import Settings
-from smsqueue.states import SETTLED_BY_HAND, State
 
 if TYPE_CHECKING:
+    from smsqueue.broker.queue import Queue
     from smsqueue.ledger import Ledger, Record
-    from smsqueue.queue import Queue
 
 __all__ = ["Desk"]
 
@@ -44,7 +44,7 @@ class Desk:
     @cached_property
     def queue(self) -> Queue:
         """The queue of triggers; connects at its first publish."""
-        from smsqueue.queue import Queue
+        from smsqueue.broker.queue import Queue
 
         return Queue(self.settings)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from smsqueue.masking import word
-from smsqueue.messages import OutgoingMessage
+from smsqueue.message.masking import word
+from smsqueue.message.messages import OutgoingMessage
 
 __all__ = ["Router", "RoutingError", "default_router", "resolve", "unknown_provider"]
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from smsqueue.envelope import Envelope, record
+from smsqueue.broker.celery_message import Envelope, record
 from smsqueue.ledger.connection import connect, execute_above_maxmemory, tls_options
 from smsqueue.logs import get_logger
 from smsqueue.settings import Settings

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Literal
 
 from smsqueue import exc
-from smsqueue.masking import mask
+from smsqueue.message.masking import mask
 
 __all__ = [
     "InternationalNumber",

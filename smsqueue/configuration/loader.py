@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-from smsqueue.environment import add_providers, named
+from smsqueue.configuration.environment import add_providers, named
 from smsqueue.gateway import Gateway
 from smsqueue.providers.address import hide_values
 from smsqueue.settings import Settings, SettingsError

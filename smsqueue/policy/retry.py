@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from smsqueue import exc
 from smsqueue.logs import get_logger
-from smsqueue.masking import place_of
+from smsqueue.message.masking import place_of
 
 __all__ = ["Decision", "GuardedPolicy", "RetryPolicy", "error_label", "requested_wait"]
 

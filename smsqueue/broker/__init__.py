@@ -1,0 +1,1 @@
+"""Triggers: Celery messages that carry ids, and how they are published."""

@@ -1,0 +1,1 @@
+"""An asyncio loop for synchronous code, and threads for calls with a time limit."""

@@ -1,0 +1,1 @@
+"""Finds the application's gateway, and its providers in the environment."""

@@ -1,0 +1,1 @@
+"""Messages, their states and reports, addresses, and how the ledger stores them."""
