@@ -8,15 +8,15 @@ import sys
 import click
 
 from smsqueue.cli.acl import acl
-from smsqueue.cli.base import Group
+from smsqueue.cli.bulk import cancel, repair, replay, requeue, settle
 from smsqueue.cli.checking import check
-from smsqueue.cli.listing import list_
+from smsqueue.cli.development import demo, dev, simulator
 from smsqueue.cli.looking import find, show
-from smsqueue.cli.providing import providers
-from smsqueue.cli.purging import purge
-from smsqueue.cli.repairing import cancel, repair, replay, requeue, settle
-from smsqueue.cli.running import demo, dev, simulator
-from smsqueue.cli.sending import send
+from smsqueue.cli.messages import list_
+from smsqueue.cli.output import Group
+from smsqueue.cli.providers import providers
+from smsqueue.cli.purge import purge
+from smsqueue.cli.send import send
 from smsqueue.cli.status import status
 
 __all__ = ["main"]

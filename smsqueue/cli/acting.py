@@ -11,7 +11,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from smsqueue import exc
-from smsqueue.cli.base import screen, show_json
+from smsqueue.cli.output import screen, show_json
 from smsqueue.cli.picking import Selection
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway

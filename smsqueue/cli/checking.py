@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from smsqueue.cli.base import json_option, loaded, opened, screen, show_json
-from smsqueue.cli.points import HOOKS, Point, of_environment, of_gateway, of_redis, router_of
-from smsqueue.cli.providing import class_of
+from smsqueue.cli.check import HOOKS, Point, of_environment, of_gateway, of_redis, router_of
+from smsqueue.cli.output import json_option, loaded, opened, screen, show_json
+from smsqueue.cli.providers import class_of
 from smsqueue.cli.receiving import address, found_webhooks, of_receivers, probed
 from smsqueue.cli.words import counted
 from smsqueue.configuration.loader import LoaderError

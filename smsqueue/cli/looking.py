@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smsqueue.cli.base import columns, json_option, kept, opened, reveal_option, screen, show_json
-from smsqueue.cli.listing import table
+from smsqueue.cli.messages import table
+from smsqueue.cli.output import columns, json_option, kept, opened, reveal_option, screen, show_json
 from smsqueue.cli.shown import damaged_line, looked_up
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from smsqueue.cli.filters import Filters
+from smsqueue.cli.options import Filters
 from smsqueue.cli.words import counted
 from smsqueue.gateway import Gateway
 from smsqueue.message.states import State

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from smsqueue.cli.points import Point
+from smsqueue.cli.check import Point
 from smsqueue.cli.webhooks import Webhook, webhooks
 from smsqueue.cli.words import clean, counted
 from smsqueue.gateway import Gateway

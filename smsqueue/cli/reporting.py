@@ -7,9 +7,9 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smsqueue.cli.base import columns, screen
+from smsqueue.cli.diagnosis import Level, Problem
 from smsqueue.cli.health import Health
-from smsqueue.cli.problems import Level, Problem
+from smsqueue.cli.output import columns, screen
 from smsqueue.cli.tally import Tally, pause_shown, paused
 from smsqueue.cli.words import clean, counted, size, span
 from smsqueue.ledger import Room, Worker

@@ -7,9 +7,9 @@ from datetime import datetime
 import click
 
 from smsqueue import exc
-from smsqueue.cli.base import json_option, opened, show_json
+from smsqueue.cli.diagnosis import Level, Problem, problems
 from smsqueue.cli.health import Health, examine
-from smsqueue.cli.problems import Level, Problem, problems
+from smsqueue.cli.output import json_option, opened, show_json
 from smsqueue.cli.reporting import as_document, report
 from smsqueue.cli.times import past
 from smsqueue.cli.words import clean, counted

@@ -26,7 +26,7 @@ def test_import_loads_neither_flask_nor_celery() -> None:
     code = "import sys, smsqueue.cli; print(*sys.modules, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "smsqueue.cli.running" in loaded
+    assert "smsqueue.cli.development" in loaded
     assert not loaded & {"flask", "werkzeug", "celery", "kombu", "smsqueue.demo", "workers"}
 
 

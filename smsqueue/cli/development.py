@@ -9,7 +9,7 @@ from contextlib import suppress
 import click
 from rich.console import Console
 
-from smsqueue.cli.base import json_option, show_json
+from smsqueue.cli.output import json_option, show_json
 from smsqueue.settings import secret_text
 
 __all__ = ["demo", "dev", "simulator"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from smsqueue.cli.base import columns, json_option, loaded, opened, screen, show_json
+from smsqueue.cli.output import columns, json_option, loaded, opened, screen, show_json
 from smsqueue.cli.reporting import errors_shown
 from smsqueue.cli.tally import Tally, pause_shown, paused, tallies
 from smsqueue.cli.webhooks import receives

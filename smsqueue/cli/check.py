@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from smsqueue import exc
-from smsqueue.cli.providing import class_of
+from smsqueue.cli.providers import class_of
 from smsqueue.cli.tally import consumed, start_worker
 from smsqueue.cli.words import clean, counted, size
 from smsqueue.configuration.environment import named

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from smsqueue import exc
-from smsqueue.cli.base import json_option, loaded, opened, show_json
+from smsqueue.cli.output import json_option, loaded, opened, show_json
 from smsqueue.cli.tally import tallies
 from smsqueue.cli.times import past
 from smsqueue.cli.words import clean, counted, size

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from smsqueue.cli.base import columns, json_option, opened, reveal_option, screen, show_json
-from smsqueue.cli.filters import Filters, filters
+from smsqueue.cli.options import Filters, filters
+from smsqueue.cli.output import columns, json_option, opened, reveal_option, screen, show_json
 from smsqueue.cli.shown import damaged_shown, looked_up, message_shown
 from smsqueue.cli.words import clean, local
 from smsqueue.gateway import Gateway

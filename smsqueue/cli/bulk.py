@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from smsqueue.cli.acting import Act, act
-from smsqueue.cli.base import json_option, opened
-from smsqueue.cli.filters import Filters, filters
+from smsqueue.cli.options import Filters, filters
+from smsqueue.cli.output import json_option, opened
 from smsqueue.cli.picking import Selection, confirm, picked
 from smsqueue.cli.words import clean
 from smsqueue.gateway import Gateway

@@ -222,7 +222,7 @@ def test_show_when_a_message_may_be_sent(run, run_json) -> None:
 
 def test_narrow_terminals_cut_no_id(monkeypatch, run, heard: str) -> None:
     narrow = Console(width=60, markup=False)
-    monkeypatch.setattr("smsqueue.cli.listing.screen", lambda: narrow)
+    monkeypatch.setattr("smsqueue.cli.messages.screen", lambda: narrow)
     with narrow.capture() as captured:
         run("list", "--state", "dead")
     assert heard in captured.get()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from smsqueue import exc
-from smsqueue.cli.base import json_option, opened, show_json
+from smsqueue.cli.output import json_option, opened, show_json
 from smsqueue.cli.shown import message_shown
 from smsqueue.cli.tally import consumed, start_worker
 from smsqueue.cli.times import aware
