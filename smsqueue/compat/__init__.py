@@ -1,6 +1,6 @@
-"""Living with smsframework: its published plugins, and applications that import it.
+"""Compatibility with smsframework: its published plugins, and applications that import it.
 
-``gateway.add_provider`` adapts plugins by itself; nothing in here imports smsframework.
+``gateway.add_provider`` adapts plugins itself. Nothing in this package imports smsframework.
 """
 
 from smsqueue.compat.alias import install_as_smsframework

@@ -1,4 +1,4 @@
-"""``import smsframework`` as another name for smsqueue, for applications that drop the former."""
+"""Makes ``import smsframework`` import smsqueue, for applications that no longer install it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from types import ModuleType
 __all__ = ["install_as_smsframework"]
 
 _ALIAS, _REAL = "smsframework", "smsqueue"
-#: Modules that go by another name here. The first five are hidden behind classes of their name,
-#: there as here: the import system would put the module in the place of the class.
-_OTHERS = {
+#: Modules that have another name in smsqueue. They are imported at once: a class of the same name
+#: hides each of them in its package, and a later import would replace the class by the module.
+_RENAMED = {
     "Gateway": "gateway",
     "IProvider": "providers.base",
     "data.IncomingMessage": "message.messages",
@@ -25,49 +25,50 @@ _OTHERS = {
 
 
 def install_as_smsframework() -> None:
-    """From now on ``import smsframework``, and all below it, means smsqueue's own modules.
+    """Make ``import smsframework``, and all modules below it, import smsqueue's own modules.
 
     Call it before anything imports smsframework or one of its plugins, for example at the top
-    of the module that makes the gateway. Calling it again does no harm.
+    of the module that makes the gateway. Further calls have no effect.
 
     Raises:
-        RuntimeError: smsframework was imported already.
+        RuntimeError: smsframework or one of its plugins was imported already.
     """
-    there = sys.modules.get(_ALIAS)
-    if there is sys.modules[_REAL]:
+    loaded = sys.modules.get(_ALIAS)
+    if loaded is sys.modules[_REAL]:
         return
     early = sorted(name for name in sys.modules if name.startswith((f"{_ALIAS}.", f"{_ALIAS}_")))
-    if there is not None or early:
-        where = getattr(there or sys.modules[early[0]], "__file__", None)
+    if loaded is not None or early:
+        path = getattr(loaded or sys.modules[early[0]], "__file__", None)
         raise RuntimeError(
-            f"{_ALIAS if there else early[0]} was imported already, from {where}: call "
+            f"{_ALIAS if loaded else early[0]} was imported already, from {path}: call "
             "install_as_smsframework() before anything imports smsframework or its plugins"
         )
-    sys.meta_path.insert(0, _Finder())
-    for name, ours in {"": "", **_OTHERS}.items():
+    sys.meta_path.insert(0, _AliasFinder())
+    for name, real_name in {"": "", **_RENAMED}.items():
         alias = f"{_ALIAS}.{name}".rstrip(".")
-        sys.modules[alias] = importlib.import_module(f"{_REAL}.{ours}".rstrip("."))
+        sys.modules[alias] = importlib.import_module(f"{_REAL}.{real_name}".rstrip("."))
 
 
-class _Finder(MetaPathFinder):
-    """Finds smsframework's modules among ours; nobody else may, or they would load twice."""
+class _AliasFinder(MetaPathFinder):
+    """Finds modules of the alias in smsqueue; it refuses others, which would be loaded twice."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if not name.startswith(f"{_ALIAS}."):
             return None
-        ours = _REAL + name.removeprefix(_ALIAS)
-        if importlib.util.find_spec(ours) is None:
+        real_name = _REAL + name.removeprefix(_ALIAS)
+        if importlib.util.find_spec(real_name) is None:
             raise ModuleNotFoundError(
-                f"there is no {name!r}: {_ALIAS} stands for {_REAL} here, which has no {ours!r}",
+                f"no module named {name!r}: {_ALIAS} is an alias of {_REAL} here, which has no "
+                f"{real_name!r}",
                 name=name,
             )
-        return ModuleSpec(name, _Loader(importlib.import_module(ours)))
+        return ModuleSpec(name, _LoadedModule(importlib.import_module(real_name)))
 
 
-class _Loader(Loader):
-    """Hands out a module that is loaded."""
+class _LoadedModule(Loader):
+    """Returns a module that is loaded already."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
@@ -76,5 +77,5 @@ class _Loader(Loader):
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system has just marked it as the other one: reloading it must find it.
+        # The import system has set the alias's spec; importlib.reload() needs the real one.
         module.__spec__ = self._spec

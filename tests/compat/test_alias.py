@@ -125,8 +125,8 @@ def test_too_late(tmp_path: Path, early: str) -> None:
 def test_a_module_that_there_is_none_of(tmp_path: Path) -> None:
     error = run(INSTALL + "import smsframework.nothing", tmp_path, well=False).splitlines()[-1]
     assert error == (
-        "ModuleNotFoundError: there is no 'smsframework.nothing': "
-        "smsframework stands for smsqueue here, which has no 'smsqueue.nothing'"
+        "ModuleNotFoundError: no module named 'smsframework.nothing': "
+        "smsframework is an alias of smsqueue here, which has no 'smsqueue.nothing'"
     )
 
 
