@@ -1,4 +1,4 @@
-"""For the tests of an application: what it sends is caught, what comes back is played.
+"""For the tests of an application: captures what it sends and simulates what comes back.
 
     with capture(gateway) as outbox:
         client.post("/login", data={"number": "+1 555 123"})
@@ -9,7 +9,6 @@
 Needs no Redis, Celery, Flask or pytest, and never calls a provider.
 """
 
-from smsqueue.testing.block import capture
-from smsqueue.testing.outbox import Outbox
+from smsqueue.testing.capture import Outbox, capture
 
 __all__ = ["Outbox", "capture"]

@@ -1,4 +1,4 @@
-"""What a provider declares of itself to be tested: see :mod:`smsqueue.testing.contract`."""
+"""The declarations from which a provider is tested: see :mod:`smsqueue.testing.contract`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
     "message",
 ]
 
-#: Settings of the gateway that the provider is added to, under the name "main".
+#: Settings of the gateway in which the provider has the name "main".
 PUBLIC_URL, PREFIX = "https://sms.example.org", "secret-prefix"
-#: Of the messages that :func:`message` makes.
+#: Reference of the messages that :func:`message` returns: message id and attempt.
 REF = "1m842psghd5k1m5599r6.1"
 
 
@@ -44,21 +44,24 @@ def message(
     reference: str = REF,
     **options: Any,
 ) -> OutgoingMessage:
-    """A message as a worker hands it to a provider."""
-    made = OutgoingMessage(dst, body, src).options(**options).params(**params or {})
-    made.id, made.reference = reference.partition(".")[0], reference
-    return made
+    """Return a message as a worker passes it to a provider."""
+    message = OutgoingMessage(dst, body, src).options(**options).params(**params or {})
+    message.id, message.reference = reference.partition(".")[0], reference
+    return message
 
 
 @dataclass(frozen=True)
 class Sending:
-    """A message, and the request that it must become.
+    """A message, and the request that the provider has to make for it.
 
     Args:
-        form: All fields of the body, if it is a form; or ``json``: its value. A value that is
-            a function is called with what was sent and has to return True.
+        form: All fields of the body, if it is a form.
+        json: The value of the body, if it is JSON. A function in ``form`` or ``json`` is called
+            with the value in its place and has to return True.
         headers: Some of the request's headers.
-        msgid: What the message's ``msgid`` is then.
+        config: More arguments of the provider.
+        check: Further checks of the request: raises AssertionError.
+        msgid: The message's ``msgid`` after the call.
     """
 
     name: str
@@ -71,15 +74,13 @@ class Sending:
     json: Any = None
     query: Mapping[str, str] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: More arguments of the provider.
     config: Mapping[str, Any] = field(default_factory=dict)
-    #: Anything else that the request must be: raises AssertionError.
     check: Callable[[Seen], object] | None = None
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer, and the error that it is."""
+    """An answer of the provider, and the error that it has to raise."""
 
     name: str
     answer: Answer
@@ -91,22 +92,23 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Received:
-    """An incoming message that a webhook holds."""
+    """An incoming message in a webhook. Attributes that are None are not compared."""
 
     src: str
     body: str
     dst: str | None = None
     msgid: Any = None
-    #: Address and type of each file, and ``meta["recipients"]``; None: not looked at.
+    #: URL and content type of each file.
     media: Sequence[tuple[str, str | None]] | None = None
+    #: ``meta["recipients"]`` of the message.
     recipients: Sequence[str] | None = None
-    #: Can an SMS answer it? None: not looked at.
+    #: Whether it can be answered by SMS.
     replyable: bool | None = None
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A delivery report that a webhook holds."""
+    """A delivery report in a webhook. ``code`` and ``status`` are not compared if they are None."""
 
     state: State | None
     msgid: Any = None
@@ -117,15 +119,17 @@ class Reported:
 
 @dataclass(frozen=True)
 class Webhook:
-    """A webhook as the provider sends it, and what it must come to.
+    """A webhook as the provider sends it, and the events that it has to yield.
 
     Args:
-        path: Below the provider's own prefix, with the query: ``/status?ref=...``.
-        sign: Called with method, public URL, headers and body; returns the headers (or, for a
-            signature in the body or query, the four again) of a genuine webhook. None: the
-            provider cannot authenticate it.
-        placeless: The signature covers the fields, and not where they are: as a query, form or
-            JSON they are the same webhook.
+        path: Path below the provider's prefix, with the query: ``/status?ref=...``.
+        sign: Called with method, public URL, headers and body; returns the headers of a genuine
+            webhook, or, for a signature in the body or query, all four again. None: the provider
+            does not sign it.
+        status: HTTP status of the response.
+        answer: Body of the response; None: not compared.
+        placeless: The signature covers the fields but not their place, so that the same fields
+            in a query, a form or JSON are the same webhook.
     """
 
     name: str
@@ -147,9 +151,13 @@ class Examples:
     """A provider's examples.
 
     Args:
-        config: The provider's arguments, with made-up secrets; without ``url``.
-        good: An answer that takes any message.
-        secrets: What of the config must never be shown: in a repr, an error, a log.
+        config: The provider's arguments without ``url``, with invented secrets.
+        good: An answer that accepts any message.
+        unsupported: Messages that the provider cannot send; it must not make a request for them.
+        refused: Webhooks with a genuine signature that are refused: name, webhook, HTTP status.
+        secrets: Values in ``config`` that must not appear in a repr, an error or the log.
+        secret: Name of the argument without which the receivers are unsafe; None: they always are.
+        config_without_secret: Further arguments that the provider needs if ``secret`` is missing.
     """
 
     provider: type[AccountProvider]
@@ -157,25 +165,21 @@ class Examples:
     good: Answer
     sendings: Sequence[Sending] = ()
     refusals: Sequence[Refusal] = ()
-    #: Messages that the provider cannot send, and must not try to.
     unsupported: Sequence[OutgoingMessage] = ()
     webhooks: Sequence[Webhook] = ()
-    #: Webhooks with a genuine signature that are refused: name, webhook, status.
     refused: Sequence[tuple[str, Webhook, int]] = ()
     secrets: Sequence[str] = ()
-    #: The argument whose lack makes the receivers unsafe; None: they never are safe.
     secret: str | None = "secret"
-    #: What the provider needs beside, if it is without that.
     config_without_secret: Mapping[str, Any] = field(default_factory=dict)
 
 
 def made(examples: Examples, url: str, **config: Any) -> tuple[Gateway, Any, list[Any]]:
-    """An eager gateway with the provider, the provider, and what it reports."""
+    """Return an eager gateway with the provider, the provider, and the list of its events."""
     settings = Settings(public_url=PUBLIC_URL, receiver_prefix=(PREFIX,), eager=True)
     gateway = Gateway(settings)
     arguments: dict[str, Any] = {"url": url, "read_timeout": 5.0} | dict(examples.config)
     provider = gateway.add_provider("main", examples.provider, **(arguments | config))
-    heard: list[IncomingMessage | MessageStatus] = []
-    gateway.onReceive += heard.append
-    gateway.onStatus += heard.append
-    return gateway, provider, heard
+    events: list[IncomingMessage | MessageStatus] = []
+    gateway.onReceive += events.append
+    gateway.onStatus += events.append
+    return gateway, provider, events

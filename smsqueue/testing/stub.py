@@ -1,4 +1,4 @@
-"""A provider's API on loopback that answers as a test says, and remembers what it was asked."""
+"""An HTTP server on loopback in place of a provider's API: gives set answers, records requests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Answer", "Seen", "Stub"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the provider answers.
+    """An answer of the provider.
 
     Args:
-        body: Text, bytes, or what is written as JSON.
-        cut: Close the connection without an answer, once the request was read.
+        body: Text, bytes, or a value that is sent as JSON.
+        cut: Read the request, then close the connection without an answer.
     """
 
     status: int = 200
@@ -32,7 +32,7 @@ class Answer:
 
     @property
     def raw(self) -> bytes:
-        """The body's bytes."""
+        """The body as bytes."""
         if isinstance(self.body, bytes):
             return self.body
         return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
@@ -40,22 +40,22 @@ class Answer:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came."""
+    """A request that the stub received."""
 
     method: str
-    #: With the query.
+    #: Path and query.
     target: str
     headers: Mapping[str, str]
     body: bytes
 
     @property
     def path(self) -> str:
-        """Without the query."""
+        """The path without the query."""
         return urlsplit(self.target).path
 
     @cached_property
     def query(self) -> dict[str, str]:
-        """The query's fields."""
+        """The fields of the query."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
     @cached_property
@@ -70,12 +70,16 @@ class Seen:
 
 
 class Stub:
-    """A context manager: serves on a free port of loopback as long as the block lasts."""
+    """A context manager that serves on a free port of loopback until the block ends.
+
+    Attributes:
+        answers: The next answers, in order; the last one is repeated.
+        seen: The requests so far, oldest first.
+        url: Base URL.
+    """
 
     def __init__(self, *answers: Answer) -> None:
-        #: Given in turn; the last one stays.
         self.answers = deque(answers or [Answer()])
-        #: In the order in which they came.
         self.seen: list[Seen] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.stub = self
@@ -95,7 +99,7 @@ class Stub:
         self._server.server_close()
 
     def next(self) -> Answer:
-        """The answer to the request that has just come."""
+        """Return the answer to the current request."""
         return self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
 
 
@@ -108,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version: ClassVar[str] = "HTTP/1.1"  # type: ignore[misc]
     timeout = 10
-    #: Head and body are written one after the other: the second would wait for the first.
+    #: Headers and body are two writes; Nagle's algorithm would delay the second.
     disable_nagle_algorithm = True
 
     def _any(self) -> None:
@@ -129,4 +133,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = _any
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: paths may hold numbers."""
+        """Log nothing: paths may contain phone numbers."""

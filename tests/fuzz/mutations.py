@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote_plus
 
-from smsqueue.testing.hostile import Request, moved
+from smsqueue.testing.webhooks import Request, relocated_requests
 
 __all__ = ["TRAPS", "Mutator"]
 
@@ -113,7 +113,7 @@ class Mutator:
 
     def _placed(self, request: Request) -> Request:
         """Another method, content type or place of the fields."""
-        self._moved = self._moved or [each for _, each in moved(self._genuine)]
+        self._moved = self._moved or [each for _, each in relocated_requests(self._genuine)]
         return self._random.choice(self._moved)
 
     # --- Headers -----------------------------------------------------------------------------

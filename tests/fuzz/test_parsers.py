@@ -30,7 +30,7 @@ from smsqueue.providers.forward.formats import format_of
 from smsqueue.providers.forward.jsonex import jsonex_loads
 from smsqueue.providers.forward.parts import Event
 from smsqueue.settings import SettingsError
-from smsqueue.testing.hooked import request_of
+from smsqueue.testing.webhooks import request_of
 from tests.fuzz.budget import EXAMPLES, SECONDS
 from tests.fuzz.mutations import TRAPS
 from tests.fuzz.targets import TARGETS, facts

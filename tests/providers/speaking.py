@@ -12,8 +12,8 @@ import pytest
 from smsqueue import exc
 from smsqueue.testing.contract import PREFIX, made
 from smsqueue.testing.examples import Examples, Webhook, message
-from smsqueue.testing.hooked import client_of
 from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.webhooks import client_of
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import client_of
 from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.webhooks import client_of
 from tests.providers.speaking import account, code_of, malformed
 
 USER, KEY = "shop", "africastalking-key"

@@ -32,8 +32,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import client_of
 from smsqueue.testing.stub import Answer, Seen, Stub
+from smsqueue.testing.webhooks import client_of
 from tests.providers.speaking import account, away, code_of, malformed, same
 
 KEY, SECRET = "AKIDEXAMPLE", "aws-secret-key"

@@ -27,8 +27,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer
+from smsqueue.testing.webhooks import receiver
 from tests.providers.speaking import account, away, code_of, malformed
 
 KEY = "bk_eu1_bird-api-key"

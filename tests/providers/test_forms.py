@@ -14,7 +14,7 @@ from smsqueue import Settings
 from smsqueue.providers.authentic import sha256_hex
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL
 from smsqueue.testing.examples import Webhook
-from smsqueue.testing.hooked import client_of, posted, receiver
+from smsqueue.testing.webhooks import client_of, post_webhook, receiver
 from tests.ledger.bench import Bench
 from tests.providers import test_clickatell as clickatell
 from tests.providers import test_gatewayapi as gatewayapi
@@ -64,7 +64,7 @@ def refused(name: str, hook: Webhook, caplog: pytest.LogCaptureFixture, *hidden:
     """The line that a webhook leaves in the log that is answered 400 and reports nothing."""
     client, heard = receiver(ALL[name][0])
     with caplog.at_level(logging.WARNING):
-        assert posted(client, hook).status_code == 400
+        assert post_webhook(client, hook).status_code == 400
     assert heard == []
     [line] = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
     assert not any(each in line for each in (*hidden, "hi there"))
@@ -116,7 +116,7 @@ def test_an_address_that_twilio_or_plivo_does_not_write_is_refused(
 @pytest.mark.parametrize("name", ["twilio", "plivo"])
 def test_addresses_that_they_write_are_taken(name: str, address: str) -> None:
     client, heard = receiver(ALL[name][0])
-    assert posted(client, ALL[name][1](address)).status_code == 200
+    assert post_webhook(client, ALL[name][1](address)).status_code == 200
     assert heard[0].src == address.lstrip("+")
 
 
@@ -124,7 +124,7 @@ def test_a_field_that_is_missing_is_named_in_the_log(caplog: pytest.LogCaptureFi
     client, _ = receiver(messagebird.EXAMPLES)
     hook = messagebird.hook("", "/im", [], form={"originator": "15551234567", "body": "hi there"})
     with caplog.at_level(logging.WARNING):
-        assert posted(client, hook).status_code == 400
+        assert post_webhook(client, hook).status_code == 400
     [line] = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
     assert line == "webhook of main refused: id is missing"
 
@@ -137,10 +137,10 @@ def test_vonage_takes_webhooks_of_its_own_account() -> None:
     for given, code in ((key, 204), ("1234abcd", 403)):
         client, heard = receiver(vonage.EXAMPLES)
         hook = vonage.hook("", "/im", [], form=vonage.INCOMING | {"api-key": given})
-        assert posted(client, hook).status_code == code
+        assert post_webhook(client, hook).status_code == code
         assert len(heard) == (code == 204)
     client, heard = receiver(vonage.EXAMPLES, subaccounts="1234abcd")
-    assert posted(client, hook).status_code == 204
+    assert post_webhook(client, hook).status_code == 204
 
 
 @pytest.mark.parametrize(("claim", "code"), [("app-1", 200), ("app-2", 403)])
@@ -148,7 +148,7 @@ def test_vonage_messages_takes_tokens_of_its_own_application(claim: str, code: i
     config = {"application_id": "app-1", "private_key": vonage_messages.PEM}
     client, heard = receiver(vonage_messages.EXAMPLES, **config)
     _, hook, _ = vonage_messages.with_token("", application_id=claim)
-    assert posted(client, hook).status_code == code
+    assert post_webhook(client, hook).status_code == code
     assert len(heard) == (code == 200)
 
 
@@ -157,17 +157,17 @@ def test_vonage_messages_takes_tokens_of_its_own_account(claim: str, code: int) 
     key = vonage_messages.EXAMPLES.config["api_key"]
     client, heard = receiver(vonage_messages.EXAMPLES)
     _, hook, _ = vonage_messages.with_token("", api_key=claim or key)
-    assert posted(client, hook).status_code == code
+    assert post_webhook(client, hook).status_code == code
     assert len(heard) == (code == 200)
 
 
 def test_clickatell_takes_callbacks_of_its_own_key() -> None:
     hook = clickatell.reply("hi", "UTF-8", "hi")
     client, heard = receiver(clickatell.EXAMPLES)
-    assert posted(client, hook).status_code == 200
+    assert post_webhook(client, hook).status_code == 200
     for other in ("other", 5, None):
         changed = replace(hook, json={**hook.json, "apiKey": other})
-        assert posted(client, changed).status_code == 403
+        assert post_webhook(client, changed).status_code == 403
     assert len(heard) == 1
 
 
@@ -185,7 +185,7 @@ def taken(bench: Bench, examples: Any, hook: Webhook) -> Any:
     """Let the bench take a webhook; the answer."""
     config = dict(examples.config) | {"url": "http://127.0.0.1:9"}
     bench.gateway.add_provider("main", examples.provider, **config)
-    return posted(client_of(bench.gateway), hook)
+    return post_webhook(client_of(bench.gateway), hook)
 
 
 def use_of(bench: Bench, signature: str) -> str:

@@ -27,8 +27,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.webhooks import receiver
 from tests.providers.speaking import account, away, basic, malformed
 
 TOKEN, SECRET = "gateway-api-token", "the authentication token of the webhook"

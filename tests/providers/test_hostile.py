@@ -14,8 +14,7 @@ import pytest
 
 from smsqueue import Settings
 from smsqueue.testing.examples import PREFIX, PUBLIC_URL, Examples, Webhook
-from smsqueue.testing.hooked import client_of, posted
-from smsqueue.testing.hostile import bodies, hostile
+from smsqueue.testing.webhooks import client_of, distorted_webhooks, malformed_bodies, post_webhook
 from tests.ledger.bench import Bench
 from tests.providers import test_africastalking as africastalking
 from tests.providers import test_aws_messaging as aws_messaging
@@ -84,8 +83,8 @@ def test_whatever_is_signed_is_answered(
     answers: Counter[int] = Counter()
     with caplog.at_level(logging.DEBUG):
         for hook in some(examples):
-            for each in hostile(hook):
-                answers[posted(client, each).status_code] += 1
+            for each in distorted_webhooks(hook):
+                answers[post_webhook(client, each).status_code] += 1
         bench.run_hooks()
     assert answers.keys() <= {200, 204, 400, 403, 413} | ALSO.get(name, set()), answers
     assert answers[200] + answers[204] > 20, "nothing came as far as the ledger"
@@ -103,8 +102,8 @@ def test_what_is_not_signed_is_refused(bench: Bench, name: str) -> None:
     client = receiving(bench, examples)
     refused = {403, 413} | ALSO.get(name, set())
     for hook in some(examples):
-        for each in [*hostile(hook), hook]:
-            assert posted(client, each, signed=False).status_code in refused
+        for each in [*distorted_webhooks(hook), hook]:
+            assert post_webhook(client, each, signed=False).status_code in refused
     assert bench.events() == []
 
 
@@ -113,7 +112,7 @@ def test_other_methods(bench: Bench, name: str) -> None:
     examples = ALL[name]
     client = receiving(bench, examples)
     methods = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
-    for method, path, body in itertools.product(methods, ("im", "status"), bodies()):
+    for method, path, body in itertools.product(methods, ("im", "status"), malformed_bodies()):
         answer = client.open(f"/{PREFIX}/main/{path}", method=method, data=body)
         code = answer.status_code
         assert code in (200, 400, 403, 405, 413), (method, path, body[:20], code)

@@ -10,8 +10,8 @@ import pytest
 from smsqueue import exc
 from smsqueue.providers.simulator import SimulatorProvider, sign
 from smsqueue.testing.examples import Examples, Webhook, message
-from smsqueue.testing.hooked import posted, receiver
 from smsqueue.testing.stub import Answer
+from smsqueue.testing.webhooks import post_webhook, receiver
 from tests.providers import test_africastalking as africastalking
 from tests.providers import test_aws_messaging as aws
 from tests.providers import test_aws_sns as aws_sns
@@ -142,7 +142,7 @@ def test_a_sender_that_is_no_number_is_kept_as_it_came(
 ) -> None:
     examples, hook = ALL[name]
     client, heard = receiver(examples)
-    assert posted(client, hook(src)).status_code in (200, 204)
+    assert post_webhook(client, hook(src)).status_code in (200, 204)
     assert [(one.src, one.dst, one.replyable) for one in heard] == [(kept, "SHOP24", replyable)]
 
 
@@ -150,7 +150,7 @@ def test_a_sender_that_is_no_number_is_kept_as_it_came(
 def test_aws_keeps_it_too(src: str) -> None:
     client, heard = receiver(aws.EXAMPLES, insecure=True)
     told = aws.INBOUND | {"originationNumber": src, "destinationNumber": "SHOP24"}
-    assert posted(client, aws.hook("", aws.delivery(told)), signed=False).status_code == 204
+    assert post_webhook(client, aws.hook("", aws.delivery(told)), signed=False).status_code == 204
     assert (heard[0].src, heard[0].dst) == (
         next(kept for came, kept, _ in SENDERS if came == src),
         "SHOP24",
@@ -161,7 +161,7 @@ def test_aws_keeps_it_too(src: str) -> None:
 def test_twilio_keeps_the_channel_of_an_address(channel: str) -> None:
     client, heard = receiver(twilio.EXAMPLES)
     told = twilio.INCOMING | {"From": f"{channel}:+15551234567", "To": f"{channel}:+15550009999"}
-    assert posted(client, twilio.hook("", "/im", [], form=told)).status_code == 200
+    assert post_webhook(client, twilio.hook("", "/im", [], form=told)).status_code == 200
     [one] = heard
     assert (one.src, one.dst) == (told["From"], told["To"])
     assert (one.channel, one.replyable) == (channel, False)
@@ -171,7 +171,7 @@ def test_twilio_keeps_the_channel_of_an_address(channel: str) -> None:
 def test_an_id_of_digits_in_another_channel_is_no_number(source: Any) -> None:
     client, heard = receiver(vonage_messages.EXAMPLES)
     told = vonage_messages.INCOMING | {"from": source, "channel": "messenger"}
-    assert posted(client, vonage_messages.hook("", "/im", [], json=told)).status_code == 200
+    assert post_webhook(client, vonage_messages.hook("", "/im", [], json=told)).status_code == 200
     [one] = heard
     assert (one.src, one.channel, one.replyable) == ("9876543210", "messenger", False)
 

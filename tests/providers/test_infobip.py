@@ -27,8 +27,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import client_of, receiver
 from smsqueue.testing.stub import Answer
+from smsqueue.testing.webhooks import client_of, receiver
 from tests.providers.speaking import account, basic, code_of, failure_of, malformed
 
 KEY, HMAC, HEADER = "infobip-api-key", "infobip-hmac-key", "X-Signature"

@@ -11,8 +11,7 @@ import pytest
 from smsqueue import Media
 from smsqueue.message.media import MOST_MEDIA
 from smsqueue.testing.examples import Examples, Received, Webhook
-from smsqueue.testing.hooked import posted, receiver
-from smsqueue.testing.hostile import hostile
+from smsqueue.testing.webhooks import distorted_webhooks, post_webhook, receiver
 from tests.providers import test_aws_messaging as aws
 from tests.providers import test_bird as bird
 from tests.providers import test_clickatell as clickatell
@@ -212,7 +211,7 @@ WANTED: dict[str, dict[str, Any]] = {
 def test_all_pictures_the_text_and_all_recipients_are_kept(name: str) -> None:
     examples, hook = CASES[name]
     client, heard = receiver(examples)
-    assert posted(client, hook).status_code in (200, 204)
+    assert post_webhook(client, hook).status_code in (200, 204)
     assert len(heard) == len(hook.events)
     for found, wanted in zip(heard, hook.events, strict=True):
         assert isinstance(wanted, Received)
@@ -229,8 +228,8 @@ def test_all_pictures_the_text_and_all_recipients_are_kept(name: str) -> None:
 def test_a_distorted_picture_is_never_our_fault(name: str) -> None:
     examples, hook = CASES[name]
     client, heard = receiver(examples)
-    for each in hostile(hook):
-        assert posted(client, each).status_code < 500
+    for each in distorted_webhooks(hook):
+        assert post_webhook(client, each).status_code < 500
     assert heard
 
 
@@ -244,21 +243,21 @@ MALFORMED: list[Any] = [
 def test_a_malformed_picture_does_not_lose_the_text_nor_the_others(value: Any) -> None:
     media = [{"url": CAT, "content_type": JPEG}, {"url": value}, {"url": SONG, "content_type": 5}]
     client, heard = receiver(telnyx.EXAMPLES)
-    assert posted(client, telnyx_hook(media=media)).status_code == 204
+    assert post_webhook(client, telnyx_hook(media=media)).status_code == 204
     assert (heard[0].body, heard[0].media) == ("look", ((CAT, JPEG), (SONG, None)))
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", {}, {"url": CAT}, [[]], [None], [CAT]])
 def test_whatever_stands_in_place_of_the_pictures_does_not_lose_the_text(value: Any) -> None:
     client, heard = receiver(telnyx.EXAMPLES)
-    assert posted(client, telnyx_hook(media=value, cc=value)).status_code == 204
+    assert post_webhook(client, telnyx_hook(media=value, cc=value)).status_code == 204
     assert heard[0].body == "look"
 
 
 def test_more_pictures_than_any_provider_allows_are_cut_off() -> None:
     media = [{"url": f"{CAT}{n}"} for n in range(5000)]
     client, heard = receiver(telnyx.EXAMPLES)
-    assert posted(client, telnyx_hook(media=media)).status_code == 204
+    assert post_webhook(client, telnyx_hook(media=media)).status_code == 204
     assert heard[0].media == tuple((f"{CAT}{n}", None) for n in range(MOST_MEDIA))
 
 
@@ -266,13 +265,13 @@ def test_aws_without_a_text_is_recorded() -> None:
     told = {name: value for name, value in aws.INBOUND.items() if name != "messageBody"}
     client, heard = receiver(aws.EXAMPLES, insecure=True)
     hook = aws.hook("", aws.delivery(told))
-    assert posted(client, hook, signed=False).status_code == 204
+    assert post_webhook(client, hook, signed=False).status_code == 204
     assert (heard[0].src, heard[0].body, heard[0].media) == ("15551234567", "", ())
 
 
 def test_telnyx_groups_are_told_once_each_and_only_if_they_are_groups() -> None:
     client, heard = receiver(telnyx.EXAMPLES)
-    assert posted(client, telnyx_hook(to=GROUP[:1], cc=GROUP)).status_code == 204
-    assert posted(client, telnyx_hook()).status_code == 204
+    assert post_webhook(client, telnyx_hook(to=GROUP[:1], cc=GROUP)).status_code == 204
+    assert post_webhook(client, telnyx_hook()).status_code == 204
     assert heard[0].meta["recipients"] == OTHERS
     assert "recipients" not in heard[1].meta

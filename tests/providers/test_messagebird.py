@@ -30,8 +30,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import client_of, receiver
 from smsqueue.testing.stub import Answer
+from smsqueue.testing.webhooks import client_of, receiver
 from tests.providers.speaking import account, away, code_of, failure_of, malformed
 
 KEY, SECRET = "messagebird-access-key", "the signing key of the account, long enough"

@@ -25,8 +25,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer
+from smsqueue.testing.webhooks import receiver
 from tests.providers.speaking import account, away, basic, code_of, malformed
 
 ID, TOKEN, NONCE = "MA" + "0" * 18, "plivo-token", "12345"

@@ -27,8 +27,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer, Stub
+from smsqueue.testing.webhooks import receiver
 from tests.providers.speaking import account, basic, code_of, failure_of, malformed
 
 PLAN, TOKEN, KEY = "plan1", "sinch-api-token", "sinch-hmac-key"

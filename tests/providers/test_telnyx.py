@@ -32,8 +32,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import receiver
 from smsqueue.testing.stub import Answer, Seen, Stub
+from smsqueue.testing.webhooks import receiver
 from tests.providers.speaking import account, away, code_of, failure_of, malformed
 
 API_KEY = "KEY-of-telnyx"

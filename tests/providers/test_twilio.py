@@ -26,8 +26,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import client_of, receiver
 from smsqueue.testing.stub import Answer
+from smsqueue.testing.webhooks import client_of, receiver
 from tests.providers.speaking import account, basic, malformed, needs_a_sender, same
 
 SID, TOKEN = "AC" + "0" * 32, "twilio-token"

@@ -36,8 +36,8 @@ from smsqueue.testing.examples import (
     Webhook,
     message,
 )
-from smsqueue.testing.hooked import client_of, receiver
 from smsqueue.testing.stub import Answer, Seen
+from smsqueue.testing.webhooks import client_of, receiver
 from tests.providers.speaking import account, basic, code_of, malformed, needs_a_sender
 
 KEY, SECRET = "abcd1234", "vonage-secret"

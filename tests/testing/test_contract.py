@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,6 +54,25 @@ def shows(good: type[Any]) -> dict[str, Any]:
 def tells(good: type[Any]) -> dict[str, Any]:
     def error(self: Any, answer: Any) -> Exception:
         return exc.RequestError(answer.body.decode(), provider=self.name)
+
+    return {"error": error}
+
+
+def logs(good: type[Any]) -> dict[str, Any]:
+    def submit(self: Any, message: OutgoingMessage) -> None:
+        logging.getLogger("pigeon").debug("calling with %s", self._headers)
+        good.submit(self, message)
+
+    return {"submit": submit}
+
+
+def chains(good: type[Any]) -> dict[str, Any]:
+    """Its own error shows nothing, but the one that a traceback shows above it."""
+
+    def error(self: Any, answer: Any) -> Exception:
+        refusal = exc.RequestError(provider=self.name)
+        refusal.__cause__ = ValueError(answer.body.decode())
+        return refusal
 
     return {"error": error}
 
@@ -127,13 +147,15 @@ def swaps(good: type[Any]) -> dict[str, Any]:
     [
         (shows, "secrets are not shown", "secrets[0] is shown in the provider's repr"),
         (tells, "secrets are not shown", "the number is shown in the error"),
-        (boasts, "capabilities are what the class has", "claims lookup, and lacks it"),
-        (hides, "capabilities are what the class has", "does not claim balance, and has it"),
-        (varies, "a repetition is the same request", "another body"),
+        (logs, "secrets are not shown", "secrets[0] is shown in the log"),
+        (chains, "secrets are not shown", "the number is shown in the error"),
+        (boasts, "capabilities match the class", "claims lookup, and lacks it"),
+        (hides, "capabilities match the class", "does not claim balance, and has it"),
+        (varies, "a repeated call makes the same request", "another body"),
         (trusts, "unsigned: incoming", ""),
         (trusts, "tampered: status landed", ""),
-        (mixes, "moved: incoming", "155512345679"),
-        (opens, "no secret, no receiver", "it makes a receiver that takes anybody's webhooks"),
+        (mixes, "relocated: incoming", "155512345679"),
+        (opens, "no secret, no receiver", "without its secret it makes a receiver"),
         (loses, "error: the answer is lost", "ambiguous=False"),
         (forgets, "webhook: incoming", ""),
         (swaps, "webhook: incoming", ""),

@@ -55,7 +55,7 @@ def test_a_report_of_what_was_not_sent_or_cannot_be_is_refused(away: Gateway) ->
         with pytest.raises(LookupError, match="no message with the id"):
             outbox.report(OutgoingMessage("1", "-"), "delivered")
         sent = away.send(OutgoingMessage("1", "-"))
-        with pytest.raises(ValueError, match="nobody reports 'queued'"):
+        with pytest.raises(ValueError, match="'queued' is never reported; use one of"):
             outbox.report(sent, "queued")
 
 

@@ -25,7 +25,7 @@ from smsqueue.providers import LogProvider, LoopbackProvider, NullProvider
 from smsqueue.providers.forward.parts import Event, Passed
 from smsqueue.simulator.outbox import _Webhook
 from smsqueue.testing import capture
-from smsqueue.testing.sheet import Sheet
+from smsqueue.testing.in_memory_ledger import CapturedMessage
 
 NUMBER, OTHER, TEXT = "15551234567", "4479460000", "Your code is 998877"
 URL = "https://media.example.org/secret-picture"
@@ -75,7 +75,7 @@ def claim() -> Claim:
         (lambda: Passed(outgoing(), "client-id"), "client-id"),
         (lambda: Event(incoming(), "client-id"), "client-id"),
         (lambda: Event(status(), "client-id"), "client-id"),
-        (lambda: Sheet(outgoing()), "message-id"),
+        (lambda: CapturedMessage(outgoing()), "message-id"),
         (lambda: Accepted("accepted", "message-id", True), "message-id"),
         (lambda: _Webhook("main", "im", {"from": NUMBER, "text": TEXT}), "main"),
         (lambda: IncomingMessage(f"{NUMBER}@example.org", TEXT), "IncomingMessage"),
