@@ -1,4 +1,4 @@
-"""``smsqueue demo`` and ``smsqueue dev``: everything at once, on this machine only."""
+"""``smsqueue demo`` and ``smsqueue dev``: all processes on this machine, a simulated carrier."""
 
 from smsqueue.demo.dev import run_dev
 from smsqueue.demo.run import run

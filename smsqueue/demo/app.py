@@ -1,4 +1,4 @@
-"""The gateway of demo and dev: two accounts at the carrier simulator, and an auto-reply."""
+"""The gateway of demo and dev: two accounts of the carrier simulator, and an auto-reply."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from smsqueue.providers.simulator import SimulatorProvider
 from smsqueue.providers.twilio import TwilioProvider
 from smsqueue.settings import secret_text
 
-__all__ = ["AUTO_REPLY", "simulator", "twilio"]
+__all__ = ["AUTO_REPLY", "clear_settings", "simulator", "twilio"]
 
 log = get_logger("smsqueue.demo")
 
 AUTO_REPLY = "Thank you, we will be in touch."
 
 
-class _Account(SimulatorProvider):
-    """The simulator answers at once or never, so that nobody has to wait for a minute."""
+class _Simulator(SimulatorProvider):
+    """With a short deadline: the simulator answers at once or never."""
 
     deadline = 4.0
 
 
 class _Twilio(TwilioProvider):
-    """Twilio, as the simulator plays it."""
+    """Twilio's dialect of the simulator, with the same deadline."""
 
     deadline = 4.0
 
@@ -40,43 +40,53 @@ def _route(message: OutgoingMessage, kind: str = "") -> list[str]:
 
 def _answer(gateway: Gateway, message: IncomingMessage) -> None:
     if not message.replyable:
-        log.info("incoming from %s, which takes no SMS", mask(message.src))
+        log.info("incoming from %s, which cannot receive SMS", mask(message.src))
         return
     log.info("incoming from %s: answering", mask(message.src))
     gateway.send(OutgoingMessage(message.src, AUTO_REPLY).options(status_report=True))
 
 
-def _status(status: MessageStatus) -> None:
+def _log_status(status: MessageStatus) -> None:
     log.info("%s: %s", status.id, ", ".join(sorted(status.states)) or status.status)
 
 
-def _made() -> Gateway:
-    made = Gateway(
+def _make_gateway() -> Gateway:
+    gateway = Gateway(
         retry=RetryPolicy(
             base=0.3, cap=2.0, pause=0.5, pause_max=2.0, slow_pause=0.5, slow_pause_max=2.0
         )
     )
-    made.router = _route
-    made.onReceive.connect(lambda message: _answer(made, message), name="demo:answer")
-    made.onStatus.connect(_status, name="demo:status")
-    return made
+    gateway.router = _route
+    gateway.onReceive.connect(lambda message: _answer(gateway, message), name="demo:answer")
+    gateway.onStatus.connect(_log_status, name="demo:status")
+    return gateway
+
+
+def clear_settings() -> None:
+    """Remove the settings of other gateways from the environment of this process.
+
+    Above all their accounts: the demo's auto-replies would be sent to real numbers.
+    """
+    for name in list(os.environ):
+        if name.startswith("SMSQUEUE_") and name != "SMSQUEUE_REDIS_SERVER":
+            del os.environ[name]
 
 
 def simulator() -> Gateway:
-    """The gateway that sends in the simulator's own dialect."""
-    made = _made()
+    """Return the gateway that uses the simulator's own dialect."""
+    gateway = _make_gateway()
     for account in ("main", "backup"):
-        made.add_provider(
-            account, _Account, url=_URL, account=account, token=_TOKEN, read_timeout=2.0
+        gateway.add_provider(
+            account, _Simulator, url=_URL, account=account, token=_TOKEN, read_timeout=2.0
         )
-    return made
+    return gateway
 
 
 def twilio() -> Gateway:
-    """The gateway that sends in Twilio's."""
-    made = _made()
+    """Return the gateway that uses Twilio's dialect."""
+    gateway = _make_gateway()
     for account in ("main", "backup"):
-        made.add_provider(
+        gateway.add_provider(
             account,
             _Twilio,
             url=_URL,
@@ -85,13 +95,13 @@ def twilio() -> Gateway:
             sender="15550009999",
             read_timeout=2.0,
         )
-    return made
+    return gateway
 
 
 def __getattr__(name: str) -> Gateway:
-    """``gateway`` is made when it is asked for."""
+    """Create ``gateway`` when it is first used."""
     if name != "gateway":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()["gateway"] = simulator()
-    found: Gateway = globals()["gateway"]
-    return found
+    gateway: Gateway = globals()["gateway"]
+    return gateway

@@ -1,4 +1,4 @@
-"""The whole stack until Ctrl-C."""
+"""``smsqueue dev``: runs all processes until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from smsqueue.demo.alone import forget_settings
+from smsqueue.demo.app import clear_settings
 from smsqueue.stack import Stack
 
 __all__ = ["DEMO_GATEWAY", "run_dev"]
@@ -20,12 +20,12 @@ DEMO_GATEWAY = "smsqueue.demo.app:gateway"
 
 
 def run_dev(console: Console | None = None) -> int:
-    """Run Redis, worker, receivers, simulator and Flower until Ctrl-C; the exit code.
+    """Run Redis, worker, receivers, simulator and Flower until Ctrl-C; return the exit code.
 
-    With SMSQUEUE_GATEWAY set, that gateway is used, else the demo's.
+    Uses the gateway that SMSQUEUE_GATEWAY names, else that of the demo.
 
     Raises:
-        StackError: one of them could not be started.
+        StackError: a process could not be started.
     """
     console = console or Console()
     ended = threading.Event()
@@ -33,9 +33,9 @@ def run_dev(console: Console | None = None) -> int:
     try:
         gateway = os.environ.get("SMSQUEUE_GATEWAY") or DEMO_GATEWAY
         if gateway == DEMO_GATEWAY:
-            forget_settings()
+            clear_settings()
         with Stack(
-            gateway, flower=True, told=lambda what: console.print(f"starting {what} ...")
+            gateway, flower=True, on_start=lambda name: console.print(f"starting {name} ...")
         ) as stack:
             webhook = f"{stack.receivers_url}/{stack.prefix}"
             console.print(f"\n[bold]smsqueue is running[/] with the gateway {gateway}\n")
@@ -49,13 +49,13 @@ def run_dev(console: Console | None = None) -> int:
             for name in ("SMSQUEUE_REDIS_URL", "SMSQUEUE_GATEWAY"):
                 console.print(f"  export {name}={stack.environment[name]}", soft_wrap=True)
             console.print("  smsqueue send +15550000101 'hello' --report --wait")
-            console.print("\nCtrl-C ends it.")
+            console.print("\nCtrl-C stops it.")
             while not ended.wait(0.5):
                 process = stack.died()
                 if process is not None:
                     console.print(f"[red]{process.name} has ended:[/]\n{process.tail()}")
                     return 1
-            console.print("ending ...")
+            console.print("stopping ...")
         return 0
     finally:
         for signum, handler in before.items():

@@ -1,5 +1,4 @@
-"""The demo: a hundred messages to the simulator's magic numbers, and whether each of them ended
-as its number says."""
+"""``smsqueue demo``: sends to the simulator's magic numbers, and checks how each message ends."""
 
 from __future__ import annotations
 
@@ -17,21 +16,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from smsqueue import Gateway, OutgoingMessage
-from smsqueue.demo.alone import forget_settings
-from smsqueue.demo.app import AUTO_REPLY
+from smsqueue.demo.app import AUTO_REPLY, clear_settings
 from smsqueue.ledger import Record
 from smsqueue.message.states import WAITING, State
-from smsqueue.simulator.numbers import NUMBERS, Number
+from smsqueue.simulator.magic_numbers import NUMBERS, Number
 from smsqueue.stack import Stack
 
 __all__ = ["run"]
 
-PER_NUMBER = 10
-#: Seconds that all of it may take, and for how long an unknown message must stay unknown.
-PATIENCE, STAYS = 45.0, 3.0
+_MESSAGES_PER_BEHAVIOR = 10
+_TIMEOUT_S = 45.0
+#: An unknown message has to stay unknown for this long.
+_STABLE_S = 3.0
 
-#: Times that suit a simulator that answers in milliseconds.
-_SHORT = {
+#: Short times: the simulator answers in milliseconds.
+_SETTINGS = {
     "SMSQUEUE_UPKEEP_INTERVAL": "0.1",
     "SMSQUEUE_GRACE": "5",
     "SMSQUEUE_PARK_WAIT": "5",
@@ -47,35 +46,38 @@ class _Row:
     records: list[Record] = field(default_factory=list)
 
     @property
-    def ended(self) -> int:
-        return sum(self._right(record) for record in self.records)
+    def as_expected(self) -> int:
+        """How many messages ended as expected."""
+        return sum(self._is_as_expected(record) for record in self.records)
 
     @property
     def expected(self) -> str:
-        """As it is shown: a lost answer is unknown before its report says what became of it."""
-        passes = self.number.lost and self.number.ends != State.UNKNOWN
-        return f"unknown, {self.number.ends}" if passes else str(self.number.ends)
+        """For the table: without an answer a message is unknown until its report comes."""
+        final = self.number.final_state
+        unknown_first = self.number.answer_lost and final != State.UNKNOWN
+        return f"unknown, {final}" if unknown_first else str(final)
 
-    def _right(self, record: Record) -> bool:
+    def _is_as_expected(self, record: Record) -> bool:
         was_unknown = any(line["state"] == State.UNKNOWN for line in record.timeline)
-        return record.state == self.number.ends and was_unknown == self.number.lost
+        final = record.state == self.number.final_state
+        return final and was_unknown == self.number.answer_lost
 
 
 def run(console: Console | None = None, provider: str = "simulator") -> int:
-    """Run the demo; 0 if every message ended as its number says.
+    """Run the demo; return 0 if all messages ended as expected.
 
     Args:
-        provider: Whose dialect is spoken: a function of the demo's gateway module.
+        provider: The dialect, and the function of :mod:`smsqueue.demo.app` that makes the gateway.
 
     Raises:
         StackError: a process could not be started.
     """
     console = console or Console()
-    forget_settings()
-    ended: list[int] = []
+    clear_settings()
+    signals: list[int] = []
 
     def interrupt(signum: int, frame: Any) -> None:
-        ended.append(signum)
+        signals.append(signum)
         raise KeyboardInterrupt
 
     before = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -85,16 +87,16 @@ def run(console: Console | None = None, provider: str = "simulator") -> int:
                 stack = running.enter_context(
                     Stack(
                         f"smsqueue.demo.app:{provider}",
-                        environment=_SHORT,
-                        told=lambda what: status.update(f"starting {what} ..."),
+                        environment=_SETTINGS,
+                        on_start=lambda name: status.update(f"starting {name} ..."),
                     )
                 )
             gateway = running.enter_context(Gateway(stack.settings))
-            if ended:  # an exception that a signal raises at a bad moment gets lost
+            if signals:  # an exception raised in a destructor or callback is lost
                 raise KeyboardInterrupt
             return _show(console, *_send_and_wait(console, gateway), stack, gateway, provider)
     except KeyboardInterrupt:
-        console.print("interrupted; everything that was started has ended")
+        console.print("interrupted; all processes have ended")
         return 130
     finally:
         for signum, handler in before.items():
@@ -102,8 +104,8 @@ def run(console: Console | None = None, provider: str = "simulator") -> int:
 
 
 def _send_and_wait(console: Console, gateway: Gateway) -> tuple[list[_Row], float]:
-    rows = [_Row(number, list(number.numbers(PER_NUMBER))) for number in NUMBERS]
-    total = PER_NUMBER * len(rows)
+    rows = [_Row(number, list(number.numbers(_MESSAGES_PER_BEHAVIOR))) for number in NUMBERS]
+    total = _MESSAGES_PER_BEHAVIOR * len(rows)
     began = time.monotonic()
     with Progress(
         TextColumn("{task.description}"),
@@ -113,29 +115,29 @@ def _send_and_wait(console: Console, gateway: Gateway) -> tuple[list[_Row], floa
         console=console,
     ) as progress:
         task = progress.add_task("sending", total=total)
-        for i in range(PER_NUMBER):
+        for i in range(_MESSAGES_PER_BEHAVIOR):
             for row in rows:
                 message = OutgoingMessage(row.numbers[i], f"demo {i}").route("demo")
                 gateway.send(message.options(status_report=True))
                 row.ids.append(message.id or "")
                 progress.advance(task)
         task = progress.add_task("as expected", total=total)
-        while time.monotonic() - began < PATIENCE:
+        while time.monotonic() - began < _TIMEOUT_S:
             for row in rows:
                 row.records = [gateway.lookup(id) for id in row.ids]
-            progress.update(task, completed=sum(row.ended for row in rows))
-            if all(row.ended == PER_NUMBER for row in rows) and _settled(rows):
-                answered, received = _replies(rows, gateway)
+            progress.update(task, completed=sum(row.as_expected for row in rows))
+            if all(row.as_expected == _MESSAGES_PER_BEHAVIOR for row in rows) and _stable(rows):
+                answered, received = _count_replies(rows, gateway)
                 if answered == received:
                     break
             time.sleep(0.2)
     return rows, time.monotonic() - began
 
 
-def _settled(rows: list[_Row]) -> bool:
-    """What is to stay unknown has been so for a while."""
+def _stable(rows: list[_Row]) -> bool:
+    """Return whether no state has changed for _STABLE_S."""
     newest = max(record.changed_at.timestamp() for row in rows for record in row.records)
-    return time.time() - newest > STAYS
+    return time.time() - newest > _STABLE_S
 
 
 def _show(
@@ -147,73 +149,74 @@ def _show(
     provider: str,
 ) -> int:
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("number", "behaviour", "expected", "actual", "attempts", "time"):
+    for heading in ("number", "behavior", "expected", "actual", "attempts", "time"):
         justify: Any = "right" if heading == "time" else "left"
         table.add_column(heading, justify=justify, no_wrap=heading == "actual")
-    good = True
+    success = True
     for row in rows:
         actual = sorted({str(record.state) for record in row.records})
         attempts = sorted({record.attempts for record in row.records})
         took = max((r.changed_at - r.accepted_at).total_seconds() for r in row.records)
-        right = row.ended == PER_NUMBER
-        good = good and right
-        mark = "[green]" if right else "[red]"
+        complete = row.as_expected == _MESSAGES_PER_BEHAVIOR
+        success = success and complete
+        color = "[green]" if complete else "[red]"
         table.add_row(
             row.number.pattern,
             row.number.name,
             row.expected,
-            f"{mark}{PER_NUMBER if right else row.ended} {', '.join(actual)}[/]",
+            f"{color}{row.as_expected} {', '.join(actual)}[/]",
             "-".join(str(n) for n in sorted({attempts[0], attempts[-1]})),
             f"{took:.1f} s",
         )
     console.print(table)
     accepted = requests.get(f"{stack.simulator_url}/accepted", timeout=5).json()
-    twice = _twice(accepted)
-    answered, received = _replies(rows, gateway)
-    spoken = {each["dialect"] for each in accepted}
+    duplicates = _count_duplicates(accepted)
+    answered, received = _count_replies(rows, gateway)
+    dialects = {entry["dialect"] for entry in accepted}
     expected = sum(len(row.ids) for row in rows if row.number.replies)
-    good = good and not twice and answered == received >= expected and spoken == {provider}
+    success = success and not duplicates and answered == received >= expected
+    success = success and dialects == {provider}
     if provider != "simulator":
-        console.print(f"spoken with the simulator: {', '.join(sorted(spoken))}'s dialect")
-    console.print(f"accepted by the simulator more than once: {twice}")
+        console.print(f"dialect of the simulator: {', '.join(sorted(dialects))}")
+    console.print(f"accepted by the simulator more than once: {duplicates}")
     console.print(f"replies received: {received}, auto-replies sent: {answered}")
-    sent = PER_NUMBER * len(rows)
+    sent = _MESSAGES_PER_BEHAVIOR * len(rows)
     console.print(
         f"{sent} messages in {seconds:.1f} s: "
-        + ("[green]all as expected[/]" if good else "[red]not as expected[/]")
+        + ("[green]all as expected[/]" if success else "[red]not as expected[/]")
     )
     console.print(
-        f"\nTo look further: {_dev()} runs the same until Ctrl-C, with Flower, and prints\n"
-        "how another terminal can use it: smsqueue send NUMBER TEXT --report,\n"
+        f"\nNext: {_dev_command()} runs the same processes and Flower until Ctrl-C, and prints\n"
+        "how to use them from another terminal: smsqueue send NUMBER TEXT --report,\n"
         "smsqueue show ID, smsqueue find NUMBER, smsqueue list --state unknown",
         highlight=False,
     )
-    return 0 if good else 1
+    return 0 if success else 1
 
 
-def _dev() -> str:
+def _dev_command() -> str:
     return "make dev" if Path("Makefile").exists() else "smsqueue dev"
 
 
-def _twice(accepted: list[dict[str, Any]]) -> int:
-    """Messages that the simulator accepted more than once, by its own books."""
-    ids = [str(each["reference"]).partition(".")[0] for each in accepted]
+def _count_duplicates(accepted: list[dict[str, Any]]) -> int:
+    """Return how many messages the simulator accepted more than once."""
+    ids = [str(entry["reference"]).partition(".")[0] for entry in accepted]
     return len(ids) - len(set(ids))
 
 
-def _replies(rows: list[_Row], gateway: Gateway) -> tuple[int, int]:
-    """(auto-replies that went out, replies that came in).
+def _count_replies(rows: list[_Row], gateway: Gateway) -> tuple[int, int]:
+    """Return how many auto-replies were sent, and how many replies were received.
 
-    A phone replies to each message but not twice within 10 s, so an auto-reply that had to wait
-    for longer is replied to as well.
+    A simulated number replies at most once in 10 s; it also replies to an auto-reply that was
+    delayed for longer.
     """
     counters = gateway.ledger.counters().items()
     received = sum(n for name, n in counters if name[0] == "incoming" and name[-1] == "recorded")
-    records = [r for row in rows if row.number.replies for r in _to(row, gateway)]
+    records = [r for row in rows if row.number.replies for r in _find_messages(row, gateway)]
     answers = [r for r in records if r.message.body == AUTO_REPLY]
     waiting = {State.SENDING, *WAITING}
     return sum(r.state not in waiting for r in answers), received
 
 
-def _to(row: _Row, gateway: Gateway) -> list[Record]:
-    return [r for i in range(PER_NUMBER) for r in gateway.find(row.numbers[i])]
+def _find_messages(row: _Row, gateway: Gateway) -> list[Record]:
+    return [r for i in range(_MESSAGES_PER_BEHAVIOR) for r in gateway.find(row.numbers[i])]

@@ -16,9 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a simulator from the command line."""
     parser = argparse.ArgumentParser(
         prog="smsqueue simulator",
-        description="A carrier simulator: magic numbers decide what happens to a message.",
-        epilog="SMSQUEUE_SIMULATOR_TOKEN (or the file that SMSQUEUE_SIMULATOR_TOKEN_FILE names): "
-        "password of the accounts, and key of the signatures.",
+        description="A carrier simulator: a message's number selects what happens to it.",
+        epilog="The password of all accounts, and the key of the webhooks' signatures, is "
+        "SMSQUEUE_SIMULATOR_TOKEN, or the content of the file SMSQUEUE_SIMULATOR_TOKEN_FILE.",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8800)
@@ -28,15 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=[],
         type=webhook,
         metavar="[ACCOUNT=]URL",
-        help="where an account's reports and replies go: URL/status and URL/im",
+        help="base URL of an account's webhooks: reports go to URL/status, replies to URL/im",
     )
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     token = secret_text(os.environ, "SMSQUEUE_SIMULATOR_TOKEN") or "simulator"
-    serve(dict(given.webhook), token, host=given.host, port=given.port)
+    serve(dict(options.webhook), token, host=options.host, port=options.port)
 
 
 def webhook(text: str) -> tuple[str, str]:
-    """``main=http://...`` or ``http://...``, which is account main's."""
+    """Parse ``ACCOUNT=URL`` or ``URL``; the default account is ``main``."""
     if text.startswith(("http://", "https://")):
         return "main", text
     account, _, url = text.partition("=")

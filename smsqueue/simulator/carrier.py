@@ -1,4 +1,4 @@
-"""What the simulator does with a message: the magic numbers at work."""
+"""The simulated carrier: accepts or refuses messages, and schedules their reports and replies."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from smsqueue.message.masking import mask
-from smsqueue.simulator.numbers import RICH_ACCOUNT, number_for
-from smsqueue.simulator.outbox import Outbox
+from smsqueue.simulator.magic_numbers import RICH_ACCOUNT, number_for
+from smsqueue.simulator.webhook_delivery import WebhookDelivery
 
-__all__ = ["Carrier", "Verdict"]
+__all__ = ["Answer", "Carrier"]
 
-#: How many messages, and messages' refusals, are remembered.
-REMEMBERED = 100_000
-#: Seconds in which a phone replies only once: two that answer each other must not run away.
-REPLY_PAUSE = 10.0
-#: Seconds from one throttling of an account to the next.
-CALM = 20.0
-REPLY_TEXT = "Thank you!"
+#: Limit of each list of messages that is kept.
+_MAX_KEPT = 100_000
+#: A number replies at most once in this time. Otherwise it and an auto-reply would answer each
+#: other for ever.
+_REPLY_INTERVAL_S = 10.0
+#: Time from the start of one throttling of an account to the next, and its length.
+_THROTTLE_INTERVAL_S, _THROTTLE_S = 20.0, 1.0
+_REPLY_DELAY_S = 0.3
+_REPLY_TEXT = "Thank you!"
 
+#: Error code and text by HTTP status.
 _ERRORS = {
     400: ("bad_number", "There is no such number."),
     402: ("no_credit", "The account has too little credit."),
@@ -34,8 +37,8 @@ _ERRORS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How a message is answered; ``lost``: not at all."""
+class Answer:
+    """The HTTP answer to a message; ``lost``: the connection is closed instead."""
 
     status: int
     body: Mapping[str, Any]
@@ -43,71 +46,75 @@ class Verdict:
     lost: bool = False
 
 
-def error(status: int, code: str, text: str) -> Verdict:
-    """An error in the simulator's own words."""
+def error(status: int, code: str, text: str) -> Answer:
+    """Return an error in the simulator's own dialect."""
     headers = {"Retry-After": "1"} if status == 429 else {}
-    return Verdict(status, {"error": {"code": code, "text": text}}, headers)
+    return Answer(status, {"error": {"code": code, "text": text}}, headers)
 
 
 class Carrier:
-    """Takes messages and keeps a book of what it accepted."""
+    """Accepts or refuses messages, and keeps a list of those that it accepted."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, webhooks: WebhookDelivery) -> None:
+        self._webhooks = webhooks
         self._lock = threading.Lock()
+        #: By message: how many of its calls were refused.
         self._refusals: OrderedDict[str, int] = OrderedDict()
-        self._replied: OrderedDict[str, float] = OrderedDict()
-        self._throttled: dict[str, float] = {}
-        self._accepted: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        #: By number: monotonic time of its last reply.
+        self._replied_at: OrderedDict[str, float] = OrderedDict()
+        #: By account: monotonic time at which its last throttling began.
+        self._throttled_at: dict[str, float] = {}
+        self._accepted: deque[dict[str, Any]] = deque(maxlen=_MAX_KEPT)
 
     def accepted(self) -> list[dict[str, Any]]:
-        """All that was accepted, oldest first: reference, account, masked number, time, id, and
-        in which dialect it came."""
+        """Return the accepted messages, oldest first: reference, account, masked number, time, id
+        and dialect."""
         with self._lock:
             return list(self._accepted)
 
-    def take(self, account: str, message: Mapping[str, Any]) -> Verdict:
-        """Answer a message, and see to what follows from it."""
+    def submit(self, account: str, message: Mapping[str, Any]) -> Answer:
+        """Answer a message, and schedule its reports and its reply."""
         to, text = message.get("to"), message.get("text")
         if not isinstance(to, str) or not to.isdecimal() or not isinstance(text, str):
             return error(422, "malformed", "A message has digits in 'to' and a 'text'.")
         number = number_for(to)
-        if number.poor and account != RICH_ACCOUNT:
+        if number.needs_credit and account != RICH_ACCOUNT:
             return error(402, *_ERRORS[402])
-        if number.throttled and self._throttles(account):
+        if number.throttled and self._is_throttled(account):
             return error(429, *_ERRORS[429])
-        refusal = self._refuse(message, number.refusals)
-        if refusal:
-            return error(refusal, *_ERRORS[refusal])
+        status = self._refusal_of(message, number.refusals)
+        if status:
+            return error(status, *_ERRORS[status])
         msgid = self._accept(account, message)
         self._report(account, message, msgid)
         if number.replies:
             self._reply(account, message)
-        return Verdict(202, {"id": msgid, "state": "accepted"}, lost=number.lost)
+        return Answer(202, {"id": msgid, "state": "accepted"}, lost=number.answer_lost)
 
-    def _throttles(self, account: str) -> bool:
-        """As a carrier that was sent too much at once: it has enough for a while, then is calm."""
+    def _is_throttled(self, account: str) -> bool:
+        """Start a throttling if the last one began long enough ago; return whether one is on."""
         with self._lock:
             now = time.monotonic()
-            if now - self._throttled.get(account, -CALM) >= CALM:
-                self._throttled[account] = now
-            return now - self._throttled[account] < 1.0
+            began = self._throttled_at.get(account, -_THROTTLE_INTERVAL_S)
+            if now - began >= _THROTTLE_INTERVAL_S:
+                began = self._throttled_at[account] = now
+            return now - began < _THROTTLE_S
 
-    def _refuse(self, message: Mapping[str, Any], refusals: tuple[int, ...]) -> int | None:
-        """The status that this call for the message is to be refused with."""
+    def _refusal_of(self, message: Mapping[str, Any], refusals: tuple[int, ...]) -> int | None:
+        """Return the HTTP status with which this call is refused; None if it is accepted."""
         if not refusals:
             return None
         reference = message.get("reference")
-        # All attempts of a message are one: the reference is "id.attempt".
+        # The reference is "id.attempt": all attempts of a message are counted together.
         key = (
             str(reference).partition(".")[0] if reference else f"{message['to']}/{message['text']}"
         )
         with self._lock:
             count = self._refusals.pop(key, 0)
             if count >= len(refusals):
-                return None  # forgotten: the same message again is refused again
+                return None  # no longer counted: the same message sent anew is refused anew
             self._refusals[key] = count + 1
-            if len(self._refusals) > REMEMBERED:
+            if len(self._refusals) > _MAX_KEPT:
                 self._refusals.popitem(last=False)
         return refusals[count]
 
@@ -130,33 +137,35 @@ class Carrier:
             return
         number = number_for(message["to"])
         base = {"id": msgid, "reference": message.get("reference")} | _dialect(message)
-        for state in number.early:
-            self._outbox.post(account, "status", {**base, "state": state, "at": _now()})
+        for state in number.early_reports:
+            self._webhooks.post(account, "status", {**base, "state": state, "at": _now()})
         for delay, state in number.reports:
-            self._outbox.schedule(delay, account, "status", {**base, "state": state, "at": _now()})
+            self._webhooks.schedule(
+                delay, account, "status", {**base, "state": state, "at": _now()}
+            )
 
     def _reply(self, account: str, message: Mapping[str, Any]) -> None:
         if not message.get("allow_reply", True):
             return
         to, now = message["to"], time.monotonic()
         with self._lock:
-            if now - self._replied.pop(to, -REPLY_PAUSE) < REPLY_PAUSE:
+            if now - self._replied_at.pop(to, -_REPLY_INTERVAL_S) < _REPLY_INTERVAL_S:
                 return
-            self._replied[to] = now
-            if len(self._replied) > REMEMBERED:
-                self._replied.popitem(last=False)
+            self._replied_at[to] = now
+            if len(self._replied_at) > _MAX_KEPT:
+                self._replied_at.popitem(last=False)
         reply = {
             "id": secrets.token_hex(8),
             "from": to,
             "to": message.get("from"),
-            "text": REPLY_TEXT,
+            "text": _REPLY_TEXT,
             "at": _now(),
         } | _dialect(message)
-        self._outbox.schedule(0.3, account, "im", reply)
+        self._webhooks.schedule(_REPLY_DELAY_S, account, "im", reply)
 
 
 def _dialect(message: Mapping[str, Any]) -> dict[str, Any]:
-    """How what follows from a message is to be told, if not in the simulator's own words."""
+    """Return the fields that select the dialect of a message's webhooks."""
     return {name: message[name] for name in ("dialect", "callback", "account") if name in message}
 
 

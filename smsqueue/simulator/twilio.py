@@ -1,4 +1,4 @@
-"""The simulator in Twilio's dialect: forms come in, JSON goes out, callbacks are signed forms.
+"""Twilio's dialect of the simulator: requests are forms, answers JSON, callbacks signed forms.
 
 POST /2010-04-01/Accounts/<account>/Messages.json   HTTP Basic: account and token
 """
@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import parse_qs, urldefrag, urlencode, urlsplit
 
 from smsqueue.providers.authentic import hmac_base64, sha256_hex
-from smsqueue.simulator.carrier import Verdict
+from smsqueue.simulator.carrier import Answer
 
-__all__ = ["DIALECT", "answered", "read", "sid_of", "webhook"]
+__all__ = ["DIALECT", "parse", "sid_of", "translate", "webhook"]
 
 DIALECT = "twilio"
 
-#: Status of the simulator to Twilio's own, and its error code.
+#: HTTP status of the simulator: Twilio's HTTP status and error code.
 _ERRORS = {
     400: (400, 21211),
     401: (401, 20003),
@@ -25,7 +25,7 @@ _ERRORS = {
     429: (429, 20429),
     500: (500, 20500),
 }
-#: State of the simulator to Twilio's word and error code.
+#: State of the simulator: Twilio's status and error code.
 _STATES = {
     "accepted": ("sent", None),
     "delivered": ("delivered", None),
@@ -34,8 +34,8 @@ _STATES = {
 }
 
 
-def read(form: Mapping[str, str], account: str) -> dict[str, Any]:
-    """A message in the simulator's own words."""
+def parse(form: Mapping[str, str], account: str) -> dict[str, Any]:
+    """Return a message of Twilio's API in the simulator's own dialect."""
     callback = urldefrag(form.get("StatusCallback", "")).url
     reference = parse_qs(urlsplit(callback).query).get("ref", [None])[0]
     return {
@@ -50,41 +50,42 @@ def read(form: Mapping[str, str], account: str) -> dict[str, Any]:
     }
 
 
-def answered(verdict: Verdict) -> Verdict:
-    """An answer in Twilio's words."""
-    if verdict.status < 300:
-        body = {
-            "sid": sid_of(verdict.body["id"]),
+def translate(answer: Answer) -> Answer:
+    """Return an answer of the simulator in Twilio's dialect."""
+    if answer.status < 300:
+        accepted = {
+            "sid": sid_of(answer.body["id"]),
             "status": "queued",
             "num_segments": "1",
             "price": None,
         }
-        return Verdict(201, body, verdict.headers, verdict.lost)
-    status, code = _ERRORS[verdict.status]
-    answer = {"code": code, "message": verdict.body["error"]["text"], "status": status}
-    return Verdict(status, answer, verdict.headers)
+        return Answer(201, accepted, answer.headers, answer.lost)
+    status, code = _ERRORS[answer.status]
+    refused = {"code": code, "message": answer.body["error"]["text"], "status": status}
+    return Answer(status, refused, answer.headers)
 
 
 def sid_of(id: str) -> str:
-    """An id of the simulator as one of Twilio's."""
+    """Return a message SID for an id of the simulator."""
     return "SM" + sha256_hex(id.encode())[:32]
 
 
 def webhook(
     kind: str, payload: Mapping[str, Any], base: str, token: str
 ) -> tuple[str, dict[str, str], bytes]:
-    """A callback: its address, headers and body.
+    """Return URL, headers and body of a callback.
 
     Args:
-        base: Where the account's webhooks are.
+        kind: ``im`` for an incoming message, ``status`` for a report.
+        base: Base URL of the account's webhooks.
     """
     if kind == "im":
         url = f"{base.rstrip('/')}/im"
         form = {"MessageSid": sid_of(payload["id"]), "From": f"+{payload['from']}", "NumMedia": "0"}
         form |= {"To": f"+{payload['to'] or '15550000000'}", "Body": payload["text"]}
     else:
-        url, (word, code) = payload["callback"], _STATES[payload["state"]]
-        form = {"MessageSid": sid_of(payload["id"]), "MessageStatus": word}
+        url, (status, code) = payload["callback"], _STATES[payload["state"]]
+        form = {"MessageSid": sid_of(payload["id"]), "MessageStatus": status}
         form |= {"ErrorCode": code} if code else {}
     form["AccountSid"] = payload["account"]
     signed = url + "".join(name + form[name] for name in sorted(form))

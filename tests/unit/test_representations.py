@@ -23,7 +23,7 @@ from smsqueue.ledger.answers import Accepted
 from smsqueue.message.media import Media
 from smsqueue.providers import LogProvider, LoopbackProvider, NullProvider
 from smsqueue.providers.forward.parts import Event, Passed
-from smsqueue.simulator.outbox import _Webhook
+from smsqueue.simulator.webhook_delivery import _Webhook
 from smsqueue.testing import capture
 from smsqueue.testing.in_memory_ledger import CapturedMessage
 

@@ -22,7 +22,7 @@ from smsqueue.message.numbers import (
     sender_kind,
 )
 from smsqueue.providers import NullProvider
-from smsqueue.simulator.numbers import NUMBERS, Number
+from smsqueue.simulator.magic_numbers import NUMBERS, Number
 from smsqueue.testing import capture
 
 # --- Numbers ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Posts webhooks, later and again: as carriers do, until they are answered 2xx."""
+"""Posts the simulator's webhooks after a delay, and repeats them until they are answered 2xx."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import requests
@@ -18,19 +18,18 @@ from requests.adapters import HTTPAdapter
 from smsqueue.logs import get_logger
 from smsqueue.providers.simulator import SIGNATURE_HEADER, sign
 
-__all__ = ["Dialect", "Outbox"]
+__all__ = ["Dialect", "WebhookDelivery"]
 
-#: How often one webhook is tried, and the longest pause between, in seconds: a minute in all.
-TRIES = 16
-LONGEST_PAUSE = 5.0
-TIMEOUT = 5.0
-#: Webhooks that are posted at once.
-THREADS = 8
+#: Attempts for each webhook; with these pauses they take about a minute.
+_MAX_ATTEMPTS = 16
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+_TIMEOUT_S = 5.0
+#: Webhooks that are posted at the same time.
+_THREADS = 8
 
 _log = get_logger(__name__)
 
-
-#: Of a kind and payload, the account's base address and the token: address, headers and body.
+#: Takes kind, payload, the account's base URL and the token; returns URL, headers and body.
 Dialect = Callable[[str, Mapping[str, Any], str, str], tuple[str, dict[str, str], bytes]]
 
 
@@ -39,26 +38,26 @@ class _Webhook:
     account: str
     kind: str
     payload: Mapping[str, Any] = field(repr=False)
-    tried: int = 0
+    attempts: int = 0
 
 
-def _own(
+def _own_dialect(
     kind: str, payload: Mapping[str, Any], base: str, token: str
 ) -> tuple[str, dict[str, str], bytes]:
-    """The simulator's own dialect: signed JSON."""
+    """Signed JSON."""
     body = json.dumps(payload).encode()
     headers = {"Content-Type": "application/json", SIGNATURE_HEADER: sign(token, body)}
     return f"{base.rstrip('/')}/{kind}", headers, body
 
 
-class Outbox:
-    """The webhooks that are still to be posted.
+class WebhookDelivery:
+    """Posts webhooks in threads.
 
     Args:
-        webhooks: Base address of each account's webhooks; ``/im`` and ``/status`` are appended.
-            An account without one gets none.
-        token: What webhooks are signed with.
-        dialects: Of payloads that name one in their field ``dialect``.
+        webhooks: Base URL of each account's webhooks; ``/im`` and ``/status`` are appended. Nothing
+            is posted for an account without one.
+        token: Key of the signatures.
+        dialects: By the name in the field ``dialect`` of the payload.
     """
 
     def __init__(
@@ -71,26 +70,26 @@ class Outbox:
         self._dialects = dialects or {}
         self._token = token
         self._session = requests.Session()
-        self._session.trust_env = False  # webhooks go to this machine, by no proxy
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=THREADS * 2))
+        self._session.trust_env = False  # no proxy: webhooks go to this machine
+        self._session.mount("http://", HTTPAdapter(pool_maxsize=_THREADS * 2))
         self._due: list[tuple[float, int, _Webhook]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
-        self._pool = ThreadPoolExecutor(THREADS, "webhook")
+        self._pool = ThreadPoolExecutor(_THREADS, "webhook")
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
         self._thread.start()
 
     def post(self, account: str, kind: str, payload: Mapping[str, Any]) -> None:
-        """Post a webhook now and wait for its answer; if that is not 2xx, repeat it later."""
+        """Post a webhook and wait for its answer; if that is not 2xx, repeat it later."""
         self._post(_Webhook(account, kind, payload))
 
     def schedule(self, delay: float, account: str, kind: str, payload: Mapping[str, Any]) -> None:
         """Post a webhook in ``delay`` seconds."""
-        self._put(delay, _Webhook(account, kind, payload))
+        self._schedule(delay, _Webhook(account, kind, payload))
 
     def close(self) -> None:
-        """Post nothing any more."""
+        """Stop posting; scheduled webhooks are dropped."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -98,7 +97,7 @@ class Outbox:
         self._pool.shutdown(cancel_futures=True)
         self._session.close()
 
-    def _put(self, delay: float, webhook: _Webhook) -> None:
+    def _schedule(self, delay: float, webhook: _Webhook) -> None:
         with self._changed:
             entry = (time.monotonic() + delay, next(self._order), webhook)
             heapq.heappush(self._due, entry)
@@ -117,28 +116,30 @@ class Outbox:
         base = self._webhooks.get(webhook.account)
         if base is None:
             return
-        dialect = self._dialects.get(webhook.payload.get("dialect", ""), _own)
+        dialect = self._dialects.get(webhook.payload.get("dialect", ""), _own_dialect)
         url, headers, body = dialect(webhook.kind, webhook.payload, base, self._token)
         try:
             with self._session.post(
                 url,
                 data=body,
                 headers=headers,
-                timeout=TIMEOUT,
+                timeout=_TIMEOUT_S,
                 allow_redirects=False,
             ) as answer:
-                outcome = "" if 200 <= answer.status_code < 300 else str(answer.status_code)
+                failure = "" if 200 <= answer.status_code < 300 else str(answer.status_code)
         except requests.RequestException as error:
-            outcome = type(error).__name__
-        if outcome:
-            self._again(webhook, outcome)
+            failure = type(error).__name__
+        if failure:
+            self._repeat(webhook, failure)
 
-    def _again(self, webhook: _Webhook, outcome: str) -> None:
-        tried = webhook.tried + 1
-        if tried >= TRIES:
-            _log.warning("webhook %s given up after %d tries: %s", webhook.kind, tried, outcome)
+    def _repeat(self, webhook: _Webhook, failure: str) -> None:
+        attempts = webhook.attempts + 1
+        if attempts >= _MAX_ATTEMPTS:
+            _log.warning(
+                "webhook %s dropped after %d attempts: %s", webhook.kind, attempts, failure
+            )
             return
-        if tried == 1:
-            _log.info("webhook %s not taken: %s; repeating it", webhook.kind, outcome)
-        again = _Webhook(webhook.account, webhook.kind, webhook.payload, tried)
-        self._put(min(0.1 * 2**tried, LONGEST_PAUSE), again)
+        if attempts == 1:
+            _log.info("webhook %s failed: %s; repeating it", webhook.kind, failure)
+        pause = min(_FIRST_PAUSE_S * 2 ** (attempts - 1), _LONGEST_PAUSE_S)
+        self._schedule(pause, replace(webhook, attempts=attempts))
