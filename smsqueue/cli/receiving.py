@@ -10,7 +10,7 @@ from smsqueue.cli.webhooks import Webhook, webhooks
 from smsqueue.cli.words import clean, counted
 from smsqueue.gateway import Gateway
 from smsqueue.providers.base import IProvider
-from smsqueue.providers.forward.guard import Guard
+from smsqueue.providers.forward.auth import Guard
 from smsqueue.providers.receiving import Receiving
 from smsqueue.settings import Settings, SettingsError
 

@@ -129,6 +129,12 @@ def answering(status: int, body: bytes, **headers: str) -> Front:
     return front
 
 
+class NoPauses(ForwardServerProvider):
+    """Calls a client that failed again at once."""
+
+    client_pauses = (0.0, 0.0)
+
+
 def bind(
     client: Side,
     server: Side,

@@ -7,7 +7,7 @@ from typing import Any
 import requests
 
 from smsqueue import IncomingMessage
-from smsqueue.providers.forward.signing import Signer
+from smsqueue.providers.forward.auth import Signer
 from tests.forward.side import SECRET, Side, carrier_of
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, MessageDelivered, OutgoingMessage, exc
-from tests.forward.side import Side, answering, bind
+from tests.forward.side import NoPauses, Side, answering, bind
 from tests.forward.speaking import come_in, state
 
 LONG = "1" + "0" * 4000
@@ -32,9 +32,9 @@ RUBBISH = [
 ]
 
 
-def bound(client: Side, server: Side, speak: str = "smsqueue") -> Any:
-    options = {"speak": speak, "users": {"u": "p"}}
-    return bind(client, server, client_options=options, **options)[1]
+def bound(client: Side, server: Side, speak: str = "smsqueue", **options: Any) -> Any:
+    both = {"speak": speak, "users": {"u": "p"}}
+    return bind(client, server, client_options=both, **both, **options)[1]
 
 
 def refusal(client: Side) -> exc.ProviderError:
@@ -55,15 +55,12 @@ def test_a_200_alone_is_no_word_of_the_other_side(
         assert error.code == "speaks smsframework"
     else:
         assert (type(error), error.ambiguous) == (exc.ServerError, True)
-    with pytest.raises(exc.ProviderError, match="1 of 1 clients did not take it"):
+    with pytest.raises(exc.ProviderError, match="1 of 1 clients did not accept it"):
         carrier._receive_message(IncomingMessage("1555", "YES"))
 
 
-def test_an_event_that_was_answered_with_rubbish_is_not_lost(
-    client: Side, server: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
-    bind(client, server)
+def test_an_event_that_was_answered_with_rubbish_is_not_lost(client: Side, server: Side) -> None:
+    bind(client, server, server_class=NoPauses)
     client.front = answering(200, RUBBISH[1])
     come_in(server)
     server.deliver()
@@ -84,16 +81,15 @@ def test_what_another_side_writes_for_a_code_is_logged_if_it_may_be_one(
     client.front = answering(503, json.dumps({"smsqueue": 1, "error": error}).encode())
     come_in(server)
     server.deliver()
-    assert "did not take an event: ServerError" in caplog.text
+    assert "did not accept an event: ServerError" in caplog.text
     assert (code in caplog.text) is shown
 
 
 @pytest.mark.parametrize("status", [301, 302, 404, 405])
 def test_an_address_where_nobody_is_fails_no_message(
-    client: Side, server: Side, status: int, monkeypatch: pytest.MonkeyPatch
+    client: Side, server: Side, status: int
 ) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
-    _, carrier = bind(client, server)
+    _, carrier = bind(client, server, server_class=NoPauses)
     server.front = client.front = answering(status, b"", Location="http://127.0.0.1:9/")
     id = client.send()
     come_in(server)
@@ -115,7 +111,7 @@ def test_an_address_where_nobody_is_fails_no_message(
 def test_the_errors_say_what_to_do(eager_client: Side, eager_server: Side) -> None:
     bound(eager_client, eager_server)
     for status, code, words in (
-        (404, "no forward provider", "prefix, then the name of its provider"),
+        (404, "no forward provider", "prefix, then the name of its forward provider"),
         (403, "not let in", "secret.*clocks"),
     ):
         eager_server.front = answering(status, b"")
@@ -137,13 +133,9 @@ def test_a_server_that_runs_smsframework_is_named(client: Side, server: Side) ->
 
 
 def test_a_client_that_runs_smsframework_is_named(
-    eager_client: Side,
-    eager_server: Side,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    eager_client: Side, eager_server: Side, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
-    carrier = bound(eager_client, eager_server)
+    carrier = bound(eager_client, eager_server, server_class=NoPauses)
     told = {"error": {"?E": ["AttributeError", ["'dict' object has no attribute 'msgid'"]]}}
     # Its handlers cannot do anything with it, or do not even notice.
     for status, answer in ((500, told), (200, {"status": {"msgid": "c-1"}})):

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from smsqueue import OutgoingMessage
-from smsqueue.providers.forward.signing import Signer
+from smsqueue.providers.forward.auth import Signer
 from tests.forward.side import SECRET, Side, bind
 from tests.forward.speaking import come_in, signed
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import MessageDelivered, OutgoingMessage, exc
-from smsqueue.providers.forward.recent import Recent
+from smsqueue.providers.forward.dedup import RecentResults
 from tests.forward.side import Side, bind
 from tests.forward.speaking import state
 
@@ -103,15 +103,13 @@ def test_what_an_eager_server_could_not_tell_it_cannot_tell_later(
     assert len(carrier.calls) == 1
 
 
-def test_an_eager_server_remembers_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_kept_for_an_hour_and_the_oldest_are_dropped_first() -> None:
     now = [0.0]
-    monkeypatch.setattr("smsqueue.providers.forward.recent.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("smsqueue.providers.forward.recent._MOST", 3)
-    recent: Recent[int] = Recent()
+    recent: RecentResults[int] = RecentResults(limit=3, clock=lambda: now[0])
     done: list[str] = []
 
     def ask(key: str) -> int:
-        return recent.once(key, lambda: done.append(key) or len(done))
+        return recent.run_once(key, lambda: done.append(key) or len(done))
 
     for seconds, key, known in (
         *((0, "a", False), (1000, "b", False), (3599, "a", True)),

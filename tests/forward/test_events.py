@@ -20,10 +20,10 @@ from smsqueue import (
     exc,
 )
 from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
-from smsqueue.providers.forward.formats import format_named
-from smsqueue.providers.forward.health import Health
-from smsqueue.providers.forward.parts import Event
-from tests.forward.side import SECRET, Side, answering, bind, carrier_of
+from smsqueue.providers.forward.fanout import ClientHealth
+from smsqueue.providers.forward.peer import peer_format
+from smsqueue.providers.forward.protocol import ForwardedEvent
+from tests.forward.side import SECRET, NoPauses, Side, answering, bind, carrier_of
 from tests.forward.speaking import come_in
 from tests.workers.conftest import until
 
@@ -73,10 +73,9 @@ def test_all_clients_get_what_comes_in(make_side: Callable[..., Side]) -> None:
 
 
 def test_a_client_that_fails_neither_fails_nor_doubles_the_others(
-    make_side: Callable[..., Side], monkeypatch: pytest.MonkeyPatch
+    make_side: Callable[..., Side],
 ) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
-    server, one, two = bind_two(make_side)
+    server, one, two = bind_two(make_side, server_class=NoPauses)
     one.front = broken
     come_in(server)
     for _ in range(3):
@@ -123,12 +122,11 @@ def test_a_client_that_hangs_does_not_delay_the_others(make_side: Callable[..., 
     assert bodies(one) == ["YES"]
 
 
-def test_a_client_that_failed_is_left_alone_for_a_while(
-    make_side: Callable[..., Side], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 3600.0)
-    monkeypatch.setattr("smsqueue.providers.forward.health._LONGEST", 3600.0)
-    server, one, two = bind_two(make_side)
+def test_a_client_that_failed_is_not_called_for_a_while(make_side: Callable[..., Side]) -> None:
+    class LongPauses(ForwardServerProvider):
+        client_pauses = (3600.0, 3600.0)
+
+    server, one, two = bind_two(make_side, server_class=LongPauses)
     one.front = broken
     for n in range(3):
         come_in(server, f"text {n}", n)
@@ -150,10 +148,9 @@ def test_a_client_that_refuses_an_event_is_well(make_side: Callable[..., Side]) 
 
 
 def test_a_client_whose_password_changes_gets_nothing_twice(
-    make_side: Callable[..., Side], monkeypatch: pytest.MonkeyPatch
+    make_side: Callable[..., Side],
 ) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
-    server, one, two = bind_two(make_side)
+    server, one, two = bind_two(make_side, server_class=NoPauses)
     one.front = broken
     come_in(server)
     server.deliver()
@@ -165,15 +162,12 @@ def test_a_client_whose_password_changes_gets_nothing_twice(
     assert (bodies(one), bodies(two)) == (["YES"], ["YES"])
 
 
-def test_after_a_failure_one_call_tries_until_it_went_well(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
-    health = Health(3600.0)
+def test_after_a_failure_one_call_at_a_time_is_allowed_until_one_succeeds() -> None:
+    health = ClientHealth(3600.0, pauses=(0.0, 0.0))
     assert health.may_call()
-    health.report(well=False)
+    health.report_failure()
     assert (health.may_call(), health.may_call()) == (True, False)
-    health.report(well=True)
+    health.report_success()
     assert (health.may_call(), health.may_call()) == (True, True)
 
 
@@ -340,6 +334,6 @@ def test_senders_that_are_no_numbers_and_pictures_are_passed_on(
 
 def test_smsframework_gets_the_pictures_beside_the_text() -> None:
     message = IncomingMessage("15550001", "look", "m1", media=[("https://a.example/1", None)])
-    told = format_named("smsframework").dump_event(Event(message))
+    told = peer_format("smsframework").dump_event(ForwardedEvent(message))
     assert told["message"]["?"][1]["meta"]["media"] == [["https://a.example/1", None]]
     assert message.meta == {}

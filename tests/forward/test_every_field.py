@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from smsqueue.providers.forward.signing import Signer
+from smsqueue.providers.forward.auth import Signer
 from tests.forward.side import SECRET, bind
 
 #: As JSON texts: Python's own JSON does not write all of them.

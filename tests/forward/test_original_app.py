@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, MessageDelivered, OutgoingMessage, exc
-from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
-from tests.forward.side import Side, carrier_of
+from smsqueue.providers.forward import ForwardClientProvider
+from tests.forward.side import NoPauses, Side, carrier_of
 from tests.forward.speaking import state
 from tests.ledger.bench import Told
 
@@ -91,7 +91,7 @@ def our_server(side: Side, original: Callable[[str, str], Original], **options: 
     side.gateway.add_provider("carrier", Told)
     speak = {"speak": "smsframework", "users": USERS} | options
     clients = [client.url("remote")]
-    side.gateway.add_provider("forward", ForwardServerProvider, clients=clients, **speak)
+    side.gateway.add_provider("forward", NoPauses, clients=clients, **speak)
     side.listen()
     side.serve()
     return client
@@ -160,9 +160,7 @@ def test_its_client_sends_and_hears_through_our_server(
 def test_who_does_not_say_what_the_other_side_runs_is_told(
     make_side: Callable[..., Side],
     original: Callable[[str, str], Original],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("smsqueue.providers.forward.health._SHORTEST", 0.0)
     side = make_side(eager=True)
     our_client(side, original, speak="smsqueue")
     with pytest.raises(exc.UnsupportedError, match="speak='smsframework'"):

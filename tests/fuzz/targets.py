@@ -11,7 +11,7 @@ from typing import Any
 from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
-from smsqueue.providers.forward.signing import Signer
+from smsqueue.providers.forward.auth import Signer
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL
 from smsqueue.testing.examples import Examples, Received, Webhook
 from smsqueue.testing.webhooks import Request, client_of, request_of

@@ -25,10 +25,9 @@ from smsqueue.message.segments import segments_of
 from smsqueue.providers import authentic, reading
 from smsqueue.providers.address import read
 from smsqueue.providers.answer import MAX_RETRY_AFTER, Answer
-from smsqueue.providers.forward.fields import parse
-from smsqueue.providers.forward.formats import format_of
 from smsqueue.providers.forward.jsonex import jsonex_loads
-from smsqueue.providers.forward.parts import Event
+from smsqueue.providers.forward.peer import document_format
+from smsqueue.providers.forward.protocol import ForwardedEvent, parse_document
 from smsqueue.settings import SettingsError
 from smsqueue.testing.webhooks import request_of
 from tests.fuzz.budget import EXAMPLES, SECONDS
@@ -159,16 +158,16 @@ ORIGINAL = {
 def test_forward_documents(data: st.DataObject) -> None:
     document = spoiled(data.draw, data.draw(st.sampled_from((OWN, ORIGINAL))))
     body = json.dumps(document).encode()
-    parsed = bounded(lambda: parse(body), ValueError)
+    parsed = bounded(lambda: parse_document(body), ValueError)
     if parsed is None:
         return
-    form = bounded(lambda: format_of(parsed), exc.ProviderError)
+    form = bounded(lambda: document_format(parsed), exc.ProviderError)
     if form is None:
         return
-    bounded(lambda: form.load_outgoing(parsed), ValueError)
+    bounded(lambda: form.load_message(parsed), ValueError)
     for field in ("message", "status"):
         event = bounded(lambda f=field: form.load_event(f, parsed), ValueError)
-        assert event is None or isinstance(event, Event)
+        assert event is None or isinstance(event, ForwardedEvent)
     error = bounded(lambda: form.load_error(parsed), ValueError)
     assert error is None or isinstance(error, exc.ProviderError)
 

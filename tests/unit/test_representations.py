@@ -22,7 +22,7 @@ from smsqueue.delivery.outcomes import Attempt, Claim
 from smsqueue.ledger.answers import Accepted
 from smsqueue.message.media import Media
 from smsqueue.providers import LogProvider, LoopbackProvider, NullProvider
-from smsqueue.providers.forward.parts import Event, Passed
+from smsqueue.providers.forward.protocol import ForwardedEvent, ForwardedMessage
 from smsqueue.simulator.webhook_delivery import _Webhook
 from smsqueue.testing import capture
 from smsqueue.testing.in_memory_ledger import CapturedMessage
@@ -72,9 +72,9 @@ def claim() -> Claim:
         (lambda: incoming().media, "image/png"),
         (claim, "message-id"),
         (lambda: Attempt("message-id", "token", outgoing(), 1, 1, 0.0), "message-id"),
-        (lambda: Passed(outgoing(), "client-id"), "client-id"),
-        (lambda: Event(incoming(), "client-id"), "client-id"),
-        (lambda: Event(status(), "client-id"), "client-id"),
+        (lambda: ForwardedMessage(outgoing(), "client-id"), "client-id"),
+        (lambda: ForwardedEvent(incoming(), "client-id"), "client-id"),
+        (lambda: ForwardedEvent(status(), "client-id"), "client-id"),
         (lambda: CapturedMessage(outgoing()), "message-id"),
         (lambda: Accepted("accepted", "message-id", True), "message-id"),
         (lambda: _Webhook("main", "im", {"from": NUMBER, "text": TEXT}), "main"),

@@ -1,4 +1,4 @@
-"""Two applications bound together: a client without provider accounts sends through a server.
+"""Forwarding: an application without provider accounts (client) sends through another (server).
 
 See docs/forward.md.
 """

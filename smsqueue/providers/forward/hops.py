@@ -1,4 +1,4 @@
-"""Where a message has been, so that it does not go round in circles."""
+"""Loop detection: the list of gateways that a message or an event has passed."""
 
 from __future__ import annotations
 
@@ -8,59 +8,63 @@ from weakref import WeakKeyDictionary
 
 from smsqueue import exc
 
-__all__ = ["CONTEXT", "LOOP", "Hops", "told_of"]
+__all__ = ["CONTEXT", "LOOP", "Hops", "forward_data"]
 
-#: The key in ``context`` and ``meta`` under which forwarding keeps what it knows.
+#: The key of forwarding's data in ``context`` and ``meta``.
 CONTEXT = "forwarded"
-#: Code of the error that refuses a message which goes round.
+#: Code of the error that ends a loop.
 LOOP = "loop"
 
-_eager: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_eager_origins: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
-def told_of(data: Any) -> dict[str, Any]:
-    """What an earlier forward left in a ``context`` or a ``meta``."""
-    told = data.get(CONTEXT) if isinstance(data, dict) else None
-    return told if isinstance(told, dict) else {}
+def forward_data(context_or_meta: Any) -> dict[str, Any]:
+    """The data that an earlier forward stored in a ``context`` or a ``meta``."""
+    data = context_or_meta.get(CONTEXT) if isinstance(context_or_meta, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 class Hops:
-    """The name of this gateway on the way of a message, and the longest way.
+    """This gateway's name among the hops, and the checks of what arrives here.
 
     Args:
-        origin: The name; without one: one of the ledger's own, for an eager gateway a random one.
-        most: Gateways that a message may have passed when it comes here.
+        origin: The name; None: one that the ledger keeps, or a random one for an eager gateway.
+        max_hops: Gateways that a message may have passed when it arrives here.
     """
 
-    def __init__(self, gateway: Any, origin: str | None, most: int) -> None:
+    def __init__(self, gateway: Any, origin: str | None, max_hops: int) -> None:
         self._gateway = gateway
         self._origin = origin
-        self._most = most
+        self._max_hops = max_hops
 
     @property
-    def here(self) -> str:
-        """This gateway's name; QueueUnavailable if the ledger has to tell it and cannot."""
+    def origin(self) -> str:
+        """This gateway's name.
+
+        Raises:
+            QueueUnavailable: the ledger has the name, and cannot be reached.
+        """
         if self._origin is None:
             if self._gateway.eager:
-                self._origin = _eager.setdefault(self._gateway, secrets.token_hex(6))
+                self._origin = _eager_origins.setdefault(self._gateway, secrets.token_hex(6))
             else:
                 self._origin = str(self._gateway.ledger.hidden("forward"))
         return self._origin
 
-    def onward(self, data: Any) -> tuple[str, ...]:
-        """The hops to write when something goes on from here, by its ``context`` or ``meta``."""
-        before = told_of(data).get("hops")
-        named = before if isinstance(before, list | tuple) else ()
-        return (*(str(each) for each in named), self.here)
+    def extend(self, context_or_meta: Any) -> tuple[str, ...]:
+        """The hops in a ``context`` or ``meta``, and this gateway as the last one."""
+        hops = forward_data(context_or_meta).get("hops")
+        known = hops if isinstance(hops, list | tuple) else ()
+        return (*(str(hop) for hop in known), self.origin)
 
     def check(self, hops: tuple[str, ...]) -> None:
-        """Raise RequestError for what was here before, or has come too far."""
-        if self.here in hops:
+        """Raise RequestError if this gateway is one of the hops, or if they are too many."""
+        if self.origin in hops:
             raise exc.RequestError(
-                "it was here before: these gateways forward in a circle", code=LOOP
+                "forwarding loop: this gateway has forwarded it before", code=LOOP
             )
-        if len(hops) > self._most:
+        if len(hops) > self._max_hops:
             raise exc.RequestError(
-                f"it has passed {len(hops)} gateways, more than the {self._most} of max_hops",
+                f"it was forwarded by {len(hops)} gateways, max_hops allows {self._max_hops}",
                 code=LOOP,
             )

@@ -1,4 +1,4 @@
-"""The path under which smsframework keeps the two providers, and its JSON with objects in it."""
+"""The module in which smsframework has both providers and its two JSON functions."""
 
 from smsqueue.providers.forward.client import ForwardClientProvider
 from smsqueue.providers.forward.jsonex import jsonex_dumps, jsonex_loads
