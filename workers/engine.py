@@ -1,4 +1,4 @@
-"""What one worker process delivers with: the tasks hand triggers to it, and it does the work."""
+"""Delivers messages and runs event handlers in one worker process; the tasks hand it triggers."""
 
 from __future__ import annotations
 
@@ -23,33 +23,35 @@ from smsqueue.logs import get_logger
 from smsqueue.message.masking import place_of
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings
-from workers.rows import Rows
-from workers.shown import Shown, shown
+from workers.task_events import TaskEvents
+from workers.task_results import TaskResult, task_result
 
 __all__ = ["HANDLERS", "Engine"]
 
 log = get_logger("smsqueue.worker")
 
-#: Group of slots that the handlers of events share.
+#: The slot group that all event handlers share.
 HANDLERS = "(hooks)"
 
-#: Seconds that a command of a worker's ledger may take.
+#: Timeout of the ledger's commands in a worker, in seconds.
 _TIMEOUT = 10.0
-#: Messages and events that came alone and are under way, at most, before a task waits for its own
-#: however few threads are left: each may have a thread of its own, in a router or look-up.
-_MOST_ALONE = 500
-#: Ids of batches that wait in a process, at most; with few slots fewer.
-_MOST_WAITING = 1000
+#: Beyond this number of single messages and events in progress (plus the slots of all providers), a
+#: task waits for its message even if few threads are left, because a router or lookup may hold a
+#: thread for each of them.
+_MAX_SINGLE = 500
+#: Largest number of batch ids that wait in a process; fewer if there are few slots.
+_MAX_WAITING = 1000
 
 
 class Engine:
-    """Delivers messages and runs events on one loop.
+    """Delivers messages and runs event handlers on one loop.
 
     Args:
         app: The worker's Celery application.
-        hostname: This worker's name.
-        concurrency: Threads of its pool, and calls of handlers at once.
-        handlers, others: What handlers, and routers and look-ups, run in.
+        hostname: The worker's name.
+        concurrency: Number of threads in the task pool, and of handlers that run at once.
+        handlers: Threads for event handlers.
+        others: Threads for routers and lookups.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class Engine:
         others: CallThreads,
     ) -> None:
         self._gateway = gateway
-        import_module("smsqueue.providers.loop_transport")  # takes a while, so not on the loop
+        import_module("smsqueue.providers.loop_transport")  # slow, so not on the loop
         in_flight = {name: gateway.max_in_flight(name) for name in gateway.providers}
-        self._most = sum(in_flight.values())
+        self._max_in_flight = sum(in_flight.values())
         self._loop = loop = Loop("smsqueue-engine", watched=False)
         self.slots = Slots(concurrency, in_flight)
         self.ledger = GatheringLedger(settings, loop, timeout=_TIMEOUT)
@@ -75,67 +77,67 @@ class Engine:
             gateway, self.ledger, self.queue, self.slots, hostname, threads=others
         )
         self.hooks = Hooks(gateway, self.ledger, hostname, gateway.retry, threads=handlers)
-        self._rows = Rows(app, hostname)
+        self._task_events = TaskEvents(app, hostname)
         self._calls = (handlers, others)
-        #: Tasks that may wait in the pool's threads for how theirs ends. The rest of the threads
-        #: takes in what comes, however long providers take.
+        #: Tasks that may wait in a pool thread until their message ends. The other threads keep
+        #: accepting triggers, however slow the providers are.
         self._may_wait = threading.BoundedSemaphore(concurrency * 3 // 4)
         self.messages = Intake(
             loop,
             self._deliver,
             may_begin=self._may_deliver,
-            most_waiting=min(_MOST_WAITING, 2 * self._most),
+            most_waiting=min(_MAX_WAITING, 2 * self._max_in_flight),
             longest_wait=settings.grace / 3,
-            ended=partial(self._tell, DELIVER),
+            ended=partial(self._show_batch_result, DELIVER),
             give_back=partial(self._give_back, "msg"),
         )
         self.events = Intake(
             loop,
             self._run_event,
             may_begin=lambda kind: self.slots.free(HANDLERS, bulk=kind.bulk),
-            most_waiting=min(_MOST_WAITING, 8 * concurrency),
+            most_waiting=min(_MAX_WAITING, 8 * concurrency),
             longest_wait=settings.grace / 3,
-            ended=partial(self._tell, HOOK),
+            ended=partial(self._show_batch_result, HOOK),
             give_back=partial(self._give_back, "event"),
         )
 
-    # --- what tasks ask for --------------------------------------------------------------------
+    # --- called by tasks -----------------------------------------------------------------------
 
-    def do(self, task: str, id: str) -> str:
-        """Do what is due for one message or event: what its task returns.
+    def run(self, task: str, id: str) -> str:
+        """Do what is due for one message or event; returns the result of its task.
 
         Raises:
-            Retry, NotDelivered, Ignore: as :meth:`Shown.end_task`.
+            Retry, NotDelivered, Ignore: as :meth:`TaskResult.end_task`.
         """
         running = (self.events if task == HOOK else self.messages).submit(id)
         may_wait = self._may_wait.acquire(blocking=False)
-        if not may_wait and self._alone() <= self._most + _MOST_ALONE:
-            running.add_done_callback(partial(self._tell_later, task, id))
-            return Shown("IGNORED").end_task()
+        if not may_wait and self._single_running() <= self._max_in_flight + _MAX_SINGLE:
+            running.add_done_callback(partial(self._show_late_result, task, id))
+            return TaskResult("IGNORED").end_task()
         try:
             outcome = running.result()
         except exc.QueueUnavailable as error:
-            # The claim was not confirmed, nothing was sent: upkeep finds it.
-            return Shown("RETRY", type(error).__name__).end_task()
+            # The claim was not confirmed, so nothing was sent. Upkeep publishes it again.
+            return TaskResult("RETRY", type(error).__name__).end_task()
         finally:
             if may_wait:
                 self._may_wait.release()
-        return shown(task, outcome).end_task()
+        return task_result(task, outcome).end_task()
 
-    def _alone(self) -> int:
-        """Messages and events under way that are of no campaign."""
+    def _single_running(self) -> int:
+        """Number of messages and events in progress that are not bulk."""
         bulk = self.messages.bulk_running + self.events.bulk_running
         return self.running() - bulk
 
-    # --- what runs on the loop -----------------------------------------------------------------
+    # --- on the loop ---------------------------------------------------------------------------
 
     def _may_deliver(self, kind: Kind) -> bool:
-        # Those whose calls have ended and that are not settled yet count, too.
+        # Messages whose call has ended and that are not settled yet count, too.
         bulk = self.messages.bulk_running
-        if (bulk if kind.bulk else self.messages.running - bulk) >= self._most:
+        if (bulk if kind.bulk else self.messages.running - bulk) >= self._max_in_flight:
             return False
-        usual = self._gateway.default_provider
-        return kind.routed or usual is None or self.slots.free(usual, bulk=kind.bulk)
+        default = self._gateway.default_provider
+        return kind.routed or default is None or self.slots.free(default, bulk=kind.bulk)
 
     def _deliver(self, id: str, kind: Kind | None) -> Outcome:
         return self.delivery.deliver(id, bulk=None if kind is None else kind.bulk)
@@ -148,19 +150,19 @@ class Engine:
         self.hooks.later(event, busy)
         return Outcome(EventState.WAITING, wait=busy + 1, error="WorkerBusy")
 
-    def _tell(self, task: str, id: str, outcome: Outcome) -> None:
-        """Show how one of a batch ended."""
-        self._rows.tell(task, id, outcome, started=False, retries=outcome.earlier)
+    def _show_batch_result(self, task: str, id: str, outcome: Outcome) -> None:
+        """Show how a message of a batch ended."""
+        self._task_events.add(task, id, outcome, started=False, retries=outcome.earlier)
 
-    def _tell_later(self, task: str, id: str, running: Future[Outcome]) -> None:
-        """Show how one ended whose task did not wait for it."""
+    def _show_late_result(self, task: str, id: str, running: Future[Outcome]) -> None:
+        """Show how a message ended whose task did not wait for it."""
         error = running.exception()
         if error is None:
-            self._rows.tell(task, id, running.result(), started=True)
+            self._task_events.add(task, id, running.result(), started=True)
         elif isinstance(error, exc.QueueUnavailable):
             waiting = EventState.WAITING if task == HOOK else State.RETRYING
             outcome = Outcome(waiting, error=type(error).__name__)
-            self._rows.tell(task, id, outcome, started=True)
+            self._task_events.add(task, id, outcome, started=True)
         else:
             name, place = type(error).__name__, place_of(error)
             extra = {"id": id, "error_class": name}
@@ -172,24 +174,25 @@ class Engine:
         except exc.QueueUnavailable as error:  # upkeep finds them later
             log.warning("%d triggers were not given back: %s", len(ids), error)
 
-    # --- the life of the worker ----------------------------------------------------------------
+    # --- state and end of the worker -----------------------------------------------------------
 
     def running(self) -> int:
-        """Messages and events that have begun and not ended."""
+        """Number of messages and events that have begun and not ended."""
         return self.messages.running + self.events.running
 
     def hung(self) -> Counter[str]:
-        """Calls that are past their time limit, by kind."""
+        """Number of calls that are past their time limit, by kind."""
         calls = self._calls[0].hung() + self._calls[1].hung()
         calls["provider"] += self.slots.hung().total()
         return +calls
 
     def rooms(self, *, sends: bool, hooks: bool) -> dict[str, Callable[[], int]]:
-        """For upkeep: for how many ids of a lane there is room. None if the triggers of that lane
-        come to other workers only: those know how much room they have.
+        """For upkeep: functions that return for how many ids of a lane there is room. There is none
+        in a lane that this worker does not consume; those that do have room of their own.
 
         Args:
-            sends, hooks: Does this worker consume the queues of messages, and of events?
+            sends: Whether this worker consumes the queue of messages.
+            hooks: Whether it consumes the queue of events.
         """
         return {
             "send": self.messages.room if sends else lambda: 0,
@@ -197,15 +200,15 @@ class Engine:
         }
 
     def stop(self) -> None:
-        """Begin with nothing more; what was taken in and not begun goes back to the ledger."""
+        """Begin nothing more, and give ids that have not begun back to the ledger."""
         self.hooks.stop()
         self.messages.close()
         self.events.close()
 
     def close(self) -> None:
-        """Nothing runs any more: close what is open."""
+        """Close connections and threads; nothing runs any more."""
         self.delivery.close()
         self.hooks.close()
         self.queue.close()
-        self._rows.close()
+        self._task_events.close()
         self._loop.close(1.0)

@@ -1,16 +1,17 @@
-"""The tasks: a trigger comes in, the engine does the work, Celery shows how it ended.
+"""The Celery tasks. Each hands a trigger to the engine and returns its result.
 
-Nothing is retried here: waits live in the ledger. Exceptions only make Celery's monitors, such
-as Flower, show one row per message with its state; they carry classes, never texts.
+Celery retries nothing: the ledger has the times of retries. A task raises only so that monitors,
+such as Flower, show the state of its message. Exceptions carry error classes, never texts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smsqueue.broker.queue import DELIVER, DELIVER_MANY, HOOK, HOOK_MANY
 from smsqueue.delivery.intake import Kind
-from workers.shown import NotDelivered
+from workers.task_results import NotDelivered
 
 if TYPE_CHECKING:
     from workers.engine import Engine
@@ -18,21 +19,22 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 
-def register(app: Any) -> None:
-    """Add the tasks to an application whose ``smsqueue_engine`` its worker sets."""
+def register(app: Any, engine: Callable[[], Engine]) -> None:
+    """Add the tasks to a Celery application.
 
-    def engine() -> Engine:
-        return app.smsqueue_engine  # type: ignore[no-any-return]
+    Args:
+        engine: Returns the engine of the worker that runs them.
+    """
 
     @app.task(name=DELIVER, throws=(NotDelivered,))  # type: ignore[untyped-decorator]
     def deliver(id: str) -> str:
-        return engine().do(DELIVER, id)
+        return engine().run(DELIVER, id)
 
     @app.task(name=HOOK, throws=(NotDelivered,))  # type: ignore[untyped-decorator]
     def hook(event: str) -> str:
-        return engine().do(HOOK, event)
+        return engine().run(HOOK, event)
 
-    # Later versions may say more of a batch.
+    # ``more``: later versions may add keyword arguments.
 
     @app.task(name=DELIVER_MANY)  # type: ignore[untyped-decorator]
     def deliver_many(ids: list[str], *, bulk: bool, routed: bool = False, **more: Any) -> str:

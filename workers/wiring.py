@@ -1,4 +1,4 @@
-"""Puts a worker together: configuration, tasks, and what runs beside them in the process."""
+"""Creates the Celery application of a worker, and the boot steps that run the engine in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 import threading
 from argparse import ArgumentParser
 from collections import Counter
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from celery import Celery, _state, bootsteps
 from celery.concurrency.thread import TaskPool
@@ -23,30 +24,31 @@ from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.logs import get_logger
-from smsqueue.operation.heartbeat import Pulse
+from smsqueue.operation.heartbeat import Heartbeat
 from smsqueue.operation.upkeep import Upkeep
 from smsqueue.settings import Settings, SettingsError
-from workers.channel import survive_lost_connections
 from workers.engine import Engine
-from workers.stopping import Stopping
+from workers.redis_channel import survive_lost_connections
+from workers.shutdown import Shutdown
 from workers.tasks import register
 
 __all__ = ["create_worker"]
 
 log = get_logger("smsqueue.worker")
 
-#: Python looks for cycles among the youngest objects once so many more were made than freed.
-_CYCLES = 10_000
-#: Seconds after which a thread gives way to others. The consumer of the queues gives way at each
-#: command to Redis, and would wait for the usual 5 ms each time while a campaign goes out.
-_SWITCH = 0.0005
+#: Allocations after which Python collects its youngest generation.
+_GC_THRESHOLD = 10_000
+#: Seconds after which a thread hands the interpreter lock to another. The consumer of the queues
+#: releases it at each Redis command. During a campaign it would wait for the default 5 ms each.
+_SWITCH_INTERVAL = 0.0005
 
 
 def create_worker(settings: Settings | None = None) -> Celery:
-    """The Celery application of workers. It never becomes the process's current one, so that
-    what a hook delays goes to the broker of its own application.
+    """Create the Celery application of workers.
 
-    Ends the process with one line if a setting cannot be used.
+    It never becomes the current application of the process, so that a task that a handler delays
+    goes to the broker of the handler's own application. An invalid setting ends the process with
+    one line.
     """
     try:
         settings = settings or Settings()
@@ -57,23 +59,35 @@ def create_worker(settings: Settings | None = None) -> Celery:
     app.config_from_object(celery_config(settings, worker=True))
     names = (settings.send_queue, settings.hook_queue)
     app.conf.task_queues = [Broker(name, Exchange(name), name) for name in names]
-    app.smsqueue_settings = settings
-    register(app)
-    app.steps["worker"].add(_Engine)
-    app.steps["consumer"].add(_Felt)
-    made: Celery = app
-    return made
+    worker = _Worker(settings)
+    register(app, lambda: worker.engine)
+    # Celery creates the steps, so they get the worker as an attribute of their class.
+    app.steps["worker"].add(type("EngineStep", (_EngineStep,), {"worker": worker}))
+    app.steps["consumer"].add(type("ConsumerStep", (_ConsumerStep,), {"worker": worker}))
+    created: Celery = app
+    return created
 
 
-class _Engine(bootsteps.StartStopStep):
-    """Loads the gateway when a worker boots, and runs upkeep as long as it lives."""
+@dataclass
+class _Worker:
+    """What the tasks and the boot steps of one worker process share."""
+
+    settings: Settings
+    #: Set when the worker boots, before a task runs or the consumer starts.
+    engine: Engine = field(init=False)
+    heartbeat: Heartbeat = field(init=False)
+
+
+class _EngineStep(bootsteps.StartStopStep):
+    """Loads the gateway when a worker boots, and runs the engine and upkeep."""
 
     requires = ("celery.worker.components:Pool",)
+    worker: ClassVar[_Worker]
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
         app: Any = parent.app
-        settings: Settings = app.smsqueue_settings
+        settings = self.worker.settings
         _refuse_other_pools(parent.pool_cls)
         gateway, self.away = _load(settings)
         consumes = {queue.name for queue in app.amqp.queues.consume_from.values()}
@@ -85,34 +99,36 @@ class _Engine(bootsteps.StartStopStep):
                 f"{settings.hook_queue}: correct -Q or SMSQUEUE_NAMESPACE"
             )
         deadlines = [provider.deadline for provider in gateway.providers.values()]
-        self.stopping = stopping = Stopping(
-            # A route may name several providers, which are called one after the other.
+        self.shutdown = shutdown = Shutdown(
+            # The providers of a route are called one after the other.
             max(sum(deadlines) if sends else 0.0, settings.handler_timeout if hooks else 0.0),
             hung=lambda: engine.slots.hung().total(),
         )
-        most = settings.max_hung_calls
+        max_hung = settings.max_hung_calls
         concurrency = parent.concurrency or settings.concurrency
-        sys.setswitchinterval(_SWITCH)
-        self.engine = engine = app.smsqueue_engine = Engine(
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        self.engine = engine = self.worker.engine = Engine(
             app,
             gateway,
             settings,
             parent.hostname,
             concurrency,
-            # Threads of their own: what handlers delay goes to their application's broker.
+            # Separate threads, so that tasks delayed by handlers go to their own broker.
             handlers=CallThreads(
                 prepare=_users_app(app).set_current,
-                most_hung=most,
-                too_many=lambda: stopping.ask(f"{most} calls of handlers do not end"),
+                most_hung=max_hung,
+                too_many=lambda: shutdown.request(f"{max_hung} calls of handlers do not end"),
             ),
             others=CallThreads(
-                most_hung=most,
-                too_many=lambda: stopping.ask(f"{most} calls of routers or look-ups do not end"),
+                most_hung=max_hung,
+                too_many=lambda: shutdown.request(
+                    f"{max_hung} calls of routers or lookups do not end"
+                ),
             ),
         )
-        # What hooks send goes the same way.
+        # Messages that handlers send use the same ledger and queue.
         gateway.ledger, gateway.queue = engine.ledger, engine.queue
-        app.smsqueue_pulse = pulse = Pulse(
+        self.worker.heartbeat = heartbeat = Heartbeat(
             engine.ledger,
             parent.hostname,
             queues=sorted(consumes),
@@ -125,82 +141,86 @@ class _Engine(bootsteps.StartStopStep):
             engine.ledger,
             engine.queue,
             max_lapses=gateway.retry.event_attempts,
-            pulse=pulse,
+            heartbeat=heartbeat,
             remedies={name: remedies(each) for name, each in gateway.providers.items()},
             rooms=engine.rooms(sends=sends, hooks=hooks),
         )
         engine.queue.batches = lambda: self.upkeep.batches
 
     def start(self, parent: Any) -> None:
-        # Each message makes hundreds of objects, hardly any in cycles, and what is here stays.
-        gc.set_threshold(_CYCLES, *gc.get_threshold()[1:])
+        # Each message creates hundreds of objects, hardly any of them in cycles. What exists now
+        # stays, and need not be examined.
+        gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
         gc.freeze()
         self.upkeep.start()
         self._hung: Counter[str] = Counter()
         if self.away:
             threading.Thread(target=self._verify, name="smsqueue-verify", daemon=True).start()
-        parent.timer.call_repeatedly(5.0, self._look_for_hung, (self.engine.slots,))
+        parent.timer.call_repeatedly(5.0, self._check_hung, (self.engine.slots,))
 
     def _verify(self) -> None:
-        """Redis was away when this worker started: see whether it can be used when it is there."""
+        """Wait for Redis, which was away at the start, and check whether it can be used."""
         idle = threading.Event()
         while True:
             try:
                 return self.engine.ledger.verify_server()
             except RedisMisconfigured as error:
-                return self.stopping.ask(str(error))
+                return self.shutdown.request(str(error))
             except exc.QueueUnavailable:
                 idle.wait(1.0)
 
-    def _look_for_hung(self, slots: Slots) -> None:
+    def _check_hung(self, slots: Slots) -> None:
         hung = slots.hung()
         for name, calls in hung.items():
             if calls > self._hung[name]:
                 log.error("%d calls of the provider %s did not end by its deadline", calls, name)
             if calls >= slots.most(name):
-                self.stopping.ask(f"all {calls} calls of the provider {name} that it may make hang")
+                self.shutdown.request(f"all {calls} calls of the provider {name} hang")
         self._hung = hung
 
     def close(self, parent: Any) -> None:
-        self.stopping.closing()
+        self.shutdown.begin()
         self.engine.stop()
 
     def stop(self, parent: Any) -> None:
         self.upkeep.stop()
-        self.stopping.wait(parent.pool, self.engine.running)
+        self.shutdown.wait(parent.pool, self.engine.running)
         self.engine.close()
 
     terminate = stop
 
 
 def _users_app(ours: Celery) -> Celery:
-    """The Celery application of the user, for what a handler delays as a ``shared_task``; ours if
-    there is none. A worker makes its own the current one, whatever ``set_as_current`` says."""
+    """The user's Celery application, for tasks that a handler delays; ours if there is none.
+
+    A worker makes its own application the current one, whatever ``set_as_current`` says.
+    """
     state: Any = _state
     now: Celery = state.get_current_app()
-    if now is not ours:  # made when the gateway was imported
+    if now is not ours:  # created when the gateway was imported
         return now
     theirs = [app for app in state._get_active_apps() if app.set_as_current]
     return theirs[0] if theirs else ours
 
 
-class _Felt(bootsteps.StartStopStep):
-    """Lets the consumer's loop say that it goes round; begun anew at each connection."""
+class _ConsumerStep(bootsteps.StartStopStep):
+    """Lets the consumer's loop report that it runs. Celery starts it at each connection."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+    worker: ClassVar[_Worker]
 
     def start(self, parent: Any) -> None:
-        pulse = parent.app.smsqueue_pulse
-        pulse.feel()
-        parent.timer.call_repeatedly(2.0, pulse.feel)
+        heartbeat = self.worker.heartbeat
+        heartbeat.note_consumer_alive()
+        parent.timer.call_repeatedly(2.0, heartbeat.note_consumer_alive)
 
 
 def _refuse_other_pools(pool: type) -> None:
     name = pool.__module__.rpartition(".")[2]
-    # Celery takes "-P prefork" for no -P, and would run threads without a word.
-    asked_for = ArgumentParser(add_help=False, allow_abbrev=False)
-    asked_for.add_argument("-P", "--pool")
-    if asked_for.parse_known_args(sys.argv[1:])[0].pool == "prefork":
+    # Celery ignores "-P prefork" here and would silently use threads.
+    arguments = ArgumentParser(add_help=False, allow_abbrev=False)
+    arguments.add_argument("-P", "--pool")
+    if arguments.parse_known_args(sys.argv[1:])[0].pool == "prefork":
         name = "prefork"
     if name == "prefork" or not issubclass(pool, TaskPool):
         sys.exit(
@@ -211,17 +231,19 @@ def _refuse_other_pools(pool: type) -> None:
 
 
 def _load(settings: Settings) -> tuple[Gateway, bool]:
-    """The gateway, with a line on what it has, and whether Redis is away; ends the process if
-    there is none to work with."""
+    """Load the gateway and log a summary of it; returns it, and whether Redis is away.
+
+    A gateway that cannot be used ends the process.
+    """
     try:
         gateway = load_gateway(settings, queued=True)
     except LoaderError as error:
         sys.exit(f"smsqueue: {error}")
-    theirs = gateway.settings
-    if (theirs.redis_url, theirs.namespace) != (settings.redis_url, settings.namespace):
+    used = gateway.settings
+    if (used.redis_url, used.namespace) != (settings.redis_url, settings.namespace):
         sys.exit(
-            f"smsqueue: the gateway {settings.gateway} sends through {theirs.namespace!r} in Redis "
-            f"at {theirs.safe_redis_url}, but this worker works on {settings.namespace!r} at "
+            f"smsqueue: the gateway {settings.gateway} sends through {used.namespace!r} in Redis "
+            f"at {used.safe_redis_url}, but this worker works on {settings.namespace!r} at "
             f"{settings.safe_redis_url}: set SMSQUEUE_REDIS_URL and SMSQUEUE_NAMESPACE to the "
             "gateway's"
         )

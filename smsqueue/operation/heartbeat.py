@@ -1,4 +1,4 @@
-"""What a worker process tells of its life: to the ledger for people, by a file for supervisors."""
+"""Reports that a worker process is alive: in the ledger, and by touching a file."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from smsqueue import exc
 from smsqueue.ledger import Ledger
 from smsqueue.logs import get_logger
 
-__all__ = ["Pulse"]
+__all__ = ["Heartbeat"]
 
 log = get_logger("smsqueue.worker")
 
 _NOTHING: Mapping[str, str] = {}
-_EVERY = 5.0
-#: So long may the consumer of the broker's queues be silent while Redis answers.
-_PATIENCE = 60.0
+_INTERVAL_SECONDS = 5.0
+#: Longest silence, in seconds, of the consumer of the broker's queues while Redis answers.
+_MAX_SILENCE_SECONDS = 60.0
 
 
-class Pulse:
-    """One process's pulse.
+class Heartbeat:
+    """The heartbeat of one process.
 
     Args:
         worker: Name of the worker; the process id is added to it.
-        file: Touched as long as this process works; "": none.
-        hung: Calls that are past their time limit, by kind.
+        file: Path of a file that is touched while this process works; "" for none.
+        hung: Returns the number of calls that are past their time limit, by kind.
     """
 
     def __init__(
@@ -46,40 +46,40 @@ class Pulse:
         self.hung = hung
         self.name = f"{worker}/{os.getpid()}"
         self.file = Path(file) if file else None
-        self.told: dict[str, object] = {
+        self.description: dict[str, object] = {
             "queues": queues,
             "concurrency": concurrency,
             "version": _version(),
             "batches": True,
         }
-        self._felt = time.monotonic()
+        self._consumer_seen = time.monotonic()
         self._next = 0.0
 
-    def feel(self) -> None:
-        """The consumer's own loop calls this every few seconds, unless it hangs."""
-        self._felt = time.monotonic()
+    def note_consumer_alive(self) -> None:
+        """Note that the consumer's loop runs. The loop calls this every few seconds."""
+        self._consumer_seen = time.monotonic()
 
     def beat(self, *, redis: bool, failing: Mapping[str, str] = _NOTHING) -> None:
-        """Beat if it is time to.
+        """Report that the process is alive, if the last report is old enough.
 
-        Without Redis the consumer has nothing to do, and a restart would heal nothing: the file
-        is touched all the same. With Redis, a silent consumer is one that hangs.
+        Without Redis the consumer has nothing to do and a restart would not help, so the file is
+        touched. If Redis answers and the consumer is silent, the consumer hangs.
 
         Args:
-            redis: Did it answer of late?
-            failing: What of upkeep fails although it did: causes by name, for ``smsqueue status``.
+            redis: Whether Redis answered the last command.
+            failing: Causes of failing parts of upkeep, by name, for ``smsqueue status``.
         """
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + _EVERY
+        self._next = now + _INTERVAL_SECONDS
         if not redis:
-            self._felt = now
-        elif now - self._felt > _PATIENCE:
+            self._consumer_seen = now
+        elif now - self._consumer_seen > _MAX_SILENCE_SECONDS:
             log.error(
                 "this worker has taken nothing from its queues for %.0f s although Redis answers: "
                 "restart it",
-                now - self._felt,
+                now - self._consumer_seen,
             )
             return
         if self.file is not None:
@@ -95,13 +95,13 @@ class Pulse:
                 )
         if redis:
             with suppress(exc.QueueUnavailable):
-                told = self.told | {"hung": dict(self.hung())}
+                description = self.description | {"hung": dict(self.hung())}
                 if failing:
-                    told |= {"failing": dict(failing)}
-                self.ledger.beat(self.name, told)
+                    description |= {"failing": dict(failing)}
+                self.ledger.beat(self.name, description)
 
     def end(self) -> None:
-        """The process ends in order."""
+        """Remove the file and the entry in the ledger: the process ends in order."""
         if self.file is not None:
             with suppress(OSError):
                 self.file.unlink(missing_ok=True)
@@ -112,5 +112,5 @@ class Pulse:
 def _version() -> str:
     try:
         return version("smsqueue-gateway")
-    except PackageNotFoundError:  # run from a folder that nobody installed
+    except PackageNotFoundError:  # run from a folder that is not installed
         return "?"

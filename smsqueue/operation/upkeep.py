@@ -16,7 +16,7 @@ from smsqueue.broker.queue import Queue
 from smsqueue.ledger import Failure, Ledger, Taken
 from smsqueue.logs import get_logger, transition
 from smsqueue.message.masking import place_of
-from smsqueue.operation.heartbeat import Pulse
+from smsqueue.operation.heartbeat import Heartbeat
 from smsqueue.settings import Settings
 
 __all__ = ["Upkeep"]
@@ -55,7 +55,7 @@ class Upkeep:
 
     Args:
         max_lapses: After so many workers died before its provider was called, a message has failed.
-        pulse: Told after each round.
+        heartbeat: Told after each round.
         remedies: What can be done at providers about messages that they may have.
         rooms: For how many ids of a lane this process has room now: a backlog is published in
             triggers of many. A lane that has none is published id by id.
@@ -68,7 +68,7 @@ class Upkeep:
         queue: Queue,
         *,
         max_lapses: int = 25,
-        pulse: Pulse | None = None,
+        heartbeat: Heartbeat | None = None,
         remedies: dict[str, dict[str, int]] | None = None,
         rooms: Mapping[str, Callable[[], int]] = _NO_ROOMS,
     ) -> None:
@@ -76,7 +76,7 @@ class Upkeep:
         self.ledger = ledger
         self.queue = queue
         self.max_lapses = max_lapses
-        self.pulse = pulse
+        self.heartbeat = heartbeat
         self.remedies = remedies
         self.rooms = rooms
         #: What fails at present: causes by name.
@@ -227,8 +227,8 @@ class Upkeep:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
-        if self.pulse is not None:
-            self.pulse.end()
+        if self.heartbeat is not None:
+            self.heartbeat.end()
 
     def _run(self) -> None:
         interval = pause = self.settings.upkeep_interval
@@ -251,8 +251,8 @@ class Upkeep:
             else:
                 # While the quota of the sweep is full it goes on at once.
                 pause = 0.0 if self._full else min(interval, _BUSY_PAUSE) if more else interval
-            if self.pulse is not None:
+            if self.heartbeat is not None:
                 try:
-                    self.pulse.beat(redis=well, failing=self.failing)
+                    self.heartbeat.beat(redis=well, failing=self.failing)
                 except Exception as error:
                     log.error("the heartbeat failed: %s", type(error).__name__)

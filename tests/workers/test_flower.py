@@ -54,11 +54,11 @@ def test_one_row_a_message_with_its_state_and_nothing_personal(
     until(lambda: gateway.lookup(ids["busy"]).state == State.SENT)
     expected = {"good": "SUCCESS", "bad": "FAILURE", "busy": "SUCCESS", "lost": "RETRY"}
 
-    def shown() -> dict[str, str]:
+    def task_result() -> dict[str, str]:
         tasks = flower("/api/tasks") or {}
         return {word: tasks[id]["state"] for word, id in ids.items() if id in tasks}
 
-    until(lambda: shown() == expected)
+    until(lambda: task_result() == expected)
     tasks = flower("/api/tasks")
     rows = {word: tasks[id] for word, id in ids.items()}
     assert rows["busy"]["retries"] == 1

@@ -1,4 +1,4 @@
-"""kombu's channel, made to outlive its connection, and a Redis without memory."""
+"""A kombu channel that survives a lost connection, and a Redis above maxmemory."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["survive_lost_connections"]
 
 
 class _Pipeline(broker.PrefixedRedisPipeline):
-    """Goes on above maxmemory, where Redis refuses every command of a transaction."""
+    """Works above maxmemory, where Redis refuses every command of a transaction."""
 
     def execute(self, raise_on_error: bool = True) -> Any:
         commands = [arguments for arguments, _ in self.command_stack]
         try:
             return super().execute(raise_on_error)
         except OutOfMemoryError:
-            if any(name == "EVALSHA" for name, *_ in commands):  # no script runs in a script
+            if any(name == "EVALSHA" for name, *_ in commands):  # a script cannot run a script
                 raise
             client: Any = Redis(connection_pool=self.connection_pool)
             return execute_above_maxmemory(client, self.global_keyprefix, commands)
 
 
 class _Client(broker.PrefixedStrictRedis):
-    """Goes on above maxmemory: what was accepted is finished then, and only that frees memory.
+    """Works above maxmemory, because only finishing accepted messages frees memory.
 
-    kombu writes down which triggers its worker has, and a worker that cannot do so ends.
+    kombu records the triggers that its worker holds, and a worker that cannot do so ends.
     """
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
@@ -54,9 +54,9 @@ class _Client(broker.PrefixedStrictRedis):
 
 
 class _Channel(broker.Channel):
-    """A channel whose connection was lost has nothing to give back and nothing to acknowledge.
+    """A channel that neither restores nor acknowledges messages once its connection is lost.
 
-    kombu tries to, and fails in a way that ends the worker. Upkeep publishes again what is due.
+    kombu would try to, and the error would end the worker. Upkeep publishes again what is due.
     """
 
     def _gone(self) -> bool:
@@ -83,7 +83,7 @@ class _Channel(broker.Channel):
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
         except ResponseError as error:
-            # A script of kombu's; in Redis 6 its error has no class of its own.
+            # Raised by a script of kombu. In Redis 6 this error has no class of its own.
             if "OOM" not in str(error):
                 raise
             member = self.sep.join([routing_key or "", pattern or "", queue or ""])
@@ -91,11 +91,11 @@ class _Channel(broker.Channel):
                 client.sadd(self.keyprefix_queue % (exchange,), member)
 
     def _refresh_bindings(self, queues: Any) -> None:
-        # Those of the queues for remote control, which last for another hour or more.
+        # The bindings of the remote control queues, which are valid for another hour or more.
         with suppress(OutOfMemoryError):
             super()._refresh_bindings(queues)  # type: ignore[misc]
 
 
 def survive_lost_connections() -> None:
-    """Use this channel for all connections to Redis of this worker process."""
+    """Make every kombu connection of this process use this channel."""
     broker.Transport.Channel = _Channel

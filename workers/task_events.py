@@ -1,9 +1,9 @@
-"""Celery events for what ended without a task of its own, so that monitors such as Flower show it.
+"""Celery events for messages that have no task of their own, so that Flower shows them.
 
-Messages of a batch have no task each, and the task of a message that was handed over ends before
-the message does. Their events have the id of the message as the id of a task, and the fields that
-Celery's own events of a single message would have. They are for display only: the ledger knows
-what happened, so that events may be dropped.
+The messages of a batch share one task, and the task of a message that was handed over ends before
+the message does. Their events use the message id as task id and have the same fields as Celery's
+events of a single message. They are for display only. Dropping them is harmless, because the
+ledger knows what happened.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ from celery.utils.time import utcoffset
 from smsqueue.delivery import Outcome
 from smsqueue.logs import get_logger
 from smsqueue.message.states import WAITING, EventState, State
-from workers.shown import Shown, shown
+from workers.task_results import TaskResult, task_result
 
-__all__ = ["Rows"]
+__all__ = ["TaskEvents"]
 
 log = get_logger("smsqueue.worker")
 
-#: Events that wait to be sent at most; the oldest are dropped.
+#: Most events that wait to be sent; beyond that the oldest are dropped.
 _MOST = 10_000
 #: Events in one publish.
 _GROUP = 64
-#: Seconds that an event waits for others. It must not arrive before Celery's own event that the
-#: task was started, which the main loop of the worker sends: RETRY would become STARTED again.
+#: Seconds that an event waits for others. It must not arrive before Celery's ``task-started``,
+#: which the worker's main loop sends: the monitor would go from RETRY back to STARTED.
 _DELAY = 0.25
-#: Seconds until Redis is tried again after it was away.
+#: Seconds between two attempts to reach Redis.
 _PAUSE = 1.0
-#: Seconds between two log lines about events that were dropped for want of room.
+#: Seconds between two log lines about dropped events.
 _LOG_INTERVAL = 60.0
-#: Seconds that ``close`` takes at most.
+#: Longest duration of ``close``, in seconds.
 _CLOSING = 5.0
-#: Of the connection. Events have no time to wait for an outage to end.
+#: Timeouts of the connection, in seconds: events do not wait for an outage to end.
 _TRANSPORT = {"socket_timeout": 2.0, "socket_connect_timeout": 1.0}
 
 _TYPES = {"SUCCESS": "task-succeeded", "RETRY": "task-retried", "FAILURE": "task-failed"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """How one message or event ended."""
+class _TaskEvent:
+    """The end of one message or event."""
 
     task: str
     id: str
-    shown: Shown
+    result: TaskResult
     started: bool
     retries: int
     runtime: float | None
-    #: When it was told: by the clock, and monotonic.
+    #: When it was added: seconds since the epoch, and monotonic.
     timestamp: float
-    told: float
+    added_at: float
 
     def fields(self) -> dict[str, Any]:
-        """What its event says of it, as Celery's events of a single message do."""
+        """The fields of the Celery event."""
         fields: dict[str, Any] = {
-            "type": _TYPES[self.shown.state],
+            "type": _TYPES[self.result.state],
             "uuid": self.id,
             "name": self.task,
             "args": repr((self.id,)),
@@ -75,48 +75,50 @@ class _Row:
             "timestamp": self.timestamp,
         }
         if not self.started:
-            # A monitor takes these fields from any event of a task: no need of one for each.
+            # A monitor reads these fields from any event of a task, so one event is enough.
             began = self.timestamp - (self.runtime or 0.0)
             fields |= {"received": began, "started": began, "retries": self.retries}
-        shown = self.shown
-        if shown.state == "RETRY" or shown.state == "FAILURE":
-            exception, last_line = _written(shown.state, shown.text, shown.when)
+        result = self.result
+        if result.state == "RETRY" or result.state == "FAILURE":
+            exception, last_line = _formatted(result.state, result.text, result.rounded_wait)
             return fields | {"exception": exception, "traceback": last_line}
-        return fields | {"result": repr(shown.text), "runtime": self.runtime}
+        return fields | {"result": repr(result.text), "runtime": self.runtime}
 
 
 @lru_cache(maxsize=1024)
-def _written(state: Literal["RETRY", "FAILURE"], text: str, when: int | None) -> tuple[str, str]:
-    """How monitors show an exception, and the last line of its traceback."""
-    error = Shown(state, text, when).error
+def _formatted(
+    state: Literal["RETRY", "FAILURE"], text: str, wait_seconds: int | None
+) -> tuple[str, str]:
+    """The ``repr`` of the exception, and the last line of its traceback."""
+    error = TaskResult(state, text, wait_seconds).error
     return repr(error), "".join(traceback.format_exception_only(error))
 
 
-class Rows:
-    """Sends the events of what ended without a task of its own, in groups, from a thread.
+class TaskEvents:
+    """Sends the events in groups, from a thread with a connection of its own.
 
-    It has a connection of its own. Nothing is sent while ``worker_send_task_events`` is off.
+    It sends nothing while ``worker_send_task_events`` is off.
 
     Args:
-        app: The application of the worker.
-        hostname: The name of the worker, as its own events have it.
+        app: The worker's Celery application.
+        hostname: The worker's name, as in its other events.
     """
 
     def __init__(self, app: Celery, hostname: str) -> None:
         self._app: Any = app
         self._hostname = hostname
         self._lock = threading.Lock()
-        self._waiting: deque[_Row] = deque()
+        self._waiting: deque[_TaskEvent] = deque()
         self._dropped = 0
         self._logged = -_LOG_INTERVAL
         self._away = False
-        self._told, self._closing = threading.Event(), threading.Event()
+        self._added, self._closing = threading.Event(), threading.Event()
         self._connection: Any = None
         self._producer: Any = None
-        self._thread = threading.Thread(target=self._run, name="smsqueue-rows", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="smsqueue-task-events", daemon=True)
         self._thread.start()
 
-    def tell(
+    def add(
         self,
         task: str,
         id: str,
@@ -127,85 +129,84 @@ class Rows:
         retries: int = 0,
         runtime: float | None = None,
     ) -> None:
-        """Show how a message or an event ended, unless nothing is to be seen of it: it ended well
-        at its first attempt in a batch, or there was no attempt yet.
+        """Show how a message or an event ended.
 
-        Returns at once and never raises, from any thread.
+        Nothing is shown for a message of a batch that succeeded at its first attempt, or that was
+        not attempted yet. Returns at once and never raises, from any thread.
 
         Args:
             task: The task that it would have had: ``DELIVER`` or ``HOOK``.
-            started: Celery has sent an event that its task was started, as of a single message that
-                was handed over.
-            has_row: It may be shown already for another reason, such as a trigger of its own that
-                was published before. A good end is shown then, too.
-            retries: Attempts before this one. If there were any, it has a row.
+            started: Celery has sent ``task-started`` for it, because it had a task of its own.
+            has_row: A monitor may show it already, for example because a trigger of its own was
+                published before. Then a success is shown, too.
+            retries: Number of earlier attempts. If there were any, a monitor shows it already.
             runtime: Seconds since it was claimed, if known.
         """
         try:
-            end = shown(task, outcome)
+            result = task_result(task, outcome)
             has_row = has_row or started or retries > 0
-            if end.state == "IGNORED" or (end.state == "SUCCESS" and not has_row):
+            if result.state == "IGNORED" or (result.state == "SUCCESS" and not has_row):
                 return
-            if end.state == "RETRY" and not started and _untried(outcome, has_row):
+            if result.state == "RETRY" and not started and _was_not_attempted(outcome, has_row):
                 return
             if self._closing.is_set() or not self._app.conf.worker_send_task_events:
                 return
             now = time.time(), time.monotonic()
-            row = _Row(task, id, end, started, retries, runtime, *now)
+            event = _TaskEvent(task, id, result, started, retries, runtime, *now)
             with self._lock:
-                self._waiting.append(row)
+                self._waiting.append(event)
                 if len(self._waiting) > _MOST:
                     self._waiting.popleft()
                     self._dropped += 1
-            self._told.set()
+            self._added.set()
         except Exception as error:
             name = type(error).__name__
             extra = {"id": id, "error_class": name}
             log.error("%s is not shown in Flower: %s", id, name, extra=extra)
 
     def close(self) -> None:
-        """Send what is left, and close the connection; bounded in time."""
+        """Send what is left and close the connection, within a few seconds."""
         self._closing.set()
-        self._told.set()
+        self._added.set()
         self._thread.join(_CLOSING)
 
     def _run(self) -> None:
         while True:
-            closing = self._closing.is_set()  # what was told before is in the queue
+            closing = self._closing.is_set()  # before it looks: what was added earlier is sent
             while self._waiting:
                 self._closing.wait(_DELAY)
                 try:
                     self._send_due()
-                except Exception as error:  # nothing that is shown may end the showing
+                except Exception as error:  # no event may end the thread
                     self._give_up(error)
             self._log_dropped(at_once=closing)
             if closing:
                 return self._disconnect()
-            self._told.wait(_LOG_INTERVAL if self._dropped else None)
-            self._told.clear()
+            self._added.wait(_LOG_INTERVAL if self._dropped else None)
+            self._added.clear()
 
     def _send_due(self) -> None:
-        """Send all that has waited long enough; all, when the worker stops."""
+        """Send events that have waited long enough, or all of them when the worker stops."""
         until = time.monotonic() - (0.0 if self._closing.is_set() else _DELAY)
         while group := self._take(until):
             self._publish(group)
             self._away = False
             self._log_dropped()
 
-    def _take(self, until: float) -> list[_Row]:
+    def _take(self, until: float) -> list[_TaskEvent]:
         with self._lock:
-            rows: list[_Row] = []
-            while self._waiting and self._waiting[0].told <= until and len(rows) < _GROUP:
-                rows.append(self._waiting.popleft())
-            return rows
+            events: list[_TaskEvent] = []
+            while self._waiting and self._waiting[0].added_at <= until and len(events) < _GROUP:
+                events.append(self._waiting.popleft())
+            return events
 
-    def _publish(self, rows: list[_Row]) -> None:
+    def _publish(self, events: list[_TaskEvent]) -> None:
         producer = self._producer or self._connect()
         sender = {"hostname": self._hostname, "pid": os.getpid(), "utcoffset": utcoffset()}
         clock = self._app.clock.forward
-        # Celery's own dispatcher sends a list under this key, too.
+        # Celery's dispatcher uses the same routing key for a list of events.
         producer.publish(
-            [row.fields() | sender | {"clock": clock()} for row in rows],
+            [event.fields() | sender | {"clock": clock()} for event in events],
             routing_key="task.multi",
             headers={"hostname": self._hostname},
             delivery_mode=1,
@@ -233,7 +234,7 @@ class Rows:
                 log.debug("closing the connection for events: %s", type(error).__name__)
 
     def _give_up(self, error: Exception) -> None:
-        """Drop what waits: a late RETRY would replace the SUCCESS that another worker tells."""
+        """Drop what waits: a late RETRY would replace a SUCCESS that another worker reports."""
         self._disconnect()
         with self._lock:
             self._waiting.clear()
@@ -245,7 +246,7 @@ class Rows:
         self._closing.wait(_PAUSE)
 
     def _log_dropped(self, at_once: bool = False) -> None:
-        """At most once in a minute, unless it is the last time."""
+        """Log dropped events, at most once a minute."""
         now = time.monotonic()
         if not self._dropped or (now - self._logged < _LOG_INTERVAL and not at_once):
             return
@@ -255,8 +256,8 @@ class Rows:
         log.warning(text, dropped, _MOST, extra={"dropped": dropped})
 
 
-def _untried(outcome: Outcome, has_row: bool) -> bool:
-    """Was nothing tried: it was too early, somebody else has it, or no provider was free?"""
+def _was_not_attempted(outcome: Outcome, has_row: bool) -> bool:
+    """It was too early, another worker has it, or no provider had a slot."""
     if outcome.state in (State.QUEUED, State.SCHEDULED) and not has_row:
         return True
     waits = outcome.state in WAITING or outcome.state == EventState.WAITING

@@ -14,7 +14,7 @@ import pytest
 from smsqueue import Gateway
 from smsqueue.ledger import Ledger
 from smsqueue.operation import heartbeat
-from smsqueue.operation.heartbeat import Pulse
+from smsqueue.operation.heartbeat import Heartbeat
 
 GATEWAY = """
 from smsqueue import Gateway
@@ -80,7 +80,7 @@ def test_a_consumer_that_hangs_while_redis_answers_ends_the_heartbeat(
     file, now = tmp_path / "beat", 1000.0
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now)
     ledger = Ledger(settings)
-    beating = Pulse(ledger, "w@h", queues=["sms.send"], concurrency=1, file=str(file))
+    beating = Heartbeat(ledger, "w@h", queues=["sms.send"], concurrency=1, file=str(file))
     beating.beat(redis=True)
     assert file.exists()
     file.unlink()
@@ -89,7 +89,7 @@ def test_a_consumer_that_hangs_while_redis_answers_ends_the_heartbeat(
         beating.beat(redis=True)
     assert not file.exists()
     assert "restart it" in caplog.text
-    beating.feel()
+    beating.note_consumer_alive()
     now += 6
     beating.beat(redis=True)
     assert file.exists()
@@ -101,7 +101,7 @@ def test_a_heartbeat_file_that_cannot_be_written_is_only_said(
 ) -> None:
     ledger = Ledger(settings)
     missing = tmp_path / "nowhere" / "beat"
-    beating = Pulse(ledger, "w@h", queues=["sms.send"], concurrency=1, file=str(missing))
+    beating = Heartbeat(ledger, "w@h", queues=["sms.send"], concurrency=1, file=str(missing))
     beating.beat(redis=True)
     assert "SMSQUEUE_HEARTBEAT_FILE cannot be written" in caplog.text
     assert [worker.name for worker in ledger.workers()] == [f"w@h/{os.getpid()}"]

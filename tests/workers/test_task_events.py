@@ -1,4 +1,4 @@
-"""Rows of messages and events that end without a task of their own, as monitors receive them."""
+"""Task events of messages that have no task of their own, as monitors receive them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from smsqueue.delivery import Outcome
 from smsqueue.message.ids import new_id
 from tests.conftest import RedisServer
 from tests.workers.conftest import Ask
-from workers.rows import Rows
+from workers.task_events import TaskEvents
 
 RETRYING = Outcome("retrying", wait=2.0, error="ServerError")
 UNKNOWN = Outcome("unknown", wait=20.0, error="ConnectionError")
@@ -37,7 +37,7 @@ from smsqueue import Gateway, IProvider, RetryPolicy, exc
 from smsqueue.delivery import Outcome
 from smsqueue.broker.queue import DELIVER
 from workers import app
-from workers.rows import Rows
+from workers.task_events import TaskEvents
 
 class Moody(IProvider):
     def send(self, message):
@@ -50,17 +50,17 @@ class Moody(IProvider):
 
 gateway = Gateway(retry=RetryPolicy(base=0.01, cap=0.01))
 gateway.add_provider("moody", Moody)
-rows = Rows(app, default_nodename(None))
+rows = TaskEvents(app, default_nodename(None))
 
 @app.task(name="test.hand_over")
 def hand_over(id, state, error):
-    rows.tell(DELIVER, id, Outcome(state, error=error), started=True, runtime=0.5)
+    rows.add(DELIVER, id, Outcome(state, error=error), started=True, runtime=0.5)
     raise Ignore
 
 @app.task(name="test.batch")
 def batch(ids, state, error):
     for id in ids:
-        rows.tell(DELIVER, id, Outcome(state, error=error), started=False)
+        rows.add(DELIVER, id, Outcome(state, error=error), started=False)
 """
 
 
@@ -78,8 +78,8 @@ def app(settings: Settings) -> Iterator[Celery]:
 
 
 @pytest.fixture
-def rows(app: Celery) -> Iterator[Rows]:
-    made = Rows(app, "celery@here")
+def rows(app: Celery) -> Iterator[TaskEvents]:
+    made = TaskEvents(app, "celery@here")
     yield made
     made.close()
 
@@ -135,18 +135,18 @@ def monitor(app: Celery, start_monitor: Callable[[Celery], Monitor]) -> Monitor:
 
 
 def test_messages_of_a_batch_have_a_row_unless_they_were_sent(
-    rows: Rows, monitor: Monitor, until: Callable[..., None]
+    rows: TaskEvents, monitor: Monitor, until: Callable[..., None]
 ) -> None:
     shown = {new_id(): outcome for outcome in (RETRYING, UNKNOWN, FAILED)}
     # Sent; claimed by another worker; no provider was free; too early.
     hidden = [SENT, Outcome("sending"), Outcome("queued", 1.0, "ProviderPaused")]
     hidden.append(Outcome("retrying", 1.0))
     for outcome in hidden:
-        rows.tell(DELIVER, new_id(), outcome, started=False)
+        rows.add(DELIVER, new_id(), outcome, started=False)
     for id, outcome in shown.items():
-        rows.tell(DELIVER, id, outcome, started=False)
+        rows.add(DELIVER, id, outcome, started=False)
     last = new_id()
-    rows.tell(DELIVER, last, FAILED, started=False)
+    rows.add(DELIVER, last, FAILED, started=False)
     until(lambda: monitor.row(last))
     assert monitor.states() == dict(
         zip([*shown, last], ["RETRY", "RETRY", "FAILURE", "FAILURE"], strict=True)
@@ -160,38 +160,38 @@ def test_messages_of_a_batch_have_a_row_unless_they_were_sent(
 
 
 def test_events_of_a_batch_have_a_row_unless_their_handlers_succeeded(
-    rows: Rows, monitor: Monitor, until: Callable[..., None]
+    rows: TaskEvents, monitor: Monitor, until: Callable[..., None]
 ) -> None:
     repeated, dead, done, early = (new_id() for _ in range(4))
-    rows.tell(HOOK, done, Outcome("done"), started=False)
-    rows.tell(HOOK, early, Outcome("waiting", wait=0.0), started=False)
-    rows.tell(HOOK, repeated, Outcome("waiting", 2.0, "KeyError"), started=False)
-    rows.tell(HOOK, dead, Outcome("dead", error="KeyError"), started=False)
+    rows.add(HOOK, done, Outcome("done"), started=False)
+    rows.add(HOOK, early, Outcome("waiting", wait=0.0), started=False)
+    rows.add(HOOK, repeated, Outcome("waiting", 2.0, "KeyError"), started=False)
+    rows.add(HOOK, dead, Outcome("dead", error="KeyError"), started=False)
     until(lambda: monitor.row(dead))
     assert monitor.states() == {repeated: "RETRY", dead: "FAILURE"}
     assert (monitor.row(dead).name, monitor.row(dead).args) == (HOOK, f"('{dead}',)")
 
 
 def test_the_row_of_an_earlier_attempt_ends_with_the_message(
-    rows: Rows, monitor: Monitor, until: Callable[..., None]
+    rows: TaskEvents, monitor: Monitor, until: Callable[..., None]
 ) -> None:
     tried, published = new_id(), new_id()
-    rows.tell(DELIVER, tried, RETRYING, started=False)
+    rows.add(DELIVER, tried, RETRYING, started=False)
     until(lambda: monitor.states() == {tried: "RETRY"})
-    rows.tell(DELIVER, tried, SENT, started=False, retries=1)
-    rows.tell(DELIVER, published, SENT, started=False, has_row=True)
+    rows.add(DELIVER, tried, SENT, started=False, retries=1)
+    rows.add(DELIVER, published, SENT, started=False, has_row=True)
     until(lambda: monitor.states() == {tried: "SUCCESS", published: "SUCCESS"})
     assert (monitor.row(tried).retries, monitor.row(tried).result) == (1, "'sent'")
 
 
 def test_nothing_is_sent_while_task_events_are_off(
-    app: Celery, rows: Rows, monitor: Monitor, until: Callable[..., None]
+    app: Celery, rows: TaskEvents, monitor: Monitor, until: Callable[..., None]
 ) -> None:
     off, on = new_id(), new_id()
     app.conf.worker_send_task_events = False
-    rows.tell(DELIVER, off, FAILED, started=False)
+    rows.add(DELIVER, off, FAILED, started=False)
     app.conf.worker_send_task_events = True
-    rows.tell(DELIVER, on, FAILED, started=False)
+    rows.add(DELIVER, on, FAILED, started=False)
     until(lambda: monitor.row(on))
     assert monitor.states() == {on: "FAILURE"}
 
@@ -263,36 +263,36 @@ def test_rows_are_dropped_while_redis_is_away(
 ) -> None:
     server = redis_server()
     app = celery_app(Settings(redis_url=server.url))
-    rows = Rows(app, "celery@here")
+    rows = TaskEvents(app, "celery@here")
     server.stop(kill=True)
     lost = new_id()
-    rows.tell(DELIVER, lost, FAILED, started=False)
+    rows.add(DELIVER, lost, FAILED, started=False)
     until(lambda: "events for Flower are not sent" in caplog.text)
-    rows.tell(DELIVER, lost, FAILED, started=False)
+    rows.add(DELIVER, lost, FAILED, started=False)
     server.start()
     monitor = start_monitor(app)
 
-    def shown() -> bool:
-        rows.tell(DELIVER, new_id(), FAILED, started=False)
+    def is_visible() -> bool:
+        rows.add(DELIVER, new_id(), FAILED, started=False)
         return bool(monitor.state.tasks)
 
-    until(shown)
+    until(is_visible)
     assert caplog.text.count("events for Flower are not sent") == 1
     # A connection that was cut while it was idle costs nothing.
     with redis.Redis.from_url(server.url) as client:
         client.client_kill_filter(_type="normal", skipme=True)
     kept = new_id()
-    rows.tell(DELIVER, kept, FAILED, started=False)
+    rows.add(DELIVER, kept, FAILED, started=False)
     until(lambda: monitor.row(kept))
     assert caplog.text.count("events for Flower are not sent") == 1
     # A Redis that does not answer does not stop the worker from ending.
     monitor.stop()
     assert server.process is not None
     server.process.send_signal(signal.SIGSTOP)
-    rows.tell(DELIVER, new_id(), FAILED, started=False)
+    rows.add(DELIVER, new_id(), FAILED, started=False)
     rows.close()
     until(lambda: caplog.text.count("events for Flower are not sent") == 2)
-    rows.tell(DELIVER, new_id(), FAILED, started=False)
+    rows.add(DELIVER, new_id(), FAILED, started=False)
     app.close()
 
 
@@ -318,12 +318,12 @@ def test_the_newest_of_a_crowd_are_kept_and_come_in_groups(
 ) -> None:
     app = HangingApp("smsqueue", set_as_current=False)
     app.config_from_object(celery_config(settings, worker=True))
-    rows = Rows(app, "celery@here")
+    rows = TaskEvents(app, "celery@here")
     first, ids = new_id(), [new_id() for _ in range(20_000)]
-    rows.tell(DELIVER, first, FAILED, started=False)
+    rows.add(DELIVER, first, FAILED, started=False)
     app.connecting.wait()
     for id in ids:
-        rows.tell(DELIVER, id, FAILED, started=False)
+        rows.add(DELIVER, id, FAILED, started=False)
     with redis_client.pubsub() as published:
         published.psubscribe(f"*{settings.broker_prefix}*")
         published.get_message(timeout=10)
