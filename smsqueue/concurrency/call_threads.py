@@ -1,11 +1,10 @@
-"""Calls of the application's code that have a time limit.
+"""Calls the application's code in threads, with a time limit.
 
-Python cannot end a thread from outside. A call that exceeds its limit therefore keeps its own
-daemon thread: its caller goes on, and the end of the process does not wait for it.
+Python cannot end a thread from outside. A call that exceeds its limit therefore keeps its daemon
+thread: its caller goes on, and the process can end without it.
 
-Calls from a loop share a few threads as long as they are quick: to compete for Python's lock costs
-more than such calls do themselves. What takes longer keeps nobody waiting, the others get threads
-of their own.
+Quick calls from a loop share a few threads, because competing for the interpreter lock would cost
+more than the calls themselves. A slow call delays no other: the others get more threads.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ __all__ = ["CallThreads", "CallTimeout"]
 
 log = get_logger("smsqueue.worker")
 
-#: So many calls from a loop run at once as long as each is quick: takes fewer seconds than this.
-_FEW, _QUICK = 4, 0.01
+#: Quick calls from a loop that run at once, and the duration, in seconds, up to which one is quick.
+_MAX_QUICK, _QUICK_SECONDS = 4, 0.01
 
 T = TypeVar("T")
 
 
 class CallTimeout(Exception):
-    """A call did not end within its time limit, or an earlier one with its key still runs."""
+    """A call exceeded its time limit, or an earlier call with the same key still runs."""
 
 
 class _Call:
-    """One call, on its way to a thread and back."""
+    """One call."""
 
     def __init__(
         self,
@@ -57,15 +56,15 @@ class _Call:
         self.result: Any = None
         self.error: BaseException | None = None
         self.ended = threading.Event()
-        #: Where its caller runs and is woken; None: in a thread.
+        #: The loop of its caller; None if the caller has a thread of its own.
         self.loop = current_loop()
         self._woken = self.loop.asyncio.create_future() if self.loop is not None else None
 
     def end(self) -> None:
-        """It has ended: its caller goes on."""
+        """Wake the caller: the call has ended."""
         self.ended.set()
         if self.loop is not None:
-            with suppress(RuntimeError):  # the loop is closed, nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed
                 self.loop.post(self._wake)
 
     def _wake(self) -> None:
@@ -73,7 +72,7 @@ class _Call:
             self._woken.set_result(None)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it has ended, but not longer; has it?"""
+        """Wait until the call has ended, up to a timeout; returns whether it has."""
         if self.loop is None or self._woken is None:
             return self.ended.wait(seconds)
         over = self.loop.asyncio.call_later(seconds, self._wake)
@@ -83,13 +82,13 @@ class _Call:
 
 
 class CallThreads:
-    """Runs calls in daemon threads, which are reused, so that what a thread keeps (a connection to
-    a database) is reused as well.
+    """Runs calls in daemon threads. The threads are reused, and with them what they hold, such as
+    connections to a database.
 
     Args:
         prepare: Called once in each new thread.
-        most_hung: With so many calls past their limit, ``too_many`` is called, once.
-        idle: Threads that are kept while nothing is called.
+        most_hung: Number of calls past their limit at which ``too_many`` is called, once.
+        idle: Number of idle threads that are kept.
     """
 
     def __init__(
@@ -110,12 +109,12 @@ class CallThreads:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[SimpleQueue[_Call]] = []
-        #: Calls that run, by when they began (monotonic), and those that wait for a thread.
+        #: Running calls with the time at which they began (monotonic), and calls that wait.
         self._running: dict[_Call, float] = {}
         self._waiting: deque[_Call] = deque()
-        self._looking = False
+        self._check_scheduled = False
         self._hung: set[_Call] = set()
-        self._told = False
+        self._reported = False
 
     def call(
         self,
@@ -126,18 +125,18 @@ class CallThreads:
         key: Hashable = None,
         late: Callable[[], None] | None = None,
     ) -> T:
-        """Call a function in one of the threads, in a copy of the caller's context; its result.
+        """Call a function in a thread, in a copy of the caller's context.
 
-        What it raises is raised here.
+        Returns its result and raises its exceptions.
 
         Args:
-            limit: Seconds to wait for it.
+            limit: Time limit in seconds.
             kind: What is called, for :meth:`hung`.
-            key: While a call with this key is past its limit, it is not called once more.
-            late: Called in its thread if it succeeds after its limit.
+            key: While an earlier call with this key is past its limit, the function is not called.
+            late: Called in the thread if the function succeeds after its limit.
 
         Raises:
-            CallTimeout: it did not end in time, or is not called because of its key.
+            CallTimeout: It did not end in time, or was not called because of its key.
         """
         if self._process != os.getpid():  # forked: the threads stayed in the parent
             self._reset()
@@ -149,7 +148,7 @@ class CallThreads:
                 self._begin(call)
             else:
                 self._waiting.append(call)
-                self._look_soon(call.loop)
+                self._check_soon(call.loop)
         if not call.wait(limit):
             self._give_up(call)
             if not call.ended.is_set():
@@ -160,20 +159,20 @@ class CallThreads:
         return result
 
     def hung(self) -> Counter[str]:
-        """Calls that are past their limit and have not ended, by kind."""
+        """Number of running calls that are past their limit, by kind."""
         with self._lock:
             return Counter(call.kind for call in self._hung)
 
     def _is_crowded(self) -> bool:
-        """Do as many calls run that may be quick as should at once? With the lock held."""
-        latest = time.monotonic() - _QUICK
-        return sum(began > latest for began in self._running.values()) >= _FEW
+        """Whether enough quick calls run; called with the lock held."""
+        latest = time.monotonic() - _QUICK_SECONDS
+        return sum(began > latest for began in self._running.values()) >= _MAX_QUICK
 
     def _begin(self, call: _Call) -> None:
-        """Hand a call to an idle thread, or to a new one; with the lock held.
+        """Hand a call to an idle thread or to a new one; called with the lock held.
 
         Raises:
-            RuntimeError: no thread can be started; the call has not begun.
+            RuntimeError: No thread can be started; the call has not begun.
         """
         if self._idle:
             inbox = self._idle.pop()
@@ -185,21 +184,21 @@ class CallThreads:
         self._running[call] = time.monotonic()
         inbox.put(call)
 
-    def _look_soon(self, loop: Loop) -> None:
-        """Begin with what waits although no call ends. Called on the loop."""
-        if not self._looking:
-            self._looking = True
-            loop.asyncio.call_later(_QUICK, self._look, loop)
+    def _check_soon(self, loop: Loop) -> None:
+        """Schedule a check for calls that wait behind slow ones; called on the loop."""
+        if not self._check_scheduled:
+            self._check_scheduled = True
+            loop.asyncio.call_later(_QUICK_SECONDS, self._begin_waiting, loop)
 
-    def _look(self, loop: Loop) -> None:
+    def _begin_waiting(self, loop: Loop) -> None:
         with self._lock:
-            self._looking = False
-            with suppress(RuntimeError):  # no thread can be started: those that are there do it
+            self._check_scheduled = False
+            with suppress(RuntimeError):  # no new thread: the existing threads begin the calls
                 while self._waiting and not self._is_crowded():
                     self._begin(self._waiting[0])
                     self._waiting.popleft()
             if self._waiting:
-                self._look_soon(loop)
+                self._check_soon(loop)
 
     def _give_up(self, call: _Call) -> None:
         with self._lock:
@@ -210,9 +209,9 @@ class CallThreads:
                 return
             call.hung = True
             self._hung.add(call)
-            tell = 0 < self._most_hung <= len(self._hung) and not self._told
-            self._told = self._told or tell
-        if tell:
+            report = 0 < self._most_hung <= len(self._hung) and not self._reported
+            self._reported = self._reported or report
+        if report:
             self._too_many()
 
     def _work(self, inbox: SimpleQueue[_Call]) -> None:
@@ -225,7 +224,7 @@ class CallThreads:
             _refresh_django()
             try:
                 call.result = call.context.run(call.function)
-            except BaseException as error:  # SystemExit too: raised where it was called
+            except BaseException as error:  # also SystemExit; raised in the caller
                 call.error = error
             _refresh_django()
             with self._lock:
@@ -237,7 +236,7 @@ class CallThreads:
                 except Exception as error:
                     log.error("a late result was not recorded: %s", type(error).__name__)
             with self._lock:
-                # Not before its result is recorded: until then it is not called once more.
+                # After its result is recorded: until then its key is not called again.
                 self._hung.discard(call)
                 del self._running[call]
                 if self._waiting:
@@ -252,11 +251,11 @@ class CallThreads:
 
 
 def _refresh_django() -> None:
-    """Close database connections of this thread that are broken, or older than CONN_MAX_AGE, as
-    Django does before and after each request."""
+    """Close this thread's Django connections that are broken or older than CONN_MAX_AGE, as Django
+    does before and after each request."""
     db, conf = sys.modules.get("django.db"), sys.modules.get("django.conf")
     try:
-        # While another thread imports Django, its modules are there and their contents are not.
+        # While another thread imports Django, its modules exist without their contents.
         settings = getattr(conf, "settings", None)
         close = getattr(db, "close_old_connections", None)
         if close is not None and settings is not None and settings.configured:

@@ -1,9 +1,9 @@
-"""One asyncio loop for many calls at once, while the code that makes them stays synchronous.
+"""Runs synchronous functions concurrently on one asyncio loop.
 
-A function that :meth:`Loop.run` is given runs in a greenlet on the loop's thread. Where it would
-wait, it switches to the loop (:func:`wait`, :func:`blocking`), which meanwhile runs others; this is
-how SQLAlchemy's asyncio extension works. Outside of such a function both do what a synchronous
-program would do, so the same code runs in any thread.
+:meth:`Loop.run` runs a function in a greenlet on the loop's thread. Where the function would block,
+:func:`wait` or :func:`blocking` switch to the loop, which runs other functions in the meantime.
+SQLAlchemy's asyncio extension works in the same way. Outside of a loop, :func:`blocking` and
+:func:`sleep` simply block, so the same code runs in any thread.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ log = get_logger("smsqueue.worker")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Threads of one loop for what blocks: waiting for a lock, credentials, another HTTP client.
+#: Threads of one loop for blocking calls: locks, credentials, other HTTP clients.
 _THREADS = 128
-#: Threads of one loop that ask the system's resolver, which may take long. A host name is asked for
-#: once at a time, so one that is not answered holds one of them.
+#: Threads of one loop for name resolution, which may be slow. Each host name is resolved once at a
+#: time, so a name server that does not answer holds one thread per name.
 _RESOLVERS = 32
-#: Seconds for which functions of bulk go on, one after the other, in one turn of a loop.
-_SLICE = 0.002
+#: Seconds in one iteration of a loop during which bulk functions are resumed.
+_BULK_SECONDS = 0.002
 
 
 class _Running(greenlet):
@@ -50,15 +50,15 @@ class _Running(greenlet):
 class Loop:
     """An asyncio loop in a daemon thread.
 
-    What is done for a campaign is bulk: hundreds of functions can go on at the same moment, and
-    then a few of them do so in each turn of the loop. All others go on at once.
+    Functions that work for a campaign are bulk. Hundreds of them may become ready at once, so only
+    a few are resumed in each iteration of the loop. All other functions are resumed at once.
 
     Args:
-        watched: Measure for how long functions block it, which takes a few microseconds each time
-            that one goes on.
+        watched: Measure for how long functions block the loop. This takes a few microseconds each
+            time that a function is resumed.
 
     Attributes:
-        hub: The loop's own greenlet, to which every function switches where it waits.
+        hub: The loop's own greenlet. A function that waits switches to it.
     """
 
     def __init__(self, name: str = "smsqueue-loop", *, watched: bool = True) -> None:
@@ -67,16 +67,16 @@ class Loop:
         self.hub: greenlet
         self._threads = ThreadPoolExecutor(_THREADS, f"{name}-blocking")
         self.asyncio.set_default_executor(ThreadPoolExecutor(_RESOLVERS, f"{name}-resolver"))
-        #: Since when (monotonic) a function runs without waiting; None: none does.
+        #: When the running function was resumed (monotonic); None if none runs.
         self._held_since: float | None = None
         self._blocked = 0.0
         self._closing: list[Callable[[], Awaitable[object]]] = []
-        #: What other threads want to be called on the loop's, and is it on its way there?
+        #: Callbacks from other threads, and whether the loop was woken up to fetch them.
         self._posted: deque[Callable[[], object]] = deque()
-        self._fetched = False
-        #: Functions of bulk that can go on, and is their turn to come?
-        self._bulk: deque[_Running] = deque()
-        self._bulk_due = False
+        self._woken = False
+        #: Bulk functions that are ready, and whether they are scheduled to be resumed.
+        self._ready_bulk: deque[_Running] = deque()
+        self._bulk_scheduled = False
         started = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(started,), name=name, daemon=True)
         self._thread.start()
@@ -89,11 +89,12 @@ class Loop:
         self.asyncio.run_forever()
 
     def run(self, function: Callable[[], T]) -> Future[T]:
-        """Run a function on the loop, in a copy of the caller's context; from any thread. It is
-        bulk if the calling function is.
+        """Run a function on the loop, in a copy of the caller's context; from any thread.
+
+        It is bulk if the calling function is.
 
         Returns:
-            Its result, or what it raised. It can be cancelled until the function begins.
+            A future with its result or exception, which can be cancelled until the function begins.
         """
         ended: Future[T] = Future()
         context = contextvars.copy_context()
@@ -101,20 +102,22 @@ class Loop:
         return ended
 
     def post(self, callback: Callable[[], object]) -> None:
-        """Have something called soon on the loop's thread; from any thread. What is posted while
-        the loop has not come to it costs no system call of its own."""
+        """Schedule a callback on the loop's thread; from any thread.
+
+        Callbacks that are posted before the loop wakes up share one wake-up.
+        """
         self._posted.append(callback)
-        if not self._fetched:
-            self._fetched = True
+        if not self._woken:
+            self._woken = True
             self.asyncio.call_soon_threadsafe(self._fetch)
 
     def _fetch(self) -> None:
-        self._fetched = False  # before it looks: what is posted from now on is fetched again
+        self._woken = False  # before reading: a callback posted from now on wakes the loop again
         for _ in range(len(self._posted)):
             self.asyncio.call_soon(self._posted.popleft())
 
     def result(self, running: Future[T]) -> T:
-        """The result of what runs elsewhere, or what it raised; for a function on this loop."""
+        """Wait for a future of another thread or loop; for a function on this loop."""
         ended: asyncio.Future[None] = self.asyncio.create_future()
         running.add_done_callback(lambda _: self.post(lambda: ended.set_result(None)))
         self._wait(ended)
@@ -133,44 +136,44 @@ class Loop:
         def run() -> None:
             try:
                 result = function()
-            except BaseException as error:  # raised where its result is asked for
+            except BaseException as error:  # raised by ended.result()
                 ended.set_exception(error)
             else:
                 ended.set_result(result)
 
         running = _Running(run, self, bulk=bulk)
         running.gr_context = context
-        self._go_on(running)
+        self._resume(running)
 
     def spawn(self, function: Callable[[], None], *, bulk: bool) -> None:
-        """Begin a function, which must not raise, at once; from a callback of the loop."""
+        """Begin a function at once; from a callback of the loop. It must not raise."""
         running = _Running(function, self, bulk=bulk)
         running.gr_context = contextvars.copy_context()
-        self._enter(running)
+        self._switch(running)
 
-    def _go_on(self, running: _Running) -> None:
-        """Let a function run until it waits or ends: now, or when its turn comes."""
+    def _resume(self, running: _Running) -> None:
+        """Run a function until it waits or ends: at once, or later if it is bulk."""
         if not running.bulk:
-            return self._enter(running)
-        self._bulk.append(running)
-        if not self._bulk_due:
-            self._bulk_due = True
-            self.asyncio.call_soon(self._go_on_with_bulk)
+            return self._switch(running)
+        self._ready_bulk.append(running)
+        if not self._bulk_scheduled:
+            self._bulk_scheduled = True
+            self.asyncio.call_soon(self._resume_bulk)
 
-    def _go_on_with_bulk(self) -> None:
-        ends = time.monotonic() + _SLICE
+    def _resume_bulk(self) -> None:
+        ends = time.monotonic() + _BULK_SECONDS
         try:
-            while self._bulk:
-                self._enter(self._bulk.popleft())
+            while self._ready_bulk:
+                self._switch(self._ready_bulk.popleft())
                 if time.monotonic() > ends:
                     break
-        finally:  # whatever one of them raised, the others go on
-            self._bulk_due = bool(self._bulk)
-            if self._bulk_due:
-                self.asyncio.call_soon(self._go_on_with_bulk)
+        finally:  # the others are resumed even if one raised
+            self._bulk_scheduled = bool(self._ready_bulk)
+            if self._bulk_scheduled:
+                self.asyncio.call_soon(self._resume_bulk)
 
-    def _enter(self, running: _Running) -> None:
-        """Let a function run until it waits or ends."""
+    def _switch(self, running: _Running) -> None:
+        """Run a function until it waits or ends."""
         if not self._watched:
             running.switch()
             return
@@ -184,25 +187,24 @@ class Loop:
             self._blocked += time.monotonic() - began - computed
 
     def blocked(self) -> float:
-        """Seconds, since the loop began, for which functions held it and did not compute: they
-        waited for something else than :func:`wait` (Python's lock and the processor included), and
-        nothing else on the loop went on."""
+        """Total seconds for which functions blocked the loop: they neither computed nor called
+        :func:`wait`. Waiting for the interpreter lock and for the processor counts, too."""
         return self._blocked + self.held()
 
     def held(self) -> float:
-        """Seconds for which a function has held the loop until now; 0 if none does."""
+        """Seconds since the running function was resumed; 0 if none runs."""
         since = self._held_since
         return 0.0 if since is None else time.monotonic() - since
 
     def at_close(self, close: Callable[[], Awaitable[object]]) -> None:
-        """Have something closed with the loop."""
+        """Call a coroutine function when the loop is closed."""
         self._closing.append(close)
 
     def close(self, seconds: float = 5.0) -> None:
-        """End the loop; functions that still wait never go on.
+        """End the loop. Functions that still wait are never resumed.
 
         Args:
-            seconds: How long this may take.
+            seconds: Timeout.
         """
         self.asyncio.call_soon_threadsafe(self.asyncio.create_task, self._end())
         self._thread.join(seconds)
@@ -213,83 +215,84 @@ class Loop:
             try:
                 await close()
             except Exception as error:
-                log.warning("the loop's connections: %s", type(error).__name__)
+                log.warning("connections were not closed: %s", type(error).__name__)
         self.asyncio.stop()
 
     def in_thread(
         self, function: Callable[[], T], threads: Executor | None = None
     ) -> asyncio.Future[T]:
-        """Call what may block in a thread, in a copy of the caller's context; on the loop's thread.
+        """Call a blocking function in a thread, in a copy of the caller's context; from the loop's
+        thread.
 
         Args:
-            threads: Where; those of the loop if not given.
+            threads: The executor; by default the loop's own.
 
         Raises:
-            RuntimeError: there is no thread for it, and it will not be called.
+            RuntimeError: No thread can be started; the function will not be called.
         """
-        context, made = contextvars.copy_context(), Future[T]()
+        context, called = contextvars.copy_context(), Future[T]()
         threads = threads or self._threads
         try:
-            threads.submit(_make, made, partial(context.run, function))
+            threads.submit(_call, called, partial(context.run, function))
         except RuntimeError:
-            # The system refuses another thread. The call is in the queue all the same, and a thread
-            # that is there may have taken it.
-            if made.cancel():
+            # The system refused a new thread. The executor has queued the call all the same, and
+            # one of its threads may have begun it.
+            if called.cancel():
                 raise
         ended: asyncio.Future[T] = self.asyncio.create_future()
-        made.add_done_callback(lambda _: self.post(partial(_hand_over, made, ended)))
+        called.add_done_callback(lambda _: self.post(partial(_copy_result, called, ended)))
         return ended
 
     def _wait(self, awaitable: Awaitable[T]) -> T:
         running = cast(_Running, getcurrent())
         future = asyncio.ensure_future(awaitable, loop=self.asyncio)
         if not future.done():
-            future.add_done_callback(lambda _: self._go_on(running))
+            future.add_done_callback(lambda _: self._resume(running))
             self.hub.switch()
         return future.result()
 
 
-def _make(made: Future[T], function: Callable[[], T]) -> None:
-    """Call a function, unless that was cancelled; what it raises is the future's error."""
-    if not made.set_running_or_notify_cancel():
+def _call(called: Future[T], function: Callable[[], T]) -> None:
+    """Call a function unless its future was cancelled, and set the future's result or exception."""
+    if not called.set_running_or_notify_cancel():
         return
     try:
         result = function()
-    except StopIteration:  # asyncio's futures do not take it
-        made.set_exception(RuntimeError("StopIteration was raised"))
-    except BaseException as error:  # raised where the result is asked for
-        made.set_exception(error)
+    except StopIteration:  # asyncio futures do not accept it
+        called.set_exception(RuntimeError("StopIteration was raised"))
+    except BaseException as error:  # raised by called.result()
+        called.set_exception(error)
     else:
-        made.set_result(result)
+        called.set_result(result)
 
 
-def _hand_over(made: Future[T], ended: asyncio.Future[T]) -> None:
+def _copy_result(called: Future[T], ended: asyncio.Future[T]) -> None:
     if ended.done():
         return
-    error = made.exception()
+    error = called.exception()
     if error is not None:
         ended.set_exception(error)
     else:
-        ended.set_result(made.result())
+        ended.set_result(called.result())
 
 
 def current_loop() -> Loop | None:
-    """The loop on which the calling function runs; None: it runs in a thread of its own."""
+    """The loop that runs the calling function, or None."""
     running = getcurrent()
     return running.loop if isinstance(running, _Running) else None
 
 
 def is_bulk() -> bool:
-    """Is the calling function, on a loop, bulk?"""
+    """Whether the calling function runs on a loop and is bulk."""
     running = getcurrent()
     return isinstance(running, _Running) and running.bulk
 
 
 def wait(awaitable: Awaitable[T]) -> T:
-    """The result of an awaitable, from a function that runs on a loop.
+    """Wait for an awaitable, in a function that runs on a loop; returns its result.
 
     Raises:
-        RuntimeError: the calling function does not run on a loop.
+        RuntimeError: The calling function does not run on a loop.
     """
     loop = current_loop()
     if loop is None:
@@ -298,7 +301,7 @@ def wait(awaitable: Awaitable[T]) -> T:
 
 
 def sleep(seconds: float) -> None:
-    """Wait for some time, while the loop runs others if the calling function runs on one."""
+    """Sleep; on a loop, other functions run in the meantime."""
     if current_loop() is None:
         time.sleep(seconds)
     else:
@@ -306,7 +309,7 @@ def sleep(seconds: float) -> None:
 
 
 def blocking(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
-    """Call what may block: in a thread if the calling function runs on a loop, else here."""
+    """Call a blocking function: in a thread if the caller runs on a loop, else directly."""
     loop = current_loop()
     call: Callable[[], Any] = partial(function, *args, **options)
     result: T = call() if loop is None else loop._wait(loop.in_thread(call))

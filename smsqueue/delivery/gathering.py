@@ -1,8 +1,8 @@
-"""What many functions on a loop ask of Redis at the same time becomes one call.
+"""Combines ledger operations of many functions on a loop into group calls.
 
-While a call of one kind is under way, the items of the next one gather. So a lone message waits for
-nothing, a crowd makes full groups by itself, and there are no timers. Everywhere else, such as in
-the threads of handlers, the same operations are groups of one.
+While a group call of one operation is in progress, the items of the next group are collected. A
+single message waits for nothing, many messages fill groups, and no timers are needed. Outside of
+the loop, for example in the threads of handlers, each operation is a group of one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from smsqueue.settings import Settings
 
 __all__ = ["GatheringLedger", "GatheringQueue"]
 
-#: So many events of single messages are published each by itself at most; of more, and of bulk, so
-#: many together.
-_FEW, _BATCH = 8, 100
-#: Seconds that publishing what is left takes at most: upkeep finds the rest.
-_CLOSING = 5.0
+#: Up to this number of events of single messages each get a trigger of their own.
+_MAX_SINGLE_TRIGGERS = 8
+#: Largest number of events in one trigger.
+_BATCH = 100
+#: Seconds for publishing what is left when the worker stops; upkeep publishes the rest.
+_CLOSE_SECONDS = 5.0
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -43,15 +44,17 @@ T = TypeVar("T")
 
 
 def _not_confirmed(error: Exception) -> exc.QueueUnavailable:
-    """The error of a call of the ledger for which no thread could be started."""
-    return exc.QueueUnavailable(f"no thread for a call of Redis: {type(error).__name__}")
+    """The error of a ledger operation for which no thread could be started."""
+    return exc.QueueUnavailable(
+        f"no thread could be started for a call of Redis: {type(error).__name__}"
+    )
 
 
 def _in_thread(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
-    """Call the ledger beside the loop.
+    """Call the ledger in a thread if the caller runs on a loop.
 
     Raises:
-        QueueUnavailable: also if no thread can be started.
+        QueueUnavailable: Redis did not confirm the call, or no thread could be started.
     """
     try:
         return blocking(function, *args, **options)
@@ -60,10 +63,10 @@ def _in_thread(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) 
 
 
 class _Gathered(Generic[Item, Answer]):
-    """One operation.
+    """Group calls of one operation.
 
     Args:
-        run: Does it for a group; the answers, or the error of each, in order.
+        run: Runs the operation for a group; returns the answer or the error of each item, in order.
     """
 
     def __init__(
@@ -75,21 +78,21 @@ class _Gathered(Generic[Item, Answer]):
         self._loop = loop
         self._threads = threads
         self._run = run
-        # Single messages and bulk each have groups of their own: nobody waits for a campaign's.
+        # By whether the caller is bulk: single messages do not wait for the groups of a campaign.
         self._waiting: dict[bool, deque[tuple[Item, asyncio.Future[Answer]]]] = {
             False: deque(),
             True: deque(),
         }
-        self._under_way = {False: False, True: False}
+        self._in_progress = {False: False, True: False}
 
     def ask(self, item: Item) -> Answer:
-        """The answer for one item, from a function on the loop; its error is raised."""
+        """Run the operation for one item, in a function on the loop; raises its error."""
         answer: asyncio.Future[Answer] = self._loop.asyncio.create_future()
         bulk = is_bulk()
         self._waiting[bulk].append((item, answer))
-        if not self._under_way[bulk]:
-            self._under_way[bulk] = True
-            # Others that go on in the same turn of the loop are in the first group, too.
+        if not self._in_progress[bulk]:
+            self._in_progress[bulk] = True
+            # Functions that run in the same iteration of the loop join the first group.
             self._loop.asyncio.call_soon(self._next, bulk)
         return wait(answer)
 
@@ -97,29 +100,29 @@ class _Gathered(Generic[Item, Answer]):
         waiting = self._waiting[bulk]
         group = [waiting.popleft() for _ in range(min(GROUP_LIMIT, len(waiting)))]
         if not group:
-            self._under_way[bulk] = False
+            self._in_progress[bulk] = False
             return
         items = [item for item, _ in group]
         try:
             called = self._loop.in_thread(lambda: self._run(items), self._threads)
         except Exception as error:
-            # No thread can be started, so it is not called.
+            # No thread can be started, so the operation is not called.
             self._loop.asyncio.call_soon(self._next, bulk)
             self._fail(group, _not_confirmed(error))
         else:
-            called.add_done_callback(lambda done: self._hand_out(bulk, group, done))
+            called.add_done_callback(lambda done: self._set_answers(bulk, group, done))
 
     def _fail(self, group: list[tuple[Item, asyncio.Future[Answer]]], error: BaseException) -> None:
         for _, waiting in group:
             waiting.set_exception(error)
 
-    def _hand_out(
+    def _set_answers(
         self,
         bulk: bool,
         group: list[tuple[Item, asyncio.Future[Answer]]],
         done: asyncio.Future[Sequence[Answer | exc.QueueUnavailable]],
     ) -> None:
-        self._next(bulk)  # Redis works on the next group meanwhile
+        self._next(bulk)  # Redis runs the next group in the meantime
         error = done.exception()
         if error is not None:
             self._fail(group, error)
@@ -132,13 +135,13 @@ class _Gathered(Generic[Item, Answer]):
 
 
 class GatheringLedger(Ledger):
-    """The ledger of a worker.
+    """The ledger of a worker: operations on the loop become group calls.
 
     Args:
-        loop: Where messages are delivered and events run.
+        loop: The loop that delivers messages and runs events.
     """
 
-    #: The worker closes it, not the gateway that uses it.
+    #: The worker closes it, not the gateway.
     of_worker = True
 
     def __init__(self, settings: Settings, loop: Loop, *, timeout: float) -> None:
@@ -208,7 +211,7 @@ class GatheringLedger(Ledger):
         item = HookSettlement(event, token, verdict, delay, why, tuple(succeeded))
         return self._hook_settles.ask(item)
 
-    # What is rare is a call of its own, but does not keep the loop waiting.
+    # Rare operations are single calls, made in a thread.
 
     def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
         return _in_thread(super().unclaim, id, token)
@@ -230,29 +233,29 @@ class GatheringLedger(Ledger):
 
 
 class GatheringQueue(Queue):
-    """The queue of a worker: functions on its loop do not wait until their triggers are published,
-    and those of events that gather meanwhile become triggers of many.
+    """The queue of a worker. Functions on its loop do not wait for triggers to be published, and
+    events that are collected in the meantime share triggers.
 
     Args:
         app: The worker's Celery application.
     """
 
-    #: The worker closes it, not the gateway that uses it.
+    #: The worker closes it, not the gateway.
     of_worker = True
 
     def __init__(self, settings: Settings, loop: Loop, app: Any) -> None:
         super().__init__(settings, app)
-        #: Do all workers know triggers of many?
+        #: Whether all live workers support triggers with several ids.
         self.batches: Callable[[], bool] = lambda: False
         self._loop = loop
         self._thread = ThreadPoolExecutor(1, "smsqueue-publish")
         self._events: dict[bool, list[str]] = {False: [], True: []}
-        #: All that was gathered is published.
+        #: Set while nothing is left to be published.
         self._idle = threading.Event()
         self._idle.set()
 
     def hook(self, events: Iterable[str], *, bulk: bool = False) -> None:
-        """As that of every queue; for a function on the loop, it happens soon."""
+        """Publish triggers of events; for a function on the loop, soon after this returns."""
         if current_loop() is not self._loop:
             super().hook(events, bulk=bulk)
             return
@@ -262,31 +265,34 @@ class GatheringQueue(Queue):
             self._loop.asyncio.call_soon(self._publish_next)
 
     def _publish_next(self) -> None:
-        gathered, self._events = self._events, {False: [], True: []}
-        if not any(gathered.values()):
+        collected, self._events = self._events, {False: [], True: []}
+        if not any(collected.values()):
             self._idle.set()
             return
         try:
-            published = self._loop.in_thread(lambda: self._publish_gathered(gathered), self._thread)
+            published = self._loop.in_thread(
+                lambda: self._publish_collected(collected), self._thread
+            )
         except Exception as error:
-            # No thread can be started; the ledger has the events.
-            events = [(event, 0) for some in gathered.values() for event in some]
+            # No thread can be started. The ledger has the events.
+            events = [(event, 0) for some in collected.values() for event in some]
             self._log_unpublished(events, error, "upkeep will do it")
             self._loop.asyncio.call_soon(self._publish_next)
         else:
             published.add_done_callback(lambda _: self._publish_next())
 
-    def _publish_gathered(self, gathered: dict[bool, list[str]]) -> None:
-        for bulk, events in gathered.items():
-            # A trigger of one does not say that it is bulk, and takes the slot of a single event.
-            if len(events) > (0 if bulk else _FEW) and self.batches():
+    def _publish_collected(self, collected: dict[bool, list[str]]) -> None:
+        for bulk, events in collected.items():
+            # A trigger of one id does not say that it is bulk, and would take the slot of a single
+            # event.
+            if len(events) > (0 if bulk else _MAX_SINGLE_TRIGGERS) and self.batches():
                 for start in range(0, len(events), _BATCH):
                     self.hook_many(events[start : start + _BATCH], bulk=bulk)
             else:
                 super().hook(events, bulk=bulk)
 
     def close(self) -> None:
-        """Publish what is left, within seconds, then as every queue."""
-        self._idle.wait(_CLOSING)
+        """Publish what is left, within a few seconds, and close the connection."""
+        self._idle.wait(_CLOSE_SECONDS)
         self._thread.shutdown(wait=False, cancel_futures=True)
         super().close()

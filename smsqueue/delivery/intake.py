@@ -1,4 +1,4 @@
-"""What the triggers of one worker process ask for: hundreds at once, on one loop."""
+"""The ids that a worker process has received in triggers, until they begin on its loop."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ __all__ = ["Intake", "Kind"]
 
 log = get_logger("smsqueue.worker")
 
-#: Of so many that begin one at least is bulk, if one waits.
+#: At least one in this number of ids that begin is bulk, if one waits.
 _SHARE = 8
-#: How many begin in one turn of the loop.
+#: Number of ids that begin in one iteration of the loop.
 _AT_ONCE = 8
-#: Seconds between two looks at what waits.
-_LOOK = 0.25
+#: Seconds between two checks of the waiting ids.
+_CHECK_INTERVAL = 0.25
 
 
 class Kind(NamedTuple):
-    """What the ids of a batch have in common."""
+    """The properties that all ids of a batch share."""
 
-    #: Sent as one of many: single ones go first.
+    #: Part of a campaign: single messages begin first.
     bulk: bool
-    #: Their sender named a provider or routing values.
+    #: The sender named a provider or routing values.
     routed: bool = False
 
 
 class Intake:
-    """Messages, or events, that were handed to this process.
+    """Ids of messages, or of events, that this process has received.
 
-    What came alone begins at once. The ids of a batch wait here until they may begin, and only then
-    are they claimed: until then another worker can have them.
+    A single id begins at once. The ids of a batch wait until there is a slot and are claimed only
+    then, so that another worker can claim them in the meantime.
 
     Args:
-        run: Does what is due for an id, in a function on the loop; for one of a batch with the kind
-            of slot that it may take.
-        may_begin: May another one of a kind begin? Asked on the loop. What began has taken its slot
-            by the time that the next one is asked for.
-        most_waiting: Ids of batches that wait here, about.
-        longest_wait: Seconds after which one that has not begun is given back: another process may
-            have room, and later its trigger would count as lost.
-        ended: Called on the loop with each id of a batch and how it ended.
-        give_back: Gives ids back that will not begin here; called in a thread.
+        run: Does what is due for an id, on the loop. For an id of a batch, the second argument is
+            the kind of slot that it may take; else it is None.
+        may_begin: Whether another id of a kind may begin. Called on the loop. Each id has taken its
+            slot before this is called for the next one.
+        most_waiting: Approximate limit for the number of waiting ids.
+        longest_wait: Seconds after which a waiting id is given back to the ledger, because another
+            process may have room and its trigger would later count as lost.
+        ended: Called on the loop with each id of a batch and its outcome.
+        give_back: Gives ids back to the ledger; called in a thread.
     """
 
     def __init__(
@@ -74,81 +74,81 @@ class Intake:
         self._give_back = give_back
         self._longest_wait = longest_wait
         kinds = [Kind(bulk, routed) for routed in (False, True) for bulk in (False, True)]
-        #: Ids, and when they came (monotonic).
+        #: Ids with the time at which they arrived (monotonic).
         self._waiting = {kind: deque[tuple[str, float]]() for kind in kinds}
         self._known: set[str] = set()
-        #: How many single ones have begun since the last bulk one.
+        #: Number of single ids that have begun since the last bulk id.
         self._singles = 0
         self._running = 0
-        #: Of those, ids of batches that were sent as one of many.
+        #: Number of running ids that are bulk.
         self._bulk_running = 0
-        self._awake = self._looking = False
+        self._begin_scheduled = self._check_scheduled = False
         self._closed = False
         self._lock = threading.Lock()
 
     @property
     def running(self) -> int:
-        """How many have begun and not ended."""
+        """Number of ids that have begun and not ended."""
         return self._running
 
     @property
     def bulk_running(self) -> int:
-        """How many of them are of a campaign."""
+        """Number of running ids that are bulk."""
         return self._bulk_running
 
     @property
     def waiting(self) -> int:
-        """How many ids of batches wait."""
+        """Number of waiting ids."""
         return len(self._known)
 
     def room(self) -> int:
-        """For how many ids there is room: none until there is room for many, as the triggers of a
-        few each cost more."""
+        """For how many ids there is room: 0 until a quarter of the limit is free, because small
+        batches cost more per id."""
         room = 0 if self._closed else self._most_waiting - len(self._known)
         return room if room >= self._most_waiting / 4 else 0
 
     def submit(self, id: str) -> Future[Outcome]:
-        """Begin with one id at once; from any thread. Its outcome, or what was raised."""
+        """Begin a single id at once; from any thread. Returns a future with its outcome."""
         with self._lock:
             self._running += 1
             self._singles += 1
-        return self._loop.run(partial(self._alone, id))
+        return self._loop.run(partial(self._run_single, id))
 
-    def _alone(self, id: str) -> Outcome:
+    def _run_single(self, id: str) -> Outcome:
         try:
             return self._run(id, None)
         finally:
             self._end()
 
     def add(self, ids: Iterable[str], kind: Kind) -> None:
-        """Take the ids of a batch; from any thread. What there is no room for is given back."""
+        """Add the ids of a batch; from any thread. Ids that find no room are given back."""
         self._loop.post(partial(self._add, list(ids), kind))
 
     def _add(self, ids: list[str], kind: Kind) -> None:
-        # Twice as many: several workers may have published for the same room.
+        # Up to twice the limit, because several workers may have published for the same room.
         room = 0 if self._closed else max(0, 2 * self._most_waiting - len(self._known))
         new = [id for id in dict.fromkeys(ids) if id not in self._known]
         now = time.monotonic()
         self._waiting[kind].extend((id, now) for id in new[:room])
         self._known.update(new[:room])
         self._give_back_soon(new[room:])
-        self._wake()
-        if not self._looking:
-            self._looking = True
-            self._loop.asyncio.call_later(_LOOK, self._look)
+        self._begin_soon()
+        if not self._check_scheduled:
+            self._check_scheduled = True
+            self._loop.asyncio.call_later(_CHECK_INTERVAL, self._check)
 
-    def _look(self) -> None:
-        """Give back what has waited for too long; slots may be free although nothing ended."""
+    def _check(self) -> None:
+        """Give back ids that have waited too long, and begin others if slots have become free."""
         latest, late = time.monotonic() - self._longest_wait, list[str]()
         for waiting in self._waiting.values():
             while waiting and waiting[0][1] < latest:
                 late.append(waiting.popleft()[0])
         self._known.difference_update(late)
         self._give_back_soon(late)
-        self._looking = bool(self._known)
-        if self._looking:
-            self._wake()
-            self._loop.asyncio.call_later(_LOOK, self._look)
+        self._check_scheduled = bool(self._known)
+        if self._check_scheduled:
+            self._begin_soon()
+            self._loop.asyncio.call_later(_CHECK_INTERVAL, self._check)
 
     def _give_back_soon(self, ids: list[str]) -> None:
         if not ids:
@@ -158,34 +158,34 @@ class Intake:
         except RuntimeError as error:  # upkeep finds them later
             log.warning("%d triggers were not given back: %s", len(ids), error)
 
-    def _wake(self) -> None:
-        if not self._awake:
-            self._awake = True
+    def _begin_soon(self) -> None:
+        if not self._begin_scheduled:
+            self._begin_scheduled = True
             self._loop.asyncio.call_soon(self._begin)
 
     def _begin(self) -> None:
-        """Begin what may begin, a few in each turn of the loop: what came alone, and the answers to
-        what has begun, do not wait until hundreds have begun."""
-        self._awake = False
+        """Begin ids, a few in each iteration of the loop, so that others do not wait until hundreds
+        have begun."""
+        self._begin_scheduled = False
         begun = 0
-        while (found := self._next_kind()) is not None:
+        while (kinds := self._next_kind()) is not None:
             if begun == _AT_ONCE:
-                return self._wake()
+                return self._begin_soon()
             begun += 1
-            kind, slot = found
+            kind, slot = kinds
             id, _ = self._waiting[kind].popleft()
             self._known.discard(id)
             self._singles = 0 if kind.bulk else self._singles + 1
             self._bulk_running += kind.bulk
             with self._lock:
                 self._running += 1
-            self._loop.spawn(partial(self._one_of_many, id, kind, slot), bulk=kind.bulk)
+            self._loop.spawn(partial(self._run_batch_id, id, kind, slot), bulk=kind.bulk)
 
     def _next_kind(self) -> tuple[Kind, Kind] | None:
-        """Of what waits and may begin now: its kind, and that of the slot that it may take."""
+        """The kind of the next id that may begin, and of its slot; None if none may."""
         single, bulk = [[kind for kind in self._waiting if kind.bulk is b] for b in (False, True)]
         if self._singles >= _SHARE - 1:
-            # Bulk's turn: it may even take a slot for single ones, which have all the others.
+            # It is bulk's turn. It may take a slot for single ids, which have all the others.
             for kind in bulk:
                 slot = kind._replace(bulk=False)
                 if self._waiting[kind] and self._may_begin(slot):
@@ -195,13 +195,13 @@ class Intake:
                 return kind, kind
         return None
 
-    def _one_of_many(self, id: str, kind: Kind, slot: Kind) -> None:
+    def _run_batch_id(self, id: str, kind: Kind, slot: Kind) -> None:
         try:
             outcome = self._run(id, slot)
         except exc.QueueUnavailable as error:
-            # Its claim was not confirmed, nobody was called: upkeep finds it.
+            # Its claim was not confirmed, so no provider was called. Upkeep publishes it again.
             log.warning("%s waits, its claim was not confirmed: %s", id, error, extra={"id": id})
-        except BaseException as error:  # nothing may end the loop, which everything else runs on
+        except BaseException as error:  # no error may end the loop
             name, place = type(error).__name__, place_of(error)
             extra = {"id": id, "error_class": name}
             log.error("%s: %s at %s: please report this", id, name, place, extra=extra)
@@ -215,10 +215,10 @@ class Intake:
         with self._lock:
             self._running -= 1
         if self._known:
-            self._wake()
+            self._begin_soon()
 
     def close(self) -> None:
-        """Begin with nothing that waits, and give it back; what runs goes on."""
+        """Give all waiting ids back; running ones go on."""
         emptied: Future[list[str]] = self._loop.run(self._empty)
         ids = emptied.result()
         if ids:
