@@ -98,6 +98,16 @@ def test_the_readme_shows_a_gateway_that_a_worker_can_load(tmp_path: Path) -> No
     assert run.stdout.split() == ["primary", "backup", "1", "1"], run.stderr
 
 
+def test_the_readme_states_how_many_test_functions_make_test_runs() -> None:
+    functions = 0
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        if path.relative_to(ROOT / "tests").parts[0] in ("chaos", "fuzz", "packaging"):
+            continue  # other targets run these
+        functions += len(re.findall(r"^ *def test_\w+\(", path.read_text("utf-8"), re.M))
+    [stated] = re.findall(r"`make test` runs about ([\d,]+) test functions", text_of("README.md"))
+    assert functions == pytest.approx(int(stated.replace(",", "")), rel=0.05)
+
+
 def test_every_variable_is_documented_and_every_documented_one_exists() -> None:
     named = set(re.findall(r"\bSMSQUEUE_[A-Z_]*[A-Z]\b", all_text()))
     documented = {name for name in named if not name.startswith("SMSQUEUE_PROVIDER_")}

@@ -1,8 +1,12 @@
-"""One provider's trouble stays its own: slots, on a clock that the tests turn."""
+"""Slots limit the calls of each provider; the clock is the test's own."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -80,8 +84,8 @@ def test_each_failure_halves_and_each_success_gives_one_back(clock: Clock) -> No
         pool.leave("a", 0.1, well=well)
         held = room(pool, "a")
         shares.append(held)
-        # Give them back without a word on the provider's health.
-        pool._use("a").running -= held
+        for _ in range(held):
+            pool.give_back("a")
     assert shares == [4, 2, 1, 1, 2, 3]
 
 
@@ -167,26 +171,33 @@ def test_a_block_that_fails_gives_its_slot_back(clock: Clock) -> None:
     assert pool.enter("hooks") == 0
 
 
-def test_threads_never_hold_more_than_their_share() -> None:
-    pool, guard = Slots(3), threading.Lock()
-    inside, most = 0, 0
+def test_of_threads_that_enter_at_once_as_many_get_a_slot_as_there_are() -> None:
+    pool, number, rounds = Slots(3), 8, 20
+    together, granted = threading.Barrier(number), list[int]()
+
+    def let_others_run(frame: FrameType, event: str, argument: Any) -> Any:
+        """A trace function: within Slots, other threads run before each line."""
+        if frame.f_code.co_filename != slots.__file__:
+            return None
+        time.sleep(0)
+        return let_others_run
 
     def work() -> None:
-        nonlocal inside, most
-        for _ in range(500):
-            if pool.enter("a"):
-                continue
-            with guard:
-                inside += 1
-                most = max(most, inside)
-            with guard:
-                inside -= 1
-            pool.leave("a", 0.0, well=True)
+        for turn in range(rounds):
+            together.wait(30)
+            entered = pool.enter("a") == 0
+            together.wait(30)  # those that got a slot hold it until all have tried
+            if entered:
+                granted.append(turn)
+                pool.leave("a", 0.0, well=True)
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
+    threading.settrace(let_others_run)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(number)]
+        for thread in threads:
+            thread.start()
+    finally:
+        threading.settrace(None)
     for thread in threads:
         thread.join()
-    assert 1 <= most <= 3
-    assert room(pool, "a") == 3
+    assert Counter(granted) == dict.fromkeys(range(rounds), 3)
