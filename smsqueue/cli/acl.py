@@ -1,4 +1,4 @@
-"""Accounts of Redis for each kind of process: acl."""
+"""Redis accounts for each kind of process: acl."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from smsqueue.settings import Settings, secret_text
 
 __all__ = ["acl"]
 
-#: Characters that a password must have at least; openssl rand -hex 24 gives 48. Their unsalted
-#: hash stands in the file, so that a short one could be guessed from it.
-_SHORTEST = 24
+#: Minimum length of a password; openssl rand -hex 24 prints 48 characters. The file contains
+#: unsalted hashes, from which a short password could be guessed.
+_MIN_PASSWORD_LENGTH = 24
 
-#: Who has not logged in may ask whether Redis is there, as health checks do.
-_DEFAULT = "user default on nopass resetkeys resetchannels -@all +ping"
+#: Connections without a login may send PING, as health checks do.
+_DEFAULT_USER = "user default on nopass resetkeys resetchannels -@all +ping"
 
 
 @click.command()
-@click.option("--database", default=0, show_default=True, help="Its number in SMSQUEUE_REDIS_URL.")
+@click.option("--database", default=0, show_default=True, help="As in SMSQUEUE_REDIS_URL.")
 def acl(database: int) -> None:
-    """Print an ACL file for Redis: an account for each kind of process.
+    """Print an ACL file for Redis with an account for each kind of process.
 
-    The passwords are those of REDIS_PASSWORD_SENDER, _WORKER, _RECEIVERS, _FLOWER, _OPERATOR and
-    _MONITOR, or stand in files that REDIS_PASSWORD_SENDER_FILE and so on name; what is printed has
-    their hashes. With REDIS_PASSWORD_ADMIN there is an account that may
-    do everything, for backups and CONFIG. Names and keys begin with SMSQUEUE_NAMESPACE.
+    The passwords are read from REDIS_PASSWORD_SENDER, _WORKER, _RECEIVERS, _FLOWER, _OPERATOR and
+    _MONITOR, or from the files that REDIS_PASSWORD_SENDER_FILE and so on name. The ACL file
+    contains their hashes. REDIS_PASSWORD_ADMIN adds an account with all permissions, for backups
+    and CONFIG. The names of accounts and keys begin with SMSQUEUE_NAMESPACE.
     """
     namespace = Settings().namespace
     hashes = {role.name: _hash_of(role.name) for role in ROLES}
@@ -37,33 +37,33 @@ def acl(database: int) -> None:
         hashes["admin"] = _hash_of("admin")
         lines.append(f"user {namespace}-admin on #{hashes['admin']} ~* &* +@all")
     _refuse_shared(hashes)
-    click.echo("\n".join([_DEFAULT, *lines]))
+    click.echo("\n".join([_DEFAULT_USER, *lines]))
 
 
 def _refuse_shared(hashes: dict[str, str]) -> None:
-    """Refuse accounts with one password: who has one account's would have the other's rights."""
-    first: dict[str, str] = {}
+    """Refuse a password for two accounts: a process could use the rights of both."""
+    roles: dict[str, str] = {}
     for role, hashed in hashes.items():
-        if hashed in first:
+        if hashed in roles:
             raise click.ClickException(
-                f"REDIS_PASSWORD_{first[hashed].upper()} and REDIS_PASSWORD_{role.upper()} are the "
+                f"REDIS_PASSWORD_{roles[hashed].upper()} and REDIS_PASSWORD_{role.upper()} are the "
                 "same: give each account a password of its own"
             )
-        first[hashed] = role
+        roles[hashed] = role
 
 
 def _hash_of(role: str) -> str:
     """The SHA-256 of a role's password.
 
     Raises:
-        click.ClickException: it is not set, or can be guessed.
+        click.ClickException: the password is not set or too short.
     """
     variable = f"REDIS_PASSWORD_{role.upper()}"
     password = secret_text(os.environ, variable) or ""
-    if len(password) < _SHORTEST:
-        what = f"has fewer than {_SHORTEST} characters" if password else "is not set"
+    if len(password) < _MIN_PASSWORD_LENGTH:
+        problem = f"has fewer than {_MIN_PASSWORD_LENGTH} characters" if password else "is not set"
         raise click.ClickException(
-            f"{variable} {what}: set it to a random word, for example the output of "
+            f"{variable} {problem}: set it to a random string, for example the output of "
             "openssl rand -hex 24"
         )
     return hashlib.sha256(password.encode()).hexdigest()

@@ -1,29 +1,64 @@
-"""What is wrong, and what to do about it."""
+"""Finds problems of a running gateway: a snapshot of ledger, Redis and workers, judged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple
 
-from smsqueue.cli.health import Health
-from smsqueue.cli.shown import remedy
-from smsqueue.cli.tally import advice, needs_somebody, start_worker
-from smsqueue.cli.words import clean, counted, size, span
+from smsqueue.cli.messages import repair_command
+from smsqueue.cli.output import format_count, format_duration, format_size, printable
+from smsqueue.cli.providers import (
+    ProviderTotals,
+    needs_operator,
+    pause_remedy,
+    provider_totals,
+)
+from smsqueue.gateway import Gateway
+from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Webhooks, Worker
+from smsqueue.ledger.watching import Server
 from smsqueue.message.states import EventState, State
 
-__all__ = ["Level", "Problem", "problems"]
+__all__ = [
+    "Advice",
+    "Level",
+    "Problem",
+    "Snapshot",
+    "consumed_queues",
+    "find_problems",
+    "no_consumer",
+    "split_advice",
+    "take_snapshot",
+]
 
-#: Part of the memory for messages from which on somebody should know, before send() is refused.
+#: States that do not change until an operator decides.
+_UNRESOLVED: tuple[State | EventState, ...] = (State.UNKNOWN, EventState.DEAD, EventState.UNHEARD)
+#: Part of the memory for messages from which on it is a problem, before send() is refused.
 _NEARLY_FULL = 0.8
+#: Damaged records that are named; of more, only the number.
+_NAMED_DAMAGED = 3
 
 
-#: Damaged records that are named one by one.
-_NAMED = 3
+class Advice(NamedTuple):
+    """What is wrong, and what to do about it."""
+
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.remedy}" if self.remedy else self.text
+
+
+def split_advice(text: str) -> Advice:
+    """Split the text of an error or a warning; these are written as "what is wrong: remedy"."""
+    text, _, remedy = text.partition(": ")
+    return Advice(text, remedy)
 
 
 class Level(IntEnum):
-    """Exit codes, as monitoring systems know them."""
+    """Exit codes, as monitoring systems expect them."""
 
     OK = 0
     WARNING = 1
@@ -35,147 +70,274 @@ class Problem(NamedTuple):
     """Something that needs attention."""
 
     level: Level
-    what: str
-    do: str
+    text: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.do}" if self.do else self.what
+        return str(Advice(self.text, self.remedy))
 
 
-def problems(health: Health, max_oldest: float) -> list[Problem]:
-    """The worst first.
+# --- The snapshot ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of ledger, Redis and workers at one moment."""
+
+    send_queue: str
+    hook_queue: str
+    #: Messages and events by state.
+    counts: dict[str, int]
+    #: Number of unknown, dead and unheard ones that an operator should look at.
+    unresolved: dict[str, int]
+    #: Seconds.
+    oldest_queued: float
+    oldest_event: float
+    #: By lane.
+    backlog: dict[str, Backlog]
+    #: Number of triggers by broker queue.
+    queues: dict[str, int]
+    pauses: dict[str, Pause]
+    totals: dict[str, ProviderTotals]
+    workers: list[Worker]
+    #: Records that were put aside, the newest first.
+    damaged: list[Damaged]
+    unrouted: Unrouted
+    server: Server
+    #: Memory that Redis has for new messages.
+    room: Room
+    #: Memory that webhooks use, by provider.
+    webhooks: list[Webhooks]
+    #: Problems of Redis's configuration.
+    warnings: list[str]
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """By queue: the number of messages or events that need a worker now or soon."""
+        counts = self.counts
+        messages = counts[State.QUEUED] + counts[State.RETRYING]
+        events = sum(counts[s] for s in (EventState.WAITING, EventState.PARKED, EventState.RUNNING))
+        return {
+            self.send_queue: max(messages, self.backlog["send"].due),
+            self.hook_queue: max(events, self.backlog["hook"].due),
+        }
+
+    @property
+    def waiting_for_pauses(self) -> str:
+        """``"3 messages wait while main is paused"``; ``""`` if none does."""
+        names = [name for name, pause in self.pauses.items() if pause.left]
+        number = self.waiting[self.send_queue]
+        if not names or not number:
+            return ""
+        be = "is" if len(names) == 1 else "are"
+        return f"{format_count(number, 'message', 'waits')} while {' and '.join(names)} {be} paused"
+
+    @property
+    def unconsumed(self) -> list[str]:
+        """The queues that no live worker consumes."""
+        consumed = consumed_queues(self.workers)
+        return [queue for queue in (self.send_queue, self.hook_queue) if queue not in consumed]
+
+
+def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
+    """Read the state of ledger, Redis and workers.
 
     Args:
-        max_oldest: Seconds that something may be due.
+        since: What became unknown, dead or unheard before is not counted as unresolved.
     """
-    found = [*_moving(health, max_oldest), *_failing(health), *_damaged(health)]
-    found += [*_unrouted(health), *_paused(health), *_left(health), *_redis(health)]
-    return sorted(found, key=lambda problem: -problem.level)
+    ledger, settings, counts = gateway.ledger, gateway.settings, gateway.ledger.counts()
+    room = ledger.room()
+    return Snapshot(
+        send_queue=settings.send_queue,
+        hook_queue=settings.hook_queue,
+        counts=counts,
+        unresolved={s: ledger.entered(s, since) if since else counts[s] for s in _UNRESOLVED},
+        oldest_queued=ledger.oldest(State.QUEUED),
+        oldest_event=ledger.oldest_event(),
+        backlog=ledger.backlog(),
+        queues=ledger.queued_triggers(),
+        pauses={pause.provider: pause for pause in ledger.pauses()},
+        totals=provider_totals(ledger.counters()),
+        workers=ledger.workers(),
+        damaged=ledger.damaged(),
+        unrouted=ledger.unrouted(),
+        server=ledger.server(),
+        room=room,
+        webhooks=list(room.webhooks),
+        warnings=gateway.check(),
+    )
 
 
-def _moving(health: Health, max_oldest: float) -> Iterator[Problem]:
-    """Does everything move?"""
-    idle = health.unconsumed
+def consumed_queues(workers: Iterable[Worker]) -> set[str]:
+    """The queues that live workers consume."""
+    return {queue for worker in workers if worker.alive for queue in worker.queues}
+
+
+def no_consumer(*queues: str) -> Advice:
+    """No live worker consumes these queues."""
+    return Advice(
+        f"no worker is consuming {' and '.join(queues)}",
+        f"start one with: celery -A workers worker -Q {','.join(queues)}",
+    )
+
+
+# --- The problems ------------------------------------------------------------
+
+
+def find_problems(snapshot: Snapshot, max_oldest: float) -> list[Problem]:
+    """The problems, the worst first.
+
+    Args:
+        max_oldest: Seconds by which messages and events may be overdue.
+    """
+    problems = [
+        *_missing_workers(snapshot),
+        *_delays(snapshot, max_oldest),
+        *_failing_upkeep(snapshot),
+        *_damaged_records(snapshot),
+        *_unrouted_messages(snapshot),
+        *_pauses(snapshot),
+        *_unresolved(snapshot),
+        *_redis_configuration(snapshot),
+        *_redis_memory(snapshot),
+    ]
+    return sorted(problems, key=lambda problem: -problem.level)
+
+
+def _missing_workers(snapshot: Snapshot) -> Iterator[Problem]:
+    idle = snapshot.unconsumed
     if idle:
-        stuck = any(health.waiting[queue] for queue in idle)
-        what, _, do = start_worker(*idle).partition(": ")
-        yield Problem(Level.CRITICAL if stuck else Level.WARNING, what, do)
-    live = {queue for worker in health.workers if worker.alive for queue in worker.queues}
-    for worker in health.workers:
-        # One that others stand in for is shown among the workers: it is no problem any more.
-        if not worker.alive and not live.issuperset(worker.queues):
-            what = f"worker {clean(worker.name)} was not heard of for {span(worker.ago)}"
-            yield Problem(Level.WARNING, what, "was it killed? Restart it, and look into its log")
-    send, watch, hook = (health.backlog[lane] for lane in ("send", "watch", "hook"))
-    slow = "the workers do not keep up: start more"
-    if health.send_queue not in idle:
-        # A message of a paused provider waits as long as the pause: nobody is slow.
-        if send.oldest > max_oldest:
-            what = f"{counted(send.due, 'message', 'is')} due since {span(send.oldest)}"
-            yield Problem(Level.WARNING, what, slow)
-        elif health.oldest_queued > max_oldest and not health.pauses:
-            what = f"the oldest queued message waits since {span(health.oldest_queued)}"
-            yield Problem(Level.WARNING, what, slow)
-    if health.hook_queue not in idle and hook.oldest > max_oldest:
-        what = f"{counted(hook.due, 'event', 'is')} due since {span(hook.oldest)}"
-        yield Problem(Level.WARNING, what, slow)
-    elif health.hook_queue not in idle and health.oldest_event > max_oldest:
-        what = f"the oldest event waits for its handlers since {span(health.oldest_event)}"
-        do = "they fail, hang or are too slow: look for 'the handler' in the workers' logs"
-        yield Problem(Level.WARNING, what, do)
-    for worker in health.workers:
-        if worker.alive and worker.hung:
-            kinds = ", ".join(f"{n} of {clean(kind)}" for kind, n in sorted(worker.hung.items()))
-            what = f"worker {clean(worker.name)} has calls that do not end ({kinds})"
-            do = "look for 'did not end' in its log; it restarts when they are too many"
-            yield Problem(Level.WARNING, what, do)
-    if len(idle) < 2 and watch.oldest > max_oldest:
-        what = f"{counted(watch.due, 'wait')} should have ended {span(watch.oldest)} ago"
-        do = "look for 'upkeep failed' in the workers' logs"
-        yield Problem(Level.WARNING, what, do)
-
-
-def _failing(health: Health) -> Iterator[Problem]:
-    """Upkeep that fails: repeats, lost triggers and leases wait for it."""
-    live = [worker for worker in health.workers if worker.alive]
-    level = Level.CRITICAL if all(worker.failing for worker in live) else Level.WARNING
-    for worker in live:
-        for name, cause in worker.failing.items():
-            what = f"upkeep fails on worker {clean(worker.name)}: {clean(name)}: {clean(cause)}"
-            yield Problem(level, what, "look for 'upkeep failed' in its log")
-
-
-def _damaged(health: Health) -> Iterator[Problem]:
-    for damaged in health.damaged[:_NAMED]:
-        what = f"{damaged.kind} {clean(damaged.id)} is damaged: {clean(damaged.cause)}"
-        yield Problem(Level.WARNING, what, clean(remedy(damaged)))
-    left = len(health.damaged) - _NAMED
-    if left > 0:
-        what = f"{counted(left, 'other record', 'is')} damaged"
-        yield Problem(Level.WARNING, what, "smsqueue list --damaged")
-
-
-def _unrouted(health: Health) -> Iterator[Problem]:
-    unrouted = health.unrouted
-    if unrouted.number:
-        why = ": ".join(clean(part) for part in (unrouted.error, unrouted.why) if part)
-        last = "the last: " if unrouted.number > 1 else ""
-        what = f"{counted(unrouted.number, 'message', 'was')} not routed lately ({last}{why})"
-        do = f"correct the router or add the provider; smsqueue show {clean(unrouted.id)}"
-        yield Problem(Level.WARNING, what, do)
-
-
-def _paused(health: Health) -> Iterator[Problem]:
-    for name, pause in health.pauses.items():
-        if needs_somebody(pause):
-            why = f"{clean(pause.error)}, {pause.times} in a row"
-            be = "is" if pause.left else "was"  # nothing was sent there since
+        stuck = any(snapshot.waiting[queue] for queue in idle)
+        yield Problem(Level.CRITICAL if stuck else Level.WARNING, *no_consumer(*idle))
+    consumed = consumed_queues(snapshot.workers)
+    for worker in snapshot.workers:
+        # If other workers consume its queues, its row in the table of workers is enough.
+        if not worker.alive and not consumed.issuperset(worker.queues):
+            age = format_duration(worker.ago)
+            text = f"worker {printable(worker.name)} has sent no heartbeat for {age}"
             yield Problem(
-                Level.WARNING, f"provider {clean(name)} {be} paused ({why})", advice(pause)
+                Level.WARNING, text, "look into its log: it may have been killed. Restart it"
             )
 
 
-def _left(health: Health) -> Iterator[Problem]:
-    """What waits for somebody."""
-    for state, what in (
+def _delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
+    """Messages, events, handlers and leases that take too long although workers run."""
+    idle = snapshot.unconsumed
+    send, watch, hook = (snapshot.backlog[lane] for lane in ("send", "watch", "hook"))
+    too_slow = "the workers do not keep up: start more"
+    if snapshot.send_queue not in idle:
+        if send.oldest > max_oldest:
+            messages, age = format_count(send.due, "message", "is"), format_duration(send.oldest)
+            yield Problem(Level.WARNING, f"{messages} overdue by up to {age}", too_slow)
+        # Messages for a paused provider wait as long as the pause, however fast the workers are.
+        elif snapshot.oldest_queued > max_oldest and not snapshot.pauses:
+            age = format_duration(snapshot.oldest_queued)
+            text = f"the oldest queued message has waited for {age}"
+            yield Problem(Level.WARNING, text, too_slow)
+    if snapshot.hook_queue not in idle and hook.oldest > max_oldest:
+        events, age = format_count(hook.due, "event", "is"), format_duration(hook.oldest)
+        yield Problem(Level.WARNING, f"{events} overdue by up to {age}", too_slow)
+    elif snapshot.hook_queue not in idle and snapshot.oldest_event > max_oldest:
+        age = format_duration(snapshot.oldest_event)
+        text = f"the oldest event has waited for its handlers for {age}"
+        remedy = "they fail, hang or are too slow: look for 'the handler' in the workers' logs"
+        yield Problem(Level.WARNING, text, remedy)
+    for worker in snapshot.workers:
+        if worker.alive and worker.hung:
+            hung = sorted(worker.hung.items())
+            calls = ", ".join(f"{number} of {printable(kind)}" for kind, number in hung)
+            text = f"worker {printable(worker.name)} has calls that do not end ({calls})"
+            remedy = "look for 'did not end' in its log; it restarts when there are too many"
+            yield Problem(Level.WARNING, text, remedy)
+    if len(idle) < 2 and watch.oldest > max_oldest:
+        deadlines = format_count(watch.due, "lease or report deadline", "is")
+        text = f"{deadlines} overdue by up to {format_duration(watch.oldest)}"
+        yield Problem(Level.WARNING, text, "look for 'upkeep failed' in the workers' logs")
+
+
+def _failing_upkeep(snapshot: Snapshot) -> Iterator[Problem]:
+    """While upkeep fails, retries, lost triggers and expired leases wait."""
+    live = [worker for worker in snapshot.workers if worker.alive]
+    level = Level.CRITICAL if all(worker.failing for worker in live) else Level.WARNING
+    for worker in live:
+        for name, cause in worker.failing.items():
+            what = f"{printable(name)}: {printable(cause)}"
+            text = f"upkeep fails on worker {printable(worker.name)}: {what}"
+            yield Problem(level, text, "look for 'upkeep failed' in its log")
+
+
+def _damaged_records(snapshot: Snapshot) -> Iterator[Problem]:
+    for record in snapshot.damaged[:_NAMED_DAMAGED]:
+        text = f"{record.kind} {printable(record.id)} is damaged: {printable(record.cause)}"
+        yield Problem(Level.WARNING, text, printable(repair_command(record)))
+    others = len(snapshot.damaged) - _NAMED_DAMAGED
+    if others > 0:
+        text = f"{format_count(others, 'other record', 'is')} damaged"
+        yield Problem(Level.WARNING, text, "smsqueue list --damaged")
+
+
+def _unrouted_messages(snapshot: Snapshot) -> Iterator[Problem]:
+    unrouted = snapshot.unrouted
+    if unrouted.number:
+        why = ": ".join(printable(part) for part in (unrouted.error, unrouted.why) if part)
+        last = "the last: " if unrouted.number > 1 else ""
+        text = f"{format_count(unrouted.number, 'message')} could not be routed ({last}{why})"
+        show = f"smsqueue show {printable(unrouted.id)}"
+        yield Problem(Level.WARNING, text, f"correct the router or add the provider; {show}")
+
+
+def _pauses(snapshot: Snapshot) -> Iterator[Problem]:
+    for name, pause in snapshot.pauses.items():
+        if needs_operator(pause):
+            why = f"{printable(pause.error)}, {pause.times} in a row"
+            be = "is" if pause.left else "was"  # over, but no message was sent there since
+            text = f"provider {printable(name)} {be} paused ({why})"
+            yield Problem(Level.WARNING, text, pause_remedy(pause))
+
+
+def _unresolved(snapshot: Snapshot) -> Iterator[Problem]:
+    for state, noun in (
         (State.UNKNOWN, "message"),
         (EventState.DEAD, "event"),
         (EventState.UNHEARD, "incoming message"),
     ):
-        number = health.troubled[state]
+        number = snapshot.unresolved[state]
         if number:
-            text = f"{counted(number, what, 'is')} {state}"
+            text = f"{format_count(number, noun, 'is')} {state}"
             yield Problem(Level.WARNING, text, f"smsqueue list --state {state}")
 
 
-def _redis(health: Health) -> Iterator[Problem]:
-    for warning in health.warnings:
-        what, colon, do = warning.rpartition(": ")
-        yield Problem(Level.WARNING, what if colon else do, do if colon else "")
-    room = health.room
-    needs = (
-        f"Redis uses {size(room.used)} of its {size(room.max)}, and what was accepted still needs "
-        f"{size(room.reserved)}"
+def _redis_configuration(snapshot: Snapshot) -> Iterator[Problem]:
+    for warning in snapshot.warnings:
+        yield Problem(Level.WARNING, *split_advice(warning))
+
+
+def _redis_memory(snapshot: Snapshot) -> Iterator[Problem]:
+    room = snapshot.room
+    usage = (
+        f"Redis uses {format_size(room.used)} of its {format_size(room.max)}, and accepted "
+        f"messages still need {format_size(room.reserved)}"
     )
-    do = "raise its maxmemory, or wait until messages are final"
+    remedy = "raise its maxmemory, or wait until messages are final"
     if room.refuses:
-        yield Problem(Level.CRITICAL, f"new messages are refused, {needs}", do)
+        yield Problem(Level.CRITICAL, f"new messages are refused, {usage}", remedy)
     elif room.part > _NEARLY_FULL:
-        what = f"Redis has {size(room.left)} left for new messages, {needs}"
-        yield Problem(Level.WARNING, what, "raise its maxmemory before they are refused")
+        text = f"Redis has {format_size(room.left)} left for new messages, {usage}"
+        yield Problem(Level.WARNING, text, "raise its maxmemory before they are refused")
     if room.refuses_webhooks:
-        what = f"webhooks are refused, but for reports of accepted messages: {needs}"
-        more = "; smsqueue purge deletes events that nobody wants"
-        yield Problem(Level.CRITICAL, what, do + more)
-    else:
-        for found in health.webhooks:
-            if found.refused:
-                what = (
-                    f"webhooks of {clean(found.provider)} are refused: {size(found.held)} of them "
-                    f"wait for their handlers, {size(found.kept)} are kept, of handled ones"
-                )
-                do_this = (
-                    "start hook workers; if it is a flood: change its prefix "
-                    f"(webhook_prefix), then smsqueue purge --provider {clean(found.provider)}"
-                )
-                yield Problem(Level.CRITICAL, what, do_this)
+        text = f"webhooks are refused, except reports of accepted messages: {usage}"
+        purge = "; smsqueue purge deletes unwanted events"
+        yield Problem(Level.CRITICAL, text, remedy + purge)
+        return
+    for webhooks in snapshot.webhooks:
+        if webhooks.refused:
+            name = printable(webhooks.provider)
+            text = (
+                f"webhooks of {name} are refused: its events that wait for handlers use "
+                f"{format_size(webhooks.held)}, its handled events {format_size(webhooks.kept)}"
+            )
+            remedy = (
+                "start hook workers; if it is a flood: change its prefix (webhook_prefix), "
+                f"then smsqueue purge --provider {name}"
+            )
+            yield Problem(Level.CRITICAL, text, remedy)

@@ -1,138 +1,412 @@
-"""Looking at many messages: list."""
+"""Listing and showing messages and events: list, show, find."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 import click
 from rich.table import Table
 
-from smsqueue.cli.options import Filters, filters
-from smsqueue.cli.output import columns, json_option, opened, reveal_option, screen, show_json
-from smsqueue.cli.shown import damaged_shown, looked_up, message_shown
-from smsqueue.cli.words import clean, local
+from smsqueue import exc
+from smsqueue.cli.gateways import open_gateway
+from smsqueue.cli.options import (
+    MessageFilters,
+    filter_options,
+    json_option,
+    limit_type,
+    reveal_option,
+)
+from smsqueue.cli.output import format_time, make_console, make_table, print_json, printable
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Damaged
+from smsqueue.ledger import Damaged, Record
+from smsqueue.ledger.records import read_event_data
+from smsqueue.message import numbers
+from smsqueue.message.ids import time_of
+from smsqueue.message.masking import mask
+from smsqueue.message.media import media_of
 from smsqueue.message.states import DAMAGED, EventState, State
+from smsqueue.settings import Settings
 
-__all__ = ["list_", "table"]
+__all__ = ["find", "list_", "message_document", "repair_command", "show"]
 
 _STATES: dict[str, State | EventState] = {str(s): s for s in (*State, *EventState)}
+_DEFAULT_LIMIT = 100
+
+#: Fields that `show` prints as a table, or not at all.
+_NOT_A_LINE = ("timeline", "length")
+_TIME_FIELDS = ("accepted_at", "changed_at", "send_at", "expires_at", "at", "next")
+
+
+# --- Commands ----------------------------------------------------------------
 
 
 @click.command("list")
-@filters(_STATES, limit=100)
+@filter_options(_STATES, default_limit=_DEFAULT_LIMIT)
 @click.option(
     "--damaged",
     is_flag=True,
-    help="Those that were put aside as damaged: workers or commands met them.",
+    help="Records that workers or commands found damaged and put aside.",
 )
 @reveal_option
 @json_option
-def list_(damaged: bool, reveal: bool, as_json: bool, **given: Any) -> None:
-    """List messages or events, the newest in their state first; without filters: count them.
+def list_(damaged: bool, reveal: bool, as_json: bool, **filter_values: Any) -> None:
+    """List messages or events, the newest in their state first. Without filters: count them.
 
-    Events are listed by --state only.
+    Events can be filtered by --state only.
     """
-    asked = Filters(**given)
-    with opened() as gateway:
+    filters = MessageFilters(**filter_values)
+    limit = filters.limit or _DEFAULT_LIMIT
+    with open_gateway() as gateway:
         if damaged:
-            _damaged(gateway, asked, as_json)
+            _list_damaged(gateway, filters, limit, as_json)
             return
         counts = gateway.ledger.counts()
-        if not asked.states and not asked.narrow:
-            _counts(counts, as_json)
+        if not filters.states and not filters.by_details:
+            _print_counts(counts, as_json)
             return
-        states = [_STATES[state] for state in dict.fromkeys(asked.states)] or list(State)
-        limit = asked.limit or 100
-        items = _items(gateway, asked, states, limit + 1, reveal)
+        states = [_STATES[state] for state in dict.fromkeys(filters.states)] or list(State)
+        items = _list_states(gateway, filters, states, limit + 1, reveal)
     total, more = sum(counts[state] for state in states), len(items) > limit
     items = items[:limit]
     if as_json:
         names = list(map(str, states))
-        show_json({"states": names, "total": total, "more": more, "items": items})
+        print_json({"states": names, "total": total, "more": more, "items": items})
     elif not items:
-        click.echo("no message fits" if asked.narrow else f"nothing is {' or '.join(states)}")
+        in_states = f"no message or event is {' or '.join(states)}"
+        click.echo("no message matches" if filters.by_details else in_states)
     else:
-        screen().print(table(items))
+        make_console().print(_table(items))
         if more:
-            of = "and there are more" if asked.narrow else f"of {total}"
-            click.echo(f"{len(items)} {of}: --limit shows more")
+            shown = "are shown, there are more" if filters.by_details else f"of {total} are shown"
+            click.echo(f"{len(items)} {shown}: raise --limit")
 
 
-def _items(
-    gateway: Gateway, asked: Filters, states: list[State | EventState], limit: int, reveal: bool
+def _list_states(
+    gateway: Gateway,
+    filters: MessageFilters,
+    states: Sequence[State | EventState],
+    limit: int,
+    reveal: bool,
 ) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     for state in states:
         left = limit - len(items)
         if isinstance(state, State):
             damaged: list[Damaged] = []
-            records = islice(asked.records(gateway, [state], on_damaged=damaged.append), left)
-            items += [message_shown(record, reveal) for record in records]
-            items += [damaged_shown(each) for each in damaged]
-        elif asked.narrow:
+            records = islice(filters.select(gateway, [state], on_damaged=damaged.append), left)
+            items += [message_document(record, reveal) for record in records]
+            items += [_damaged_document(record) for record in damaged]
+        elif filters.by_details:
             raise click.UsageError(
                 f"--provider, --error and --since are for messages, {state} is a state of events: "
                 f"smsqueue list --state {state}"
             )
         else:
-            found = (looked_up(gateway, id, reveal) for id in gateway.ledger.ids_in(state, left))
-            items += [item for item in found if item is not None]
+            documents = (_lookup(gateway, id, reveal) for id in gateway.ledger.ids_in(state, left))
+            items += [document for document in documents if document is not None]
     return items
 
 
-def _damaged(gateway: Gateway, asked: Filters, as_json: bool) -> None:
-    if asked.states or asked.narrow:
-        raise click.UsageError("--damaged goes with --limit only: what else they are nobody knows")
-    found, limit = gateway.ledger.damaged(), asked.limit or 100
-    items, more = [damaged_shown(each) for each in found[:limit]], len(found) > limit
+def _list_damaged(gateway: Gateway, filters: MessageFilters, limit: int, as_json: bool) -> None:
+    if filters.states or filters.by_details:
+        raise click.UsageError(
+            "--damaged accepts no filter but --limit: the fields of damaged records cannot be read"
+        )
+    damaged = gateway.ledger.damaged()
+    items, more = [_damaged_document(record) for record in damaged[:limit]], len(damaged) > limit
     if as_json:
-        show_json({"states": [DAMAGED], "total": len(found), "more": more, "items": items})
+        print_json({"states": [DAMAGED], "total": len(damaged), "more": more, "items": items})
     elif not items:
         click.echo(
-            "no damaged record was put aside; one is as soon as a worker, or a command that "
-            "changes it, meets it"
+            "no damaged record was put aside; that happens when a worker, or a command that "
+            "changes a record, finds it damaged"
         )
     else:
-        screen().print(table(items))
+        make_console().print(_table(items))
         if more:
-            click.echo(f"{limit} of {len(found)}: --limit shows more")
+            click.echo(f"{limit} of {len(damaged)} are shown: raise --limit")
 
 
-def _counts(counts: dict[str, int], as_json: bool) -> None:
+def _print_counts(counts: dict[str, int], as_json: bool) -> None:
     groups = {
         "messages": {str(s): counts[s] for s in State},
         "events": {str(s): counts[s] for s in EventState},
     }
     if as_json:
-        show_json(groups)
+        print_json(groups)
         return
-    rows = columns("", "state", "count")
-    rows.columns[2].justify = "right"
+    table = make_table("", "state", "count")
+    table.columns[2].justify = "right"
     for group, states in groups.items():
         for state, count in states.items():
-            rows.add_row(group, state, str(count))
-    screen().print(rows)
-    click.echo("smsqueue list --state STATE shows which")
+            table.add_row(group, state, str(count))
+    make_console().print(table)
+    click.echo("to list them: smsqueue list --state STATE")
 
 
-def table(items: list[dict[str, Any]]) -> Table:
-    """Messages and events, one a row."""
-    rows = columns("id", "kind", "state", "number", "provider", "since", "what")
-    rows.columns[0].min_width = max(len(item["id"]) for item in items)  # to be copied
-    rows.columns[3].min_width = rows.columns[6].min_width = 12
+@click.command()
+@click.argument("id")
+@reveal_option
+@json_option
+def show(id: str, reveal: bool, as_json: bool) -> None:
+    """Show a message with its timeline, or an event."""
+    with open_gateway() as gateway:
+        document = _lookup(gateway, id, reveal)
+        if document is None:
+            hint = "" if len(id) >= 20 else "; to search by number: smsqueue find NUMBER"
+            kept = _describe_retention(gateway.settings)
+            raise LookupError(f"no message or event has the id {printable(id)!r} ({kept}){hint}")
+        damaged = document["state"] == DAMAGED
+        if document["kind"] == "message" and not damaged:
+            document |= _validity(gateway, document)
+    if as_json:
+        print_json(document)
+        return
+    console = make_console()
+    if damaged:
+        console.print(_format_damaged(document), soft_wrap=True)
+        return
+    if not reveal and "text" in document:
+        length = document["length"]
+        document["text"] = f"({length} characters, hidden: --reveal shows number and text)"
+    for name, value in document.items():
+        if name not in _NOT_A_LINE and value not in (None, "", {}, []):
+            value = format_time(value) if name in _TIME_FIELDS else value
+            console.print(f"{name.replace('_', ' '):<12} {printable(value)}", soft_wrap=True)
+    if "timeline" in document:
+        console.print()
+        console.print(_timeline_table(document["timeline"]))
+
+
+def _validity(gateway: Gateway, document: dict[str, Any]) -> dict[str, Any]:
+    """From when and until when a message may be sent, as its sender requested."""
+    first = document["timeline"][0]
+    return {
+        "send_at": first.get("next") if first["state"] == State.SCHEDULED else None,
+        "expires_at": gateway.ledger.expires(document["id"]),
+    }
+
+
+def _timeline_table(timeline: list[dict[str, Any]]) -> Table:
+    table = make_table("time", "state", "attempt", "provider", "what", "next")
+    for entry in timeline:
+        details = [entry.get("error"), entry.get("code"), entry.get("why")]
+        if entry.get("times"):
+            details.append(f"({entry['times']} times, last {format_time(entry.get('last'))})")
+        if entry.get("dropped"):
+            details.append(f"({entry['dropped']} earlier entries were dropped)")
+        cells = (entry["state"], entry.get("attempt"), entry.get("provider"))
+        table.add_row(
+            format_time(entry["at"]),
+            *map(printable, cells),
+            _join(details),
+            format_time(entry.get("next")),
+        )
+    return table
+
+
+@click.command()
+@click.argument("number")
+@click.option(
+    "--limit",
+    type=limit_type,
+    default=_DEFAULT_LIMIT,
+    show_default=True,
+    help="At most this many, the newest.",
+)
+@reveal_option
+@json_option
+def find(number: str, limit: int, reveal: bool, as_json: bool) -> None:
+    """List what was sent to and received from a number, newest first.
+
+    NUMBER may also be another address of a sender: INFO4242, whatsapp:+15551234567.
+    """
+    with open_gateway() as gateway:
+        address = numbers.searched_address(number, gateway.settings.region)
+        documents = (_lookup(gateway, id, reveal) for id in gateway.ledger.find(address))
+        items = list(islice((item for item in documents if item is not None), limit + 1))
+        more, items = len(items) > limit, items[:limit]
+        if not items and not any(character.isdecimal() for character in address):
+            raise click.BadParameter(
+                "not a phone number, as it has no digit, and no message came from this address",
+                param_hint="NUMBER",
+            )
+        if as_json:
+            shown = address if reveal else mask(address)
+            print_json({"number": shown, "more": more, "items": items})
+        elif items:
+            make_console().print(_table(items))
+            if more:
+                click.echo(f"{len(items)} are shown, there are more: raise --limit")
+        else:
+            reason = _reason_for_no_result(number, gateway.settings)
+            click.echo(f"nothing found for {mask(address)}: {reason}")
+
+
+def _reason_for_no_result(number: str, settings: Settings) -> str:
+    """Why no message can have gone to this number; else, how long records are kept."""
+    problem = numbers.resolved(number, settings.region)[1]
+    if problem and numbers.destination(number, settings.region)[0]:
+        return problem
+    return _describe_retention(settings)
+
+
+def _describe_retention(settings: Settings) -> str:
+    return f"records are kept {settings.retention / 86400:g} days after their end"
+
+
+def _table(items: list[dict[str, Any]]) -> Table:
+    """Messages and events, one in a row."""
+    table = make_table("id", "kind", "state", "number", "provider", "since", "what")
+    table.columns[0].min_width = max(len(item["id"]) for item in items)  # ids are copied
+    table.columns[3].min_width = table.columns[6].min_width = 12
     for item in items:
         if item["state"] == DAMAGED:
-            what = [item["why"], item["do"]]
+            details = [item["why"], item["do"]]
         elif item["kind"] == "message":
-            what = [item["error"], item["code"], item["text"]]
+            details = [item["error"], item["code"], item["text"]]
         else:
             about = f"of {item['message']}" if item["message"] else None
-            what = [item.get("report"), item.get("code"), about, item["why"], item.get("text")]
+            details = [item.get("report"), item.get("code"), about, item["why"], item.get("text")]
         cells = (item["id"], item["kind"], item["state"], item.get("number"), item.get("provider"))
-        text = " ".join(clean(word) for word in what if word not in (None, ""))
-        since = local(item.get("changed_at") or item.get("at"))
-        rows.add_row(*map(clean, cells), since, text)
-    return rows
+        since = format_time(item.get("changed_at") or item.get("at"))
+        table.add_row(*map(printable, cells), since, _join(details))
+    return table
+
+
+def _join(details: list[Any]) -> str:
+    return " ".join(printable(detail) for detail in details if detail not in (None, ""))
+
+
+# --- Messages and events as documents: what --json prints --------------------
+
+
+def _lookup(gateway: Gateway, id: str, reveal: bool) -> dict[str, Any] | None:
+    """The document of a message or an event; None if there is none (any more)."""
+    try:
+        kind = "message"
+        record = gateway.ledger.read(id)
+        if record is not None:
+            return message_document(record, reveal)
+        kind = "event"
+        fields = gateway.ledger.read_event(id)
+        if fields:
+            read_event_data(id, fields)
+            return _event_document(id, fields, reveal)
+    except exc.DamagedRecord as error:
+        return _damaged_document(Damaged(id, kind, error.cause))
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
+        cause = f"its fields cannot be read: {type(error).__name__}"
+        return _damaged_document(Damaged(id, kind, cause))
+    entry = gateway.ledger.damaged_entry(id)
+    return _damaged_document(entry) if entry else None
+
+
+def message_document(record: Record, reveal: bool) -> dict[str, Any]:
+    """A message and its timeline.
+
+    Args:
+        reveal: Include numbers, the text and the sender's arguments.
+    """
+    message = record.message
+    document = {
+        "id": record.id,
+        "kind": "message",
+        "state": record.state,
+        "number": message.dst if reveal else mask(message.dst),
+        "src": message.src if reveal else mask(message.src) or None,
+        "text": message.body if reveal else None,
+        "length": len(message.body),
+        "provider": record.provider,
+        "msgid": record.msgid,
+        "attempts": record.attempts,
+        "error": record.error,
+        "code": record.code,
+        "accepted_at": record.accepted_at,
+        "changed_at": record.changed_at,
+        "timeline": record.timeline,
+    }
+    if reveal:
+        document["asked_for"] = message.provider
+        document["route"] = message.routing_values
+        document["params"] = message.provider_params
+        document["options"] = vars(message.provider_options)
+        document["meta"] = message.meta
+    return document
+
+
+def _event_document(id: str, fields: dict[str, str], reveal: bool) -> dict[str, Any]:
+    """An incoming message, a delivery report, or the event that a message was sent."""
+    data = json.loads(fields.get("data") or "{}")
+    src, dst, body = data.get("src"), data.get("dst"), data.get("body")
+    created_at = time_of(id[:20])
+    document = {
+        "id": id,
+        "kind": fields.get("kind"),
+        "state": fields.get("state"),
+        "message": fields.get("message"),
+        "provider": data.get("provider"),
+        "msgid": data.get("msgid"),
+        "tries": int(fields.get("tries", 0)),
+        "why": _event_reason(fields, reveal),
+        "at": datetime.fromtimestamp(created_at, UTC) if created_at else None,
+        "next": _parse_ms(fields.get("not_before")),
+    }
+    if fields.get("kind") == "received":
+        document["number"] = src if reveal else mask(src)
+        document["dst"] = dst if reveal else mask(dst) or None
+        document["text"] = body if reveal else None
+        document["length"] = len(body or "")
+        media = media_of(data.get("media"))
+        document["channel"] = data.get("channel")
+        # The URL of a picture is as personal as the text.
+        document["media"] = [file._asdict() for file in media] if reveal else len(media) or None
+    else:
+        document["report"] = data.get("class")
+        document["code"] = data.get("status_code", data.get("code"))
+    if reveal:
+        document["status"] = data.get("status")
+        document["meta"] = data.get("meta")
+    return document
+
+
+def _event_reason(fields: dict[str, str], reveal: bool) -> str | None:
+    """Why an event is in its state.
+
+    A handler's error is stored as "handler: class: text". Without ``reveal`` the text is left
+    out, as it may quote the message.
+    """
+    why = fields.get("why") or None
+    if why is None or reveal or fields.get("state") == "unheard":
+        return why
+    return ": ".join(why.split(": ")[:2])
+
+
+def _parse_ms(ms: str | None) -> datetime | None:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC) if ms else None
+
+
+def _damaged_document(damaged: Damaged) -> dict[str, Any]:
+    """A record that cannot be read."""
+    return {
+        "id": damaged.id,
+        "kind": damaged.kind,
+        "state": DAMAGED,
+        "why": damaged.cause,
+        "do": repair_command(damaged),
+        "at": damaged.at,
+    }
+
+
+def repair_command(damaged: Damaged) -> str:
+    """The command that repairs a damaged record. An index can only be removed from the list."""
+    return f"smsqueue repair {damaged.id}" + (" --remove" if damaged.kind == "index" else "")
+
+
+def _format_damaged(item: dict[str, Any]) -> str:
+    kind, id, why, command = item["kind"], item["id"], item["why"], item["do"]
+    return f"damaged {kind} {printable(id)}: {printable(why)}: {printable(command)}"

@@ -1,26 +1,88 @@
-"""Which messages: the options by which commands pick them, and the picking."""
+"""Options that several commands share: --json, --reveal, times, and filters for messages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import islice
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-from smsqueue.cli.times import past
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Damaged, Record
 from smsqueue.message.states import State
 
-__all__ = ["Filters", "filters"]
+__all__ = [
+    "MessageFilters",
+    "filter_options",
+    "json_option",
+    "limit_type",
+    "parse_past_time",
+    "parse_zoned_time",
+    "reveal_option",
+]
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+reveal_option = click.option("--reveal", is_flag=True, help="Show numbers and texts.")
+limit_type = click.IntRange(min=1, max=1_000_000_000)
+
+
+def parse_past_time(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> datetime | None:
+    """Parse an age (``30m``, ``2h``, ``1d``) or an ISO time, local unless it has a time zone.
+
+    Raises:
+        click.BadParameter: the text is neither, or the time is in the future.
+    """
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    age = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    try:
+        if age:
+            return now - timedelta(seconds=int(age[1]) * _UNIT_SECONDS[age[2]])
+        at = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"invalid time {text!r}: write how long ago, as 30m, 2h or 1d, or a time, as "
+            "2030-01-31T09:00 (local time) or 2030-01-31T09:00+01:00"
+        ) from None
+    if at > now:
+        raise click.BadParameter(f"{text!r} is in the future: give a time in the past")
+    return at
+
+
+def parse_zoned_time(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> datetime | None:
+    """Parse an ISO time that must have a time zone.
+
+    Raises:
+        click.BadParameter: the text is not such a time.
+    """
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"invalid time {text!r}: write it as 2030-01-31T09:00+01:00, with the time zone"
+        ) from None
+    if at.utcoffset() is None:
+        raise click.BadParameter(
+            f"{text!r} has no time zone: write it as 2030-01-31T09:00+01:00, or with Z for UTC"
+        )
+    return at
 
 
 @dataclass(frozen=True)
-class Filters:
-    """What was asked for; None and nothing: whatever it is."""
+class MessageFilters:
+    """The values of :func:`filter_options`; None or empty: no restriction."""
 
     states: tuple[str, ...]
     provider: str | None
@@ -29,21 +91,21 @@ class Filters:
     limit: int | None
 
     def __bool__(self) -> bool:
-        return bool(self.states or self.narrow or self.limit)
+        return bool(self.states or self.by_details or self.limit)
 
     @property
-    def narrow(self) -> bool:
-        """Is more asked for than states?"""
+    def by_details(self) -> bool:
+        """True if --provider, --error or --since is given; events have no such filters."""
         return (self.provider, self.error, self.since) != (None, None, None)
 
-    def records(
+    def select(
         self,
         gateway: Gateway,
         states: Iterable[State],
         until: Mapping[State, float] | None = None,
         on_damaged: Callable[[Damaged], None] | None = None,
     ) -> Iterator[Record]:
-        """All messages of some states that fit, state by state, the newest in it first.
+        """Matching messages in some states, state by state, the newest in it first. Has no limit.
 
         Args:
             until, on_damaged: See :meth:`~smsqueue.ledger.Ledger.select`.
@@ -57,20 +119,15 @@ class Filters:
             on_damaged=on_damaged,
         )
 
-    def picked(self, gateway: Gateway, until: Mapping[State, float]) -> Iterator[Record]:
-        """The messages that fit, as many as were asked for; read while they are asked for."""
-        states = [State(state) for state in self.states]
-        return islice(self.records(gateway, states, until), self.limit)
 
-
-def filters(
-    states: Iterable[str], *, limit: int | None = None
+def filter_options(
+    states: Iterable[str], *, default_limit: int | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options, of which :class:`Filters` is made by their names.
+    """Add the filter options; their names are the fields of :class:`MessageFilters`.
 
     Args:
-        states: Those that may be asked for.
-        limit: How many, if nothing is said; None: all.
+        states: The states that --state accepts.
+        default_limit: Default of --limit; None: no limit.
     """
     options = [
         click.option(
@@ -78,29 +135,31 @@ def filters(
             "states",
             multiple=True,
             type=click.Choice(sorted(map(str, states))),
-            help="In this state; may be repeated.",
+            help="Only this state; may be repeated.",
         ),
-        click.option("--provider", help="Whose last attempt was at this provider."),
-        click.option("--error", help="Whose last error has this class or provider's code."),
+        click.option("--provider", help="Only messages whose last attempt was at this provider."),
+        click.option(
+            "--error", help="Only messages whose last error has this class or provider code."
+        ),
         click.option(
             "--since",
-            callback=past,
+            callback=parse_past_time,
             metavar="TIME",
-            help="That came into the state in the last 30m, 2h or 1d, or since an ISO time "
-            "(local time, if it has no zone).",
+            help="Only messages that entered their state in the last 30m, 2h or 1d, or since an "
+            "ISO time (local time if it has no zone).",
         ),
         click.option(
             "--limit",
-            type=click.IntRange(min=1, max=1_000_000_000),
-            default=limit,
-            show_default=limit is not None,
-            help="At most so many, the newest in their state.",
+            type=limit_type,
+            default=default_limit,
+            show_default=default_limit is not None,
+            help="At most this many, the newest in their state.",
         ),
     ]
 
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+    def add_options(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
             command = option(command)
         return command
 
-    return add
+    return add_options

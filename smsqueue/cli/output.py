@@ -1,11 +1,9 @@
-"""What all commands share: errors in one line, the gateway, options, output."""
+"""Output of the commands: tables, JSON documents, and values formatted for people."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from typing import Any
 
@@ -13,111 +11,83 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from smsqueue import exc
-from smsqueue.configuration.loader import LoaderError, load_gateway
-from smsqueue.gateway import Gateway
-from smsqueue.ledger import diagnosed
-from smsqueue.settings import Settings, SettingsError
-
 __all__ = [
-    "Group",
-    "columns",
-    "json_option",
-    "kept",
-    "loaded",
-    "opened",
-    "reveal_option",
-    "screen",
-    "show_json",
+    "format_count",
+    "format_duration",
+    "format_size",
+    "format_time",
+    "is_interactive",
+    "make_console",
+    "make_table",
+    "print_json",
+    "printable",
 ]
 
-#: What comes with an extra, and need not be installed.
-_OPTIONAL = ("flask", "werkzeug", "gunicorn", "flower")
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-reveal_option = click.option("--reveal", is_flag=True, help="Show numbers and texts.")
+_DURATION_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
+_SIZE_UNITS = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+_PLURALS = {"is": "are", "was": "were", "has": "have", "waits": "wait"}
 
 
-class Group(click.Group):
-    """Commands whose users' mistakes end in one line on stderr and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
-        try:
-            return super().invoke(ctx)
-        except (exc.ProviderError, SettingsError, LoaderError) as error:
-            raise click.ClickException(str(error)) from None
-        except LookupError as error:
-            if type(error) is not LookupError:  # a KeyError is a mistake of ours
-                raise
-            raise click.ClickException(str(error)) from None
-        except UnicodeError:  # of arguments, on their way to Redis, or of standard input
-            raise click.ClickException("an argument, or standard input, is not UTF-8") from None
-        except ModuleNotFoundError as error:
-            if error.name not in _OPTIONAL:
-                raise
-            raise click.ClickException(
-                f"{error.name} is not installed: "
-                "pip install 'smsqueue-gateway[receivers,flower]' brings what this command needs"
-            ) from None
-
-
-@contextmanager
-def opened() -> Iterator[Gateway]:
-    """A gateway without providers: looking and queueing need none of their secrets."""
-    settings = Settings()
-    if settings.eager:
-        raise SettingsError(
-            "SMSQUEUE_EAGER is set: an eager gateway keeps no messages; unset it for this command"
-        )
-    with Gateway(settings) as gateway:
-        try:
-            _ = gateway.ledger
-        except SettingsError:
-            raise
-        except ValueError:
-            # Without the text: parts of a password may be in it.
-            raise SettingsError(
-                "SMSQUEUE_REDIS_URL cannot be read: write it as redis://user:password@host:port/0, "
-                "special characters of the password as %XX"
-            ) from None
-        try:
-            yield gateway
-        except exc.QueueUnavailable as error:
-            raise diagnosed(settings, error) from error.__cause__
-
-
-def loaded(settings: Settings) -> Gateway:
-    """The application's gateway, as a worker loads it."""
-    with redirect_stdout(sys.stderr):  # what the application prints is no part of a document
-        return load_gateway(settings, queued=True)
-
-
-def kept(settings: Settings) -> str:
-    """How long records are kept, in words."""
-    return f"records are kept {settings.retention / 86400:g} days after their end"
-
-
-def screen(*, stderr: bool = False) -> Console:
-    """A console that takes no text for markup, and does not cut what goes into a pipe."""
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that does not interpret markup, and does not truncate piped output."""
     console = Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = 200
     return console
 
 
-def columns(*names: str) -> Table:
-    """A table of which a narrow terminal cuts nothing."""
-    table = Table(*names, box=None, pad_edge=False)
+def make_table(*headers: str) -> Table:
+    """A table whose cells are wrapped, not truncated, on a narrow terminal."""
+    table = Table(*headers, box=None, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
     return table
 
 
-def show_json(value: Any) -> None:
+def print_json(document: Any) -> None:
     """Print a JSON document, times in ISO format."""
-    click.echo(json.dumps(value, indent=2, default=_plain))
+    click.echo(json.dumps(document, indent=2, default=_json_default))
 
 
-def _plain(value: Any) -> str:
+def _json_default(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def is_interactive() -> bool:
+    """True if a person at a terminal can answer a question."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def printable(value: Any) -> str:
+    """A value in one line; control characters are written as escape sequences. None is ``""``."""
+    text = "" if value is None else str(value)
+    return "".join(
+        c if c.isprintable() or c == "\u200d" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def format_time(at: datetime | None) -> str:
+    """A time in the local time zone; None is ``""``."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def format_duration(seconds: float) -> str:
+    """A duration, in the largest unit of which there are at least two."""
+    for length, unit in _DURATION_UNITS:
+        if seconds >= 2 * length:
+            return f"{int(seconds / length)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def format_size(number: int) -> str:
+    """A number of bytes."""
+    for length, unit in _SIZE_UNITS:
+        if number >= length:
+            return f"{number / length:.1f} {unit}"
+    return f"{number} B"
+
+
+def format_count(number: int, noun: str, verb: str = "") -> str:
+    """``"3 messages"``, or with the verb ``is``: ``"1 message is"`` or ``"3 messages are"``."""
+    words = [str(number), noun if number == 1 else f"{noun}s"]
+    return " ".join([*words, verb if number == 1 else _PLURALS[verb]] if verb else words)

@@ -1,89 +1,192 @@
-"""The providers of the application's gateway: providers."""
+"""The providers of the application's gateway, their totals and their pauses: providers."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
-from smsqueue.cli.output import columns, json_option, loaded, opened, screen, show_json
-from smsqueue.cli.reporting import errors_shown
-from smsqueue.cli.tally import Tally, pause_shown, paused, tallies
-from smsqueue.cli.webhooks import receives
-from smsqueue.cli.words import clean
+from smsqueue.cli.gateways import load_application_gateway, open_gateway
+from smsqueue.cli.options import json_option
+from smsqueue.cli.output import format_time, make_console, make_table, print_json, printable
 from smsqueue.gateway import Gateway
+from smsqueue.ledger import Pause
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.known import names
 
-__all__ = ["class_of", "providers"]
+__all__ = [
+    "ProviderTotals",
+    "class_name",
+    "format_errors",
+    "format_pause",
+    "needs_operator",
+    "pause_document",
+    "pause_remedy",
+    "provider_totals",
+    "providers",
+]
+
+#: What an operator must do to end a pause. Pauses for other errors end without one.
+_REMEDIES = {"CreditError": "top up the account", "AuthError": "correct the credentials"}
+#: Pauses in a row from which on the outage does not seem to pass. Each pause is twice as long as
+#: the one before, up to a limit.
+_PERSISTENT = 6
+
+
+# --- The command -------------------------------------------------------------
 
 
 @click.command()
-@click.option("--installed", is_flag=True, help="The names of all that could be added instead.")
+@click.option("--installed", is_flag=True, help="List all providers that could be added instead.")
 @json_option
 def providers(installed: bool, as_json: bool) -> None:
-    """Show the providers of the gateway that SMSQUEUE_GATEWAY names, and how they fare."""
+    """Show the providers of the gateway that SMSQUEUE_GATEWAY names, their totals and pauses."""
     if installed:
         if as_json:
-            show_json({"installed": names()})
+            print_json({"installed": names()})
         else:
             click.echo("\n".join(names()))
         return
-    with opened() as desk:
-        gateway = loaded(desk.settings)
-        pauses = {pause.provider: pause for pause in desk.ledger.pauses()}
-        found = tallies(desk.ledger.counters())
+    with open_gateway() as ledger_gateway:
+        gateway = load_application_gateway(ledger_gateway.settings)
+        pauses = {pause.provider: pause for pause in ledger_gateway.ledger.pauses()}
+        totals = provider_totals(ledger_gateway.ledger.counters())
     if as_json:
         items = [
-            _about(gateway, provider)
-            | vars(found.get(name, Tally()))
-            | {"paused": pause_shown(pauses.get(name))}
+            _describe(gateway, provider)
+            | vars(totals.get(name, ProviderTotals()))
+            | {"paused": pause_document(pauses.get(name))}
             for name, provider in gateway.providers.items()
         ]
-        show_json({"providers": items})
+        print_json({"providers": items})
         return
-    rows = columns("name", "class", "can", "deadline", "attempts", "sent", "errors", "paused")
+    table = make_table("name", "class", "can", "deadline", "attempts", "sent", "errors", "paused")
     for name, provider in gateway.providers.items():
-        tally = found.get(name, Tally())
-        rows.add_row(
-            f"{clean(name)} (default)" if name == gateway.default_provider else clean(name),
+        total = totals.get(name, ProviderTotals())
+        table.add_row(
+            f"{printable(name)} (default)" if name == gateway.default_provider else printable(name),
             type(provider).__qualname__,
-            _can(provider),
+            _directions(provider),
             f"{provider.deadline:g} s",
-            str(tally.attempts),
-            str(tally.sent),
-            errors_shown(tally),
-            paused(pauses.get(name)),
+            str(total.attempts),
+            str(total.sent),
+            format_errors(total),
+            format_pause(pauses.get(name)),
         )
-    if rows.rows:
-        screen().print(rows)
+    if table.rows:
+        make_console().print(table)
     else:
         click.echo("the gateway has no provider: add one with gateway.add_provider()")
 
 
-def _about(gateway: Gateway, provider: IProvider) -> dict[str, Any]:
+def _describe(gateway: Gateway, provider: IProvider) -> dict[str, Any]:
     return {
         "name": provider.name,
-        "class": class_of(provider),
+        "class": class_name(provider),
         "default": provider.name == gateway.default_provider,
         "sends": _sends(provider),
-        "receives": receives(provider),
+        "receives": _receives(provider),
         "deadline": provider.deadline,
     }
 
 
-def class_of(provider: IProvider) -> str:
+def class_name(provider: IProvider) -> str:
     """A provider's class, with its module."""
     return f"{type(provider).__module__}.{type(provider).__qualname__}"
+
+
+def _directions(provider: IProvider) -> str:
+    receives = _receives(provider)
+    directions = ["send"] if _sends(provider) else []
+    if receives is None:
+        directions.append("receive? (see smsqueue check)")
+    return ", ".join([*directions, "receive"] if receives else directions)
 
 
 def _sends(provider: IProvider) -> bool:
     return type(provider).send is not IProvider.send
 
 
-def _can(provider: IProvider) -> str:
-    receiving = receives(provider)
-    can = ["send"] if _sends(provider) else []
-    if receiving is None:
-        can.append("receive? (see smsqueue check)")
-    return ", ".join([*can, "receive"] if receiving else can)
+def _receives(provider: IProvider) -> bool | None:
+    """True if a provider has webhooks; None if they cannot be made here.
+
+    ``smsqueue check`` says why not.
+    """
+    try:
+        provider.make_receiver_blueprint()
+    except NotImplementedError:
+        return False
+    except Exception:  # Flask is not installed, or the application's class raises anything
+        return None
+    return True
+
+
+# --- Totals ------------------------------------------------------------------
+
+
+@dataclass
+class ProviderTotals:
+    """Totals of a provider since the ledger began."""
+
+    attempts: int = 0
+    sent: int = 0
+    #: By error class.
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+def provider_totals(counters: Mapping[tuple[str, ...], int]) -> dict[str, ProviderTotals]:
+    """Sum up the ledger's counters by provider; docs/metrics.md explains them."""
+    totals: dict[str, ProviderTotals] = defaultdict(ProviderTotals)
+    for labels, number in counters.items():
+        match labels:
+            case ("attempts", provider):
+                totals[provider].attempts += number
+            case ("took", "sent", provider, _):
+                totals[provider].sent += number
+            case ("errors", provider, error, _) if provider:
+                totals[provider].errors[error] += number
+    return dict(sorted(totals.items()))
+
+
+def format_errors(totals: ProviderTotals) -> str:
+    """Errors by class, the most frequent first."""
+    errors = totals.errors.most_common()
+    return ", ".join(f"{number} {printable(error)}" for error, number in errors)
+
+
+# --- Pauses ------------------------------------------------------------------
+
+
+def pause_remedy(pause: Pause) -> str:
+    """What to do about a pause."""
+    return _REMEDIES.get(pause.error or "", "it ends by itself")
+
+
+def needs_operator(pause: Pause) -> bool:
+    """True if a pause does not end by itself, or has been repeated for too long."""
+    return pause.error in _REMEDIES or pause.times >= _PERSISTENT
+
+
+def format_pause(pause: Pause | None) -> str:
+    """A pause for people; None is ``""``."""
+    if pause is None:
+        return ""
+    over = "over: the next message tries again"
+    until = f"until {format_time(pause.until)}" if pause.left else over
+    return f"{until} ({printable(pause.error)}, {pause.times} in a row): {pause_remedy(pause)}"
+
+
+def pause_document(pause: Pause | None) -> dict[str, Any] | None:
+    """A pause for --json."""
+    if pause is None:
+        return None
+    return {
+        "until": pause.until,
+        "left": round(pause.left, 1),
+        "times": pause.times,
+        "error": pause.error,
+        "do": pause_remedy(pause),
+    }

@@ -1,18 +1,17 @@
-"""Deleting events that webhooks made: purge."""
+"""Deleting the events that webhooks recorded: purge."""
 
 from __future__ import annotations
 
-import sys
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import click
 
 from smsqueue import exc
-from smsqueue.cli.output import json_option, loaded, opened, show_json
-from smsqueue.cli.tally import tallies
-from smsqueue.cli.times import past
-from smsqueue.cli.words import clean, counted, size
+from smsqueue.cli.gateways import load_application_gateway, open_gateway
+from smsqueue.cli.options import json_option, parse_past_time
+from smsqueue.cli.output import format_count, format_size, is_interactive, print_json, printable
+from smsqueue.cli.providers import provider_totals
 from smsqueue.configuration.loader import LoaderError
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Purged
@@ -20,8 +19,22 @@ from smsqueue.message.states import EventState
 
 __all__ = ["purge"]
 
-#: Events that a worker has in its hands are left alone.
+#: Events that a worker handles are kept.
 _STATES = [state for state in EventState if state != EventState.RUNNING]
+
+
+@dataclass(frozen=True)
+class EventFilters:
+    """Which events to delete; None or empty: no restriction."""
+
+    provider: str | None
+    kind: str | None
+    states: tuple[str, ...]
+    since: datetime | None
+    before: datetime | None
+
+    def __bool__(self) -> bool:
+        return any((self.provider is not None, self.kind, self.states, self.since, self.before))
 
 
 @click.command()
@@ -40,97 +53,102 @@ _STATES = [state for state in EventState if state != EventState.RUNNING]
 )
 @click.option(
     "--since",
-    callback=past,
+    callback=parse_past_time,
     metavar="TIME",
-    help="Only those that were made in the last 30m, 2h or 1d, or since an ISO time.",
+    help="Only events recorded in the last 30m, 2h or 1d, or since an ISO time.",
 )
 @click.option(
     "--before",
-    callback=past,
+    callback=parse_past_time,
     metavar="TIME",
-    help="Only those that are older than 30m, 2h or 1d, or from before an ISO time.",
+    help="Only events older than 30m, 2h or 1d, or recorded before an ISO time.",
 )
-@click.option("--all", "everything", is_flag=True, help="All of them, without any other filter.")
-@click.option("--dry-run", is_flag=True, help="Only count them.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--all", "everything", is_flag=True, help="All events; not with other filters.")
+@click.option("--dry-run", is_flag=True, help="Count the events, delete nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 def purge(
+    provider: str | None,
+    kind: str | None,
+    states: tuple[str, ...],
+    since: datetime | None,
+    before: datetime | None,
     everything: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    states: tuple[str, ...],
-    **given: Any,
 ) -> None:
-    """Delete incoming messages and delivery reports that webhooks brought, as after a flood.
+    """Delete incoming messages and delivery reports that webhooks recorded, as after a flood.
 
-    They are counted first. No handler hears of them any more. Sent messages, and what was reported
-    of them, stay as they are.
+    They are counted first. Their handlers do not run any more. Sent messages, and the reports that
+    they already have, stay.
     """
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if everything and (chosen or states):
-        raise click.UsageError("--all takes no filters: leave it out, or them")
-    if not (everything or chosen or states):
+    filters = EventFilters(provider, kind, states, since, before)
+    if everything and filters:
+        raise click.UsageError("--all accepts no filters: leave out --all, or the filters")
+    if not (everything or filters):
         raise click.UsageError(
             "which events? Give --provider, --kind, --state, --since or --before, or else --all"
         )
-    since, before = chosen.get("since"), chosen.get("before")
     if since and before and before < since:
-        raise click.UsageError("--before lies earlier than --since: no event is from between them")
-    chosen["states"] = [EventState(state) for state in states] or list(EventState)
-    with opened() as gateway:
-        found = _run(gateway, chosen, dry=True)
-        if "provider" in chosen and not (found.number or found.running):
-            _check_provider(gateway, chosen["provider"])
-        what = f"{counted(found.number, 'event')}, {size(found.bytes)}"
-        if not (dry_run or yes) and found.number:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()):
-                raise click.UsageError(f"{what} would be deleted: --yes does it")
-            click.confirm(f"Delete {what}?", abort=True, err=True)
-        done = found if dry_run else _run(gateway, chosen, dry=False)
+        raise click.UsageError("--before is earlier than --since: no event is between them")
+    with open_gateway() as gateway:
+        matching = _run(gateway, filters, dry_run=True)
+        if provider is not None and not (matching.number or matching.running):
+            _check_provider(gateway, provider)
+        amount = f"{format_count(matching.number, 'event')}, {format_size(matching.bytes)}"
+        if not (dry_run or yes) and matching.number:
+            if not is_interactive():
+                raise click.UsageError(f"{amount} would be deleted: to delete them, add --yes")
+            click.confirm(f"Delete {amount}?", abort=True, err=True)
+        purged = matching if dry_run else _run(gateway, filters, dry_run=False)
     if as_json:
-        show_json({"dry_run": dry_run} | done._asdict())
+        print_json({"dry_run": dry_run} | purged._asdict())
         return
     verb = "would be deleted" if dry_run else "deleted"
-    click.echo(f"{counted(done.number, 'event')} {verb}, {size(done.bytes)}")
-    if done.running:
-        number = counted(done.running, "event", "is")
-        click.echo(f"{number} in the hands of a worker, and left alone: run it again", err=True)
+    click.echo(f"{format_count(purged.number, 'event')} {verb}, {format_size(purged.bytes)}")
+    if purged.running:
+        running = format_count(purged.running, "event", "is")
+        click.echo(f"{running} being handled by a worker and kept: run it again later", err=True)
 
 
 def _check_provider(gateway: Gateway, name: str) -> None:
-    """Refuse a name that nothing knows; one that is gone may have events, or has had some."""
-    known = {each.provider for each in gateway.ledger.room().webhooks}
-    known |= tallies(gateway.ledger.counters()).keys()
+    """Refuse an unknown provider. One that the gateway lost is known by its events and totals."""
+    known = {webhooks.provider for webhooks in gateway.ledger.room().webhooks}
+    known |= provider_totals(gateway.ledger.counters()).keys()
     try:
-        known |= loaded(gateway.settings).providers.keys()
+        known |= load_application_gateway(gateway.settings).providers.keys()
     except LoaderError:
-        what = "the gateway cannot be loaded here to say whether it has such a provider"
         if name not in known:
-            click.echo(f"no event is known of {clean(repr(name))}; {what}", err=True)
+            click.echo(
+                f"no event of a provider {printable(repr(name))} is known; the gateway cannot be "
+                "loaded here to see whether it has this provider",
+                err=True,
+            )
         return
     if name not in known:
-        there = f"there are {clean(', '.join(sorted(known)))}" if known else "there is none"
-        raise click.UsageError(f"no provider {clean(repr(name))} is known; {there}")
+        others = f"there are {printable(', '.join(sorted(known)))}" if known else "there is none"
+        raise click.UsageError(f"no provider {printable(repr(name))} is known; {others}")
 
 
-def _run(gateway: Gateway, chosen: dict[str, Any], *, dry: bool) -> Purged:
-    since: datetime | None = chosen.get("since")
-    before: datetime | None = chosen.get("before")
-    total = [0, 0, 0]
+def _run(gateway: Gateway, filters: EventFilters, *, dry_run: bool) -> Purged:
+    number = size = running = 0
     try:
         for step in gateway.ledger.purge(
-            provider=chosen.get("provider"),
-            kind=chosen.get("kind"),
-            states=chosen["states"],
-            since=since.timestamp() if since else None,
-            until=before.timestamp() if before else None,
-            dry=dry,
+            provider=filters.provider,
+            kind=filters.kind,
+            states=[EventState(state) for state in filters.states] or list(EventState),
+            since=filters.since.timestamp() if filters.since else None,
+            until=filters.before.timestamp() if filters.before else None,
+            dry=dry_run,
         ):
-            total = [one + other for one, other in zip(total, step, strict=True)]
+            number, size = number + step.number, size + step.bytes
+            running += step.running
     except exc.QueueUnavailable as error:
-        if not dry and total[0]:
-            done = f"{counted(total[0], 'event')} deleted so far"
-            raise click.ClickException(f"{clean(error)}. {done}: the same again goes on") from None
+        if not dry_run and number:
+            so_far = f"{format_count(number, 'event')} deleted so far"
+            raise click.ClickException(
+                f"{printable(error)}. {so_far}: run the same command again to go on"
+            ) from None
         raise
-    return Purged(*total)
+    return Purged(number, size, running)

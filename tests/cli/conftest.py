@@ -1,4 +1,4 @@
-"""Runs commands in this process, on the test's own namespace."""
+"""Fixtures that run commands in this process, in the namespace of the test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def environment(settings: Settings) -> dict[str, str | None]:
 
 @pytest.fixture
 def run(environment: dict[str, str | None]) -> Run:
-    """Runs a command; its exit code must be the given one."""
+    """Runs a command and asserts its exit code."""
 
     def call(*arguments: str, code: int = 0, input: str | None = None, **env: str) -> Result:
         variables = environment | env
@@ -43,7 +43,7 @@ def run(environment: dict[str, str | None]) -> Run:
 
 @pytest.fixture
 def run_json(run: Run) -> Callable[..., Any]:
-    """Runs a command with --json; its document."""
+    """Runs a command with --json; returns the document."""
 
     def call(*arguments: str, **options: Any) -> Any:
         return json.loads(run(*arguments, "--json", **options).stdout)
@@ -53,7 +53,7 @@ def run_json(run: Run) -> Callable[..., Any]:
 
 @pytest.fixture
 def make(gateway: Gateway) -> Callable[..., str]:
-    """Makes a message or an event that is in a state; its id."""
+    """Makes a message or an event in a given state; returns its id."""
 
     def message(state: str, provider: str = "main", **outcome: Any) -> str:
         id = gateway.send(OutgoingMessage("15551234567", "the secret text")).id
@@ -91,10 +91,10 @@ def make(gateway: Gateway) -> Callable[..., str]:
 
 @pytest.fixture
 def live(gateway: Gateway, settings: Settings) -> Callable[..., None]:
-    """Lets a worker beat, on both queues if none is named."""
+    """Records a worker's heartbeat; by default it consumes both queues."""
 
     def beat(*queues: str) -> None:
-        told = {"queues": queues or (settings.send_queue, settings.hook_queue)}
-        gateway.ledger.beat("celery@host/1", told | {"concurrency": 8, "version": "0.1.0"})
+        report = {"queues": queues or (settings.send_queue, settings.hook_queue)}
+        gateway.ledger.beat("celery@host/1", report | {"concurrency": 8, "version": "0.1.0"})
 
     return beat

@@ -13,15 +13,18 @@ def _state(gateway: Gateway, *ids: str) -> list[str]:
     return [str(gateway.lookup(id).state) for id in ids]
 
 
-def test_cancel_several(run, run_json, make, gateway: Gateway) -> None:
+def test_cancel_goes_on_after_a_failure(run, run_json, make, gateway: Gateway) -> None:
     one, two, three = make("queued"), make("unknown"), make("queued")
-    told = run_json("cancel", one, two, "nothing", three, code=1)
-    assert (told["dry_run"], told["done"], told["not_done"]) == (False, 2, 2)
-    results = told["results"]
+    document = run_json("cancel", one, two, "nothing", three, code=1)
+    assert (document["dry_run"], document["done"], document["not_done"]) == (False, 2, 2)
+    results = document["results"]
     assert [result["done"] for result in results] == [True, False, False, True]
     assert [result["state"] for result in results] == ["cancelled", "unknown", None, "cancelled"]
     assert gateway.lookup(three).state == "cancelled"
-    assert "only what is queued" in run("cancel", two, code=1).stderr
+    assert (
+        "only queued, scheduled or retrying messages can be cancelled"
+        in run("cancel", two, code=1).stderr
+    )
     run("cancel", code=2)
 
 
@@ -57,7 +60,7 @@ def test_replay(run, run_json, make, verdict: str) -> None:
     assert "nothing" in run("replay", "nothing", code=1).stderr
 
 
-def test_filters_pick_the_messages(run, make, gateway: Gateway) -> None:
+def test_filters_select_the_messages(run, make, gateway: Gateway) -> None:
     failed = [make("failed", error="RequestError", code="7") for _ in range(3)]
     others = [make("failed", "backup"), make("unknown"), make("failed", error="AuthError")]
     arguments = ("--state", "failed", "--provider", "main", "--error", "7", "--since", "1h")
@@ -65,14 +68,14 @@ def test_filters_pick_the_messages(run, make, gateway: Gateway) -> None:
     assert result.stdout.endswith("2 queued again\n")
     assert _state(gateway, *failed) == ["failed", "queued", "queued"]
     assert run("requeue", *arguments).stdout == f"{failed[0]}: queued again\n"
-    assert run("requeue", *arguments).stdout == "no message fits\n"
+    assert run("requeue", *arguments).stdout == "no message matches\n"
     assert _state(gateway, *others) == ["failed", "unknown", "failed"]
     assert run("cancel", "--state", "queued").stdout.endswith("3 cancelled\n")
     assert run("settle", "--as", "sent", "--state", "unknown").exit_code == 0
     assert _state(gateway, others[1]) == ["sent"]
 
 
-def test_nothing_is_repaired_by_accident(run, make, gateway: Gateway) -> None:
+def test_ambiguous_selections_are_refused(run, make, gateway: Gateway) -> None:
     ids = [make("failed"), make("unknown")]
     assert "--state" in run("requeue", "--provider", "main", code=2).stderr
     assert "--state" in run("requeue", "--limit", "5", code=2).stderr
@@ -82,7 +85,7 @@ def test_nothing_is_repaired_by_accident(run, make, gateway: Gateway) -> None:
     run("settle", "--as", "sent", "--state", "failed", code=2)
     assert _state(gateway, *ids) == ["failed", "unknown"]
     result = run("requeue", "--state", "unknown")
-    assert "those that did arrive twice" in result.stderr
+    assert "unknown messages may have arrived; those arrive twice" in result.stderr
     assert _state(gateway, *ids) == ["failed", "queued"]
 
 
@@ -90,8 +93,8 @@ def test_dry_run(run, run_json, make, gateway: Gateway) -> None:
     one, two = make("failed"), make("queued")
     arguments = ("requeue", "--state", "failed", "--dry-run")
     assert run(*arguments).stdout == f"{one}: is failed, would be queued again\n"
-    told = run_json("requeue", one, two, "gone", "--dry-run", code=1)
-    assert (told["dry_run"], told["done"], told["not_done"]) == (True, 1, 2)
+    document = run_json("requeue", one, two, "gone", "--dry-run", code=1)
+    assert (document["dry_run"], document["done"], document["not_done"]) == (True, 1, 2)
     result = run("requeue", one, two, "gone", "--dry-run", code=1)
     assert result.stdout.endswith("1 would be queued again, 2 not: 1 queued, 1 gone\n")
     assert _state(gateway, one, two) == ["failed", "queued"]
@@ -107,10 +110,10 @@ def test_ids_from_standard_input(run, run_json, make, gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(("answer", "code", "state"), [("y", 0, "queued"), ("n", 1, "failed")])
-def test_somebody_at_the_terminal_is_asked(
+def test_filters_ask_for_confirmation_at_a_terminal(
     run, make, gateway: Gateway, monkeypatch, answer: str, code: int, state: str
 ) -> None:
-    monkeypatch.setattr("smsqueue.cli.picking._interactive", lambda: True)
+    monkeypatch.setattr("smsqueue.cli.bulk.is_interactive", lambda: True)
     id = make("failed")
     result = run("requeue", "--state", "failed", code=code, input=f"{answer}\n")
     assert "Send again 1 message? [y/N]" in result.stderr
@@ -119,8 +122,8 @@ def test_somebody_at_the_terminal_is_asked(
         assert "?" not in run("requeue", "--state", "failed", *arguments).stderr
 
 
-def test_many_at_once(run, gateway: Gateway) -> None:
-    """The broker's queue stays short: what has no room in it is due, for upkeep to publish."""
+def test_500_messages_at_once(run, gateway: Gateway) -> None:
+    """The broker's queue stays short: the other messages are due, and upkeep publishes them."""
     settings, ledger = gateway.settings, gateway.ledger
     sent = gateway.send_many(OutgoingMessage("15551234567", "x") for _ in range(500))
     for message in sent:
@@ -135,7 +138,7 @@ def test_many_at_once(run, gateway: Gateway) -> None:
     assert ledger.counts()["queued"] == 500
     assert ledger.queued_triggers()[settings.send_queue] == 8
     assert ledger.backlog()["send"].due == 492
-    # One by itself overtakes them.
+    # A single message is published at once, before them.
     id = sent[0].id or ""
     gateway.cancel(id)
     one = sent[1].id or ""
@@ -145,25 +148,27 @@ def test_many_at_once(run, gateway: Gateway) -> None:
     before = ledger.queued_triggers()[settings.send_queue]
     run("requeue", one)
     assert ledger.queued_triggers()[settings.send_queue] == before + 1
-    # What cannot be done is told at the end, not 500 times.
+    # Of many failures the first 20 are printed, and their number.
     ids = [message.id or "" for message in sent]
     result = run("cancel", *ids, *(f"gone{n}" for n in range(30)), code=1)
     assert result.stdout == "499 cancelled, 31 not: 30 gone, 1 cancelled\n"
     assert len(result.stderr.splitlines()) == 20
 
 
-def test_redis_goes_away_in_between(run, make, monkeypatch) -> None:
+def test_redis_fails_halfway(run, make, monkeypatch) -> None:
     ids = [make("failed") for _ in range(3)]
     requeue = Gateway.requeue
 
-    def falter(gateway: Gateway, id: str, *args: object, **kwargs: object) -> bool:
+    def fail_at_second(gateway: Gateway, id: str, *args: object, **kwargs: object) -> bool:
         if id == ids[1]:
             raise exc.QueueUnavailable("Redis at x cannot be reached")
         return requeue(gateway, id, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Gateway, "requeue", falter)
+    monkeypatch.setattr(Gateway, "requeue", fail_at_second)
     result = run("requeue", *ids, code=1)
     assert result.stdout == f"{ids[0]}: queued again\n1 queued again, 2 not tried\n"
-    assert "cannot be reached. Then the same again: nothing is done twice" in result.stderr
-    told = json.loads(run("requeue", *ids, "--json", code=1).stdout)
-    assert (told["done"], told["not_done"]) == (0, 3)
+    assert (
+        "cannot be reached. Then run the same command again: it does nothing twice" in result.stderr
+    )
+    document = json.loads(run("requeue", *ids, "--json", code=1).stdout)
+    assert (document["done"], document["not_done"]) == (0, 3)

@@ -1,4 +1,4 @@
-"""The command itself: what it loads, how it fails, and what it starts."""
+"""The program smsqueue: imports, invalid settings and arguments, and the programs it starts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_import_loads_neither_flask_nor_celery() -> None:
     assert not loaded & {"flask", "werkzeug", "celery", "kombu", "smsqueue.demo", "workers"}
 
 
-ALL = [
+COMMANDS = [
     ["send", "15551234567", "x"],
     ["show", "x"],
     ["find", "15551234567"],
@@ -44,8 +44,8 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("command", ALL, ids=" ".join)
-def test_redis_away(run, command: list[str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_redis_does_not_answer(run, command: list[str]) -> None:
     result = run(*command, code=1, SMSQUEUE_REDIS_URL="redis://:hidden@127.0.0.1:1/0")
     assert "cannot be reached: start it, or correct SMSQUEUE_REDIS_URL" in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -62,14 +62,14 @@ def test_redis_away(run, command: list[str]) -> None:
         ("SMSQUEUE_EAGER", "1"),
     ],
 )
-def test_wrong_settings(run, variable: str, value: str) -> None:
+def test_invalid_settings(run, variable: str, value: str) -> None:
     result = run("list", code=1, **{variable: value})
     assert result.stderr.startswith(f"Error: {variable}")
     assert len(result.stderr.splitlines()) == 1
     assert "hidden" not in result.output
 
 
-def test_as_a_program(environment) -> None:
+def test_the_installed_program(environment) -> None:
     variables = {k: v for k, v in environment.items() if v is not None}
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -104,7 +104,7 @@ def test_simulator_serves_until_interrupted(run) -> None:
 
 
 @pytest.mark.parametrize(("command", "function"), [("demo", "run"), ("dev", "run_dev")])
-def test_stack_commands_end_as_the_stack_does(run, monkeypatch, command, function) -> None:
+def test_dev_and_demo_have_the_exit_code_of_the_stack(run, monkeypatch, command, function) -> None:
     monkeypatch.setattr(smsqueue.demo, function, lambda console, provider="simulator": 3)
     run(command, code=3)
 
@@ -115,8 +115,45 @@ def test_stack_commands_end_as_the_stack_does(run, monkeypatch, command, functio
     assert run(command, code=1).stderr == "Error: redis-server was not found: install it\n"
 
 
-def test_demo_for_machines(run_json, monkeypatch) -> None:
+def test_demo_prints_json(run_json, monkeypatch) -> None:
     monkeypatch.setattr(
         smsqueue.demo, "run", lambda console, provider="simulator": console.print("table") or 0
     )
     assert run_json("demo") == {"ok": True, "exit_code": 0}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--state", "failed", "--since", "999999d"],
+        ["list", "--state", "failed", "--limit", "9" * 23],
+        ["show", b"\xff"],
+        ["cancel", b"\xff"],
+        ["find", b"\xff"],
+        ["show", "a\nb\x1b[2J"],
+        ["replay", b"\xff"],
+    ],
+)
+def test_malformed_arguments_cause_no_traceback(environment, arguments) -> None:
+    variables = {name: value for name, value in environment.items() if value is not None}
+    done = subprocess.run(
+        [PROGRAM, *arguments],
+        env=os.environ | variables | {"LC_ALL": "C.UTF-8"},
+        capture_output=True,
+    )
+    assert b"Traceback" not in done.stderr
+    assert b"\x1b[2J" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("ids", [b"\xff\xfe\n", b"a\0b\n", b"\x1b[2J\n"])
+def test_malformed_ids_on_standard_input_cause_no_traceback(environment, ids) -> None:
+    variables = {name: value for name, value in environment.items() if value is not None}
+    done = subprocess.run(
+        [PROGRAM, "cancel", "-"],
+        env=os.environ | variables | {"PYTHONIOENCODING": "utf-8"},
+        input=ids,
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    assert b"\x1b[2J" not in done.stdout + done.stderr

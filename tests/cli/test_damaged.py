@@ -1,4 +1,4 @@
-"""What operators see of damaged records, of upkeep that fails, and of routers that fail."""
+"""Commands with damaged records, failing upkeep and failing routers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BAD = [
 ]
 
 
-def ruin(gateway: Gateway, id: str, field: str, value: str) -> None:
+def damage(gateway: Gateway, id: str, field: str, value: str) -> None:
     gateway.ledger.redis.hset(f"{gateway.settings.namespace}:msg:{id}", field, value)
 
 
@@ -33,7 +33,7 @@ def test_damaged_messages_are_one_line(
 ) -> None:
     good, bad = make("queued"), make("queued")
     if field:
-        ruin(gateway, bad, field, value)
+        damage(gateway, bad, field, value)
     else:
         key = f"{gateway.settings.namespace}:msg:{bad}"
         gateway.ledger.redis.delete(key)
@@ -56,36 +56,36 @@ def test_a_damaged_event_is_one_line(run: Run, make: Callable[..., str], gateway
         assert "damaged" in run(*arguments).stdout
 
 
-def test_cancel_says_what_is_damaged_and_goes_on(
+def test_cancel_names_a_damaged_message_and_goes_on(
     run: Run, make: Callable[..., str], gateway: Gateway
 ) -> None:
     bad, good = make("queued"), make("queued")
-    ruin(gateway, bad, "timeline", "zzz")
+    damage(gateway, bad, "timeline", "zzz")
     result = run("cancel", bad, good, code=1)
     assert f"{good}: cancelled" in result.stdout
     assert f"{bad}: it is damaged" in result.stderr
     assert gateway.ledger.redis.hget(f"{gateway.settings.namespace}:msg:{bad}", "state") == "queued"
 
 
-def test_status_names_what_is_damaged_and_repair_mends_it(
+def test_status_names_damaged_messages_and_repair_repairs_them(
     run: Run, run_json: Run, make: Callable[..., str], gateway: Gateway, live: Callable[..., None]
 ) -> None:
     live()
     bad = make("queued")
-    ruin(gateway, bad, "timeline", "zzz")
+    damage(gateway, bad, "timeline", "zzz")
     run("cancel", bad, code=1)
     text = run("status", code=1).stdout
     assert f"message {bad} is damaged: timeline" in text
     assert f"smsqueue repair {bad}" in text
     assert bad in run("list", "--damaged").stdout
     assert "is queued now" in run("repair", bad).stdout
-    assert run("repair", bad, code=1).stderr.strip().endswith("nothing is wrong with it")
+    assert run("repair", bad, code=1).stderr.strip().endswith("its record is not damaged")
     assert run("status").stdout.startswith("OK")
     assert run_json("list", "--damaged")["items"] == []
     assert gateway.lookup(bad).state == "queued"
 
 
-def test_what_cannot_be_mended_is_removed(
+def test_a_record_that_cannot_be_repaired_can_be_removed(
     run: Run, make: Callable[..., str], gateway: Gateway
 ) -> None:
     bad = make("queued")
@@ -93,14 +93,14 @@ def test_what_cannot_be_mended_is_removed(
     gateway.ledger.redis.delete(key)
     gateway.ledger.redis.rpush(key, "mine")
     assert run("repair", bad, code=1).stderr == (
-        f"{bad}: it cannot be mended (it is a list in Redis, not a hash), "
+        f"{bad}: it cannot be repaired (it is a list in Redis, not a hash), "
         f"remove it with: smsqueue repair {bad} --remove\n"
     )
     with pytest.raises(exc.DamagedRecord, match=f"remove it with: smsqueue repair {bad} --remove"):
         gateway.repair(bad)
     run("repair", bad, "--remove", "--yes")
     run("show", bad, code=1)
-    run("repair", make("queued"), "--remove", code=1)  # nothing is wrong with it
+    run("repair", make("queued"), "--remove", code=1)  # it is not damaged
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_cannot_be_mended_is_removed(
         ("", None, "it is a list in Redis, not a hash"),
     ],
 )
-def test_one_cause_has_one_text_wherever_it_is_met(
+def test_a_cause_has_the_same_text_in_all_commands(
     run: Run,
     run_json: Run,
     make: Callable[..., str],
@@ -128,7 +128,7 @@ def test_one_cause_has_one_text_wherever_it_is_met(
     bad = make("queued")
     key = f"{gateway.settings.namespace}:msg:{bad}"
     if value is not None:
-        ruin(gateway, bad, field, value)
+        damage(gateway, bad, field, value)
     elif field:
         gateway.ledger.redis.hdel(key, field)
     else:
@@ -144,7 +144,7 @@ def test_one_cause_has_one_text_wherever_it_is_met(
     assert cause in run("repair", bad, code=0 if field else 1).output
 
 
-def test_the_command_named_for_an_index_ends_its_warning(
+def test_the_repair_command_for_an_index_ends_its_warning(
     run: Run, run_json: Run, gateway: Gateway, live: Callable[..., None], make: Callable[..., str]
 ) -> None:
     live()
@@ -161,7 +161,7 @@ def test_the_command_named_for_an_index_ends_its_warning(
 
 def test_cancel_of_a_damaged_message_names_it(make: Callable[..., str], gateway: Gateway) -> None:
     bad = make("queued")
-    ruin(gateway, bad, "timeline", "zzz")
+    damage(gateway, bad, "timeline", "zzz")
     with pytest.raises(exc.DamagedRecord) as caught:
         gateway.cancel(bad)
     assert str(caught.value) == (
@@ -169,7 +169,7 @@ def test_cancel_of_a_damaged_message_names_it(make: Callable[..., str], gateway:
     )
 
 
-def test_of_several_unrouted_messages_the_last_cause_is_named_as_the_last(
+def test_of_several_unrouted_messages_the_last_error_is_shown(
     run: Run, gateway: Gateway, live: Callable[..., None]
 ) -> None:
     live()
@@ -178,17 +178,17 @@ def test_of_several_unrouted_messages_the_last_cause_is_named_as_the_last(
     for name in ("gone", "lost"):
         _deliver(gateway, gateway.send(OutgoingMessage("15551234567", "hi").route(name)).id or "")
     text = run("status", code=1).stdout
-    assert "2 messages were not routed lately (the last: " in text
+    assert "2 messages could not be routed (the last: " in text
     assert "'lost'" in text
 
 
-def test_upkeep_that_fails_is_reported_as_that(
+def test_failing_upkeep_is_reported(
     run: Run, gateway: Gateway, live: Callable[..., None], make: Callable[..., str]
 ) -> None:
     make("queued")
     queues = [gateway.settings.send_queue, gateway.settings.hook_queue]
-    told = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
-    gateway.ledger.beat("celery@host/1", told | {"failing": {"sweep": "ERR of Redis"}})
+    report = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
+    gateway.ledger.beat("celery@host/1", report | {"failing": {"sweep": "ERR of Redis"}})
     text = run("status", code=2).stdout
     assert "upkeep fails on worker celery@host/1: sweep: ERR of Redis" in text
     assert "no worker is consuming" not in text
@@ -206,14 +206,14 @@ def _raise(message: Any, *values: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "said"),
+    ("route", "error"),
     [
         (lambda message, *values: "gone", "unknown provider: 'gone' (known: main)"),
         (_raise, "raised by the router at"),
     ],
 )
 def test_a_router_that_fails_is_a_warning_until_the_message_goes_out(
-    run: Run, gateway: Gateway, live: Callable[..., None], route: Any, said: str
+    run: Run, gateway: Gateway, live: Callable[..., None], route: Any, error: str
 ) -> None:
     live()
     gateway.add_provider("main", NullProvider)
@@ -221,11 +221,11 @@ def test_a_router_that_fails_is_a_warning_until_the_message_goes_out(
     id = gateway.send(OutgoingMessage("15551234567", "hi").route("x")).id or ""
     _deliver(gateway, id)
     text = run("status", code=1).stdout
-    assert "1 message was not routed lately" in text
-    assert said in text
+    assert "1 message could not be routed" in text
+    assert error in text
     assert f"smsqueue show {id}" in text
     shown = run("show", id).stdout
-    assert said in shown
+    assert error in shown
     assert "5551234567" not in text + shown
     assert "smsqueue_unrouted 1.0" in scrape(gateway.ledger).decode()
     gateway.router = lambda message, *values: "main"

@@ -26,8 +26,8 @@ def sent(gateway: Gateway) -> str:
 
 
 @pytest.fixture
-def heard(gateway: Gateway) -> str:
-    """An incoming message whose handler failed for good, quoting it."""
+def failed_reply(gateway: Gateway) -> str:
+    """An incoming message whose handler failed for good, with an error that quotes it."""
     message = IncomingMessage("15551234567", "the secret \x1b[2J reply", "m2", dst="15550001111")
     message.provider = "main"
     _, id = gateway.ledger.receive(message, repeats=True)
@@ -66,7 +66,7 @@ def test_reveal_a_message(run, run_json, sent: str) -> None:
 @pytest.mark.parametrize(
     "evil", ["\n", "\r", "\r\n", "\x1b[1A", "\u202e", "\u2066", "\u2028", "\x9b"]
 )
-def test_texts_and_ids_cannot_write_a_line_of_their_own(run, gateway: Gateway, evil: str) -> None:
+def test_texts_and_ids_cannot_forge_a_line(run, gateway: Gateway, evil: str) -> None:
     forged = f"hi{evil}state        delivered"
     message = IncomingMessage(
         "15551234567", forged, f"m{evil}state        failed", dst="15550001111"
@@ -85,27 +85,27 @@ def test_texts_and_ids_cannot_write_a_line_of_their_own(run, gateway: Gateway, e
         assert evil.encode("unicode_escape").decode() in shown
 
 
-def test_show_an_event(run, run_json, heard: str) -> None:
-    text, shown = run("show", heard).stdout, run_json("show", heard)
+def test_show_an_event(run, run_json, failed_reply: str) -> None:
+    text, shown = run("show", failed_reply).stdout, run_json("show", failed_reply)
     assert (shown["kind"], shown["state"], shown["length"]) == ("received", "dead", 21)
     assert shown["why"] == "shop.hooks:reply: ValueError"
     for word in PERSONAL:
         assert word not in text + str(shown)
-    revealed = run("show", heard, "--reveal").stdout
+    revealed = run("show", failed_reply, "--reveal").stdout
     assert "the secret \\x1b[2J reply" in revealed
     assert "15551234567" in revealed
 
 
-def test_show_what_is_not_there(run) -> None:
+def test_show_an_unknown_id(run) -> None:
     result = run("show", "15551234567", code=1)
     assert "records are kept 30 days" in result.stderr
     assert "smsqueue find" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_find_what_was_sent_and_received(run, run_json, sent: str, heard: str) -> None:
+def test_find_what_was_sent_and_received(run, run_json, sent: str, failed_reply: str) -> None:
     found = run_json("find", "+1 555 123 45 67")
-    assert [item["id"] for item in found["items"]] == [heard, sent]
+    assert [item["id"] for item in found["items"]] == [failed_reply, sent]
     text = run("find", "15551234567").stdout
     assert sent in text
     for word in PERSONAL:
@@ -113,42 +113,42 @@ def test_find_what_was_sent_and_received(run, run_json, sent: str, heard: str) -
     assert "the secret text" in run("find", "15551234567", "--reveal").stdout
 
 
-def test_find_says_what_a_national_number_lacks(run) -> None:
+def test_find_asks_for_the_region_of_a_national_number(run) -> None:
     text = run("find", "020 7946 0958").stdout
     assert text.startswith(
-        "nothing of 0207*****58: it begins with 0, as only national numbers do; "
+        "nothing found for 0207*****58: it begins with 0, as only national numbers do; "
     )
     assert "set SMSQUEUE_REGION" in text
     assert "records are kept" in run("find", "020 7946 0958", SMSQUEUE_REGION="GB").stdout
 
 
 def test_find_nothing(run, run_json) -> None:
-    assert "nothing of" in run("find", "15551234567").stdout
+    assert "nothing found for" in run("find", "15551234567").stdout
     assert run_json("find", "15551234567")["items"] == []
     run("find", "nobody", code=2)
 
 
-def test_counts(run, run_json, sent: str, heard: str) -> None:
+def test_counts(run, run_json, sent: str, failed_reply: str) -> None:
     counts = run_json("list")
     assert counts["messages"]["sent"] == 1
     assert counts["events"]["dead"] == 1
     assert "unknown" in run("list").stdout
 
 
-def test_list_a_state(run, run_json, gateway: Gateway, sent: str, heard: str) -> None:
+def test_list_a_state(run, run_json, gateway: Gateway, sent: str, failed_reply: str) -> None:
     assert [item["id"] for item in run_json("list", "--state", "sent")["items"]] == [sent]
-    assert heard in run("list", "--state", "dead").stdout
-    assert "nothing is failed" in run("list", "--state", "failed").stdout
+    assert failed_reply in run("list", "--state", "dead").stdout
+    assert "no message or event is failed" in run("list", "--state", "failed").stdout
     for _ in range(3):
         gateway.send(OutgoingMessage("15551234567", "x"))
     listed = run_json("list", "--state", "queued", "--limit", "2")
     assert (len(listed["items"]), listed["total"]) == (2, 3)
-    assert "2 of 3" in run("list", "--state", "queued", "--limit", "2").stdout
+    assert "2 of 3 are shown" in run("list", "--state", "queued", "--limit", "2").stdout
     assert "'dead'" in run("list", "--state", "lost", code=2).stderr
 
 
-def _ids(told) -> list[str]:
-    return [item["id"] for item in told["items"]]
+def _ids(document) -> list[str]:
+    return [item["id"] for item in document["items"]]
 
 
 def test_list_by_filters(run, run_json, make) -> None:
@@ -163,17 +163,17 @@ def test_list_by_filters(run, run_json, make) -> None:
     assert set(_ids(run_json("list", "--error", "RequestError"))) == {one, three}
     assert _ids(run_json("list", "--error", "21211")) == [one]
     assert _ids(run_json("list", "--state", "failed", "--provider", "main")) == [one]
-    assert run("list", "--error", "AuthError").stdout == "no message fits\n"
+    assert run("list", "--error", "AuthError").stdout == "no message matches\n"
     some = run_json("list", "--error", "RequestError", "--limit", "1")
     assert (len(some["items"]), some["more"]) == (1, True)
     text = run("list", "--error", "RequestError", "--limit", "1").stdout
-    assert "1 and there are more: --limit shows more" in text
+    assert "1 are shown, there are more: raise --limit" in text
     for word in PERSONAL:
         assert word not in text + str(both)
 
 
 @pytest.fixture
-def elsewhere(monkeypatch) -> Iterator[None]:
+def not_utc(monkeypatch) -> Iterator[None]:
     """The local time is not UTC."""
     with monkeypatch.context() as changed:
         changed.setenv("TZ", "America/New_York")
@@ -182,7 +182,7 @@ def elsewhere(monkeypatch) -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("not_utc")
 def test_list_since(run_json, make, gateway: Gateway) -> None:
     old, new = make("failed"), make("failed")
     now = datetime.now().astimezone()
@@ -196,9 +196,9 @@ def test_list_since(run_json, make, gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("since", ["tomorrow", "2 hours", "2100-01-01", "-1h", ""])
-def test_times_that_are_none(run, since: str) -> None:
+def test_invalid_times(run, since: str) -> None:
     stderr = run("list", "--since", since, code=2).stderr
-    assert "write how long ago, as 30m, 2h or 1d" in stderr or "is yet to come" in stderr
+    assert "write how long ago, as 30m, 2h or 1d" in stderr or "is in the future" in stderr
 
 
 def test_events_are_listed_by_state_only(run, run_json, make) -> None:
@@ -220,12 +220,12 @@ def test_show_when_a_message_may_be_sent(run, run_json) -> None:
     assert (other["send_at"], other["expires_at"]) == (None, None)
 
 
-def test_narrow_terminals_cut_no_id(monkeypatch, run, heard: str) -> None:
+def test_narrow_terminals_do_not_truncate_ids(monkeypatch, run, failed_reply: str) -> None:
     narrow = Console(width=60, markup=False)
-    monkeypatch.setattr("smsqueue.cli.messages.screen", lambda: narrow)
+    monkeypatch.setattr("smsqueue.cli.messages.make_console", lambda: narrow)
     with narrow.capture() as captured:
         run("list", "--state", "dead")
-    assert heard in captured.get()
+    assert failed_reply in captured.get()
 
 
 def test_the_code_of_a_delivery_report_is_listed_and_selects(
@@ -248,7 +248,7 @@ def test_the_code_of_a_delivery_report_is_listed_and_selects(
 
 
 @pytest.mark.parametrize("src", ["INFO4242", "whatsapp:+15551234567", "jane.doe@example.com"])
-def test_a_sender_that_is_no_number_is_found_and_hidden(
+def test_a_sender_that_is_not_a_number_is_found_and_hidden(
     run, run_json, gateway: Gateway, src: str
 ) -> None:
     message = IncomingMessage(src, "hi", "m3", dst=src, media=[("https://a.example/me.jpg", None)])
@@ -265,5 +265,5 @@ def test_a_sender_that_is_no_number_is_found_and_hidden(
     assert [item["id"] for item in run_json("find", src)["items"]] == [id]
 
 
-def test_what_is_no_address_at_all_is_not_looked_for(run) -> None:
-    assert "a number has digits" in run("find", "--", "-", code=2).stderr
+def test_find_refuses_an_address_without_digits(run) -> None:
+    assert "not a phone number" in run("find", "--", "-", code=2).stderr

@@ -44,11 +44,11 @@ def _keys(gateway: Gateway) -> set[str]:
 
 
 def _held(gateway: Gateway) -> dict[str, tuple[int, int]]:
-    found = gateway.ledger.room().webhooks
-    return {each.provider: (each.waiting, each.held) for each in found}
+    usage = gateway.ledger.room().webhooks
+    return {webhooks.provider: (webhooks.waiting, webhooks.held) for webhooks in usage}
 
 
-def test_only_events_of_webhooks_go_and_only_those_that_were_asked_for(
+def test_only_matching_events_of_webhooks_are_deleted(
     gateway: Gateway, run: Run, run_json, make, receive, report
 ) -> None:
     gateway.onStatus.connect(lambda status: None, name="heard")
@@ -60,21 +60,21 @@ def test_only_events_of_webhooks_go_and_only_those_that_were_asked_for(
     gateway.ledger.hook_settle(dead, "token", "dead", delay=0, why="why")
     gateway.ledger.hook_claim(running, "token", "w")
     receive(part=Part("7", 1, 2))
-    failed = make("failed", "flooded")  # its end is an event as well, which no webhook brought
-    report("nobody's")
+    failed = make("failed", "flooded")  # its end is an event, too, but no webhook recorded it
+    report("unknown")
     before = gateway.ledger.counts()
 
-    asked = ("purge", "--provider", "flooded")
-    counted = run(*asked, "--dry-run").stdout
-    assert counted.startswith("453 events would be deleted, ")
+    command = ("purge", "--provider", "flooded")
+    output = run(*command, "--dry-run").stdout
+    assert output.startswith("453 events would be deleted, ")
     assert gateway.ledger.counts() == before
-    # Where nobody can be asked, nothing is deleted without --yes.
-    assert "453 events" in run(*asked, code=2).stderr
+    # Without a terminal nothing is deleted unless --yes is given.
+    assert "453 events" in run(*command, code=2).stderr
     assert gateway.ledger.counts() == before
-    assert run_json(*asked, "--kind", "status", "--yes")["number"] == 1
-    answer = run(*asked, "--yes")
+    assert run_json(*command, "--kind", "status", "--yes")["number"] == 1
+    answer = run(*command, "--yes")
     assert answer.stdout.startswith("452 events deleted, ")
-    assert "1 event is in the hands of a worker" in answer.stderr
+    assert "1 event is being handled by a worker and kept" in answer.stderr
 
     after = gateway.ledger.counts()
     assert after | {"waiting": 0, "parked": 0, "dead": 0} == before | {
@@ -85,18 +85,18 @@ def test_only_events_of_webhooks_go_and_only_those_that_were_asked_for(
     assert (after["waiting"], after["parked"], after["dead"]) == (4, 0, 0)
     assert gateway.lookup(failed).state == "failed"
     assert set(gateway.ledger.ids_in("waiting")) == {*neighbours, f"event-of-{failed}"}  # type: ignore[arg-type]
-    assert _held(gateway)["flooded"][0] == 1  # the one that a worker has
+    assert _held(gateway)["flooded"][0] == 1  # the one that a worker handles
     assert _held(gateway)["neighbour"][0] == 3
     keys = _keys(gateway)
     assert not [key for key in keys if key.startswith("parts:")]
     events = {key for key in keys if key.startswith("event:")}
     assert events == {f"event:{id}" for id in (*neighbours, running, f"event-of-{failed}")}
-    # Its worker ends it in order, and nothing is counted any more.
+    # Its worker finishes it, and no memory is counted any more.
     assert gateway.ledger.hook_settle(running, "token", "done", delay=0, why="")[0] == "done"
     assert _held(gateway)["flooded"] == (0, 0)
 
 
-def test_what_is_known_of_sent_messages_stays(
+def test_sent_messages_and_their_reports_stay(
     gateway: Gateway, run: Run, make, receive, report
 ) -> None:
     waits = gateway.send(OutgoingMessage("15551234567", "hi").options(status_report=True)).id or ""
@@ -146,7 +146,7 @@ def test_events_that_an_older_version_recorded_are_found(
     assert gateway.ledger.counts()["waiting"] == 1
 
 
-def test_a_slip_is_not_answered_with_0_events_deleted(run: Run, receive) -> None:
+def test_mistakes_are_refused_instead_of_deleting_0_events(run: Run, receive) -> None:
     receive()
     env = {"SMSQUEUE_PROVIDER_AFRICA": "log://default", "SMSQUEUE_GATEWAY": ""}
 
@@ -156,7 +156,7 @@ def test_a_slip_is_not_answered_with_0_events_deleted(run: Run, receive) -> None
     assert "no provider 'afrika' is known; there are africa, flooded" in refusal(
         "--provider", "afrika"
     )
-    assert "--before lies earlier than --since" in refusal("--since", "1h", "--before", "2h")
-    assert "--all takes no filters" in refusal("--all", "--provider", "flooded")
-    for known in ("africa", "flooded", "flooded"):  # at last it is gone, and so are its events
+    assert "--before is earlier than --since" in refusal("--since", "1h", "--before", "2h")
+    assert "--all accepts no filters" in refusal("--all", "--provider", "flooded")
+    for known in ("africa", "flooded", "flooded"):  # known by its totals in the end
         assert run("purge", "--provider", known, "--yes", **env).stdout.split()[1][:5] == "event"

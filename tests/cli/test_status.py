@@ -20,14 +20,14 @@ def _first(result) -> str:
 
 
 def _age(gateway: Gateway, *key: str, seconds: float) -> None:
-    """What is in a sorted set has been there for longer."""
+    """Make the members of a sorted set older."""
     name = ":".join((gateway.settings.namespace, *key))
     redis = gateway.ledger.redis
     for id, score in redis.zrange(name, 0, -1, withscores=True):
         redis.zadd(name, {id: score - seconds * 1000})
 
 
-def test_all_is_well(run, run_json, live, make, settings: Settings) -> None:
+def test_no_problem(run, run_json, live, make, settings: Settings) -> None:
     live()
     make("queued")
     make("sent")
@@ -37,27 +37,27 @@ def test_all_is_well(run, run_json, live, make, settings: Settings) -> None:
     assert "problems" not in result.stdout
     for text in ("1 queued", "1 failed", "celery@host/1", "1 RequestError", "0.1.0", "AOF"):
         assert text in result.stdout
-    told = run_json("status")
-    assert (told["status"], told["exit_code"], told["problems"]) == ("OK", 0, [])
-    assert told["messages"] == {
+    document = run_json("status")
+    assert (document["status"], document["exit_code"], document["problems"]) == ("OK", 0, [])
+    assert document["messages"] == {
         **{"queued": 1, "scheduled": 0, "retrying": 0, "sending": 0, "unknown": 0, "failed": 1},
     }
-    assert told["backlog"]["send"] == {"due": 0, "oldest": 0.0, "held": 1}
-    assert set(told["queues"]) == {settings.send_queue, settings.hook_queue}
-    assert told["events"] == {"waiting": 1, "running": 0, "dead": 0, "unheard": 0}
-    [provider] = told["providers"]
+    assert document["backlog"]["send"] == {"due": 0, "oldest": 0.0, "held": 1}
+    assert set(document["queues"]) == {settings.send_queue, settings.hook_queue}
+    assert document["events"] == {"waiting": 1, "running": 0, "dead": 0, "unheard": 0}
+    [provider] = document["providers"]
     assert provider == {
         **{"name": "main", "attempts": 2, "sent": 1, "errors": {"RequestError": 1}},
         "paused": None,
     }
-    [worker] = told["workers"]
+    [worker] = document["workers"]
     assert (worker["alive"], worker["slots"], worker["version"]) == (True, 8, "0.1.0")
-    assert told["redis"]["aof"] is True
+    assert document["redis"]["aof"] is True
     for word in PERSONAL:
-        assert word not in result.stdout + str(told)
+        assert word not in result.stdout + str(document)
 
 
-def test_nobody_works_and_nothing_waits(run, settings: Settings) -> None:
+def test_no_worker_is_a_warning_while_nothing_waits(run, settings: Settings) -> None:
     result = run("status", code=1)
     queues = f"{settings.send_queue} and {settings.hook_queue}"
     assert _first(result) == f"WARNING: no worker is consuming {queues}"
@@ -66,7 +66,9 @@ def test_nobody_works_and_nothing_waits(run, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(("waits", "missing"), [("queued", "send"), ("waiting", "hook")])
-def test_what_waits_does_not_move(run, live, make, settings, waits: str, missing: str) -> None:
+def test_no_worker_is_critical_if_something_waits(
+    run, live, make, settings, waits: str, missing: str
+) -> None:
     queues = {"send": settings.send_queue, "hook": settings.hook_queue}
     live(*(queue for name, queue in queues.items() if name != missing))
     run("status", code=1)
@@ -83,18 +85,21 @@ def test_workers_that_do_not_keep_up(run, live, make, gateway: Gateway) -> None:
     _age(gateway, "due", "send", seconds=500)
     _age(gateway, "due", "hook", seconds=800)
     result = run("status", code=1)
-    assert "1 message is due since 7 min: the workers do not keep up: start more" in result.stdout
-    assert "1 event is due since 12 min: the workers do not keep up" in result.stdout
+    assert (
+        "1 message is overdue by up to 7 min: the workers do not keep up: start more"
+        in result.stdout
+    )
+    assert "1 event is overdue by up to 12 min: the workers do not keep up" in result.stdout
     run("status", "--max-oldest", "1000")
 
 
-def test_a_message_that_nobody_claims(run, live, make, gateway: Gateway) -> None:
+def test_a_message_that_is_not_claimed(run, live, make, gateway: Gateway) -> None:
     live()
     make("queued")
     _age(gateway, "state", "queued", seconds=400)
-    text = "the oldest queued message waits since 6 min: the workers do not keep up"
+    text = "the oldest queued message has waited for 6 min: the workers do not keep up"
     assert text in run("status", code=1).stdout
-    # Its provider is paused: nobody is slow.
+    # While its provider is paused, it must wait.
     make("retrying", error="LimitsError", pause=60_000, pause_max=60_000)
     run("status")
 
@@ -107,15 +112,15 @@ def test_the_oldest_event_is_measured_from_its_beginning(
     run("status")
     hash = f"{gateway.settings.namespace}:event:{event}"
     gateway.ledger.redis.hincrby(hash, "since", -400_000)
-    # Looked at and put off, claimed, given back, tried again: it stays as old as it is.
+    # Claims, retries and delays do not change its age.
     for verdict in ("back", "retry"):
         gateway.ledger.hook_claim(event, verdict, "w")
-        text = "the oldest event waits for its handlers since 6 min: they fail, hang or are too"
+        text = "the oldest event has waited for its handlers for 6 min: they fail, hang or are too"
         assert text in run("status", code=1).stdout
         gateway.ledger.hook_settle(event, verdict, verdict, delay=0, why="")
         gateway.ledger.hook_later(event, 60)
         result = run("status", code=1)
-        assert _first(result) == "WARNING: the oldest event waits for its handlers since 6 min"
+        assert _first(result) == "WARNING: the oldest event has waited for its handlers for 6 min"
         assert 400 <= run_json("status", code=1)["oldest_event"] < 500
     gateway.ledger.hook_claim(event, "end", "w")
     gateway.ledger.hook_settle(event, "end", "done", delay=0, why="")
@@ -149,8 +154,8 @@ def test_messages_that_wait_for_paused_providers(run, live, make, gateway: Gatew
 
 def test_calls_that_do_not_end(run, run_json, live, gateway: Gateway, settings: Settings) -> None:
     queues = (settings.send_queue, settings.hook_queue)
-    told = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
-    gateway.ledger.beat("celery@host/1", told | {"hung": {"handler": 8, "router": 1}})
+    report = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
+    gateway.ledger.beat("celery@host/1", report | {"hung": {"handler": 8, "router": 1}})
     result = run("status", code=1)
     assert _first(result) == (
         "WARNING: worker celery@host/1 has calls that do not end (8 of handler, 1 of router)"
@@ -159,7 +164,7 @@ def test_calls_that_do_not_end(run, run_json, live, gateway: Gateway, settings: 
     assert worker["hung_calls"] == {"handler": 8, "router": 1}
 
 
-def test_leases_that_nobody_ends(run, live, make, gateway: Gateway) -> None:
+def test_leases_that_do_not_end(run, live, make, gateway: Gateway) -> None:
     live()
     make("sending")
     _age(gateway, "due", "watch", seconds=1000)
@@ -174,7 +179,9 @@ def test_leases_that_nobody_ends(run, live, make, gateway: Gateway) -> None:
         ("unheard", "1 incoming message is unheard"),
     ],
 )
-def test_what_somebody_has_to_look_at(run, run_json, live, make, gateway, state, text) -> None:
+def test_unresolved_messages_and_events_are_problems(
+    run, run_json, live, make, gateway, state, text
+) -> None:
     live()
     make(state)
     result = run("status", code=1)
@@ -183,8 +190,8 @@ def test_what_somebody_has_to_look_at(run, run_json, live, make, gateway, state,
     run("status", "--since", "1h", code=1)
     _age(gateway, "state", state, seconds=7200)
     run("status", code=1)
-    told = run_json("status", "--since", "1h")
-    assert told["messages" if state == "unknown" else "events"][state] == 1
+    document = run_json("status", "--since", "1h")
+    assert document["messages" if state == "unknown" else "events"][state] == 1
 
 
 @pytest.mark.parametrize(
@@ -192,8 +199,8 @@ def test_what_somebody_has_to_look_at(run, run_json, live, make, gateway, state,
     [
         ("CreditError", 1, "top up the account"),
         ("AuthError", 1, "correct the credentials"),
-        ("LimitsError", 0, "it goes on by itself"),
-        ("ConnectionError", 0, "it goes on by itself"),
+        ("LimitsError", 0, "it ends by itself"),
+        ("ConnectionError", 0, "it ends by itself"),
     ],
 )
 def test_a_paused_provider(run, run_json, live, make, gateway, error, code, do) -> None:
@@ -207,39 +214,49 @@ def test_a_paused_provider(run, run_json, live, make, gateway, error, code, do) 
     assert (paused["error"], paused["times"], paused["do"]) == (error, 1, do)
     assert datetime.fromisoformat(paused["until"]).tzinfo
     assert 0 < paused["left"] <= 60
-    # Again and again: it does not seem to end by itself.
+    # Many pauses in a row do not seem to end by themselves.
     gateway.ledger.redis.hset(f"{gateway.settings.namespace}:pause:main", "times", 6)
     assert f"provider main is paused ({error}, 6 in a row)" in run("status", code=1).stdout
-    # Over, but nobody knows yet whether it is well.
+    # The pause is over, but no message was sent since.
     gateway.ledger.redis.hset(f"{gateway.settings.namespace}:pause:main", "until", 1)
     text = run("status", code=1).stdout
     assert "over: the next message tries again" in text
     assert f"provider main was paused ({error}, 6 in a row): {do}" in text
 
 
-def test_a_worker_that_fell_silent(run, run_json, live, make, gateway, settings) -> None:
+def test_a_dead_worker_is_no_problem_if_another_consumes_its_queues(
+    run, run_json, live, make, gateway, settings
+) -> None:
     queues = [settings.send_queue, settings.hook_queue]
-    told = json.dumps({"queues": queues, "concurrency": 8, "version": "0.1.0"})
+    report = json.dumps({"queues": queues, "concurrency": 8, "version": "0.1.0"})
     seen = int((time.time() - 200) * 1000)
-    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:workers", "other/2", f"{seen} {told}")
+    gateway.ledger.redis.hset(
+        f"{gateway.settings.namespace}:workers", "other/2", f"{seen} {report}"
+    )
     make("queued")
     assert _first(run("status", code=2)).startswith("CRITICAL: no worker is consuming")
-    live()  # stands in for it: it is shown, and no problem
+    live()  # consumes the same queues
     result = run("status")
     assert _first(result).startswith("OK")
-    assert "not heard of for 3 min: killed?" in result.stdout
+    assert "none for 3 min: killed?" in result.stdout
     assert [worker["alive"] for worker in run_json("status")["workers"]] == [True, False]
 
 
-def test_a_worker_that_nobody_stands_in_for(run, live, gateway, settings) -> None:
-    told = json.dumps({"queues": ["special"], "concurrency": 8, "version": "0.1.0"})
+def test_a_dead_worker_is_a_problem_if_no_other_consumes_its_queues(
+    run, live, gateway, settings
+) -> None:
+    report = json.dumps({"queues": ["special"], "concurrency": 8, "version": "0.1.0"})
     seen = int((time.time() - 200) * 1000)
-    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:workers", "other/2", f"{seen} {told}")
+    gateway.ledger.redis.hset(
+        f"{gateway.settings.namespace}:workers", "other/2", f"{seen} {report}"
+    )
     live()
-    assert _first(run("status", code=1)) == "WARNING: worker other/2 was not heard of for 3 min"
+    assert (
+        _first(run("status", code=1)) == "WARNING: worker other/2 has sent no heartbeat for 3 min"
+    )
 
 
-def test_redis_away(run) -> None:
+def test_redis_does_not_answer(run) -> None:
     url = "redis://:hidden@127.0.0.1:1/0"
     result = run("status", code=2, SMSQUEUE_REDIS_URL=url)
     assert result.stdout == "CRITICAL: Redis does not answer\n"
@@ -248,13 +265,13 @@ def test_redis_away(run) -> None:
     )
     assert len(result.stderr.splitlines()) == 1
     result = run("status", "--json", code=2, SMSQUEUE_REDIS_URL=url)
-    told = json.loads(result.stdout)
-    assert (told["status"], told["exit_code"], told["workers"]) == ("CRITICAL", 2, None)
-    assert "start it" in told["problems"][0]["do"]
+    document = json.loads(result.stdout)
+    assert (document["status"], document["exit_code"], document["workers"]) == ("CRITICAL", 2, None)
+    assert "start it" in document["problems"][0]["do"]
     assert "hidden" not in result.output
 
 
-def test_a_wrong_setting(run) -> None:
+def test_an_invalid_setting(run) -> None:
     result = run("status", code=3, SMSQUEUE_NAMESPACE="a b")
     assert _first(result).startswith("UNKNOWN: ")
     assert "SMSQUEUE_NAMESPACE" in result.stderr
@@ -273,7 +290,7 @@ def test_redis_would_lose_messages(run, redis_server, settings: Settings) -> Non
     [
         (0.5, 0, ""),
         (0.75, 1, ""),
-        (0.85, 2, "webhooks are refused, but for reports of accepted messages: "),
+        (0.85, 2, "webhooks are refused, except reports of accepted messages: "),
         (0.95, 2, "new messages are refused, "),
     ],
 )
@@ -281,12 +298,12 @@ def test_redis_is_filling_up(run, redis_server: Callable, settings, part, code, 
     url = redis_server().url
     with Gateway(replace(settings, redis_url=url)) as gateway:
         queues = [settings.send_queue, settings.hook_queue]
-        # Made by Redis: a buffer for so long a command would count, too, and be freed at any time.
+        # SETRANGE, as the buffer of a long SET would count as used memory and be freed at any time.
         gateway.ledger.redis.setrange("much", 50_000_000, "x")
         gateway.ledger.beat("w", {"queues": queues, "concurrency": 8, "version": "0.1.0"})
         gateway.ledger.redis.config_set("maxmemory", int(gateway.ledger.server().used / part))
         text = run("status", code=code, SMSQUEUE_REDIS_URL=url).stdout
-        assert ("what was accepted still needs" in text) == bool(code)
+        assert ("accepted messages still need" in text) == bool(code)
         assert (f"CRITICAL: {refused}Redis uses" in text) == (code == 2)
         assert ("raise its maxmemory" in text) == bool(code)
 
@@ -294,7 +311,7 @@ def test_redis_is_filling_up(run, redis_server: Callable, settings, part, code, 
 def test_status_check_and_send_agree_on_what_is_refused(
     run, live, redis_server: Callable, settings: Settings
 ) -> None:
-    """Half of the memory is in use, the other half is needed by what waits."""
+    """Half of the memory is in use, waiting messages need the other half."""
     url = redis_server().url
     there = {"SMSQUEUE_REDIS_URL": url}
     with Gateway(replace(settings, redis_url=url)) as gateway:
@@ -322,7 +339,7 @@ def test_status_check_and_send_agree_on_what_is_refused(
 
 
 @pytest.mark.parametrize("parameter", ["foo=hush", "socket_timeout=hush"])
-def test_an_address_with_a_parameter_that_is_none(run, parameter: str) -> None:
+def test_a_redis_url_with_an_invalid_parameter(run, parameter: str) -> None:
     for command, code in (("status", 3), ("check", 1)):
         result = run(command, code=code, SMSQUEUE_REDIS_URL=f"redis://127.0.0.1:1/0?{parameter}")
         assert "SMSQUEUE_REDIS_URL" in result.stderr

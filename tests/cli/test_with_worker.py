@@ -1,4 +1,4 @@
-"""smsqueue status and its like, beside a real worker."""
+"""smsqueue status, send and requeue with a real worker."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ gateway.add_provider("main", LogProvider)
 @pytest.fixture
 def start(tmp_path: Path, environment) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Starts a worker."""
-    made: list[subprocess.Popen[bytes]] = []
+    processes: list[subprocess.Popen[bytes]] = []
     (tmp_path / "app_sms.py").write_text(MODULE)
-    given = {name: value for name, value in environment.items() if value is not None}
-    given |= {"PYTHONPATH": str(ROOT), "SMSQUEUE_GATEWAY": "app_sms:gateway"}
+    variables = {name: value for name, value in environment.items() if value is not None}
+    variables |= {"PYTHONPATH": str(ROOT), "SMSQUEUE_GATEWAY": "app_sms:gateway"}
     command = [sys.executable, "-m", "celery", "-A", "workers", "worker", "--without-mingle"]
 
     def call() -> subprocess.Popen[bytes]:
         with (tmp_path / "worker.log").open("wb") as log:
-            made.append(
+            processes.append(
                 subprocess.Popen(
-                    command, cwd=tmp_path, env=os.environ | given, stdout=log, stderr=log
+                    command, cwd=tmp_path, env=os.environ | variables, stdout=log, stderr=log
                 )
             )
-        return made[-1]
+        return processes[-1]
 
     yield call
-    for process in made:
+    for process in processes:
         process.kill()
         process.wait()
 
@@ -48,17 +48,17 @@ def start(tmp_path: Path, environment) -> Iterator[Callable[[], subprocess.Popen
 def _until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.1)
 
 
-def test_a_worker_comes_works_and_goes(run, run_json, make, gateway, start, settings) -> None:
+def test_commands_with_a_real_worker(run, run_json, make, gateway, start, settings) -> None:
     unknown = [make("unknown") for _ in range(30)]
     worker = start()
     _until(gateway.ledger.workers)
-    [told] = run_json("status", code=1)["workers"]
-    assert (told["alive"], told["slots"]) == (True, settings.concurrency)
-    assert told["queues"] == [settings.hook_queue, settings.send_queue]
+    [status] = run_json("status", code=1)["workers"]
+    assert (status["alive"], status["slots"]) == (True, settings.concurrency)
+    assert status["queues"] == [settings.hook_queue, settings.send_queue]
     sent = run_json("send", "15551234567", "x", "--wait")
     assert sent["state"] == "sent"
     run("requeue", "--state", "unknown")

@@ -413,7 +413,7 @@ def test_the_file_holds_no_password(printed: str) -> None:
 def test_a_password_that_is_missing_or_weak_is_refused(name: str, given: str, reason: str) -> None:
     done = CliRunner().invoke(main, ["acl"], env=SECRETS | {name: given})
     assert (done.exit_code, done.stdout) == (1, "")
-    assert f"{name} {reason}: set it to a random word" in done.stderr
+    assert f"{name} {reason}: set it to a random string" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["WORKER", "ADMIN"])

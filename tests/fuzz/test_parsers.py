@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings, exc
 from smsqueue.cli import main
-from smsqueue.cli.times import aware, past
+from smsqueue.cli.options import parse_past_time, parse_zoned_time
 from smsqueue.configuration.environment import add_providers
 from smsqueue.message import numbers, serialization
 from smsqueue.message.media import media_of
@@ -267,7 +267,7 @@ OPTION = click.Option(["--since"])
 @given(st.one_of(TEXTS, st.datetimes().map(datetime.isoformat), st.from_regex(r"\A\d{1,9}[smhd]")))
 def test_times_of_the_command_line(text: str) -> None:
     context = click.Context(main)
-    for function in (past, aware):
+    for function in (parse_past_time, parse_zoned_time):
         found = bounded(lambda f=function: f(context, OPTION, text), click.BadParameter)
         assert found is None or found.tzinfo
 
