@@ -258,7 +258,7 @@ def test_a_worker_lost_in_a_call(bench: Bench) -> None:
 def test_a_worker_lost_before_it_called_anybody(bench: Bench) -> None:
     id = bench.send()
     for n in range(3):
-        bench.redis.hset(bench.key("msg", id), "not_before", 1)
+        bench.ripe(id)
         bench.ledger.claim(id, f"t{n}", lease=60, worker="w")
         bench.lapse(id)
     assert counted(bench) == {"accepted": 1, "lapses|": 3, "ended|failed||WorkerLost": 1}

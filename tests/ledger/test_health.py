@@ -168,7 +168,7 @@ def test_calls_that_began_before_a_pause_ended_say_nothing_of_now(bench: Bench) 
                 a.plan.insert(0, hang(depth - 1))
                 bench.deliver(bench.send_by("a"))
             else:  # meanwhile it was paused, and a probe has ended the pause
-                bench.slots._uses.clear()
+                bench.give_slots(4)
                 bench.fail_in_a_row(a, exc.ServerError())
                 bench.unpause("a")
                 a.plan.clear()
