@@ -1,10 +1,10 @@
-"""Triggers in the form that Celery gives them: recorded once, then filled in for each id.
+"""A template of a trigger's Celery message, recorded once and filled in for each id.
 
-Celery and kombu take most of a millisecond to make a task's message and its task-sent event, and
-nearly all of both is the same each time. So one of each is made by them, and taken before it
-goes to Redis; the thousandth differs from it in id, number of attempts, time and tag. What is
-different each time, such as the context of a trace, has no place in it: the queue publishes
-through Celery while somebody listens to its signals.
+Celery and kombu take most of a millisecond to create a task's message and its task-sent event, of
+which nearly everything is the same each time. So they create one of each, which is taken before it
+is sent to Redis. Every other message differs from it in id, number of attempts, time and tag. The
+template cannot contain headers of a single publish, such as the context of a trace: while a handler
+is connected to Celery's publishing signals, the queue publishes through Celery.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from celery import Celery
 
-__all__ = ["Envelope", "record"]
+__all__ = ["MessageTemplate", "record"]
 
-#: Stand for an id and its attempts; nothing else in a message looks like them.
+#: Placeholders for an id and its attempts, which occur nowhere else in a message.
 _ID, _RETRIES, _TIME = "0recorded0recorded00", "907142903", 907142904
 _BODY, _TAG = "0body0body0body", "0tag0tag0tag0tag"
 
 
-class _Taken(Exception):
-    """Leaves a batch without sending it."""
+class _Recorded(Exception):
+    """Leaves a kombu batch without sending it."""
 
 
-class Envelope:
-    """The commands of Redis that publish one trigger.
+class MessageTemplate:
+    """The Redis commands that publish one trigger.
 
     Args:
-        commands: As they were recorded: name, key or channel, payload.
+        commands: The recorded commands: name, key or channel, payload.
     """
 
     def __init__(self, commands: list[tuple[str, str, str]]) -> None:
-        self._parts = [(name, where, *_opened(payload)) for name, where, payload in commands]
+        self._parts = [(name, where, *_as_template(payload)) for name, where, payload in commands]
 
-    def filled(self, triggers: Iterable[tuple[str, int]]) -> Iterator[tuple[str, ...]]:
-        """The commands for triggers (id, attempts so far): one that fills the queue, and one event
-        for each."""
+    def commands(self, triggers: Iterable[tuple[str, int]]) -> Iterator[tuple[str, ...]]:
+        """The commands that publish triggers (id, attempts so far): one LPUSH for all of them, and
+        one PUBLISH of a task-sent event for each."""
         batch = list(triggers)
-        for name, where, outside, inside in self._parts:
-            payloads = [_closed(outside, inside, id, retries) for id, retries in batch]
+        for name, where, outer, body in self._parts:
+            payloads = [_filled(outer, body, id, retries) for id, retries in batch]
             if name == "LPUSH":
                 yield name, where, *payloads
             else:
                 yield from ((name, where, payload) for payload in payloads)
 
 
-def record(app: Celery, task: str, queue: str) -> Envelope:
-    """Have a trigger made, and take it.
+def record(app: Celery, task: str, queue: str) -> MessageTemplate:
+    """Let Celery create a trigger, and record its commands instead of sending them.
 
-    It has the headers that Celery gives to every task and no others. ``send_task`` is not asked:
-    it would call the handlers of ``before_task_publish``, whose headers belong to one publish,
-    and the trigger would be the child of a task that happens to run in this thread.
+    The message has the headers that Celery gives to every task and no others. ``send_task`` is not
+    used: it would call the handlers of ``before_task_publish``, whose headers belong to one
+    publish, and it would make the trigger a child of the task that runs in this thread.
 
     Raises:
-        LookupError: kombu does not do it in the way that is known here; publish through it then.
-        OSError, KombuError: as publishing.
+        LookupError: This version of kombu works in another way; publish through it instead.
+        OSError, KombuError: As when publishing.
     """
     commands: list[tuple[str, str, str]] = []
     amqp: Any = app.amqp
@@ -93,31 +93,31 @@ def record(app: Celery, task: str, queue: str) -> Envelope:
                 dispatcher: Any = app.events.Dispatcher(enabled=False)
                 dispatcher.publish("task-sent", event, producer, retry=False)
             commands += [command for command, _ in batch.state.session.pipeline.command_stack]
-            raise _Taken
-    except _Taken:
+            raise _Recorded
+    except _Recorded:
         pass
     except (AttributeError, TypeError) as error:
-        raise LookupError("this version of kombu makes tasks in another way") from error
+        raise LookupError("this version of kombu creates tasks in another way") from error
     if [name for name, *_ in commands] not in (["LPUSH"], ["LPUSH", "PUBLISH"]):
         raise LookupError("this version of kombu publishes in another way")
-    return Envelope(commands)
+    return MessageTemplate(commands)
 
 
-def _opened(payload: str) -> tuple[str, str]:
-    """A payload and the body that belongs into it, as texts with placeholders."""
-    outside = json.loads(payload)
-    inside = json.loads(base64.b64decode(outside["body"]))
-    outside["body"], outside["properties"]["delivery_tag"] = _BODY, _TAG
-    if isinstance(inside, dict):  # an event
-        inside["timestamp"] = _TIME
-    return json.dumps(outside), json.dumps(inside)
+def _as_template(payload: str) -> tuple[str, str]:
+    """A kombu message and its body, as JSON with placeholders."""
+    outer = json.loads(payload)
+    body = json.loads(base64.b64decode(outer["body"]))
+    outer["body"], outer["properties"]["delivery_tag"] = _BODY, _TAG
+    if isinstance(body, dict):  # an event
+        body["timestamp"] = _TIME
+    return json.dumps(outer), json.dumps(body)
 
 
-def _closed(outside: str, inside: str, id: str, retries: int) -> str:
-    body = inside.replace(_ID, id).replace(_RETRIES, str(retries))
+def _filled(outer: str, body: str, id: str, retries: int) -> str:
+    body = body.replace(_ID, id).replace(_RETRIES, str(retries))
     body = body.replace(str(_TIME), repr(time.time()))
     return (
-        outside.replace(_ID, id)
+        outer.replace(_ID, id)
         .replace(_RETRIES, str(retries))
         .replace(_TAG, f"{id}-{secrets.token_hex(6)}")
         .replace(_BODY, base64.b64encode(body.encode()).decode())

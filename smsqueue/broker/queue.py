@@ -1,4 +1,4 @@
-"""The Celery side of the gateway: task names, configuration, publishing. No task bodies."""
+"""Publishes triggers with Celery: task names, configuration, queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from smsqueue.broker.celery_message import Envelope, record
+from smsqueue.broker.celery_message import MessageTemplate, record
 from smsqueue.ledger.connection import connect, execute_above_maxmemory, tls_options
 from smsqueue.logs import get_logger
 from smsqueue.settings import Settings
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DELIVER", "DELIVER_MANY", "HOOK", "HOOK_MANY", "Queue", "celery_config"]
 
-log = get_logger(__name__)
+log = get_logger("smsqueue.queue")
 
-#: Task names are part of the wire: workers of another version must know them.
+#: Task names. Workers of other versions must know them, so they never change.
 DELIVER = "smsqueue.deliver"
 HOOK = "smsqueue.hook"
-#: The same for many at once: the lists of ids that upkeep publishes of a backlog.
+#: Tasks with a list of ids, by which upkeep publishes a backlog.
 DELIVER_MANY = "smsqueue.deliver_many"
 HOOK_MANY = "smsqueue.hook_many"
 
-#: Triggers that are published in one round trip.
+#: Largest number of triggers in one round trip.
 _BATCH = 250
 
 _TRANSPORT = {
@@ -57,9 +57,9 @@ _WORKER = _TRANSPORT | {
 
 
 def broker_url(settings: Settings) -> str:
-    """The address of Redis as kombu reads it, which knows other parameters than redis-py."""
+    """The Redis URL in kombu's form, whose query parameters differ from redis-py's."""
     parts = urlsplit(settings.redis_url)
-    # Of repeated parameters redis-py takes the first.
+    # If a parameter is repeated, redis-py uses the first.
     query = {name: values[0] for name, values in parse_qs(parts.query).items()}
     if parts.scheme == "unix":
         login, at, _ = parts.netloc.rpartition("@")
@@ -70,10 +70,10 @@ def broker_url(settings: Settings) -> str:
 
 
 def broker_ssl(settings: Settings) -> dict[str, Any] | None:
-    """How the broker's connections verify Redis: as those of the ledger do."""
+    """TLS options of the broker's connections, the same as the ledger's; None without TLS."""
     options = tls_options(settings)
     if not options:
-        return None  # kombu takes any value for a wish to use TLS
+        return None  # with any value, also an empty one, kombu uses TLS
     mode = ssl.VerifyMode[f"CERT_{options['ssl_cert_reqs'].upper()}"]
     return options | {"ssl_cert_reqs": mode}
 
@@ -87,7 +87,7 @@ def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
         | {"global_keyprefix": settings.broker_prefix},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # A Redis that is full or read-only for a while ends no worker.
+        # A worker survives while Redis is full or read-only.
         "broker_channel_error_retry": True,
         "broker_pool_limit": 32,
         "broker_pool_acquire_timeout": 1.0,
@@ -111,14 +111,14 @@ def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_enable_prefetch_count_reduction": False,
-        # Threads: cheap for calls over the network, and what kill -9 leaves behind is known.
+        # One process with threads: after kill -9 it is known which messages were in flight.
         "worker_pool": "threads",
         "worker_concurrency": settings.concurrency,
     }
 
 
-def _heard(task: str) -> bool:
-    """Does anybody listen to the publishing of this task?"""
+def _has_listeners(task: str) -> bool:
+    """Whether a handler is connected to the publishing signals of a task."""
     from celery import signals
 
     names = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
@@ -126,78 +126,79 @@ def _heard(task: str) -> bool:
 
 
 class Queue:
-    """Publishes triggers: ids only. A lost trigger is found by upkeep, so that errors are only
-    logged, whatever they are.
+    """Publishes triggers, which carry ids only.
 
-    While the application's process listens to Celery's signals of publishing, as tracing does,
-    each trigger is published through Celery, with headers of its own; otherwise in a way that
-    takes half the time.
+    Upkeep replaces lost triggers, so errors are logged and not raised.
+
+    While handlers are connected to Celery's publishing signals, as by tracing, each trigger is
+    published through Celery and has headers of its own. Otherwise it is filled into a template,
+    which takes half the time.
 
     Args:
-        app: The Celery application to publish with; one of its own if not given.
+        app: The Celery application to publish with; by default the queue creates one.
     """
 
     def __init__(self, settings: Settings, app: Celery | None = None) -> None:
         self.settings = settings
         self._app = app
-        self._envelopes: dict[tuple[str, int], Envelope | None] = {}
+        self._templates: dict[tuple[str, int], MessageTemplate | None] = {}
 
     @cached_property
     def app(self) -> Celery:
-        """The application, made at first use: importing Celery takes a while."""
+        """The application, created at first use because importing Celery is slow."""
         if self._app is not None:
             return self._app
         from celery import Celery
 
-        # The process's current application belongs to the user.
+        # The current application of the process belongs to the user.
         app = Celery("smsqueue", set_as_current=False)
         app.config_from_object(celery_config(self.settings, worker=False))
         return app
 
     def deliver(self, triggers: Iterable[tuple[str, int]]) -> None:
-        """Publish triggers of messages: (id, attempts so far)."""
+        """Publish triggers of messages, as (id, attempts so far)."""
         self._publish(DELIVER, self.settings.send_queue, triggers)
 
     def hook(self, events: Iterable[str], *, bulk: bool = False) -> None:
-        """Publish triggers of events; "" stands for none.
+        """Publish triggers of events. An empty id is skipped.
 
         Args:
-            bulk: They tell of messages that were sent as one of many.
+            bulk: The events belong to messages of a campaign.
         """
         self._publish(HOOK, self.settings.hook_queue, [(event, 0) for event in events if event])
 
     def deliver_many(self, ids: Sequence[str], *, bulk: bool, routed: bool) -> None:
-        """Publish one trigger of many messages.
+        """Publish one trigger for several messages.
 
         Args:
-            bulk: They were sent as one of many.
+            bulk: The messages belong to a campaign.
             routed: Their senders named providers or routing values.
         """
         arguments = {"bulk": bulk, "routed": routed}
         self._publish_many(DELIVER_MANY, self.settings.send_queue, ids, "messages", arguments)
 
     def hook_many(self, events: Sequence[str], *, bulk: bool) -> None:
-        """Publish one trigger of many events."""
+        """Publish one trigger for several events."""
         hooks = self.settings.hook_queue
         self._publish_many(HOOK_MANY, hooks, events, "events", {"bulk": bulk})
 
     def _publish_many(
         self, task: str, queue: str, ids: Sequence[str], what: str, arguments: dict[str, bool]
     ) -> None:
-        shown = f"({len(ids)} {what})"
+        description = f"({len(ids)} {what})"
         try:
             with self.app.producer_or_acquire() as producer:
                 self.app.send_task(
                     task,
                     args=(list(ids),),
                     kwargs=arguments,
-                    argsrepr=shown,
+                    argsrepr=description,
                     queue=queue,
                     retry=False,
                     add_to_parent=False,
                     producer=producer,
                 )
-        except Exception as error:  # the ledger has them
+        except Exception as error:  # the ledger has the ids
             self._log_unpublished([(id, 0) for id in ids], error, "upkeep will do it")
 
     def _publish(self, task: str, queue: str, triggers: Iterable[tuple[str, int]]) -> None:
@@ -205,18 +206,18 @@ class Queue:
         if not batch:
             return
         try:
-            envelope = self._envelope(task, queue)
-            if envelope is None:
+            template = self._template(task, queue)
+            if template is None:
                 self._send_tasks(task, queue, batch)
-            elif not _heard(task):
-                self._push(envelope, batch)
+            elif not _has_listeners(task):
+                self._push(template, batch)
             else:
-                self._send_to_listeners(task, queue, batch, envelope)
-        except Exception as error:  # the ledger has them
+                self._send_to_listeners(task, queue, batch, template)
+        except Exception as error:  # the ledger has the ids
             self._log_unpublished(batch, error, "upkeep will do it")
 
     def _send_to_listeners(
-        self, task: str, queue: str, batch: list[tuple[str, int]], envelope: Envelope
+        self, task: str, queue: str, batch: list[tuple[str, int]], template: MessageTemplate
     ) -> None:
         try:
             self._send_tasks(task, queue, batch)
@@ -225,9 +226,9 @@ class Queue:
 
             if isinstance(error, OperationalError | OSError | RedisError):
                 raise
-            # What a handler did to a task must not stop it: upkeep would meet it again.
+            # A signal handler must not stop a trigger: the next publish would fail, too.
             self._log_unpublished(batch, error, "publishing without the handlers of signals")
-            self._push(envelope, batch)
+            self._push(template, batch)
 
     def _log_unpublished(self, batch: list[tuple[str, int]], error: Exception, remedy: str) -> None:
         name, first = type(error).__name__, batch[0][0]
@@ -238,39 +239,39 @@ class Queue:
             extra={"id": first, "error_class": name},
         )
 
-    def _envelope(self, task: str, queue: str) -> Envelope | None:
-        """None: kombu itself has to publish."""
-        key = (task, os.getpid())  # a task says which process it comes from
-        if key not in self._envelopes:
+    def _template(self, task: str, queue: str) -> MessageTemplate | None:
+        """The template of a task; None if Celery itself has to publish."""
+        key = (task, os.getpid())  # a message contains the process id of its sender
+        if key not in self._templates:
             from kombu.exceptions import KombuError
 
             options = self.app.conf.broker_transport_options or {}
             ours = options.get("global_keyprefix") == self.settings.broker_prefix
             try:
-                # An application of the user's may have any other broker.
+                # The user's application may have another broker.
                 same = (broker_url(self.settings), self.settings.redis_url)
                 known = ours and self.app.conf.broker_url in same
-                self._envelopes[key] = record(self.app, task, queue) if known else None
+                self._templates[key] = record(self.app, task, queue) if known else None
             except (KombuError, OSError, RedisError):
                 raise
             except Exception as error:
                 why = str(error) if isinstance(error, LookupError) else type(error).__name__
                 text, extra = "%s: publishing through it, at half the speed", {"task": task}
                 log.info(text, why, extra=extra)
-                self._envelopes[key] = None
-        return self._envelopes[key]
+                self._templates[key] = None
+        return self._templates[key]
 
-    def _push(self, envelope: Envelope, batch: list[tuple[str, int]]) -> None:
+    def _push(self, template: MessageTemplate, batch: list[tuple[str, int]]) -> None:
         for start in range(0, len(batch), _BATCH):
             pipe: Any = self._redis.pipeline(transaction=False)
-            commands = list(envelope.filled(batch[start : start + _BATCH]))
+            commands = list(template.commands(batch[start : start + _BATCH]))
             for command in commands:
                 pipe.execute_command(*command)
             try:
                 pipe.execute()
-            except OutOfMemoryError:  # the events for monitors were published, the triggers not
-                fills = [command for command in commands if command[0] != "PUBLISH"]
-                execute_above_maxmemory(self._redis, self.settings.broker_prefix, fills)
+            except OutOfMemoryError:  # events were published, triggers were not
+                pushes = [command for command in commands if command[0] != "PUBLISH"]
+                execute_above_maxmemory(self._redis, self.settings.broker_prefix, pushes)
 
     def _send_tasks(self, task: str, queue: str, batch: list[tuple[str, int]]) -> None:
         with self.app.producer_or_acquire() as producer, producer.batch(_BATCH):
@@ -293,8 +294,8 @@ class Queue:
         return connect(self.settings, timeout=timeout)
 
     def close(self) -> None:
-        """Close the connections of an application of our own."""
-        self._envelopes.clear()
+        """Close the connections, and the application if the queue created it."""
+        self._templates.clear()
         if "_redis" in self.__dict__:
             self.__dict__.pop("_redis").close()
         app = self.__dict__.pop("app", None)
