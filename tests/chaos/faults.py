@@ -28,6 +28,8 @@ SCRIPTS = (
     "sweep", "receive", "report",
 )  # fmt: skip
 
+#: Seconds until Redis has executed what a killed process had sent.
+_IN_REDIS = 1.0
 #: Seconds that a command of a worker may take.
 WORKER_TIMEOUT = 10.0
 
@@ -47,7 +49,8 @@ class Faults:
     key: Callable[..., str]
 
     def kill(self, process: Process) -> None:
-        with self.hits.during(self.hits.names.get(process.pid, "?")):
+        # What it had sent to Redis may be executed after its end.
+        with self.hits.during(self.hits.names.get(process.pid, "?"), after=_IN_REDIS):
             process.stop(signal.SIGKILL)
         self.leases_end()
 
