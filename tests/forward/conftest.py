@@ -1,4 +1,4 @@
-"""Applications that are bound together: queued ones on namespaces of their own, or eager."""
+"""Applications to connect: queued ones, each in its own namespace, or eager ones."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.ledger.bench import Bench
 
 @pytest.fixture
 def make_side(settings: Settings) -> Iterator[Callable[..., Side]]:
-    made: list[Side] = []
+    sides: list[Side] = []
 
     def make(*, eager: bool = False) -> Side:
-        space = f"{settings.namespace}.{len(made)}"
-        made.append(Side(None if eager else Bench(replace(settings, namespace=space))))
-        return made[-1]
+        space = f"{settings.namespace}.{len(sides)}"
+        sides.append(Side(None if eager else Bench(replace(settings, namespace=space))))
+        return sides[-1]
 
     yield make
-    for side in made:
+    for side in sides:
         side.close()
         if side.bench:
             side.bench.close()

@@ -1,4 +1,4 @@
-"""One of two applications that are bound together: a gateway and its receivers over HTTP."""
+"""One side of a forwarding connection: a gateway, and its receivers over HTTP."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvi
 from tests.ledger.bench import Bench, Told
 
 SECRET = "a secret that both sides know"
-#: What is in front of an application: is called as a WSGI application is, and with
-#: what calls the application behind it.
-Front = Callable[[dict[str, Any], Any, Callable[[], Iterable[bytes]]], Iterable[bytes]]
+#: Stands in front of an application: a WSGI application whose third argument calls the
+#: application.
+Proxy = Callable[[dict[str, Any], Any, Callable[[], Iterable[bytes]]], Iterable[bytes]]
 
 
 class Side:
-    """A gateway with receivers under ``/hook``; with a bench it is queued, else eager."""
+    """A gateway with receivers under ``/hook``; queued if it has a bench, else eager."""
 
     def __init__(self, bench: Bench | None = None) -> None:
         self.bench = bench
         self.gateway = bench.gateway if bench else Gateway(eager=True)
-        # Bound at once, so that nobody else gets the port before it serves.
+        # Bind now: another process must not get the port before we serve.
         self._app: Any = Flask("side")
         self._server = make_server("127.0.0.1", 0, self._app, threaded=True)
         self.port: int = self._server.server_port
-        #: What the handlers of the application were called with.
+        #: What the application's handlers were called with.
         self.received: list[Any] = []
         self.reports: list[Any] = []
-        self.front: Front | None = None
-        #: Every request: path, headers, body.
+        self.proxy: Proxy | None = None
+        #: All requests: path, headers, body.
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self._serving = False
 
@@ -57,10 +57,10 @@ class Side:
             environ["wsgi.input"] = io.BytesIO(body)
             headers = {k[5:]: v for k, v in environ.items() if k.startswith("HTTP_")}
             self.requests.append((environ["PATH_INFO"], headers, body))
-            if self.front is None:
-                answered: Iterable[bytes] = inner(environ, start)
-                return answered
-            return self.front(environ, start, lambda: inner(environ, start))
+            if self.proxy is None:
+                answer: Iterable[bytes] = inner(environ, start)
+                return answer
+            return self.proxy(environ, start, lambda: inner(environ, start))
 
         app.wsgi_app = outer
         self._serving = True
@@ -72,19 +72,19 @@ class Side:
         self._server.server_close()
 
     def repeat(self, number: int = -1) -> requests.Response:
-        """Send a request that came in once more, byte by byte."""
+        """Send a received request again, byte by byte."""
         path, headers, body = self.requests[number]
-        again = {k.replace("_", "-"): v for k, v in headers.items() if k.startswith("X_")}
+        copied = {k.replace("_", "-"): v for k, v in headers.items() if k.startswith("X_")}
         if "AUTHORIZATION" in headers:
-            again["Authorization"] = headers["AUTHORIZATION"]
-        again["Content-Type"] = "application/json"
+            copied["Authorization"] = headers["AUTHORIZATION"]
+        copied["Content-Type"] = "application/json"
         url = f"http://127.0.0.1:{self.port}{path}"
-        return requests.post(url, data=body, headers=again, timeout=60)
+        return requests.post(url, data=body, headers=copied, timeout=60)
 
-    # --- a worker's work -----------------------------------------------------------------------
+    # --- What a worker does --------------------------------------------------------------------
 
     def deliver(self) -> None:
-        """Deliver everything that is due, and what its hooks are told of."""
+        """Deliver all messages that wait, and call the handlers of all events."""
         assert self.bench
         for _ in range(2):
             for id in self.bench.redis.zrange(self.bench.key("due", "send"), 0, -1):
@@ -102,31 +102,31 @@ class Side:
         return sent.id
 
 
-def lose_answers(times: int) -> Front:
-    """The request is handled, and the connection breaks before the answer."""
-    left = [times]
+def drop_answers(times: int) -> Proxy:
+    """A proxy that breaks the connection after the request was handled, before the answer."""
+    remaining = [times]
 
-    def front(
+    def proxy(
         environ: dict[str, Any], start: Any, app: Callable[[], Iterable[bytes]]
     ) -> Iterable[bytes]:
         answer = app()
-        if left[0] > 0:
-            left[0] -= 1
+        if remaining[0] > 0:
+            remaining[0] -= 1
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         return answer
 
-    return front
+    return proxy
 
 
-def answering(status: int, body: bytes, **headers: str) -> Front:
-    """Somebody answers who has not read the request."""
+def fixed_answer(status: int, body: bytes, **headers: str) -> Proxy:
+    """A proxy that answers all requests itself."""
 
-    def front(environ: Any, start: Any, app: Any) -> Any:
-        told = [(name.replace("_", "-"), value) for name, value in headers.items()]
-        start(f"{status} Whatever", [("Content-Length", str(len(body))), *told])
+    def proxy(environ: Any, start: Any, app: Any) -> Any:
+        fields = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        start(f"{status} Whatever", [("Content-Length", str(len(body))), *fields])
         return [body]
 
-    return front
+    return proxy
 
 
 class NoPauses(ForwardServerProvider):
@@ -135,7 +135,7 @@ class NoPauses(ForwardServerProvider):
     client_pauses = (0.0, 0.0)
 
 
-def bind(
+def connect(
     client: Side,
     server: Side,
     *,
@@ -144,8 +144,11 @@ def bind(
     client_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[ForwardClientProvider, Told]:
-    """Bind two sides together and serve both; the client's provider and the server's carrier."""
-    # The carrier's class depends on nothing but the gateway: it does what a test tells it.
+    """Connect two sides and serve both.
+
+    Returns:
+        The client's provider, and the carrier of the server.
+    """
     carrier = server.gateway.add_provider("carrier", Told)
     server.gateway.add_provider(
         "forward",

@@ -1,4 +1,4 @@
-"""Eager gateways at one end or at both: results and errors come back at once."""
+"""Eager gateways on one side or both: results and errors are returned at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from smsqueue import MessageDelivered, OutgoingMessage, exc
 from smsqueue.providers.forward.dedup import RecentResults
-from tests.forward.side import Side, bind
-from tests.forward.speaking import state
+from tests.forward.actions import state
+from tests.forward.side import Side, connect
 
 ERRORS = [
     exc.RequestError("no", code="bad-number"),
@@ -32,7 +32,7 @@ ERRORS = [
 def test_an_eager_server_answers_with_its_providers_error(
     eager_client: Side, eager_server: Side, error: exc.ProviderError
 ) -> None:
-    _, carrier = bind(eager_client, eager_server)
+    _, carrier = connect(eager_client, eager_server)
     carrier.then(error)
     with pytest.raises(type(error), match=str(error)) as caught:
         eager_client.gateway.send(OutgoingMessage("1555", "hi"))
@@ -44,10 +44,10 @@ def test_an_eager_server_answers_with_its_providers_error(
     )
 
 
-def test_an_eager_server_whose_provider_breaks_leaves_it_open(
+def test_an_unknown_error_of_the_servers_provider_is_ambiguous(
     eager_client: Side, eager_server: Side
 ) -> None:
-    _, carrier = bind(eager_client, eager_server)
+    _, carrier = connect(eager_client, eager_server)
     carrier.then(KeyError("15550001"))
     with pytest.raises(exc.ServerError) as caught:
         eager_client.gateway.send(OutgoingMessage("1555", "hi"))
@@ -55,10 +55,8 @@ def test_an_eager_server_whose_provider_breaks_leaves_it_open(
     assert "15550001" not in str(caught.value)
 
 
-def test_the_http_status_says_the_same_to_whoever_cannot_read_the_document(
-    eager_client: Side, eager_server: Side
-) -> None:
-    _, carrier = bind(eager_client, eager_server)
+def test_the_http_status_matches_the_error(eager_client: Side, eager_server: Side) -> None:
+    _, carrier = connect(eager_client, eager_server)
     for error, status in ((exc.ServerError("x", ambiguous=True), 502), (exc.LimitsError("x"), 429)):
         carrier.then(error)
         with pytest.raises(type(error)) as caught:
@@ -67,7 +65,7 @@ def test_the_http_status_says_the_same_to_whoever_cannot_read_the_document(
 
 
 def test_an_eager_server_answers_with_the_result(eager_client: Side, eager_server: Side) -> None:
-    _, carrier = bind(eager_client, eager_server)
+    _, carrier = connect(eager_client, eager_server)
     sent = eager_client.gateway.send(OutgoingMessage("1555", "hi"))
     assert sent.msgid.startswith("carrier-")
     assert sent.provider == "remote"
@@ -75,14 +73,12 @@ def test_an_eager_server_answers_with_the_result(eager_client: Side, eager_serve
     assert eager_server.repeat().status_code == 200
     assert len(carrier.calls) == 1
     carrier._receive_status(MessageDelivered(sent.msgid))
-    [heard] = eager_client.reports
-    assert (heard.msgid, heard.provider) == (sent.msgid, "remote")
+    [report] = eager_client.reports
+    assert (report.msgid, report.provider) == (sent.msgid, "remote")
 
 
-def test_a_refused_attempt_may_be_made_again_at_an_eager_server(
-    client: Side, eager_server: Side
-) -> None:
-    _, carrier = bind(client, eager_server)
+def test_an_eager_server_sends_a_refused_attempt_again(client: Side, eager_server: Side) -> None:
+    _, carrier = connect(client, eager_server)
     carrier.then(exc.ServerError("broken"))
     id = client.send()
     client.deliver()
@@ -91,11 +87,10 @@ def test_a_refused_attempt_may_be_made_again_at_an_eager_server(
     assert len(carrier.calls) == 2
 
 
-def test_what_an_eager_server_could_not_tell_it_cannot_tell_later(
+def test_an_eager_server_repeats_an_ambiguous_error_and_does_not_send_again(
     eager_client: Side, eager_server: Side
 ) -> None:
-    """The same attempt again is no reason to call the provider again."""
-    _, carrier = bind(eager_client, eager_server)
+    _, carrier = connect(eager_client, eager_server)
     carrier.then(exc.ServerError("who knows", ambiguous=True))
     with pytest.raises(exc.ServerError):
         eager_client.gateway.send(OutgoingMessage("1555", "hi"))
@@ -106,31 +101,29 @@ def test_what_an_eager_server_could_not_tell_it_cannot_tell_later(
 def test_results_are_kept_for_an_hour_and_the_oldest_are_dropped_first() -> None:
     now = [0.0]
     recent: RecentResults[int] = RecentResults(limit=3, clock=lambda: now[0])
-    done: list[str] = []
+    runs: list[str] = []
 
     def ask(key: str) -> int:
-        return recent.run_once(key, lambda: done.append(key) or len(done))
+        return recent.run_once(key, lambda: runs.append(key) or len(runs))
 
     for seconds, key, known in (
         *((0, "a", False), (1000, "b", False), (3599, "a", True)),
         *((3601, "a", False), (3602, "b", True)),
-        # Of too many the oldest goes first.
+        # More than the limit: the oldest is dropped.
         *((3603, "c", False), (3604, "d", False), (3605, "e", False), (3606, "b", False)),
     ):
-        now[0], before = float(seconds), len(done)
+        now[0], before = float(seconds), len(runs)
         ask(key)
-        assert (len(done) == before) is known, (seconds, key)
+        assert (len(runs) == before) is known, (seconds, key)
 
 
-def test_an_answer_that_does_not_say_so_leaves_it_open(
-    eager_client: Side, eager_server: Side
-) -> None:
-    def front(environ: Any, start: Any, app: Any) -> Any:
+def test_an_empty_answer_is_ambiguous(eager_client: Side, eager_server: Side) -> None:
+    def proxy(environ: Any, start: Any, app: Any) -> Any:
         start("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
         return [b"{}"]
 
-    bind(eager_client, eager_server)
-    eager_server.front = front
+    connect(eager_client, eager_server)
+    eager_server.proxy = proxy
     with pytest.raises(exc.ServerError) as caught:
         eager_client.gateway.send(OutgoingMessage("1555", "hi"))
     assert caught.value.ambiguous

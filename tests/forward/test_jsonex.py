@@ -1,4 +1,4 @@
-"""smsframework's JSON with objects in it: what it wrote is read, and what we write it can read."""
+"""smsframework's JSON with objects: we read what it writes, and write what it reads."""
 
 from __future__ import annotations
 
@@ -9,33 +9,28 @@ from typing import Any
 import pytest
 import smsframework
 import smsframework.exc
-from smsframework.providers.forward.provider import jsonex_dumps as original_dumps
+from smsframework.providers.forward.provider import jsonex_dumps as smsframework_dumps
 
-from smsqueue import (
-    IncomingMessage,
-    MessageError,
-    MessageStatus,
-    OutgoingMessage,
-    exc,
-)
+from smsqueue import IncomingMessage, MessageError, MessageStatus, OutgoingMessage, exc
 from smsqueue.providers.forward.provider import jsonex_dumps, jsonex_loads
 
 AT = datetime.fromisoformat("2026-02-03T13:32:07.912064")
 
 
-def test_what_smsframework_wrote_is_read() -> None:
+def test_data_that_smsframework_wrote_is_read() -> None:
     message = smsframework.IncomingMessage("555", "hi", "m1", "777", AT, {"at": AT, "z": [1]})
     sent = smsframework.OutgoingMessage("+1 (234)", "hi", src="abc").params(x=1).route("a", 2)
     sent.options(senderId="me", expires=5)
     status = smsframework.MessageError("c1", AT, {"q": 2})
     status.status_code = 9
-    told = {"message": message, "sent": sent, "statuses": [status], "n": None}
-    told["error"] = smsframework.exc.LimitsError("slow", 7)
-    read: Any = jsonex_loads(original_dumps(told))
-    found = read["message"]
-    assert type(found) is IncomingMessage
-    assert (found.src, found.body, found.msgid, found.dst) == ("555", "hi", "m1", "777")
-    assert (found.rtime, found.meta) == (AT.replace(tzinfo=UTC), {"at": AT, "z": [1]})
+    data = {"message": message, "sent": sent, "statuses": [status], "n": None}
+    data["error"] = smsframework.exc.LimitsError("slow", 7)
+    read: Any = jsonex_loads(smsframework_dumps(data))
+    incoming = read["message"]
+    assert type(incoming) is IncomingMessage
+    fields = (incoming.src, incoming.body, incoming.msgid, incoming.dst)
+    assert fields == ("555", "hi", "m1", "777")
+    assert (incoming.rtime, incoming.meta) == (AT.replace(tzinfo=UTC), {"at": AT, "z": [1]})
     assert type(read["sent"]) is OutgoingMessage
     assert (read["sent"].dst, read["sent"].routing_values) == ("1234", ("a", 2))
     assert vars(read["sent"].provider_options) == {"senderId": "me", "expires": 5}
@@ -47,16 +42,16 @@ def test_what_smsframework_wrote_is_read() -> None:
     assert read["n"] is None
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_data_that_we_wrote_is_read_again() -> None:
     report = MessageError("c1", AT.replace(tzinfo=UTC), {"at": AT})
     report.status, report.provider = "bad", "main"
     zone = timezone(timedelta(hours=2))
     values = [AT, AT.replace(microsecond=0, tzinfo=zone), date(2026, 2, 3), time(4, 5)]
     read: Any = jsonex_loads(jsonex_dumps({"report": report, "values": values, "ü": "ü"}).decode())
     assert (read["values"], read["ü"]) == (values, "ü")
-    found = read["report"]
-    assert (type(found), found.status, found.provider) == (MessageError, "bad", "main")
-    assert (found.rtime, found.meta, found.error) == (report.rtime, {"at": AT}, True)
+    loaded = read["report"]
+    assert (type(loaded), loaded.status, loaded.provider) == (MessageError, "bad", "main")
+    assert (loaded.rtime, loaded.meta, loaded.error) == (report.rtime, {"at": AT}, True)
 
 
 def test_times_are_written_as_smsframework_reads_them() -> None:
@@ -67,17 +62,17 @@ def test_times_are_written_as_smsframework_reads_them() -> None:
     assert fields["rtime"] == {"?": ["datetime", "2026-02-03T13:32:07.000000"]}
 
 
-def test_subclasses_are_written_as_what_the_other_side_knows() -> None:
+def test_subclasses_are_written_as_their_nearest_known_class() -> None:
     class Own(MessageError):
         pass
 
     assert json.loads(jsonex_dumps(Own("1")))["?"][0] == "MessageError"
     assert type(jsonex_loads(jsonex_dumps(exc.QueueUnavailable("x")))) is exc.ConnectionError
-    told = '{"?": ["ClickatellMessageStatus", {"msgid": "1"}]}'
-    assert type(jsonex_loads(told)) is MessageStatus
+    document = '{"?": ["ClickatellMessageStatus", {"msgid": "1"}]}'
+    assert type(jsonex_loads(document)) is MessageStatus
 
 
-def test_what_is_not_known_is_data() -> None:
+def test_objects_of_unknown_classes_stay_data() -> None:
     class Thing:
         def __init__(self) -> None:
             self.a = 1
@@ -104,11 +99,11 @@ def test_what_is_not_known_is_data() -> None:
         '{"?": ["MessageError", {"msgid": "1", "error": "yes"}]}',
     ],
 )
-def test_malformed_documents(text: str | bytes) -> None:
+def test_malformed_documents_are_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r".+"):
         jsonex_loads(text)
 
 
-def test_what_cannot_be_written() -> None:
+def test_values_that_json_does_not_have_are_refused() -> None:
     with pytest.raises(TypeError, match="a set cannot be written"):
         jsonex_dumps({"a": {1, 2}})

@@ -1,4 +1,4 @@
-"""Both sides for real: worker processes, receivers, and a ledger each."""
+"""Both sides with real worker processes, receivers and ledgers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ gateway.onReceive += thank
 """
 
 
-def test_a_message_its_report_and_a_reply_go_all_the_way(
+def test_a_message_its_report_and_a_reply(
     settings: Settings, start: Start, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     ports = {"server": free_port(), "client": free_port(), "dead": free_port()}
@@ -63,12 +63,12 @@ def test_a_message_its_report_and_a_reply_go_all_the_way(
         id = client.send(message).id
         assert id
         until(lambda: client.lookup(id).state == "delivered")
-        # The thanks for the reply, sent by a hook of the client.
+        # The answer to the reply, sent by a handler of the client.
         until(lambda: [r.state for r in client.find("15550002")] == ["sent"])
         until(lambda: [r.state for r in server.find("15550002")] == ["sent"])
         record: Any = server.lookup(client.lookup(id).msgid)
         assert record.state == "delivered"
         assert record.attempts == 1
-        # What the client that is not there did not get is kept: a report and a reply.
+        # The events for the unreachable client are kept: a report and a reply.
         counts = server.ledger.counts()
         assert counts["waiting"] + counts["running"] + counts["dead"] == 2

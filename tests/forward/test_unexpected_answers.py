@@ -1,4 +1,4 @@
-"""What each side makes of answers that are not what the other side would say."""
+"""Answers that do not come from a forward provider, or not from one in the expected format."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, MessageDelivered, OutgoingMessage, exc
-from tests.forward.side import NoPauses, Side, answering, bind
-from tests.forward.speaking import come_in, state
+from tests.forward.actions import receive_message, state
+from tests.forward.side import NoPauses, Side, connect, fixed_answer
 
 LONG = "1" + "0" * 4000
-#: Answers that say neither that something was taken nor that it was not.
+#: Answers that neither confirm nor refuse a request.
 RUBBISH = [
     b"",
     b"<h1>Welcome to nginx!</h1>",
@@ -32,12 +32,12 @@ RUBBISH = [
 ]
 
 
-def bound(client: Side, server: Side, speak: str = "smsqueue", **options: Any) -> Any:
+def connect_as(client: Side, server: Side, speak: str = "smsqueue", **options: Any) -> Any:
     both = {"speak": speak, "users": {"u": "p"}}
-    return bind(client, server, client_options=both, **both, **options)[1]
+    return connect(client, server, client_options=both, **both, **options)[1]
 
 
-def refusal(client: Side) -> exc.ProviderError:
+def send_error(client: Side) -> exc.ProviderError:
     with pytest.raises(exc.ProviderError) as caught:
         client.gateway.send(OutgoingMessage("1555", "hi"))
     return caught.value
@@ -45,12 +45,12 @@ def refusal(client: Side) -> exc.ProviderError:
 
 @pytest.mark.parametrize("speak", ["smsqueue", "smsframework"])
 @pytest.mark.parametrize("body", RUBBISH, ids=range(len(RUBBISH)))
-def test_a_200_alone_is_no_word_of_the_other_side(
+def test_a_status_of_200_alone_confirms_nothing(
     eager_client: Side, eager_server: Side, body: bytes, speak: str
 ) -> None:
-    carrier = bound(eager_client, eager_server, speak)
-    eager_server.front = eager_client.front = answering(200, body)
-    error = refusal(eager_client)
+    carrier = connect_as(eager_client, eager_server, speak)
+    eager_server.proxy = eager_client.proxy = fixed_answer(200, body)
+    error = send_error(eager_client)
     if b'"?E"' in body and speak == "smsqueue":
         assert error.code == "speaks smsframework"
     else:
@@ -59,12 +59,12 @@ def test_a_200_alone_is_no_word_of_the_other_side(
         carrier._receive_message(IncomingMessage("1555", "YES"))
 
 
-def test_an_event_that_was_answered_with_rubbish_is_not_lost(client: Side, server: Side) -> None:
-    bind(client, server, server_class=NoPauses)
-    client.front = answering(200, RUBBISH[1])
-    come_in(server)
+def test_an_event_whose_answer_was_rubbish_is_repeated(client: Side, server: Side) -> None:
+    connect(client, server, server_class=NoPauses)
+    client.proxy = fixed_answer(200, RUBBISH[1])
+    receive_message(server)
     server.deliver()
-    client.front = None
+    client.proxy = None
     server.deliver()
     client.deliver()
     assert [message.body for message in client.received] == ["YES"]
@@ -73,26 +73,26 @@ def test_an_event_that_was_answered_with_rubbish_is_not_lost(client: Side, serve
 @pytest.mark.parametrize(
     ("code", "shown"), [("Hi Bob +15550001234", False), ("998877", False), ("speaks klingon", True)]
 )
-def test_what_another_side_writes_for_a_code_is_logged_if_it_may_be_one(
+def test_the_other_sides_code_is_logged_only_if_it_looks_like_a_code(
     client: Side, server: Side, caplog: pytest.LogCaptureFixture, code: str, shown: bool
 ) -> None:
-    bind(client, server)
+    connect(client, server)
     error = {"class": "ServerError", "code": code, "ambiguous": False, "text": "x"}
-    client.front = answering(503, json.dumps({"smsqueue": 1, "error": error}).encode())
-    come_in(server)
+    client.proxy = fixed_answer(503, json.dumps({"smsqueue": 1, "error": error}).encode())
+    receive_message(server)
     server.deliver()
     assert "did not accept an event: ServerError" in caplog.text
     assert (code in caplog.text) is shown
 
 
 @pytest.mark.parametrize("status", [301, 302, 404, 405])
-def test_an_address_where_nobody_is_fails_no_message(
+def test_messages_and_events_wait_while_the_address_is_wrong(
     client: Side, server: Side, status: int
 ) -> None:
-    _, carrier = bind(client, server, server_class=NoPauses)
-    server.front = client.front = answering(status, b"", Location="http://127.0.0.1:9/")
+    _, carrier = connect(client, server, server_class=NoPauses)
+    server.proxy = client.proxy = fixed_answer(status, b"", Location="http://127.0.0.1:9/")
     id = client.send()
-    come_in(server)
+    receive_message(server)
     for side in (client, server):
         side.deliver()
     record = client.gateway.lookup(id)
@@ -100,7 +100,7 @@ def test_an_address_where_nobody_is_fails_no_message(
         *("retrying", "ConnectionError"),
         "no forward provider",
     )
-    server.front = client.front = None
+    server.proxy = client.proxy = None
     for _ in range(2):
         client.deliver()
         server.deliver()
@@ -108,38 +108,40 @@ def test_an_address_where_nobody_is_fails_no_message(
     assert [message.body for message in client.received] == ["YES"]
 
 
-def test_the_errors_say_what_to_do(eager_client: Side, eager_server: Side) -> None:
-    bound(eager_client, eager_server)
-    for status, code, words in (
+def test_errors_of_the_configuration_name_the_remedy(
+    eager_client: Side, eager_server: Side
+) -> None:
+    connect_as(eager_client, eager_server)
+    for status, code, text in (
         (404, "no forward provider", "prefix, then the name of its forward provider"),
         (403, "not let in", "secret.*clocks"),
     ):
-        eager_server.front = answering(status, b"")
-        error = refusal(eager_client)
-        with pytest.raises(type(error), match=words):
+        eager_server.proxy = fixed_answer(status, b"")
+        error = send_error(eager_client)
+        with pytest.raises(type(error), match=text):
             raise error
         assert (error.http_status, error.code, error.ambiguous) == (status, code, False)
 
 
-def test_a_server_that_runs_smsframework_is_named(client: Side, server: Side) -> None:
-    """It answers what its Python says, as it takes our document for a message."""
-    bind(client, server)
-    told = {"error": {"?E": ["AttributeError", ["'dict' object has no attribute 'provider'"]]}}
-    server.front = answering(500, json.dumps(told).encode())
+def test_a_server_that_runs_smsframework_is_recognized(client: Side, server: Side) -> None:
+    """It takes our document for a message object, and answers with the error of its Python."""
+    connect(client, server)
+    answer = {"error": {"?E": ["AttributeError", ["'dict' object has no attribute 'provider'"]]}}
+    server.proxy = fixed_answer(500, json.dumps(answer).encode())
     id = client.send()
     client.deliver()
     record = client.gateway.lookup(id)
     assert (record.state, record.code) == ("failed", "speaks smsframework")
 
 
-def test_a_client_that_runs_smsframework_is_named(
+def test_a_client_that_runs_smsframework_is_recognized(
     eager_client: Side, eager_server: Side, caplog: pytest.LogCaptureFixture
 ) -> None:
-    carrier = bound(eager_client, eager_server, server_class=NoPauses)
-    told = {"error": {"?E": ["AttributeError", ["'dict' object has no attribute 'msgid'"]]}}
-    # Its handlers cannot do anything with it, or do not even notice.
-    for status, answer in ((500, told), (200, {"status": {"msgid": "c-1"}})):
-        eager_client.front = answering(status, json.dumps(answer).encode())
+    carrier = connect_as(eager_client, eager_server, server_class=NoPauses)
+    error = {"error": {"?E": ["AttributeError", ["'dict' object has no attribute 'msgid'"]]}}
+    # Its handlers fail, or ignore the document.
+    for status, answer in ((500, error), (200, {"status": {"msgid": "c-1"}})):
+        eager_client.proxy = fixed_answer(status, json.dumps(answer).encode())
         with pytest.raises(exc.ProviderError, match="speaks smsframework"):
             carrier._receive_status(MessageDelivered("c-1"))
         assert "speaks smsframework" in caplog.text
@@ -156,19 +158,20 @@ def test_a_client_that_runs_smsframework_is_named(
         ('{"class": "LimitsError", "ambiguous": false, "code": 7}', 7, None),
     ],
 )
-def test_facts_that_are_out_of_bounds(
+def test_invalid_fields_of_an_error_are_limited_or_ignored(
     eager_client: Side, eager_server: Side, document: str, code: Any, wait: float | None
 ) -> None:
-    bound(eager_client, eager_server)
-    eager_server.front = answering(429, f'{{"smsqueue": 1, "error": {document}}}'.encode())
-    error = refusal(eager_client)
+    connect_as(eager_client, eager_server)
+    eager_server.proxy = fixed_answer(429, f'{{"smsqueue": 1, "error": {document}}}'.encode())
+    error = send_error(eager_client)
     assert type(error) is exc.LimitsError
     assert (error.code, error.retry_after) == (code, wait)
 
 
-def test_a_client_that_is_away_fails_no_other_ones_report(client: Side, server: Side) -> None:
-    """The state of a message at its client is right whatever the other client does."""
-    _, carrier = bind(client, server, clients=["http://127.0.0.1:9/x", client.url("remote")])
+def test_a_client_gets_its_report_while_another_one_is_unreachable(
+    client: Side, server: Side
+) -> None:
+    _, carrier = connect(client, server, clients=["http://127.0.0.1:9/x", client.url("remote")])
     id = client.send(status_report=True)
     client.deliver()
     server.deliver()

@@ -1,4 +1,4 @@
-"""What tests say to a side, and ask of it."""
+"""What tests do with a side: report events to it, post requests, look up states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smsqueue.providers.forward.auth import Signer
 from tests.forward.side import SECRET, Side, carrier_of
 
 
-def come_in(side: Side, body: str = "YES", msgid: Any = "m1") -> IncomingMessage:
+def receive_message(side: Side, body: str = "YES", msgid: Any = "m1") -> IncomingMessage:
     message = IncomingMessage("+1 555 0001", body, msgid, dst="777", meta={"cell": 4})
     carrier_of(side)._receive_message(message)
     return message
@@ -32,7 +32,7 @@ def post(side: Side, path: str, body: bytes, headers: dict[str, str] | None = No
     return requests.post(url, data=body, headers=headers, timeout=60).status_code
 
 
-def signed(
+def post_signed(
     side: Side, body: bytes, secret: str = SECRET, purpose: str = "server/im"
 ) -> tuple[int, str]:
     url = f"http://127.0.0.1:{side.port}/hook/forward/im"

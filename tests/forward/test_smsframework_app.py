@@ -1,4 +1,4 @@
-"""The other side is an application on smsframework 0.0.9 itself: a real process, real HTTP."""
+"""The other side is a real application on smsframework 0.0.9, in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 
 from smsqueue import IncomingMessage, MessageDelivered, OutgoingMessage, exc
 from smsqueue.providers.forward import ForwardClientProvider
+from tests.forward.actions import state
 from tests.forward.side import NoPauses, Side, carrier_of
-from tests.forward.speaking import state
 from tests.ledger.bench import Told
 
-PROGRAM = Path(__file__).with_name("original_app.py")
+PROGRAM = Path(__file__).with_name("smsframework_app.py")
 USERS = {"old": "pass"}
 
 
-class Original:
-    """The process, and what it wrote."""
+class SmsframeworkApp:
+    """The process, and the lines that it wrote."""
 
     def __init__(self, role: str, url: str) -> None:
         self.process = subprocess.Popen(
@@ -33,23 +33,23 @@ class Original:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.told: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
         self.port: int = self.next("ready")["port"]
 
     def next(self, what: str) -> dict[str, Any]:
-        """The next line of a kind; others that come before it are kept."""
-        for line in self.told:
+        """The next line of a kind; earlier lines of other kinds are kept."""
+        for line in self.lines:
             if line["what"] == what:
-                self.told.remove(line)
+                self.lines.remove(line)
                 return line
         assert self.process.stdout
         while True:
             text = self.process.stdout.readline()
-            assert text, f"it ended before it told of {what}"
+            assert text, f"the process ended before it wrote {what!r}"
             line: dict[str, Any] = json.loads(text)
             if line["what"] == what:
                 return line
-            self.told.append(line)
+            self.lines.append(line)
 
     def send(self, dst: str, body: str) -> None:
         assert self.process.stdin
@@ -61,22 +61,24 @@ class Original:
 
 
 @pytest.fixture
-def original() -> Iterator[Callable[[str, str], Original]]:
-    made: list[Original] = []
+def start_app() -> Iterator[Callable[[str, str], SmsframeworkApp]]:
+    apps: list[SmsframeworkApp] = []
 
-    def make(role: str, url: str) -> Original:
-        made.append(Original(role, url))
-        return made[-1]
+    def start(role: str, url: str) -> SmsframeworkApp:
+        apps.append(SmsframeworkApp(role, url))
+        return apps[-1]
 
-    yield make
-    for each in made:
-        each.process.kill()
-        each.process.communicate()
+    yield start
+    for app in apps:
+        app.process.kill()
+        app.process.communicate()
 
 
-def our_client(side: Side, original: Callable[[str, str], Original], **options: Any) -> Original:
-    """Our client, and their server."""
-    server = original("server", side.url("remote", "old:pass"))
+def our_client(
+    side: Side, start_app: Callable[[str, str], SmsframeworkApp], **options: Any
+) -> SmsframeworkApp:
+    """Our client, with their server."""
+    server = start_app("server", side.url("remote", "old:pass"))
     speak = {"speak": "smsframework", "users": USERS} | options
     url = server.url("forward")
     side.gateway.add_provider("remote", ForwardClientProvider, server_url=url, **speak)
@@ -85,9 +87,11 @@ def our_client(side: Side, original: Callable[[str, str], Original], **options: 
     return server
 
 
-def our_server(side: Side, original: Callable[[str, str], Original], **options: Any) -> Original:
-    """Our server, and their client."""
-    client = original("client", side.url("forward", "old:pass"))
+def our_server(
+    side: Side, start_app: Callable[[str, str], SmsframeworkApp], **options: Any
+) -> SmsframeworkApp:
+    """Our server, with their client."""
+    client = start_app("client", side.url("forward", "old:pass"))
     side.gateway.add_provider("carrier", Told)
     speak = {"speak": "smsframework", "users": USERS} | options
     clients = [client.url("remote")]
@@ -97,11 +101,11 @@ def our_server(side: Side, original: Callable[[str, str], Original], **options: 
     return client
 
 
-def test_our_client_sends_and_hears_through_its_server(
-    make_side: Callable[..., Side], original: Callable[[str, str], Original]
+def test_our_eager_client_with_its_server(
+    make_side: Callable[..., Side], start_app: Callable[[str, str], SmsframeworkApp]
 ) -> None:
     side = make_side(eager=True)
-    our_client(side, original)
+    our_client(side, start_app)
     message = OutgoingMessage("+1 555 0001", "blåbær").options(status_report=True)
     sent = side.gateway.send(message.params(flash=1))
     assert (sent.msgid, sent.provider, sent.provider_params) == ("1", "remote", {"flash": 1})
@@ -114,16 +118,16 @@ def test_our_client_sends_and_hears_through_its_server(
     assert not caught.value.ambiguous
 
 
-def test_through_the_queue(
-    client: Side, original: Callable[[str, str], Original], server: Side
+def test_queued_sides(
+    client: Side, start_app: Callable[[str, str], SmsframeworkApp], server: Side
 ) -> None:
-    our_client(client, original)
+    our_client(client, start_app)
     id = client.send("hi", status_report=True)
     client.deliver()
-    # Its report came before its answer, and was found by the message's id there.
+    # The report came before the answer, and was matched by the server's id.
     assert state(client, id) == "delivered"
     assert [message.body for message in client.received] == ["got hi"]
-    theirs = our_server(server, original)
+    theirs = our_server(server, start_app)
     theirs.send("15550001", "hi")
     server_id = theirs.next("sent")["msgid"]
     server.deliver()
@@ -133,15 +137,15 @@ def test_through_the_queue(
     report.reference = reference
     carrier_of(server)._receive_status(report)
     server.deliver()
-    told = theirs.next("status")
-    assert (told["kind"], told["msgid"], told["delivered"]) == ("MessageDelivered", server_id, True)
+    line = theirs.next("status")
+    assert (line["kind"], line["msgid"], line["delivered"]) == ("MessageDelivered", server_id, True)
 
 
-def test_its_client_sends_and_hears_through_our_server(
-    make_side: Callable[..., Side], original: Callable[[str, str], Original]
+def test_its_client_with_our_eager_server(
+    make_side: Callable[..., Side], start_app: Callable[[str, str], SmsframeworkApp]
 ) -> None:
     side = make_side(eager=True)
-    client = our_server(side, original)
+    client = our_server(side, start_app)
     carrier: Any = carrier_of(side)
     client.send("+1 555 0002", "grün")
     sent = client.next("sent")
@@ -150,27 +154,29 @@ def test_its_client_sends_and_hears_through_our_server(
     for kind in ("LimitsError", "ServerError"):
         client.send("15550002", "again")
         assert client.next("failed")["kind"] == kind
-    even = datetime(2026, 2, 3, 13, 32, 7, tzinfo=UTC)
-    carrier._receive_message(IncomingMessage("1555", "JA", "m1", "777", even, {"at": even}))
-    told = client.next("received")
-    assert (told["kind"], told["src"], told["body"]) == ("IncomingMessage", "1555", "JA")
-    assert (told["msgid"], told["rtime"]) == ("m1", "2026-02-03 13:32:07")
+    whole_second = datetime(2026, 2, 3, 13, 32, 7, tzinfo=UTC)
+    carrier._receive_message(
+        IncomingMessage("1555", "JA", "m1", "777", whole_second, {"at": whole_second})
+    )
+    line = client.next("received")
+    assert (line["kind"], line["src"], line["body"]) == ("IncomingMessage", "1555", "JA")
+    assert (line["msgid"], line["rtime"]) == ("m1", "2026-02-03 13:32:07")
 
 
-def test_who_does_not_say_what_the_other_side_runs_is_told(
+def test_a_missing_speak_option_is_named_in_the_error(
     make_side: Callable[..., Side],
-    original: Callable[[str, str], Original],
+    start_app: Callable[[str, str], SmsframeworkApp],
 ) -> None:
     side = make_side(eager=True)
-    our_client(side, original, speak="smsqueue")
+    our_client(side, start_app, speak="smsqueue")
     with pytest.raises(exc.UnsupportedError, match="speak='smsframework'"):
         side.gateway.send(OutgoingMessage("15550001", "hi"))
     side = make_side(eager=True)
-    client = our_server(side, original, speak="smsqueue")
-    for come in (
+    client = our_server(side, start_app, speak="smsqueue")
+    for report in (
         lambda: carrier_of(side)._receive_message(IncomingMessage("1555", "JA")),
         lambda: carrier_of(side)._receive_status(MessageDelivered("c-1")),
     ):
         with pytest.raises(exc.ProviderError, match="speaks smsframework"):
-            come()
+            report()
     assert client.process.poll() is None

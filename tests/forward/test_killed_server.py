@@ -1,6 +1,6 @@
-"""A sends through B, and B's processes are killed without a warning: nothing is lost or doubled.
+"""A sends through B, and B's processes are killed: no message is lost or sent twice.
 
-Real worker processes, receivers and a Redis for each; the carrier behind B keeps a book.
+Both have real worker processes, receivers and a Redis; the carrier behind B records all calls.
 """
 
 from __future__ import annotations
@@ -41,27 +41,27 @@ from smsqueue.providers.forward import ForwardClientProvider
 gateway = Gateway({FAST})
 gateway.add_provider("remote", ForwardClientProvider, secret={SECRET!r},
     server_url="http://127.0.0.1:{{b}}/hidden/forward")
-def hear(message):
-    with open("heard.txt", "a") as file:
+def save(message):
+    with open("received.txt", "a") as file:
         print(message.src, file=file)
-gateway.onReceive += hear
+gateway.onReceive += save
 """
-TEXT = {"a": A, "b": B}
-#: Of each worker.
+MODULES = {"a": A, "b": B}
+#: Threads of each worker.
 THREADS = 8
 
 
-class Running:
+class Application:
     """An application's worker and receivers."""
 
     def __init__(self, folder: Path, name: str, redis_url: str, ports: dict[str, int]) -> None:
-        (folder / f"{name}_sms.py").write_text(TEXT[name].format(**ports))
+        (folder / f"{name}_sms.py").write_text(MODULES[name].format(**ports))
         self._folder, self._name, self._port = folder, name, ports[name]
         self._environment = {
             **{"PYTHONPATH": str(ROOT), "HOME": str(folder), "SMSQUEUE_REDIS_URL": redis_url},
             **{"SMSQUEUE_GATEWAY": f"{name}_sms:gateway", "SMSQUEUE_RECEIVER_PREFIX": "hidden"},
             **{"SMSQUEUE_UPKEEP_INTERVAL": "0.1", "SMSQUEUE_CONCURRENCY": str(THREADS)},
-            # What a killed process leaves behind is looked at again soon.
+            # Short, because a killed process's messages wait for them.
             **{"SMSQUEUE_GRACE": "2", "SMSQUEUE_HOOK_LEASE": "10", "SMSQUEUE_PARK_WAIT": "5"},
         }
         self._number = 0
@@ -90,20 +90,20 @@ class Running:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    made: list[Running] = []
+def run(tmp_path: Path) -> Iterator[Callable[..., Application]]:
+    applications: list[Application] = []
 
-    def run(*arguments: Any) -> Running:
-        made.append(Running(tmp_path, *arguments))
-        return made[-1]
+    def run(*arguments: Any) -> Application:
+        applications.append(Application(tmp_path, *arguments))
+        return applications[-1]
 
     yield run
-    for each in made:
-        each.kill()
+    for application in applications:
+        application.kill()
 
 
-def test_whoever_is_killed_in_the_middle(
-    redis_server: Callable[..., RedisServer], run: Callable[..., Running], tmp_path: Path
+def test_no_message_is_lost_or_sent_twice_when_the_server_is_killed(
+    redis_server: Callable[..., RedisServer], run: Callable[..., Application], tmp_path: Path
 ) -> None:
     ports = {"a": free_port(), "b": free_port(), "sim": free_port()}
     urls = {"a": redis_server().url, "b": redis_server().url}
@@ -121,32 +121,32 @@ def test_whoever_is_killed_in_the_middle(
                     number = f"1555000{kind}{len(ids):02}"
                     message = OutgoingMessage(number, f"{n}").options(status_report=True)
                     ids.append(a.send(message).id or "")
-                taken = len(requests.get(f"{carrier.url}/accepted", timeout=60).json())
-                # In the midst of it: some are out, some on their way, some not begun.
+                accepted = len(requests.get(f"{carrier.url}/accepted", timeout=60).json())
+                # Some messages are sent, some are being sent, some are not begun.
                 until(
-                    lambda before=taken: (
+                    lambda before=accepted: (
                         len(requests.get(f"{carrier.url}/accepted", timeout=60).json()) > before
                     )
                 )
                 middle.kill()
                 middle.start()
             until(lambda: all(is_over(a, b, id) for id in ids), 240)
-            book = requests.get(f"{carrier.url}/accepted", timeout=60).json()
-            sent = [str(each["reference"]).partition(".")[0] for each in book]
+            calls = requests.get(f"{carrier.url}/accepted", timeout=60).json()
+            sent = [str(call["reference"]).partition(".")[0] for call in calls]
             numbers = Counter(b.lookup(id).message.dst for id in sent)
             assert set(numbers.values()) == {1}
             delivered = [a.lookup(id) for id in ids if a.lookup(id).state == "delivered"]
-            assert {each.message.dst for each in delivered} == set(numbers)
-            # Who dies between the ledger and the carrier leaves one that nobody may send again.
+            assert {record.message.dst for record in delivered} == set(numbers)
+            # A process killed during a call leaves an unknown message, which is not sent again.
             assert len(ids) - len(delivered) <= 3 * THREADS
             replying = {dst for dst in numbers if dst.startswith("155500011")}
-            heard = tmp_path / "heard.txt"
-            until(lambda: heard.exists() and len(heard.read_text().split()) >= len(replying))
-            assert sorted(heard.read_text().split()) == sorted(replying)
+            received = tmp_path / "received.txt"
+            until(lambda: received.exists() and len(received.read_text().split()) >= len(replying))
+            assert sorted(received.read_text().split()) == sorted(replying)
 
 
 def is_over(a: Gateway, b: Gateway, id: str) -> bool:
-    """Is it delivered, or shown as uncertain to B's operator?"""
+    """Whether a message is delivered, or unknown at B."""
     record = a.lookup(id)
     if record.state == "delivered" or not record.msgid:
         return bool(record.state == "delivered")

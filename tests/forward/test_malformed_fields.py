@@ -1,4 +1,4 @@
-"""Whatever stands in whichever field: a receiver takes it or refuses it, and never fails."""
+"""Any value in any field: a receiver accepts or refuses the document, and never fails."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import requests
 
 from smsqueue.providers.forward.auth import Signer
-from tests.forward.side import SECRET, bind
+from tests.forward.side import SECRET, connect
 
-#: As JSON texts: Python's own JSON does not write all of them.
-EVIL = [
+#: JSON texts, because json.dumps() cannot write all of them.
+VALUES = [
     *("null", "true", "-1", "1e999", "1" + "0" * 4000, '""', '"\\ud800"', '"\\u0000"'),
     *(
         '[["x"]]',
@@ -28,7 +28,7 @@ EVIL = [
     *('{"?": ["datetime", "0001-01-01T00:00:00+23:59"]}', '{"?": ["datetime", 5]}'),
     '"' + "x" * 1000 + '"',
 ]
-SENT = {
+MESSAGE = {
     "smsqueue": 1,
     "id": "1m842psghd5k1m5599r6",
     "attempt": 1,
@@ -43,95 +43,102 @@ SENT = {
         },
     },
 }
-HEARD = {"msgid": "m", "provider": "c", "meta": {"z": 1}, "rtime": "2026-02-03T13:32:07+00:00"}
-CAME = {"smsqueue": 1, "id": "1m842pw3", "hops": ["9a"]}
-INCOMING = CAME | {"message": HEARD | {"src": "1555", "dst": "777", "body": "hi"}}
+EVENT_FIELDS = {
+    "msgid": "m",
+    "provider": "c",
+    "meta": {"z": 1},
+    "rtime": "2026-02-03T13:32:07+00:00",
+}
+EVENT = {"smsqueue": 1, "id": "1m842pw3", "hops": ["9a"]}
+INCOMING = EVENT | {"message": EVENT_FIELDS | {"src": "1555", "dst": "777", "body": "hi"}}
 FLAGS = {"accepted": True, "delivered": True, "expired": False, "error": False}
 STATUS = FLAGS | {"status_code": 1, "status": "x"}
-REPORTED = CAME | {
-    "status": HEARD | STATUS | {"class": "MessageDelivered", "reference": "1m842psghd5k1m5599r6.1"}
+REPORT = EVENT | {
+    "status": EVENT_FIELDS
+    | STATUS
+    | {"class": "MessageDelivered", "reference": "1m842psghd5k1m5599r6.1"}
 }
 TIME = {"?": ["datetime", "2026-02-03T13:32:07.912064"]}
 OPTIONS = {"?": ["OutgoingMessageOptions", {"status_report": True, "expires": 5}]}
 
 
-def original(view: str, kind: str, **fields: Any) -> dict[str, Any]:
+def smsframework_document(view: str, kind: str, **fields: Any) -> dict[str, Any]:
     return {view: {"?": [kind, fields]}}
 
 
-ORIGINAL_SENT = original(
+SMSFRAMEWORK_MESSAGE = smsframework_document(
     *("message", "OutgoingMessage"),
     **{"src": "abc", "dst": "1234", "body": "hi", "provider": "fwd", "provider_options": OPTIONS},
     **{"provider_params": {"x": 1}, "routing_values": ["a", 2]},
 )
-ORIGINAL_INCOMING = original(
+SMSFRAMEWORK_INCOMING = smsframework_document(
     *("message", "IncomingMessage"),
     **{"msgid": "m1", "src": "555", "body": "hello", "dst": "777", "rtime": TIME},
     **{"meta": {"z": 1, "at": TIME}, "provider": "main"},
 )
-ORIGINAL_REPORTED = original(
+SMSFRAMEWORK_REPORT = smsframework_document(
     *("status", "MessageError"),
     **STATUS | {"msgid": "c1", "rtime": TIME, "meta": {}, "provider": "main"},
 )
 
 
-def places(document: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield at
+def paths(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
     if isinstance(document, dict | list):
         keys = document if isinstance(document, dict) else range(len(document))
         for key in keys:
-            yield from places(document[key], (*at, key))
+            yield from paths(document[key], (*path, key))
 
 
-def written(document: Any, place: tuple[Any, ...], evil: str) -> bytes:
-    """The document as JSON, with something else at one place."""
-    if not place:
-        return evil.encode()
+def write_changed(document: Any, path: tuple[Any, ...], value: str) -> bytes:
+    """The document as JSON, with another value at one path."""
+    if not path:
+        return value.encode()
     changed = copy.deepcopy(document)
     if "id" in changed:
-        changed["id"] = secrets.token_hex(10)  # else it would be the one before, repeated
+        changed["id"] = secrets.token_hex(10)  # else it would be a repetition
     inner = changed
-    for key in place[:-1]:
+    for key in path[:-1]:
         inner = inner[key]
-    inner[place[-1]] = "@here@"
-    return json.dumps(changed).replace('"@here@"', evil).encode()
+    inner[path[-1]] = "@here@"
+    return json.dumps(changed).replace('"@here@"', value).encode()
 
 
 @pytest.mark.parametrize(
-    ("path", "document"),
+    ("purpose", "document"),
     [
-        ("server/im", SENT),
-        ("server/im", ORIGINAL_SENT),
+        ("server/im", MESSAGE),
+        ("server/im", SMSFRAMEWORK_MESSAGE),
         ("client/im", INCOMING),
-        ("client/im", ORIGINAL_INCOMING),
-        ("client/status", REPORTED),
-        ("client/status", ORIGINAL_REPORTED),
+        ("client/im", SMSFRAMEWORK_INCOMING),
+        ("client/status", REPORT),
+        ("client/status", SMSFRAMEWORK_REPORT),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{len(value)} fields",
 )
 @pytest.mark.parametrize("eager", [True, False], ids=["eager", "queued"])
-def test_it_takes_or_refuses_what_it_is_told(
-    make_side: Any, path: str, document: dict[str, Any], eager: bool
+def test_a_receiver_accepts_or_refuses_any_value_in_any_field(
+    make_side: Any, purpose: str, document: dict[str, Any], eager: bool
 ) -> None:
     client, server = make_side(eager=eager), make_side(eager=eager)
-    bind(client, server)
-    who, view = path.split("/")
-    side, name = (server, "forward") if who == "server" else (client, "remote")
+    connect(client, server)
+    role, view = purpose.split("/")
+    side, name = (server, "forward") if role == "server" else (client, "remote")
     url = f"http://127.0.0.1:{side.port}/hook/{name}/{view}"
-    failed, taken = [], 0
+    failures, accepted = [], 0
     with requests.Session() as session:
-        for place in places(document):
-            for evil in EVIL:
-                body = written(document, place, evil)
-                headers = Signer(SECRET).headers(path, body)
+        for path in paths(document):
+            for value in VALUES:
+                body = write_changed(document, path, value)
+                headers = Signer(SECRET).headers(purpose, body)
                 status = session.post(url, data=body, headers=headers, timeout=60).status_code
-                taken += status == 200
-                unknown = (status, place) == (502, ("repeated",))  # to an eager server
+                accepted += status == 200
+                unknown = (status, path) == (502, ("repeated",))  # to an eager server
                 if status not in (200, 400, 501) and not unknown:
-                    failed.append((place, evil[:60], status))
-    assert failed == []
-    assert taken
-    if side.bench:  # and what was taken can be worked on
+                    failures.append((path, value[:60], status))
+    assert failures == []
+    assert accepted
+    if side.bench:  # accepted messages can be delivered
         for id in side.bench.redis.zrange(side.bench.key("state", "queued"), 0, -1):
             side.bench.deliver(id)
         side.bench.run_hooks()
