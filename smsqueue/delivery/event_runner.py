@@ -1,4 +1,4 @@
-"""Running the handlers of one event: what succeeded is remembered, what failed is repeated."""
+"""Runs the handlers of an event. Successes are recorded, failed handlers are repeated."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ log = get_logger("smsqueue.hooks")
 
 #: Kinds of events, by the attribute of the gateway that holds their handlers.
 _KINDS = {"received": "onReceive", "status": "onStatus", "sent": "onSend"}
-#: Seconds after which a lost claim that Redis has not made by then does not reach it any more.
-_ON_ITS_WAY = 60.0
+#: Seconds after which a claim whose answer was lost will not reach Redis any more.
+_MAX_IN_TRANSIT = 60.0
 
 
 class HandlerTimeout(Exception):
@@ -39,16 +39,16 @@ class HandlerTimeout(Exception):
 
 
 class Hooks:
-    """Runs the hooks of one gateway in this process.
+    """Runs the event handlers of one gateway in this process.
 
     Each handler has ``settings.handler_timeout`` seconds. One that takes longer keeps its thread,
-    but neither the slot nor the event, which is repeated later. If it succeeds after all, that is
-    recorded, and the repetition passes it over. While it runs, this process does not call it again
-    for the same event.
+    but neither its slot nor the event, which is repeated later. If it succeeds after all, its
+    success is recorded and the repetition skips it. While it runs, this process does not call it
+    again for the same event.
 
     Args:
-        retry: Backoff of failing handlers, and after how many tries the event is dead.
-        threads: What the handlers run in.
+        retry: Backoff of failing handlers, and the number of tries after which an event is dead.
+        threads: Threads for the handlers.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class Hooks:
         self._without_effect: dict[str, float] = {}
 
     def stop(self) -> None:
-        """Call no more handlers: events that wait for one go back to the ledger."""
+        """Call no more handlers; events that wait for one go back to the ledger."""
         self._stopping.set()
 
     def close(self) -> None:
-        """No event runs any more: give claims back whose answer was lost."""
+        """Give claims back whose answer was lost; no event runs any more."""
         self.lost.close()
 
     def run(self, event: str) -> Outcome:
-        """Do what is due for an event; harmless for any id, any number of times.
+        """Do what is due for an event. Repeating this, or a wrong id, does no harm.
 
         Raises:
             QueueUnavailable: Redis did not confirm the claim; no handler ran.
@@ -94,7 +94,7 @@ class Hooks:
             return self._damaged(event, error.cause)
         except LedgerError:
             raise
-        except Exception:  # whatever it is: the claim may have been made, or be made later
+        except Exception:  # the claim may have been made, or may still be made
             self.lost.add(event, token)
             raise
         match answer[0]:
@@ -123,12 +123,12 @@ class Hooks:
                 return Outcome(answer[1])
 
     def _give_back(self, event: str, token: str) -> bool:
-        """Give a claim back whose answer was lost; False: it may still be on its way to Redis."""
+        """Give a claim back whose answer was lost; False if it may not have reached Redis yet."""
         state, look = self.ledger.hook_settle(event, token, "back", delay=0.0, why="")
         now = time.monotonic()
         first = self._without_effect.setdefault(token, now)
         over = state not in (EventState.WAITING, EventState.PARKED, EventState.RUNNING)
-        if look is None and not over and now - first < _ON_ITS_WAY:
+        if look is None and not over and now - first < _MAX_IN_TRANSIT:
             return False
         del self._without_effect[token]
         return True
@@ -142,7 +142,7 @@ class Hooks:
         return Outcome(DAMAGED, error="DamagedRecord")
 
     def later(self, event: str, seconds: float) -> None:
-        """Have an event looked at again; without this, after the grace for lost triggers."""
+        """Let upkeep publish an event again after some seconds, instead of after the grace."""
         try:
             self.ledger.hook_later(event, seconds)
         except QueueUnavailable as error:
@@ -151,7 +151,7 @@ class Hooks:
     def _subject(
         self, kind: str, event: str, data: dict[str, Any], id: str, message_data: str
     ) -> Any:
-        """What the handlers are called with."""
+        """The object that the handlers are called with."""
         message = _read(id, message_data) if message_data else None
         if kind == "received":
             message_in = serialization.load_incoming(event, data)
@@ -181,7 +181,7 @@ class Hooks:
                 "imported by the one that SMSQUEUE_GATEWAY names?",
             )
         errors: list[tuple[str, BaseException]] = []
-        #: Of the handler that ran last: its success is recorded with the event's end.
+        #: The handler that ran last, if it succeeded. This is recorded with the event's end.
         succeeded = ""
         for handler in hook:
             if handler.name in done:
@@ -211,7 +211,7 @@ class Hooks:
         persist(lambda: self.ledger.handler_done(event, handler))
 
     def _call(self, event: str, handler: Handler, subject: Any) -> BaseException | None:
-        """Call one handler; its error, or None: its success is to be recorded."""
+        """Call one handler; returns its error, or None if it succeeded."""
         name, limit = handler.name, self.ledger.settings.handler_timeout
 
         def run() -> None:
@@ -234,7 +234,7 @@ class Hooks:
                 extra={"id": event, "error_class": "HandlerTimeout"},
             )
             return HandlerTimeout(str(error))
-        except BaseException as error:  # the handlers are the application's; sys.exit() is one too
+        except BaseException as error:  # handlers may raise anything, also SystemExit
             log.error(
                 "%s: the handler %s failed: %s at %s",
                 event,
@@ -249,7 +249,7 @@ class Hooks:
     def _again(
         self, event: str, token: str, tries: int, why: str, error: str, succeeded: str = ""
     ) -> Outcome:
-        """Repeat an event later, unless its tries are used up."""
+        """Repeat an event later, unless it has no tries left."""
         dead = tries + 1 >= self.retry.event_attempts
         if dead:
             log.error("%s: given up after %d tries: smsqueue list --state dead", event, tries + 1)
@@ -287,29 +287,29 @@ class Hooks:
 
 
 def _read(id: str, data: str) -> dict[str, Any] | None:
-    """The data of a message that is told of; None if it is damaged: that is told all the same."""
+    """The data of an event's message; None if it is damaged: handlers run all the same."""
     try:
         message: dict[str, Any] = json.loads(data)
         serialization.load_outgoing(id, message)
         dict(message.get("options", {}).get("context", {}))
-    except Exception as error:  # whatever is in the record instead
+    except Exception as error:  # the record may contain anything
         log.warning("%s: its text and context cannot be read: %s", id, type(error).__name__)
         return None
     return message
 
 
 class _Lease:
-    """The time during which an event is this worker's."""
+    """The time during which only this worker may run an event."""
 
     def __init__(self, ledger: Ledger, event: str, token: str, began: float) -> None:
         self.ledger = ledger
         self.event = event
         self.token = token
-        #: When it began at the latest (monotonic).
+        #: Latest time at which it began (monotonic).
         self._began = began
 
     def renewed(self) -> bool:
-        """Make the lease last for another handler; False if another worker has the event."""
+        """Extend the lease for another handler; False if another worker has the event."""
         settings, now = self.ledger.settings, time.monotonic()
         if now - self._began + settings.handler_timeout * LEASE_FACTOR <= settings.hook_lease:
             return True

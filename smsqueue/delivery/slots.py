@@ -1,4 +1,4 @@
-"""How many calls of each provider are in flight, so that its trouble stays its own."""
+"""Limits the number of calls in flight per provider, so that a slow one delays no other."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Slots"]
 
 _NONE: Mapping[str, int] = {}
 
-#: Seconds after which who found no slot looks again, even if none can be free by then.
+#: Longest delay, in seconds, before a message that got no slot is retried.
 _LONGEST_WAIT = 30.0
-#: After that they come one by one, so many seconds apart: each look costs the others time.
-_APART = 0.05
-#: The part of a group's slots that messages sent as one of many may hold.
-_BULK = 7 / 8
-#: Seconds after which calls that have hung are counted anew.
-_LOOK = 0.25
+#: Beyond that delay, retries are this many seconds apart.
+_RETRY_INTERVAL = 0.05
+#: The share of a group's slots that bulk may hold.
+_BULK_SHARE = 7 / 8
+#: Seconds between two counts of hung calls.
+_COUNT_INTERVAL = 0.25
 #: Slots of a group before its first success.
 _FIRST = 32
-#: A provider's call that lasts so many seconds longer than its deadline has hung.
+#: Seconds after its deadline at which a provider's call counts as hung.
 _OVERDUE = 30.0
 
 
@@ -31,32 +31,31 @@ _OVERDUE = 30.0
 class _Use:
     limit: float
     running: int = 0
-    #: Smoothed seconds that a call takes.
+    #: Smoothed duration of a call in seconds.
     seconds: float = 0.1
-    #: When the next message that found no slot may come back: single ones, and bulk.
-    next_turn: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
-    #: When a slot was last taken or became free.
+    #: When the next message that gets no slot may be retried (monotonic), by whether it is bulk.
+    next_retry: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
+    #: When a slot was last taken or became free (monotonic).
     moved: float = 0.0
 
 
 class Slots:
-    """The slots of one worker process. Each provider is a group with slots of its own, the handlers
-    of events are another.
+    """The slots of one worker process. Each provider is a group; event handlers are another.
 
-    A group begins with a few. Each failure halves what it may hold, each success adds one: as long
-    as all goes well, that doubles with each round of calls. An eighth of it is for single messages
-    only, so that they need not wait for a slot behind a campaign.
+    A group begins with a few slots. A failure halves its limit and a success adds one, so without
+    failures the limit doubles with each round of calls. An eighth of the slots is reserved for
+    single messages, so that they do not wait behind a campaign.
 
     Args:
         usual: Slots of a group.
-        most: The same for groups that have another number.
+        most: Slots of groups that differ from that.
     """
 
     def __init__(self, usual: int, most: Mapping[str, int] = _NONE) -> None:
         self._usual = usual
         self._most = dict(most)
         self._uses: dict[str, _Use] = {}
-        #: Calls of providers that run: the group, and when each has hung (monotonic).
+        #: Running calls of providers: the group, and when the call counts as hung (monotonic).
         self._calls: dict[object, tuple[str, float]] = {}
         self._lately_hung = Counter[str]()
         self._next_look = 0.0
@@ -72,19 +71,19 @@ class Slots:
         return self._uses[group]
 
     def _is_free(self, group: str, use: _Use, bulk: bool) -> bool:
-        limit = max(1, int(use.limit * _BULK if bulk else use.limit))
+        limit = max(1, int(use.limit * _BULK_SHARE if bulk else use.limit))
         if use.running < min(limit, self.most(group)):
             return True
-        # What has hung keeps its slot, but is no reason to call that provider less.
+        # A hung call keeps its slot, but does not count against the limit.
         return use.running < self.most(group) and use.running - self._hung_of(group) < limit
 
     def free(self, group: str, *, bulk: bool = False) -> bool:
-        """Would :meth:`take` take a slot now?"""
+        """Whether :meth:`take` would succeed now."""
         with self._lock:
             return self._is_free(group, self._use(group), bulk)
 
     def take(self, group: str, *, bulk: bool = False) -> bool:
-        """Take a slot, if there is one; ``bulk``: for what was sent as one of many."""
+        """Take a slot if there is one; returns whether there was."""
         with self._lock:
             use = self._use(group)
             if not self._is_free(group, use, bulk):
@@ -94,30 +93,34 @@ class Slots:
             return True
 
     def enter(self, group: str, *, bulk: bool = False) -> float:
-        """Take a slot: 0, or the seconds after which to try again.
+        """Take a slot; returns 0, or the seconds after which to retry.
 
-        Those who are sent away come back one after the other, at the pace at which the group's
-        slots become free: calls that hang take at least as long as no slot has moved. Single ones
-        do not stand in line behind bulk.
+        Rejected callers get staggered delays that match the rate at which slots free up. While no
+        slot is taken or freed, that rate decreases. Single messages do not wait behind bulk.
         """
         if self.take(group, bulk=bulk):
             return 0.0
         with self._lock:
             use = self._use(group)
             now = time.monotonic()
-            pace = max(use.seconds, now - use.moved) / max(1, int(use.limit))
-            turn = use.next_turn[bulk]
-            late = max(turn, now + _LONGEST_WAIT) + _APART
-            use.next_turn[bulk] = turn = min(max(turn, now) + pace, late)
+            interval = max(use.seconds, now - use.moved) / max(1, int(use.limit))
+            turn = use.next_retry[bulk]
+            late = max(turn, now + _LONGEST_WAIT) + _RETRY_INTERVAL
+            use.next_retry[bulk] = turn = min(max(turn, now) + interval, late)
             return max(0.05, turn - now)
 
     def give_back(self, group: str) -> None:
-        """Give back a slot that was not used."""
+        """Release a slot that was not used."""
         with self._lock:
             self._use(group).running -= 1
 
     def leave(self, group: str, seconds: float, *, well: bool) -> None:
-        """Give a slot back, with how long it was held and whether the call went well."""
+        """Release a slot.
+
+        Args:
+            seconds: Duration of the call.
+            well: Whether the provider works.
+        """
         with self._lock:
             use = self._use(group)
             use.running -= 1
@@ -127,7 +130,11 @@ class Slots:
 
     @contextmanager
     def calling(self, group: str, deadline: float) -> Iterator[None]:
-        """While a provider is called: after its deadline, in seconds, the call counts as hung."""
+        """A context for a provider's call, which counts as hung some time after its deadline.
+
+        Args:
+            deadline: In seconds.
+        """
         call = object()
         with self._lock:
             self._calls[call] = group, time.monotonic() + deadline + _OVERDUE
@@ -138,10 +145,10 @@ class Slots:
                 del self._calls[call]
 
     def _hung_of(self, group: str) -> int:
-        """How many calls of a group have hung, as of late: this is asked for often."""
+        """Number of hung calls of a group, at most a quarter of a second old."""
         now = time.monotonic()
         if now >= self._next_look:
-            self._lately_hung, self._next_look = self._hung(), now + _LOOK
+            self._lately_hung, self._next_look = self._hung(), now + _COUNT_INTERVAL
         return self._lately_hung[group]
 
     def _hung(self) -> Counter[str]:
@@ -149,13 +156,13 @@ class Slots:
         return Counter(group for group, ends in self._calls.values() if ends < now)
 
     def hung(self) -> Counter[str]:
-        """Calls of providers that are long past their deadline, by group."""
+        """Number of hung calls, by group."""
         with self._lock:
             return self._hung()
 
     @contextmanager
     def held(self, group: str, *, bulk: bool = False) -> Iterator[float]:
-        """A slot for the time of a block; yields what :meth:`enter` returned."""
+        """A context that holds a slot; yields the result of :meth:`enter`."""
         wait = self.enter(group, bulk=bulk)
         began = time.monotonic()
         try:

@@ -1,6 +1,6 @@
-"""The loop that finds what is due: lost triggers, retries, scheduled sends, dead workers.
+"""The thread that finds what is due: lost triggers, retries, scheduled messages, dead workers.
 
-Runs in every worker process; any number of them, at any time, do no harm.
+It runs in every worker process. Any number of them may run at the same time.
 """
 
 from __future__ import annotations
@@ -23,42 +23,45 @@ __all__ = ["Upkeep"]
 
 log = get_logger("smsqueue.upkeep")
 
-#: Records that one script ends or forgets, and takes: so it keeps Redis busy for few milliseconds.
+#: Largest number of records that one sweep script ends or deletes, so that it takes Redis a few
+#: milliseconds.
 _SWEEP_QUOTA = 50
+#: Largest number of ids that one take script returns.
 _QUOTA = 100
-#: Scripts of one kind that a round runs, before others have their turn.
-_SCRIPTS = 20
-#: Ids that one round publishes of a lane.
-_MOST = 500
-#: So many single ones are published each by itself at most, whatever room there is.
-_FEW = 16
-#: Ids of one trigger, about.
+#: Number of scripts of one kind in one round.
+_MAX_SCRIPTS = 20
+#: Largest number of ids of a lane that one round publishes.
+_MAX_IDS = 500
+#: Up to this number of single ids each get a trigger of their own.
+_MAX_SINGLE_TRIGGERS = 16
+#: Approximate number of ids in one trigger.
 _BATCH = _QUOTA
-#: Seconds for which it is known whether all workers know triggers of many.
-_KNOWN = 5.0
+#: Seconds between two checks whether all workers support triggers with several ids.
+_CHECK_WORKERS_SECONDS = 5.0
 _LONGEST_PAUSE = 5.0
-#: While there is a backlog the broker's queue, which is short, must not run empty.
+#: Pause in seconds while there is a backlog: the broker's queue is short and must not run empty.
 _BUSY_PAUSE = 0.05
-#: Seconds after which all is gone through although nothing is due: what is old is forgotten.
-_AT_LEAST = 5.0
-#: Seconds after which the same failure is logged again.
-_REMIND = 60.0
+#: Seconds between two full rounds when nothing is due; they delete old records.
+_FULL_ROUND_SECONDS = 5.0
+#: Seconds between two log lines about the same failure.
+_LOG_INTERVAL = 60.0
 _NO_ROOMS: Mapping[str, Callable[[], int]] = {}
 
 
 class Upkeep:
-    """A supervised thread.
+    """A thread that does the following in rounds.
 
-    What it does has names, under which failures are reported: ``sweep`` (leases and waits that are
-    over, and what is to be forgotten; one process at a time), and the lanes ``ask``, ``hook`` and
-    ``send``. One that fails stops none of the others.
+    ``sweep`` ends expired leases and waits and deletes old records; only one process at a time does
+    so. The lanes ``ask``, ``hook`` and ``send`` publish what is due. Failures are reported under
+    these names. A failure of one does not stop the others.
 
     Args:
-        max_lapses: After so many workers died before its provider was called, a message has failed.
-        heartbeat: Told after each round.
-        remedies: What can be done at providers about messages that they may have.
-        rooms: For how many ids of a lane this process has room now: a backlog is published in
-            triggers of many. A lane that has none is published id by id.
+        max_lapses: Number of workers that may die before a message's provider was called; then the
+            message fails.
+        heartbeat: Updated after each round.
+        remedies: By provider, what can be done about messages that it may have.
+        rooms: By lane, a function that returns for how many ids this process has room. A lane
+            without one is published in triggers of one id.
     """
 
     def __init__(
@@ -79,35 +82,35 @@ class Upkeep:
         self.heartbeat = heartbeat
         self.remedies = remedies
         self.rooms = rooms
-        #: What fails at present: causes by name.
+        #: Causes of current failures, by name.
         self.failing: dict[str, str] = {}
         self._name = secrets.token_hex(8)
-        self._reminded: dict[str, tuple[str, float]] = {}
+        self._logged: dict[str, tuple[str, float]] = {}
         self._full = False
-        #: Are triggers of many published? Only while all workers that live know them.
+        #: Whether triggers with several ids are published: if all live workers support them.
         self.batches = False
         self._known_until = 0.0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def turn(self) -> bool:
-        """One round over all lanes; True if more is to be done.
+        """Run one full round; returns whether more is to be done.
 
         Raises:
-            QueueUnavailable: Redis is away. Any other failure is in ``failing``.
+            QueueUnavailable: Redis is away. Any other failure is recorded in ``failing``.
         """
         self._full = self._tried("sweep", self._sweep)
         self._tried("ask", lambda: self._lane("ask"))
         return self.refill() or self._full
 
     def refill(self) -> bool:
-        """Fill the broker's queues up; True if events or messages were due."""
+        """Publish due events and messages; returns whether there were any."""
         events = self._tried("hook", lambda: self._lane("hook"))
         return self._tried("send", lambda: self._lane("send")) or events
 
     def _sweep(self) -> bool:
         failures, full = list[Failure](), True
-        for _ in range(_SCRIPTS):
+        for _ in range(_MAX_SCRIPTS):
             lapses, failed, full = self.ledger.sweep(
                 _SWEEP_QUOTA, self.max_lapses, self.remedies, self._name
             )
@@ -131,17 +134,17 @@ class Upkeep:
     def _lane(self, lane: str) -> bool:
         number, failures = 0, list[Failure]()
         room = self.rooms.get(lane) if self._know_batches() else None
-        most = _MOST if room is None else min(_MOST, room())
-        # What is single goes before others in a worker: there is room for a few of it in any case.
-        left = max(most, _FEW)
-        for _ in range(_SCRIPTS):
+        most = _MAX_IDS if room is None else min(_MAX_IDS, room())
+        # There is always room for a few single ids, since a worker begins them first.
+        left = max(most, _MAX_SINGLE_TRIGGERS)
+        for _ in range(_MAX_SCRIPTS):
             quota = min(_QUOTA, left - number)
             taken = self.ledger.take(
                 lane,
                 quota,
                 per_trigger=1 if room is None else _BATCH,
                 most_bulk=max(0, most - number),
-                few=_FEW,
+                few=_MAX_SINGLE_TRIGGERS,
             )
             number += len(taken.due)
             failures += taken.failures
@@ -149,10 +152,10 @@ class Upkeep:
             if number >= left or not (taken.more or len(taken.due) == quota):
                 break
         self._tell(failures)
-        return bool(number) or not most  # it has enough, and will soon want more
+        return bool(number) or not most  # without room: there will be some soon
 
     def _publish(self, lane: str, taken: Taken, *, together: bool) -> None:
-        """Publish what was taken: in triggers of many, but a few single ones each by itself."""
+        """Publish what was taken, in triggers of several ids or of one."""
         if not together:
             return self._publish_each(lane, taken.due)
         single, bulk = taken.due[: taken.single], taken.due[taken.single :]
@@ -176,16 +179,20 @@ class Upkeep:
             self.queue.deliver(due)
 
     def _know_batches(self) -> bool:
-        """Do all workers that live know triggers of many? Older ones would throw them away."""
+        """Whether all live workers support triggers with several ids; older versions do not."""
         now = time.monotonic()
         if now >= self._known_until:
             living = [worker for worker in self.ledger.workers() if worker.alive]
             self.batches = all(worker.batches for worker in living)
-            self._known_until = now + _KNOWN
+            self._known_until = now + _CHECK_WORKERS_SECONDS
         return self.batches
 
     def _tell(self, failures: list[Failure]) -> None:
-        """Log what could not be looked at."""
+        """Log records that could not be processed.
+
+        Raises:
+            LedgerError: Some of them are not damaged, so the failure is upkeep's own.
+        """
         for failure in failures:
             if failure.aside:
                 log.error(
@@ -200,30 +207,30 @@ class Upkeep:
             raise exc.LedgerError(f"{others[0].id}: {others[0].cause}"[:200])
 
     def _tried(self, name: str, run: Callable[[], bool]) -> bool:
-        """Do one thing; its failure is noted, and stops none of the others."""
+        """Run one part of a round and record its failure."""
         try:
             more = run()
-        except Exception as error:  # whatever it is: without the others messages stay behind
+        except Exception as error:  # the other parts have to run, whatever this is
             if isinstance(error, exc.QueueUnavailable) and not isinstance(error, exc.LedgerError):
                 raise
             ours = isinstance(error, exc.LedgerError)
             cause = str(error) if ours else f"{type(error).__name__} at {place_of(error)}"
             self.failing[name] = cause
-            before, when = self._reminded.get(name, ("", 0.0))
-            if cause != before or time.monotonic() - when > _REMIND:
-                self._reminded[name] = cause, time.monotonic()
+            before, when = self._logged.get(name, ("", 0.0))
+            if cause != before or time.monotonic() - when > _LOG_INTERVAL:
+                self._logged[name] = cause, time.monotonic()
                 log.error("upkeep failed: %s: %s", name, cause)
             return False
         self.failing.pop(name, None)
         return more
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="smsqueue-upkeep", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after the round that is running."""
+        """End the thread after its current round."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
@@ -237,7 +244,7 @@ class Upkeep:
         while not self._stop.wait(pause):
             well, now = True, time.monotonic()
             try:
-                if self._full or now - turned >= _AT_LEAST:
+                if self._full or now - turned >= _FULL_ROUND_SECONDS:
                     more, turned = self.turn(), now
                 elif now - looked >= interval:
                     looked = now
@@ -249,7 +256,7 @@ class Upkeep:
                 pause = min(max(pause, 0.1) * 2, _LONGEST_PAUSE)
                 log.error("upkeep failed, again in %.0f s: %s", pause, type(error).__name__)
             else:
-                # While the quota of the sweep is full it goes on at once.
+                # If the sweep's quota was full, continue at once.
                 pause = 0.0 if self._full else min(interval, _BUSY_PAUSE) if more else interval
             if self.heartbeat is not None:
                 try:
