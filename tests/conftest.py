@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -10,9 +11,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
 
 import pytest
 import redis
@@ -55,6 +59,26 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError("none of 1,000 ports is free")
+
+
+@contextlib.contextmanager
+def switching_threads_in(module: ModuleType) -> Iterator[None]:
+    """Let other threads run before each line of a module, in threads that the block starts.
+
+    Without this a race in a few lines would hardly ever happen in a test.
+    """
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        time.sleep(0)
+        return trace
+
+    threading.settrace(trace)
+    try:
+        yield
+    finally:
+        threading.settrace(None)
 
 
 def redis_program() -> str:

@@ -1,4 +1,4 @@
-"""The demo as a user runs it: a process that ends by itself, or is ended, and leaves nothing."""
+"""The demo as a process: it ends by itself or by a signal, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-c", "from smsqueue.cli import main; main()", "demo"
 
 
 def running(folder: Path) -> dict[int, str]:
-    """Every process that belongs to the demo of this folder, by its environment or its files."""
+    """Return the processes of the demo in this folder: pid and command line."""
     mark, found = f"TMPDIR={folder}".encode(), {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -34,7 +34,7 @@ def running(folder: Path) -> dict[int, str]:
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
@@ -42,7 +42,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 def demo(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     """The demo; indirect parameters are its options."""
     environment = os.environ | {"TMPDIR": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "140"}
-    # What somebody's shell says of a gateway of theirs: nothing of it is the demo's.
+    # Settings of another gateway in the user's shell, which the demo must ignore.
     account = "twilio://AC0:token@127.0.0.1:9?from=+15550009999"
     environment |= {"SMSQUEUE_PROVIDER_MAIN": account, "SMSQUEUE_PROVIDER_OTHER": account}
     environment |= {"SMSQUEUE_DEFAULT_PROVIDER": "other", "SMSQUEUE_NAMESPACE": "theirs"}
@@ -66,7 +66,7 @@ def demo(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.
     [((), []), (("--provider", "twilio"), ["twilio"])],
     indirect=["demo"],
 )
-def test_all_end_as_their_numbers_say(
+def test_all_messages_end_as_expected(
     demo: subprocess.Popen[str], tmp_path: Path, dialects: list[str]
 ) -> None:
     printed, _ = demo.communicate(timeout=150)
@@ -82,7 +82,7 @@ def test_all_end_as_their_numbers_say(
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("component", ["simulator", "worker"])
-def test_nothing_is_left_when_it_is_ended(
+def test_no_process_is_left_after_a_signal(
     demo: subprocess.Popen[str], tmp_path: Path, signum: signal.Signals, component: str
 ) -> None:
     wait_for(lambda: list(tmp_path.glob(f"smsqueue-*/{component}.log")) or demo.poll() is not None)

@@ -1,4 +1,4 @@
-"""The carrier simulator: what each magic number does, over real HTTP."""
+"""The carrier simulator: the behavior of each magic number, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from smsqueue.simulator import NUMBERS, Number, Simulator, number_for
 from smsqueue.simulator import __main__ as command
 
 TOKEN = "secret"
-TALE = {n.name: n for n in NUMBERS}
+BY_NAME = {n.name: n for n in NUMBERS}
 
 
 class Receiver:
-    """Takes webhooks; the first ones are answered with the statuses in ``refusals``."""
+    """Receives webhooks; the first ones are answered with the statuses in ``refusals``."""
 
     def __init__(self) -> None:
         self.got: queue.Queue[tuple[str, dict[str, Any], bool]] = queue.Queue()
@@ -34,7 +34,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 signed = self.headers[SIGNATURE_HEADER] == sign(TOKEN, body)
                 status = receiver.refusals.pop(0) if receiver.refusals else 204
-                if status == 204:  # noted before it is answered: a test may look at once
+                if status == 204:  # before the answer: a test may read it at once
                     receiver.got.put((self.path, json.loads(body), signed))
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
@@ -79,7 +79,7 @@ def simulator(receiver: Receiver) -> Iterator[Simulator]:
 def post(
     simulator: Simulator, name: str, account: str = "main", token: str = TOKEN, **fields: Any
 ) -> requests.Response:
-    to = next(iter(TALE[name].numbers(1)))
+    to = next(iter(BY_NAME[name].numbers(1)))
     message = {"to": to, "from": "1999", "text": "hi", "reference": "m1.1", "report": True}
     return requests.post(
         f"{simulator.url}/messages", json=message | fields, auth=(account, token), timeout=30
@@ -87,8 +87,8 @@ def post(
 
 
 def accepted(simulator: Simulator) -> list[dict[str, Any]]:
-    book: list[dict[str, Any]] = requests.get(f"{simulator.url}/accepted", timeout=30).json()
-    return book
+    messages: list[dict[str, Any]] = requests.get(f"{simulator.url}/accepted", timeout=30).json()
+    return messages
 
 
 def test_numbers_are_a_hundred_each_and_do_not_overlap() -> None:
@@ -97,8 +97,8 @@ def test_numbers_are_a_hundred_each_and_do_not_overlap() -> None:
     for number in NUMBERS:
         assert {number_for(one) for one in number.numbers(100)} == {number}
         assert number.final_state in State
-    assert number_for("4915112345678") is TALE["delivered"]
-    assert number_for("") is TALE["delivered"]
+    assert number_for("4915112345678") is BY_NAME["delivered"]
+    assert number_for("") is BY_NAME["delivered"]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_reports(simulator: Simulator, receiver: Receiver, name: str, states: li
         assert fields["state"] == state
 
 
-def test_no_report_unless_it_was_asked_for(simulator: Simulator, receiver: Receiver) -> None:
+def test_no_report_unless_it_was_requested(simulator: Simulator, receiver: Receiver) -> None:
     assert post(simulator, "delivered", report=False).status_code == 202
     assert post(simulator, "delivered", reference="m2.1").status_code == 202
     assert {receiver.next()[1]["reference"] for _ in range(2)} == {"m2.1"}
@@ -140,14 +140,14 @@ def test_broken_twice_for_each_message(simulator: Simulator) -> None:
     assert len(accepted(simulator)) == 3
 
 
-def test_throttled_tells_when_to_come_again(simulator: Simulator) -> None:
+def test_throttling_sets_retry_after(simulator: Simulator) -> None:
     answer = post(simulator, "throttled")
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "1")
     assert answer.json()["error"]["code"] == "throttled"
     assert accepted(simulator) == []
 
 
-def test_credit_is_with_the_second_account(simulator: Simulator) -> None:
+def test_only_the_second_account_has_credit(simulator: Simulator) -> None:
     assert post(simulator, "no credit").status_code == 402
     assert post(simulator, "no credit", "backup").status_code == 202
     assert [entry["account"] for entry in accepted(simulator)] == ["backup"]
@@ -165,28 +165,28 @@ def test_lost_answer_leaves_the_message_accepted(
     with pytest.raises(requests.ConnectionError):
         post(simulator, name)
     assert [entry["reference"] for entry in accepted(simulator)] == ["m1.1"]
-    if TALE[name].reports:
+    if BY_NAME[name].reports:
         assert receiver.states(2) == ["accepted", "delivered"]
 
 
-def test_reply_comes_once(simulator: Simulator, receiver: Receiver) -> None:
-    to = next(iter(TALE["replies"].numbers(1)))
+def test_a_number_replies_once(simulator: Simulator, receiver: Receiver) -> None:
+    to = next(iter(BY_NAME["replies"].numbers(1)))
     for reference in ("m1.1", "m2.1"):
         post(simulator, "replies", report=False, reference=reference)
     path, fields = receiver.next()
     assert path == "/main/im"
     assert (fields["from"], fields["to"]) == (to, "1999")
-    post(simulator, "delivered", reference="m3.1")  # what comes next is of this one
+    post(simulator, "delivered", reference="m3.1")  # the next webhook belongs to this message
     assert receiver.next()[1]["reference"] == "m3.1"
 
 
-def test_no_reply_to_what_allows_none(simulator: Simulator, receiver: Receiver) -> None:
+def test_no_reply_if_the_message_allows_none(simulator: Simulator, receiver: Receiver) -> None:
     post(simulator, "replies", report=False, allow_reply=False)
     post(simulator, "delivered", reference="m2.1")
     assert receiver.next()[1]["reference"] == "m2.1"
 
 
-def test_webhooks_are_repeated_until_they_are_taken(
+def test_webhooks_are_repeated_until_they_are_answered_2xx(
     simulator: Simulator, receiver: Receiver
 ) -> None:
     receiver.refusals += [503, 500, 302]
@@ -212,7 +212,7 @@ def test_malformed_message(simulator: Simulator, body: bytes) -> None:
     assert answer.json()["error"]["code"] == "malformed"
 
 
-def test_book_holds_no_whole_number(simulator: Simulator) -> None:
+def test_accepted_numbers_are_masked(simulator: Simulator) -> None:
     post(simulator, "delivered", report=False)
     assert accepted(simulator)[0]["to"] == "1555*****00"
 
@@ -225,5 +225,5 @@ def test_command_line() -> None:
 
 
 def test_number_shows_its_pattern() -> None:
-    assert isinstance(TALE["silent"], Number)
-    assert TALE["silent"].pattern == "+155500009xx"
+    assert isinstance(BY_NAME["silent"], Number)
+    assert BY_NAME["silent"].pattern == "+155500009xx"

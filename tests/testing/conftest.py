@@ -1,4 +1,4 @@
-"""A gateway whose Redis nobody serves and whose providers nobody may call."""
+"""A gateway without a Redis server, whose providers must not be called."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from smsqueue import Gateway, IProvider, OutgoingMessage, Settings
 
 
 class Forbidden(IProvider):
-    """A provider that a test must never reach."""
+    """A provider that must not be called."""
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         raise ZeroDivisionError("a real SMS went out")
@@ -16,8 +16,8 @@ class Forbidden(IProvider):
 
 @pytest.fixture
 def away() -> Gateway:
-    made = Gateway(Settings(redis_url="redis://127.0.0.1:1/0"))
+    gateway = Gateway(Settings(redis_url="redis://127.0.0.1:1/0"))
     for name in ("primary", "backup", "cheap"):
-        made.add_provider(name, Forbidden)
-    made.router = lambda message, kind: {"otp": ["backup", "primary"], "ad": "cheap"}.get(kind)
-    return made
+        gateway.add_provider(name, Forbidden)
+    gateway.router = lambda message, kind: {"otp": ["backup", "primary"], "ad": "cheap"}.get(kind)
+    return gateway

@@ -1,4 +1,4 @@
-"""Catching what an application sends: nothing leaves, and mistakes show as in production."""
+"""``capture()``: nothing is sent, and errors are those of production."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ import pytest
 
 from smsqueue import Gateway, IProvider, OutgoingMessage, Settings, State, exc
 from smsqueue.providers import LoopbackProvider
-from smsqueue.testing import capture
+from smsqueue.testing import capture, in_memory_ledger
+from tests.conftest import switching_threads_in
 
 
-def test_a_caught_message_is_a_snapshot_of_what_would_have_gone_out(away: Gateway) -> None:
+def test_a_captured_message_is_a_snapshot_of_what_would_be_sent(away: Gateway) -> None:
     with capture(away) as outbox:
         message = OutgoingMessage("+1 555 0001", "hello", src="Shop").route("otp")
         message.options(expires=5, context={"user": 7}).params(flash=True)
         assert away.send(message) is message
         message.body = "changed"
         message.provider_options.context["user"] = 8
-    [caught] = outbox
-    assert (caught.id, caught.dst, caught.body, caught.src) == (
+    [captured] = outbox
+    assert (captured.id, captured.dst, captured.body, captured.src) == (
         (message.id, "15550001", "hello", "Shop")
     )
-    assert (caught.provider, caught.routing_values) == ("backup", ("otp",))
-    assert caught.provider_params == {"flash": True}
-    assert (caught.provider_options.expires, caught.provider_options.context) == (5, {"user": 7})
-    assert caught.msgid
-    assert outbox.last is caught
+    assert (captured.provider, captured.routing_values) == ("backup", ("otp",))
+    assert captured.provider_params == {"flash": True}
+    options = captured.provider_options
+    assert (options.expires, options.context) == (5, {"user": 7})
+    assert captured.msgid
+    assert outbox.last is captured
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_a_caught_message_is_a_snapshot_of_what_would_have_gone_out(away: Gatewa
         (OutgoingMessage("1", "-", provider="backup"), "backup"),
     ],
 )
-def test_no_way_of_routing_and_no_call_reaches_a_provider(
+def test_neither_sending_nor_delivering_calls_a_provider(
     away: Gateway, message: OutgoingMessage, provider: str
 ) -> None:
     with capture(away) as outbox:
@@ -59,7 +61,7 @@ def test_no_way_of_routing_and_no_call_reaches_a_provider(
     ("provider", "values", "expected"),
     [(None, None, None), ("acme", None, "acme"), (None, ("acme",), "acme")],
 )
-def test_a_gateway_without_providers_takes_any(
+def test_a_gateway_without_providers_accepts_any_name(
     provider: str | None, values: tuple[Any, ...] | None, expected: str | None
 ) -> None:
     bare = Gateway(Settings(redis_url="redis://127.0.0.1:1/0"))
@@ -93,7 +95,7 @@ def test_a_provider_that_does_not_exist_is_an_assertion_error(away: Gateway) -> 
         OutgoingMessage("1", "-").route(object()),
     ],
 )
-def test_what_could_not_be_queued_raises_what_production_raises(
+def test_an_invalid_message_raises_the_error_of_production(
     away: Gateway, gateway: Gateway, message: OutgoingMessage
 ) -> None:
     with pytest.raises(exc.RequestError) as real:
@@ -121,7 +123,7 @@ def test_an_idempotency_key_is_sent_once(away: Gateway) -> None:
     assert len(heard) == 2
 
 
-def test_onsend_hears_of_each_message_and_its_error_is_the_tests(away: Gateway) -> None:
+def test_onsend_is_called_for_each_message_and_its_error_is_raised(away: Gateway) -> None:
     heard: list[tuple[Any, ...]] = []
     away.onSend += lambda sent: heard.append((sent.id, sent.provider, sent.msgid))
     with capture(away) as outbox:
@@ -152,7 +154,7 @@ def test_sending_can_fail_and_the_same_object_can_be_sent_again(away: Gateway) -
     assert len(outbox) == 2
 
 
-def test_an_outbox_is_a_list_with_a_last_one_and_numbers(away: Gateway) -> None:
+def test_an_outbox_is_a_list_with_last_and_to(away: Gateway) -> None:
     with capture(away) as outbox:
         with pytest.raises(LookupError, match="nothing was sent"):
             _ = outbox.last
@@ -163,7 +165,7 @@ def test_an_outbox_is_a_list_with_a_last_one_and_numbers(away: Gateway) -> None:
         assert not outbox
 
 
-def test_lookup_find_and_cancel_answer(away: Gateway) -> None:
+def test_lookup_find_and_cancel_know_captured_messages(away: Gateway) -> None:
     ended: list[Any] = []
     away.onStatus += lambda status: ended.append((status.id, status.status, status.context))
     with capture(away) as outbox:
@@ -190,7 +192,7 @@ def test_lookup_find_and_cancel_answer(away: Gateway) -> None:
     assert len(outbox) == 2
 
 
-def test_onsend_waits_for_the_time_of_sending(away: Gateway) -> None:
+def test_onsend_is_not_called_for_a_scheduled_message(away: Gateway) -> None:
     heard: list[Any] = []
     away.onSend += heard.append
     tomorrow = datetime.now(UTC) + timedelta(days=1)
@@ -250,12 +252,12 @@ def test_a_gateway_that_never_connected_is_as_before_afterwards(away: Gateway) -
         away.deliver(OutgoingMessage("1", "-"))
 
 
-def test_an_eager_gateway_is_caught_too_and_eager_again_afterwards() -> None:
+def test_an_eager_gateway_is_captured_and_eager_again_afterwards() -> None:
     eager = Gateway(eager=True)
     phone = eager.add_provider("phone", LoopbackProvider)
     assert isinstance(phone, LoopbackProvider)
     with capture(eager) as outbox:
-        sent = eager.send(OutgoingMessage("1", "caught"))
+        sent = eager.send(OutgoingMessage("1", "captured"))
         assert (sent.provider, sent.msgid) == ("phone", outbox.last.msgid)
         assert phone.get_traffic() == []
         with pytest.raises(exc.RequestError):
@@ -264,12 +266,15 @@ def test_an_eager_gateway_is_caught_too_and_eager_again_afterwards() -> None:
     assert [message.body for message in phone.get_traffic()] == ["sent"]
 
 
-def test_other_threads_are_caught(away: Gateway) -> None:
+def test_other_threads_are_captured(away: Gateway) -> None:
+    together = threading.Barrier(20)
+
     def request(number: int) -> None:
         key = f"k{number % 5}"
+        together.wait(30)
         away.send(OutgoingMessage(f"{number % 5}", "-").options(idempotency_key=key))
 
-    with capture(away) as outbox:
+    with capture(away) as outbox, switching_threads_in(in_memory_ledger):
         threads = [threading.Thread(target=request, args=(n,)) for n in range(20)]
         for thread in threads:
             thread.start()
@@ -278,7 +283,7 @@ def test_other_threads_are_caught(away: Gateway) -> None:
     assert sorted(sent.dst for sent in outbox) == ["0", "1", "2", "3", "4"]
 
 
-def test_only_a_gateway_is_caught() -> None:
+def test_only_a_gateway_can_be_captured() -> None:
     with pytest.raises(TypeError, match="takes a Gateway, not type"):
         capture(IProvider).__enter__()  # type: ignore[arg-type]
 

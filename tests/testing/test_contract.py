@@ -1,4 +1,4 @@
-"""The contract of providers finds what is wrong with one, and says it."""
+"""The checks of the contract detect the faults of a provider, and name them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def module(path: Path) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def examples() -> Examples:
-    """Those of a provider that is as it should be."""
+    """The examples of a provider without faults."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         found: Examples = module(FOLDER / "tests" / "test_pigeon_sms.py").EXAMPLES
     return found
 
 
-def test_nothing_is_wrong_with_the_example(examples: Examples) -> None:
+def test_the_example_provider_passes_all_checks(examples: Examples) -> None:
     found = checks(examples)
     assert len(found) > 40
     for check in found:
@@ -67,7 +67,7 @@ def logs(good: type[Any]) -> dict[str, Any]:
 
 
 def chains(good: type[Any]) -> dict[str, Any]:
-    """Its own error shows nothing, but the one that a traceback shows above it."""
+    """Its own error shows nothing, but the error that a traceback shows above it does."""
 
     def error(self: Any, answer: Any) -> Exception:
         refusal = exc.RequestError(provider=self.name)
@@ -161,7 +161,7 @@ def swaps(good: type[Any]) -> dict[str, Any]:
         (swaps, "webhook: incoming", ""),
     ],
 )
-def test_a_fault_is_found(
+def test_a_fault_is_detected(
     examples: Examples, fault: Callable[[type[Any]], dict[str, Any]], check: str, said: str
 ) -> None:
     good = examples.provider

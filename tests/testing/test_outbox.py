@@ -1,4 +1,4 @@
-"""Playing what comes back: replies, delivery reports, and webhooks of one's own application."""
+"""Simulated replies and delivery reports, and webhooks of the application under test."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_report_reaches_onstatus_as_from_a_worker(
     [status] = heard
     assert (status.id, status.context, status.states) == (sent.id, {"user": 7}, states)
     assert status.status_code == "e-9"
-    # What no provider took has no message id of one.
+    # A message that no provider accepted has no message id of a provider.
     assert status.msgid == (None if state == "failed" else outbox.last.msgid)
 
 
@@ -50,7 +50,7 @@ def test_a_state_never_goes_backwards(away: Gateway) -> None:
     assert [status.state for status in heard] == ["delivered", "accepted"]
 
 
-def test_a_report_of_what_was_not_sent_or_cannot_be_is_refused(away: Gateway) -> None:
+def test_a_report_of_an_unknown_message_or_state_is_refused(away: Gateway) -> None:
     with capture(away) as outbox:
         with pytest.raises(LookupError, match="no message with the id"):
             outbox.report(OutgoingMessage("1", "-"), "delivered")
@@ -59,7 +59,7 @@ def test_a_report_of_what_was_not_sent_or_cannot_be_is_refused(away: Gateway) ->
             outbox.report(sent, "queued")
 
 
-def test_a_reply_reaches_onreceive_and_what_is_sent_then_is_caught(away: Gateway) -> None:
+def test_a_reply_reaches_onreceive_and_its_answer_is_captured(away: Gateway) -> None:
     heard: list[IncomingMessage] = []
 
     def thank(message: IncomingMessage) -> None:
@@ -71,8 +71,8 @@ def test_a_reply_reaches_onreceive_and_what_is_sent_then_is_caught(away: Gateway
         away.send(OutgoingMessage("+1 555", "well?", src="+1 900").route("otp"))
         outbox.reply(outbox.last, "yes")
         outbox.reply("+1 666", "hello", provider="cheap")
-    told = [(m.src, m.dst, m.body, m.provider) for m in heard]
-    assert told == [("1555", "1900", "yes", "backup"), ("1666", None, "hello", "cheap")]
+    replies = [(m.src, m.dst, m.body, m.provider) for m in heard]
+    assert replies == [("1555", "1900", "yes", "backup"), ("1666", None, "hello", "cheap")]
     assert all(message.id and message.msgid for message in heard)
     assert [(sent.dst, sent.body) for sent in outbox] == [
         ("1555", "well?"),
@@ -81,12 +81,12 @@ def test_a_reply_reaches_onreceive_and_what_is_sent_then_is_caught(away: Gateway
     ]
 
 
-def test_a_reply_that_nobody_hears_is_a_failure(away: Gateway) -> None:
+def test_a_reply_without_a_handler_is_an_assertion_error(away: Gateway) -> None:
     with capture(away) as outbox, pytest.raises(AssertionError, match="onReceive"):
         outbox.reply("1", "hello")
 
 
-def test_a_handlers_error_is_the_tests(away: Gateway) -> None:
+def test_the_error_of_a_handler_is_raised(away: Gateway) -> None:
     away.onReceive += lambda message: 1 // 0
     away.onStatus += lambda status: status.context["missing"]
     with capture(away) as outbox:
@@ -97,7 +97,7 @@ def test_a_handlers_error_is_the_tests(away: Gateway) -> None:
             outbox.report(sent, "delivered")
 
 
-def test_webhooks_of_the_own_application_reach_the_handlers() -> None:
+def test_webhooks_of_the_application_reach_its_handlers() -> None:
     gateway = Gateway(Settings(redis_url="redis://127.0.0.1:1/0"))
     gateway.add_provider("main", SimulatorProvider, url="http://127.0.0.1:1", token="secret")
     heard: list[Any] = []

@@ -1,4 +1,4 @@
-"""The page on testing shows tests that pass."""
+"""The tests in docs/testing.md pass."""
 
 from __future__ import annotations
 

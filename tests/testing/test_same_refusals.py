@@ -1,4 +1,4 @@
-"""Eager mode and ``capture()`` refuse what the queue refuses, with the same error."""
+"""Eager mode and ``capture()`` refuse the same messages as the queue, with the same errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBER = "15557654321"
 
 
 class Lazy:
-    """As gettext_lazy makes it: a text once somebody asks for it."""
+    """Like gettext_lazy: becomes a text when it is used."""
 
     def __str__(self) -> str:
         return "hello"
@@ -71,7 +71,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "idempotency_key": lambda: bare(idempotency_key=17),
     "status_report": lambda: bare(status_report="yes"),
     "senderId": lambda: bare(senderId=1.5),
-    "an option that there is not": lambda: bare(hologram=True),
+    "unknown option": lambda: bare(hologram=True),
     "src": lambda: changed(src=["Shop"]),
     "dst": lambda: changed(dst=15557654321),
     "params": lambda: changed(provider_params=["flash"]),
@@ -93,7 +93,7 @@ def refusal(send: Callable[..., Any], message: Any) -> tuple[type[Exception], st
         send(message)
     except (exc.RequestError, AssertionError, TypeError) as error:
         return type(error), str(error)
-    raise AssertionError("it was taken")
+    raise AssertionError("the message was accepted")
 
 
 @pytest.mark.parametrize("kind", REFUSED)

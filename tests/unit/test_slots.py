@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
-from types import FrameType
-from typing import Any
 
 import pytest
 
 from smsqueue.delivery import Slots, slots
+from tests.conftest import switching_threads_in
 
 
 class Clock:
@@ -175,13 +173,6 @@ def test_of_threads_that_enter_at_once_as_many_get_a_slot_as_there_are() -> None
     pool, number, rounds = Slots(3), 8, 20
     together, granted = threading.Barrier(number), list[int]()
 
-    def let_others_run(frame: FrameType, event: str, argument: Any) -> Any:
-        """A trace function: within Slots, other threads run before each line."""
-        if frame.f_code.co_filename != slots.__file__:
-            return None
-        time.sleep(0)
-        return let_others_run
-
     def work() -> None:
         for turn in range(rounds):
             together.wait(30)
@@ -191,13 +182,10 @@ def test_of_threads_that_enter_at_once_as_many_get_a_slot_as_there_are() -> None
                 granted.append(turn)
                 pool.leave("a", 0.0, well=True)
 
-    threading.settrace(let_others_run)
-    try:
+    with switching_threads_in(slots):
         threads = [threading.Thread(target=work) for _ in range(number)]
         for thread in threads:
             thread.start()
-    finally:
-        threading.settrace(None)
-    for thread in threads:
-        thread.join()
+        for thread in threads:
+            thread.join()
     assert Counter(granted) == dict.fromkeys(range(rounds), 3)
