@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from smsqueue import exc
 from smsqueue.concurrency.call_threads import CallThreads
@@ -14,7 +12,7 @@ from smsqueue.concurrency.loop import blocking
 from smsqueue.delivery.outcomes import FIRST_ASK, Outcome
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import Ledger, LookUp
 from smsqueue.logs import get_logger
 from smsqueue.message import serialization
 from smsqueue.message.masking import place_of
@@ -40,47 +38,45 @@ def ask(
     slots: Slots,
     threads: CallThreads,
     id: str,
-    answer: list[Any],
+    question: LookUp,
 ) -> Outcome:
     """Ask in one of the provider's slots: it may be the one that does not answer.
 
     As :func:`_ask`, which it calls if there is a slot.
     """
-    name = answer[1]
+    name = question.provider
     busy = slots.enter(name, bulk=True)  # a look-up is less urgent than a single message
     if busy:
         ledger.asked(id, max(busy, 1.0))
         return Outcome(State.UNKNOWN, wait=busy, error="ProviderBusy")
     began = time.monotonic()
     try:
-        return _ask(gateway, ledger, threads, id, answer)
+        return _ask(gateway, ledger, threads, id, question)
     finally:
         slots.leave(name, time.monotonic() - began, well=True)
 
 
 def _ask(
-    gateway: Gateway, ledger: Ledger, threads: CallThreads, id: str, answer: list[Any]
+    gateway: Gateway, ledger: Ledger, threads: CallThreads, id: str, question: LookUp
 ) -> Outcome:
     """Ask once. What the provider says counts as a delivery report; if it says nothing, it is
     asked again later. Nothing is ever sent again because of it.
 
-    Args:
-        answer: What the ledger answered to the claim: see claim.lua.
-
     Raises:
         QueueUnavailable: what the provider said was not recorded; it is asked again.
     """
-    data, name, attempt, called, asked = answer
-    again = min(FIRST_ASK * 4 ** (int(asked) - 1), _LONGEST)
+    name, since = question.provider, question.called_at
+    again = min(FIRST_ASK * 4 ** (question.times - 1), _LONGEST)
     try:
-        message = serialization.load_outgoing(id, json.loads(data))
-        since = datetime.fromtimestamp(int(float(called)) / 1000, UTC)
+        message = serialization.load_outgoing(id, json.loads(question.data))
+        if since is None:
+            raise ValueError("the time of the call")
     except Exception as error:  # whatever is in the record instead of a message
         log.error("%s: %s is not asked: its record is damaged: %s", id, name, type(error).__name__)
         ledger.asked(id, _LONGEST)
         return Outcome(State.UNKNOWN, wait=_LONGEST, error="DamagedRecord")
     message.provider = name
-    message.reference = message.dedup_key = f"{id}.{attempt}"
+    message.reference = message.dedup_key = f"{id}.{question.attempt}"
     provider = gateway.providers.get(name)
     status: MessageStatus | None = None
     try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from smsqueue import exc
 from smsqueue.concurrency.loop import Loop, current_loop, sleep
 from smsqueue.delivery.slots import Slots
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import AttemptBegun, AttemptOutcome, ClaimAnswer, Claimed, Ledger
 from smsqueue.logs import get_logger
 
 __all__ = ["Claims", "LostClaims"]
@@ -133,8 +132,8 @@ class Claims:
         lease: float,
         usual: tuple[str, float] | None,
         bulk: bool | None = None,
-    ) -> list[Any]:
-        """Claim a message; see claim.lua for the answers. With "go" the slot at ``usual`` is held.
+    ) -> ClaimAnswer:
+        """Claim a message. The slot at ``usual`` is held if its attempt has begun.
 
         Args:
             usual: Provider of the messages that need no router, most of them: their attempt begins
@@ -148,7 +147,7 @@ class Claims:
             answer = self.ledger.claim(
                 id, token, lease=lease, worker=self.worker, usual=at, if_single=if_single
             )
-            begun = answer[0] == "claimed" and answer[6] == "go"
+            begun = isinstance(answer, Claimed) and isinstance(answer.begun, AttemptBegun)
         except exc.LedgerError:
             raise
         except Exception:  # whatever it is: the claim may have been made, or be made later
@@ -175,7 +174,8 @@ class Claims:
         """Give a claim back, and the attempt that perhaps began with it: nobody was called."""
         effect = self.ledger.unclaim(id, token)
         if effect is not None:
-            attempts, provider = effect
-            why = {"verdict": "retry", "delay": 0, "why": "its claim was not confirmed"}
-            self.ledger.settle(id, token, attempts, why | {"provider": provider})
+            outcome = AttemptOutcome(
+                "retry", provider=effect.provider, why="its claim was not confirmed", delay_ms=0
+            )
+            self.ledger.settle(id, token, effect.attempts, outcome)
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 import traceback
+from dataclasses import replace
 
 from smsqueue import exc
 from smsqueue.broker.queue import Queue
@@ -16,8 +17,8 @@ from smsqueue.delivery.asking import ask
 from smsqueue.delivery.claiming import Claims
 from smsqueue.delivery.outcomes import (
     Attempt,
-    Claim,
     Outcome,
+    attempt_of,
     judged,
     of_repetition,
     seconds_until,
@@ -26,7 +27,17 @@ from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.walking import Walk, leased
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import (
+    AttemptBegun,
+    Claimed,
+    Early,
+    Expired,
+    Ledger,
+    LookUp,
+    NotClaimable,
+    ProviderPaused,
+    UnreadableClaim,
+)
 from smsqueue.logs import get_logger, transition
 from smsqueue.message.ids import new_token
 from smsqueue.message.masking import place_of
@@ -97,44 +108,40 @@ class Delivery:
         usual = self.gateway.default_provider
         at = (usual, self.walk.lease(usual)) if usual is not None else None
         answer = self.claims.claim(id, token, lease=leased(_ROUTING), usual=at, bulk=bulk)
-        match answer[0]:
-            case "claimed":
-                return self._claimed(Claim(id, token, began, *answer[1:]), usual or "")
-            case "ask":
-                return ask(self.gateway, self.ledger, self.slots, self.threads, id, answer[1:])
-            case "early":
-                return Outcome(State.RETRYING, wait=seconds_until(int(answer[1])))
-            case "expired":
+        match answer:
+            case Claimed():
+                return self._claimed(answer, id, token, began, usual or "")
+            case UnreadableClaim():
+                return self._set_aside(id, token, answer.error)
+            case LookUp():
+                return ask(self.gateway, self.ledger, self.slots, self.threads, id, answer)
+            case Early():
+                return Outcome(State.RETRYING, wait=seconds_until(answer.at_ms))
+            case Expired():
                 transition(log, id, State.EXPIRED)
-                self.queue.hook([answer[1]])
+                self.queue.hook([answer.event])
                 return Outcome(State.EXPIRED)
-            case "state":
-                state, look = answer[1:]
-                wait = seconds_until(int(float(look))) if state == State.UNKNOWN and look else None
-                return Outcome(state, wait=wait)
-            case _:
-                return Outcome("gone")
+            case NotClaimable():
+                look = answer.next_look_ms if answer.state == State.UNKNOWN else None
+                return Outcome(answer.state, wait=seconds_until(look) if look else None)
 
-    def _claimed(self, claim: Claim, usual: str) -> Outcome:
+    def _claimed(self, claim: Claimed, id: str, token: str, began: float, usual: str) -> Outcome:
         """Go on with a message that is this worker's.
 
         Args:
-            usual: The default provider when it was claimed; the application may set another one.
+            began: When it was claimed, at the earliest (monotonic).
+            usual: The default provider at that time; the application may set another one.
         """
         try:
-            attempt = claim.attempt()
+            attempt = attempt_of(claim, id, token, began)
         except Exception as error:  # whatever is in the record instead of a message
-            if claim.begun == "go":
+            if isinstance(claim.begun, AttemptBegun):
                 self.slots.give_back(usual)
-            cause = f"what is to be sent cannot be read: {type(error).__name__}"
-            found = persist(
-                lambda: self.ledger.set_aside("msg", claim.id, claim.token, cause, called=False)
-            )
-            return self._damaged(claim.id, found or cause)
-        if claim.begun == "go":
+            return self._set_aside(id, token, type(error).__name__)
+        if isinstance(claim.begun, AttemptBegun):
             return self.walk.call_in_turn(attempt, [usual])
-        if claim.begun == "paused":
-            return self.walk.wait(attempt, [(int(claim.number) / 1000, usual, "paused")])
+        if isinstance(claim.begun, ProviderPaused):
+            return self.walk.wait(attempt, [(claim.begun.left_ms / 1000, usual, "paused")])
         try:
             names = self._names(attempt)
         except BaseException as error:  # the router is the application's; sys.exit() is one too
@@ -148,9 +155,15 @@ class Delivery:
             decision = GuardedPolicy(self.gateway.retry).decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
-            outcome = judged(of_repetition(attempt, decision), error, "the router")
-            return self.walk.settle(attempt, None, outcome | {"why": why})
+            outcome = judged(of_repetition(attempt, decision), error, None)
+            return self.walk.settle(attempt, replace(outcome, why=why))
         return self.walk.begin_at_first(attempt, names)
+
+    def _set_aside(self, id: str, token: str, error: str) -> Outcome:
+        """Set a message aside whose record this worker cannot read."""
+        cause = f"what is to be sent cannot be read: {error}"
+        found = persist(lambda: self.ledger.set_aside("msg", id, token, cause, called=False))
+        return self._damaged(id, found or cause)
 
     def _damaged(self, id: str, cause: str) -> Outcome:
         log.error(

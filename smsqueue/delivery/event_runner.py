@@ -15,7 +15,7 @@ from smsqueue.delivery.persist import persist
 from smsqueue.events import EventHook, Handler, hook_scope
 from smsqueue.exc import DamagedRecord, LedgerError, QueueUnavailable
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import ClaimedEvent, Early, EventOver, HeldElsewhere, Ledger
 from smsqueue.logs import get_logger, transition
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_token
@@ -97,30 +97,35 @@ class Hooks:
         except Exception:  # the claim may have been made, or may still be made
             self.lost.add(event, token)
             raise
-        match answer[0]:
-            case "claimed":
-                kind, data, tries, message_id, message_data, done = answer[1:]
-                if int(tries) >= self.retry.event_attempts:
-                    log.error("%s: given up, its workers died: smsqueue list --state dead", event)
-                    return self._settle(event, token, "dead", why="its workers died of it")
-                if kind not in _KINDS:
-                    why = f"this worker's version knows no events of the kind {kind!r}"
-                    log.error("%s: %s", event, why)
-                    return self._again(event, token, int(tries), why, "UnknownEvent")
-                try:
-                    subject = self._subject(kind, event, json.loads(data), message_id, message_data)
-                except Exception as error:  # whatever is in the record instead of an event
-                    cause = f"what it tells cannot be read: {type(error).__name__}"
-                    found = persist(
-                        lambda: self.ledger.set_aside("event", event, token, cause, called=False)
-                    )
-                    return self._damaged(event, found or cause)
-                lease = _Lease(self.ledger, event, token, claimed)
-                return self._call_all(lease, kind, subject, set(json.loads(done)), int(tries))
-            case "early" | "busy":
+        match answer:
+            case ClaimedEvent():
+                return self._claimed(answer, event, token, claimed)
+            case Early() | HeldElsewhere():
                 return Outcome(EventState.WAITING, wait=0.0)
-            case _:
-                return Outcome(answer[1])
+            case EventOver():
+                return Outcome(answer.state)
+
+    def _claimed(self, claim: ClaimedEvent, event: str, token: str, claimed: float) -> Outcome:
+        """Run the handlers of an event that is this worker's."""
+        kind, tries = claim.kind, claim.tries
+        if tries >= self.retry.event_attempts:
+            log.error("%s: given up, its workers died: smsqueue list --state dead", event)
+            return self._settle(event, token, "dead", why="its workers died of it")
+        if kind not in _KINDS:
+            why = f"this worker's version knows no events of the kind {kind!r}"
+            log.error("%s: %s", event, why)
+            return self._again(event, token, tries, why, "UnknownEvent")
+        try:
+            data = json.loads(claim.data)
+            subject = self._subject(kind, event, data, claim.message_id, claim.message_data)
+        except Exception as error:  # whatever is in the record instead of an event
+            cause = f"what it tells cannot be read: {type(error).__name__}"
+            found = persist(
+                lambda: self.ledger.set_aside("event", event, token, cause, called=False)
+            )
+            return self._damaged(event, found or cause)
+        lease = _Lease(self.ledger, event, token, claimed)
+        return self._call_all(lease, kind, subject, claim.handlers_done, tries)
 
     def _give_back(self, event: str, token: str) -> bool:
         """Give a claim back whose answer was lost; False if it may not have reached Redis yet."""
@@ -167,7 +172,7 @@ class Hooks:
         return sent
 
     def _call_all(
-        self, lease: _Lease, kind: str, subject: Any, done: set[str], tries: int
+        self, lease: _Lease, kind: str, subject: Any, done: frozenset[str], tries: int
     ) -> Outcome:
         hook: EventHook = getattr(self.gateway, _KINDS[kind])
         event, token = lease.event, lease.token

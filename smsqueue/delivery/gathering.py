@@ -19,12 +19,18 @@ from smsqueue.broker.queue import Queue
 from smsqueue.concurrency.loop import Loop, blocking, current_loop, is_bulk, wait
 from smsqueue.ledger import (
     GROUP_LIMIT,
+    AttemptOutcome,
+    BeginAnswer,
     Beginning,
+    ClaimAnswer,
     Claiming,
+    EventClaimAnswer,
+    EventTransition,
     HookSettlement,
     Ledger,
     Settlement,
     Transition,
+    Unclaimed,
 )
 from smsqueue.settings import Settings
 
@@ -148,15 +154,17 @@ class GatheringLedger(Ledger):
         super().__init__(settings, timeout=timeout)
         self._loop = loop
         threads = ThreadPoolExecutor(8, "smsqueue-ledger")
-        self._claims = _Gathered(loop, threads, self.claim_many)
-        self._begins = _Gathered(loop, threads, self.begin_many)
+        self._claims: _Gathered[Claiming, ClaimAnswer] = _Gathered(loop, threads, self.claim_many)
+        self._begins: _Gathered[Beginning, BeginAnswer] = _Gathered(loop, threads, self.begin_many)
         self._settles = _Gathered(loop, threads, self.settle_many)
-        self._hook_claims = _Gathered(loop, threads, self._hook_claim_each)
+        self._hook_claims: _Gathered[tuple[str, str, str], EventClaimAnswer] = _Gathered(
+            loop, threads, self._hook_claim_each
+        )
         self._hook_settles = _Gathered(loop, threads, self.hook_settle_many)
 
     def _hook_claim_each(
         self, items: list[tuple[str, str, str]]
-    ) -> list[list[Any] | exc.QueueUnavailable]:
+    ) -> list[EventClaimAnswer | exc.QueueUnavailable]:
         (worker,) = {worker for _, _, worker in items}
         return self.hook_claim_many([(event, token) for event, token, _ in items], worker)
 
@@ -169,7 +177,7 @@ class GatheringLedger(Ledger):
         worker: str,
         usual: tuple[str, float] | None = None,
         if_single: bool = False,
-    ) -> list[Any]:
+    ) -> ClaimAnswer:
         if current_loop() is not self._loop:
             return super().claim(
                 id, token, lease=lease, worker=worker, usual=usual, if_single=if_single
@@ -179,17 +187,17 @@ class GatheringLedger(Ledger):
 
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
-    ) -> tuple[str, int]:
+    ) -> BeginAnswer:
         if current_loop() is not self._loop:
             return super().begin(id, token, provider, lease=lease, attempt=attempt)
         return self._begins.ask(Beginning(id, token, provider, lease, attempt))
 
-    def settle(self, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> Transition:
+    def settle(self, id: str, token: str, attempt: int, outcome: AttemptOutcome) -> Transition:
         if current_loop() is not self._loop:
             return super().settle(id, token, attempt, outcome)
         return self._settles.ask(Settlement(id, token, attempt, outcome))
 
-    def hook_claim(self, event: str, token: str, worker: str) -> list[Any]:
+    def hook_claim(self, event: str, token: str, worker: str) -> EventClaimAnswer:
         if current_loop() is not self._loop:
             return super().hook_claim(event, token, worker)
         return self._hook_claims.ask((event, token, worker))
@@ -203,7 +211,7 @@ class GatheringLedger(Ledger):
         delay: float,
         why: str,
         succeeded: Sequence[str] = (),
-    ) -> tuple[str, int | None]:
+    ) -> EventTransition:
         if current_loop() is not self._loop:
             return super().hook_settle(
                 event, token, verdict, delay=delay, why=why, succeeded=succeeded
@@ -213,7 +221,7 @@ class GatheringLedger(Ledger):
 
     # Rare operations are single calls, made in a thread.
 
-    def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
+    def unclaim(self, id: str, token: str) -> Unclaimed | None:
         return _in_thread(super().unclaim, id, token)
 
     def asked(self, id: str, again: float) -> None:

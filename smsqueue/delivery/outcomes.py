@@ -1,18 +1,16 @@
-"""How an attempt ended, in the words of the ledger: see settle.lua for the fields."""
+"""How an attempt ended: makes the outcome that the ledger records."""
 
 from __future__ import annotations
 
 import json
 import time
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 from smsqueue import exc
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Transition
+from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, Remedies, Transition
 from smsqueue.logs import get_logger
 from smsqueue.message import serialization
-from smsqueue.message.ids import time_of
 from smsqueue.message.masking import place_of
 from smsqueue.message.messages import OutgoingMessage
 from smsqueue.message.states import WAITING, State
@@ -21,8 +19,8 @@ from smsqueue.providers.base import IProvider
 
 __all__ = [
     "Attempt",
-    "Claim",
     "Outcome",
+    "attempt_of",
     "ids_of",
     "judged",
     "of_repetition",
@@ -30,7 +28,7 @@ __all__ = [
     "remedies",
     "seconds_until",
     "sent",
-    "uncertain",
+    "with_remedies",
 ]
 
 log = get_logger("smsqueue.delivery")
@@ -67,55 +65,33 @@ class Attempt:
         self.later = seconds if self.later is None else min(self.later, seconds)
 
 
-class Claim(NamedTuple):
-    """What the ledger answered to a claim, as it came: see claim.lua."""
+def attempt_of(claim: Claimed, id: str, token: str, asked: float) -> Attempt:
+    """The attempt that a worker may make under its claim.
 
-    id: str
-    token: str
-    #: Before the claim was asked for (monotonic).
-    asked: float
-    data: str
-    made: Any
-    tries: Any
-    now: Any
-    since: Any
-    #: Of an attempt at the usual provider: "go", "paused" or "".
-    begun: str
-    #: Its number, or for how many ms the provider is paused.
-    number: Any
-    #: The one provider that it may go to, as that may have it already; "": any.
-    pin: str
-    #: The attempt at it that is repeated.
-    repeats: Any
-    #: Milliseconds that are left of its validity, "": it has none.
-    left: Any
+    Args:
+        asked: When the claim was asked for, at the latest (monotonic).
 
-    def __repr__(self) -> str:
-        # ``data`` is the message.
-        return f"Claim({self.id!r}, made={self.made!r}, begun={self.begun!r}, pin={self.pin!r})"
-
-    def attempt(self) -> Attempt:
-        """The attempt that this worker may make."""
-        data = json.loads(self.data)
-        message = serialization.load_outgoing(self.id, data)
-        since = int(self.since) / 1000 if self.since else time_of(self.id)
-        made = self.number if self.begun == "go" else self.made
-        age = int(self.now) / 1000 - since
-        message.repeated = bool(self.pin)
-        if self.left:  # what the network is told
-            message.options(expires=max(int(self.left), 1000) / 60_000)
-        return Attempt(
-            self.id,
-            self.token,
-            message,
-            int(made),
-            int(self.tries),
-            age,
-            self.asked,
-            self.pin,
-            int(self.repeats or 0),
-            data.get("bulk", False),
-        )
+    Raises:
+        Exception: the record holds no message; of any class.
+    """
+    data = json.loads(claim.data)
+    message = serialization.load_outgoing(id, data)
+    number = claim.begun.number if isinstance(claim.begun, AttemptBegun) else claim.attempts
+    message.repeated = bool(claim.pinned_to)
+    if claim.validity_left_ms is not None:  # what the network is told
+        message.options(expires=max(claim.validity_left_ms, 1000) / 60_000)
+    return Attempt(
+        id,
+        token,
+        message,
+        number,
+        claim.tries,
+        (claim.now_ms - claim.waiting_since_ms) / 1000,
+        asked,
+        claim.pinned_to,
+        claim.repeated_attempt,
+        data.get("bulk", False),
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +105,7 @@ class Outcome:
     earlier: int = 0
 
 
-def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any]:
+def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> AttemptOutcome:
     """The outcome of an attempt that the provider took. Nothing that a plugin does keeps that from
     being recorded: what it left is not kept then."""
     try:
@@ -137,23 +113,25 @@ def sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any
     except Exception as error:
         _log_unusable(message.id, name, error)
     message.msgid = message.meta = None
-    told = {"provider": name, "msgid": None, "meta": None}
-    return {
-        "verdict": "sent",
-        "msgids": [],
-        "msgid": "null",
-        "sent": serialization.to_json(told) if gateway.onSend else None,
-        "well": True,
-    }
+    event = {"provider": name, "msgid": None, "meta": None}
+    return AttemptOutcome(
+        "sent",
+        provider=name,
+        msgid="null",
+        sent_event=serialization.to_json(event) if gateway.onSend else None,
+        provider_works=True,
+    )
 
 
-def uncertain(provider: IProvider, message: OutgoingMessage) -> dict[str, Any]:
-    """What the outcome of an attempt has that the provider may have taken; as :func:`sent`."""
+def with_remedies(
+    outcome: AttemptOutcome, provider: IProvider, message: OutgoingMessage
+) -> AttemptOutcome:
+    """The outcome of an attempt that the provider may have accepted; as :func:`sent`."""
     try:
-        return remedies(provider) | {"msgids": ids_of(provider, message)}
+        return replace(outcome, remedies=remedies(provider), msgids=ids_of(provider, message))
     except Exception as error:
         _log_unusable(message.id, provider.name, error)
-    return {"msgids": []}
+    return outcome
 
 
 def _log_unusable(id: str | None, name: str, error: Exception) -> None:
@@ -164,7 +142,7 @@ def _log_unusable(id: str | None, name: str, error: Exception) -> None:
     )
 
 
-def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, Any]:
+def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> AttemptOutcome:
     provider = gateway.get_provider(name)
     for field in ("msgid", "meta"):
         value = getattr(message, field)
@@ -189,54 +167,63 @@ def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> dict[str, An
             *(message.id, name, _LONGEST_IDS),
             extra={"id": message.id, "provider": name},
         )
-    told = {"provider": name, "msgid": message.msgid, "meta": message.meta}
-    return {
-        "verdict": "sent",
-        "msgids": ids,
-        "msgid": msgid,
-        "meta": serialization.to_json(message.meta) if message.meta is not None else None,
-        "sent": serialization.to_json(told) if gateway.onSend else None,
-        "silent": not provider.reports or None,
-        "well": True,
-    }
+    event = {"provider": name, "msgid": message.msgid, "meta": message.meta}
+    return AttemptOutcome(
+        "sent",
+        provider=name,
+        msgids=ids,
+        msgid=msgid,
+        meta=serialization.to_json(message.meta) if message.meta is not None else None,
+        sent_event=serialization.to_json(event) if gateway.onSend else None,
+        no_reports=not provider.reports,
+        provider_works=True,
+    )
 
 
-def ids_of(provider: IProvider, message: OutgoingMessage) -> list[str]:
+def ids_of(provider: IProvider, message: OutgoingMessage) -> tuple[str, ...]:
     """The provider's ids of a message, by which its reports are found; no more than an SMS has
     parts, and none that a report could not have."""
     ids = message.msgid if isinstance(message.msgid, list | tuple) else [message.msgid]
     if not provider.unique_msgids:
-        return []
+        return ()
     texts = (str(each) for each in ids if each not in (None, ""))
-    return [each for each in texts if len(each) <= _LONGEST_ID][:_MOST_IDS]
+    return tuple(text for text in texts if len(text) <= _LONGEST_ID)[:_MOST_IDS]
 
 
-def judged(decision: Decision, error: BaseException, name: str) -> dict[str, Any]:
-    """The outcome of an attempt that failed."""
+def judged(decision: Decision, error: BaseException, name: str | None) -> AttemptOutcome:
+    """The outcome of an attempt that failed.
+
+    Args:
+        name: The provider; None: its router failed.
+    """
     label = error_label(error)
-    outcome: dict[str, Any] = {
-        "verdict": decision.verdict,
-        "error": label,
-        "why": "its provider may have it" if decision.verdict == "unknown" else None,
-        "code": _code_of(error),
-        "delay": int(decision.delay * 1000),
-        "counted": decision.counted or None,
-        "well": decision.well or None,
-        "hold": decision.hold or None,
-    }
-    if decision.pause is not None:
-        outcome["pause"] = int(decision.pause * 1000)
-        outcome["pause_max"] = int(decision.pause_max * 1000)
-        outcome["suspect"] = decision.suspect or None
-        outcome["wait"] = int(decision.wait * 1000) or None
-        if isinstance(error, exc.CreditError | exc.AuthError):
-            log.error(
-                "%s is paused: %s. No message is lost; they go out when it works again",
-                name,
-                label,
-                extra={"provider": name, "error_class": label},
-            )
-    return outcome
+    outcome = AttemptOutcome(
+        decision.verdict,
+        provider=name,
+        error=label,
+        why="its provider may have it" if decision.verdict == "unknown" else None,
+        code=_code_of(error),
+        delay_ms=int(decision.delay * 1000),
+        counted=decision.counted,
+        provider_works=decision.well,
+        no_resend=decision.hold,
+    )
+    if decision.pause is None:
+        return outcome
+    if isinstance(error, exc.CreditError | exc.AuthError):
+        log.error(
+            "%s is paused: %s. No message is lost; they go out when it works again",
+            name or "the router",
+            label,
+            extra={"provider": name or "the router", "error_class": label},
+        )
+    return replace(
+        outcome,
+        pause_ms=int(decision.pause * 1000),
+        pause_max_ms=int(decision.pause_max * 1000),
+        requested_pause_ms=int(decision.wait * 1000) or None,
+        pause_if_others_failed=decision.suspect,
+    )
 
 
 def _code_of(error: BaseException) -> str | None:
@@ -261,16 +248,15 @@ FIRST_ASK = 20.0
 LATEST_CALL = 15.0
 
 
-def remedies(provider: IProvider) -> dict[str, int]:
-    """What can be done about a message that a provider may have: see settle.lua."""
-    found = {}
+def remedies(provider: IProvider) -> Remedies:
+    """What can be done about a message that a provider may have accepted."""
     # The last repetition has to be there, not only claimed, while the provider knows the key.
     window = provider.dedup_window - LATEST_CALL - provider.deadline
-    if window > 0:
-        found["pin"] = int(window * 1000)
-    if type(provider).look_up is not IProvider.look_up:
-        found["ask"] = int(FIRST_ASK * 1000)
-    return found
+    can_ask = type(provider).look_up is not IProvider.look_up
+    return Remedies(
+        repeat_for_ms=int(window * 1000) if window > 0 else None,
+        ask_after_ms=int(FIRST_ASK * 1000) if can_ask else None,
+    )
 
 
 def outcome_of(moved: Transition, error: str | None, made: int) -> Outcome:
@@ -280,7 +266,13 @@ def outcome_of(moved: Transition, error: str | None, made: int) -> Outcome:
         made: The number of the attempt that was settled.
     """
     waits = moved.state in WAITING or moved.state == State.UNKNOWN
-    wait = seconds_until(moved.look) if moved.look and waits else 0.0 if waits else None
+    wait = (
+        seconds_until(moved.next_look_ms)
+        if moved.next_look_ms and waits
+        else 0.0
+        if waits
+        else None
+    )
     return Outcome(moved.state, wait=wait, error=error, earlier=max(0, made - 1))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from copy import copy, deepcopy
-from typing import Any
+from dataclasses import replace
 
 from smsqueue.broker.queue import Queue
 from smsqueue.delivery.calling import Calls
@@ -16,12 +16,20 @@ from smsqueue.delivery.outcomes import (
     of_repetition,
     outcome_of,
     sent,
-    uncertain,
+    with_remedies,
 )
 from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Ledger, Transition
+from smsqueue.ledger import (
+    AttemptBegun,
+    AttemptOutcome,
+    BeginAnswer,
+    ClaimLost,
+    Ledger,
+    NextAttempt,
+    Transition,
+)
 from smsqueue.logs import get_logger, transition
 from smsqueue.message.ids import new_id
 from smsqueue.message.messages import OutgoingMessage
@@ -57,7 +65,7 @@ class Walk:
         return leased(self.gateway.get_provider(name).deadline)
 
     def begin_at_first(
-        self, attempt: Attempt, names: list[str], otherwise: dict[str, Any] | None = None
+        self, attempt: Attempt, names: list[str], otherwise: AttemptOutcome | None = None
     ) -> Outcome:
         """Begin at the first of some providers that may be called now.
 
@@ -71,22 +79,23 @@ class Walk:
                 # The provider is well and will soon have room: no reason to go elsewhere.
                 waits.append((busy, name, None))
                 break
-            verdict = ""
+            answer: BeginAnswer | None = None
             try:
-                verdict, number = self._begin(attempt, name)
+                answer = self._begin(attempt, name)
             finally:
-                if verdict != "go":
+                if not isinstance(answer, AttemptBegun):
                     self.slots.give_back(name)
-            if verdict == "go":
-                attempt.made = number
+            if isinstance(answer, AttemptBegun):
+                attempt.made = answer.number
                 return self.call_in_turn(attempt, names[i:])
-            if verdict == "lost":
+            if isinstance(answer, ClaimLost):
                 return Outcome(State.SENDING)
-            waits.append((number / 1000, name, "paused"))
-            attempt.may_go_later(number / 1000)
+            left = answer.left_ms / 1000
+            waits.append((left, name, "paused"))
+            attempt.may_go_later(left)
         if otherwise is not None:
             outcome = self._not_yet(attempt, otherwise, min(each[0] for each in waits))
-            return self.settle(attempt, otherwise["provider"], outcome)
+            return self.settle(attempt, outcome)
         return self.wait(attempt, waits)
 
     def wait(self, attempt: Attempt, waits: list[tuple[float, str, str | None]]) -> Outcome:
@@ -97,13 +106,16 @@ class Walk:
         """
         wait, name, why = min(waits, key=lambda each: each[0])
         label = "ProviderPaused" if why else "ProviderBusy"
-        outcome = {"verdict": "wait", "delay": int(wait * 1000), "why": why}
+        outcome = AttemptOutcome("wait", provider=name, delay_ms=int(wait * 1000), why=why)
         if why:
-            outcome["behind"] = " ".join(name for _, name, _ in waits)
-            outcome["line"] = "bulk" if attempt.bulk else "single"
-        return self.settle(attempt, name, outcome, error=label)
+            outcome = replace(
+                outcome,
+                waiting_for=" ".join(name for _, name, _ in waits),
+                wait_queue="bulk" if attempt.bulk else "single",
+            )
+        return self.settle(attempt, outcome, error=label)
 
-    def _begin(self, attempt: Attempt, name: str) -> tuple[str, int]:
+    def _begin(self, attempt: Attempt, name: str) -> BeginAnswer:
         attempt.since = time.monotonic()
         lease = self.lease(name)
         return persist(
@@ -119,15 +131,15 @@ class Walk:
         if time.monotonic() - attempt.since > min(LATEST_CALL, _MARGIN / 2):
             # This process was asleep: the lease may end during the call, so it is not made.
             self.slots.give_back(name)
-            asleep = {"verdict": "retry", "delay": 0, "why": "the worker was asleep"}
-            return self.settle(attempt, name, asleep)
+            asleep = AttemptOutcome("retry", provider=name, delay_ms=0, why="the worker was asleep")
+            return self.settle(attempt, asleep)
         # What a provider changes in its message does not go out at the next one.
         accepted = attempt.message
         if rest:
             attempt.message = _copied(accepted)
         error = self.calls.call(attempt, name)
         if error is None:
-            return self.settle(attempt, name, sent(self.gateway, attempt.message, name))
+            return self.settle(attempt, sent(self.gateway, attempt.message, name))
         provider = self.gateway.get_provider(name)
         retry = GuardedPolicy(self.gateway.retry)
         decision = retry.decide(
@@ -139,8 +151,8 @@ class Walk:
         decision = of_repetition(attempt, decision)
         outcome = judged(decision, error, name)
         if decision.verdict == "unknown":
-            outcome |= uncertain(provider, attempt.message)
-            outcome["resends"] = retry.resends
+            outcome = with_remedies(outcome, provider, attempt.message)
+            outcome = replace(outcome, max_resends=retry.resends)
         if decision.verdict == "retry":
             attempt.may_go_later(decision.delay)
         if not decision.elsewhere or not rest:
@@ -149,7 +161,7 @@ class Walk:
                 attempt.tries += decision.counted
                 later = max(attempt.later, retry.backoff(attempt.tries))
                 outcome = self._not_yet(attempt, outcome, later)
-            return self.settle(attempt, name, outcome)
+            return self.settle(attempt, outcome)
         attempt.tries += decision.counted
         attempt.message = accepted
         try:
@@ -158,15 +170,15 @@ class Walk:
             label = type(failure).__name__
             log.error("%s: %s cannot be called: %s", attempt.id, rest[0], label)
             later = retry.backoff(attempt.tries)
-            return self.settle(attempt, name, self._not_yet(attempt, outcome, later))
+            return self.settle(attempt, self._not_yet(attempt, outcome, later))
         busy = self.slots.enter(rest[0], bulk=attempt.bulk)
         if busy:
-            return self.settle(attempt, name, self._not_yet(attempt, outcome, busy))
+            return self.settle(attempt, self._not_yet(attempt, outcome, busy))
         attempt.since = time.monotonic()
-        following = {"provider": rest[0], "lease": int(lease * 1000)}
+        following = NextAttempt(rest[0], int(lease * 1000))
         begun = None
         try:
-            moved = self._settled(attempt, name, outcome | {"verdict": "retry", "next": following})
+            moved = self._settled(attempt, replace(outcome, verdict="retry", next=following))
             begun = moved.attempt
         finally:
             if begun is None:
@@ -176,38 +188,34 @@ class Walk:
             return self.call_in_turn(attempt, rest)
         if moved.state != State.SENDING:
             return outcome_of(moved, error_label(error), attempt.made)
-        # The next one is paused. What this attempt told has been noted already.
-        told = {"provider": name, "counted": None, "pause": None, "well": None}
-        return self.begin_at_first(attempt, rest, otherwise=outcome | told)
+        # The next one is paused. What this attempt says of its provider has been recorded already.
+        recorded = replace(outcome, counted=False, pause_ms=None, provider_works=False)
+        return self.begin_at_first(attempt, rest, otherwise=recorded)
 
-    def _not_yet(self, attempt: Attempt, outcome: dict[str, Any], wait: float) -> dict[str, Any]:
+    def _not_yet(self, attempt: Attempt, outcome: AttemptOutcome, wait: float) -> AttemptOutcome:
         """An outcome while the next provider is paused or busy: that does not make the refusal
         of the one before final, unless the message's tries or time are over."""
         retry = GuardedPolicy(self.gateway.retry)
         spent = retry.spent(attempt.tries, attempt.age)
-        if outcome["verdict"] != "failed" or spent:
+        if outcome.verdict != "failed" or spent:
             return outcome
-        return outcome | {"verdict": "retry", "delay": int(wait * 1000), "why": None}
+        return replace(outcome, verdict="retry", delay_ms=int(wait * 1000), why=None)
 
-    def _settled(self, attempt: Attempt, name: str | None, outcome: dict[str, Any]) -> Transition:
-        given = outcome | {"provider": name, "event": new_id()}
-        moved = persist(lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, given))
-        error = outcome.get("error")
-        transition(log, attempt.id, moved.state, provider=name, error=error)
+    def _settled(self, attempt: Attempt, outcome: AttemptOutcome) -> Transition:
+        outcome = replace(outcome, event=new_id())
+        moved = persist(
+            lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, outcome)
+        )
+        transition(log, attempt.id, moved.state, provider=outcome.provider, error=outcome.error)
         self.queue.hook(moved.events, bulk=attempt.bulk)
         return moved
 
     def settle(
-        self,
-        attempt: Attempt,
-        name: str | None,
-        outcome: dict[str, Any],
-        *,
-        error: str | None = None,
+        self, attempt: Attempt, outcome: AttemptOutcome, *, error: str | None = None
     ) -> Outcome:
-        """Note what became of an attempt: the ledger's answer is the outcome."""
-        moved = self._settled(attempt, name, outcome)
-        return outcome_of(moved, error or outcome.get("error"), attempt.made)
+        """Record what became of an attempt: the ledger's answer is the outcome of the trigger."""
+        moved = self._settled(attempt, outcome)
+        return outcome_of(moved, error or outcome.error, attempt.made)
 
 
 def _copied(message: OutgoingMessage) -> OutgoingMessage:

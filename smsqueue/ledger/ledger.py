@@ -4,27 +4,46 @@ repeating a call whose answer was lost gives the first answer."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import redis
 
 from smsqueue import exc
-from smsqueue.ledger.answers import (
+from smsqueue.ledger.connection import GROUP_LIMIT, translated
+from smsqueue.ledger.script_values import (
     Accepted,
+    AttemptBegun,
+    AttemptOutcome,
+    BeginAnswer,
+    Beginning,
+    Cancelled,
+    ClaimAnswer,
+    Claiming,
+    ClaimLost,
+    EventClaimAnswer,
+    EventTransition,
     Failure,
+    HookSettlement,
     Lapse,
+    ProviderPaused,
     Purged,
+    Received,
+    Remedies,
     Repaired,
+    Replayed,
     Reported,
+    Requeued,
     Room,
+    Settlement,
     Swept,
     Taken,
     Transition,
+    Unclaimed,
     Webhooks,
+    claim_answer,
+    event_claim_answer,
 )
-from smsqueue.ledger.connection import GROUP_LIMIT, translated
-from smsqueue.ledger.items import Beginning, Claiming, HookSettlement, Settlement
 from smsqueue.ledger.watching import Watching
 from smsqueue.lib import digits_only
 from smsqueue.message import serialization
@@ -97,8 +116,8 @@ class Ledger(Watching):
             client=client,
         )
 
-    def receive(self, message: IncomingMessage, *, repeats: bool) -> tuple[bool, str]:
-        """Record an incoming message, or a part of one; (is it to be published, event id).
+    def receive(self, message: IncomingMessage, *, repeats: bool) -> Received:
+        """Record an incoming message, or a part of one.
 
         Args:
             repeats: The provider's message id tells a repeated webhook from a new message.
@@ -155,11 +174,11 @@ class Ledger(Watching):
         answer: str = self._scripts.run("note", *names, kept)
         return answer
 
-    def _received(self, answer: Any, provider: str | None) -> tuple[bool, str]:
+    def _received(self, answer: Any, provider: str | None) -> Received:
         verdict, event, publish = answer
         if verdict == "full":
             raise self._full_of_webhooks(event, provider)
-        return bool(publish), event
+        return Received(bool(publish), event)
 
     def _full_of_webhooks(self, why: str, provider: str | None) -> exc.QueueUnavailable:
         text = self.full_text("webhooks")
@@ -263,21 +282,27 @@ class Ledger(Watching):
         worker: str,
         usual: tuple[str, float] | None = None,
         if_single: bool = False,
-    ) -> list[Any]:
-        """See claim.lua for the answers.
+    ) -> ClaimAnswer:
+        """Claim a message for one worker.
 
         Args:
-            usual: Provider of messages that need no router, and the lease of a call there.
-            if_single: Begin there only what was not sent as one of many.
+            lease: Seconds until the router has answered.
+            usual: Provider of messages that need no router, whose attempt begins in the same step;
+                and the seconds of a lease of a call there.
+            if_single: Begin that attempt only if the message was not sent by ``send_many``.
         """
         provider, at = usual or ("", 0.0)
         item = Claiming(id, token, lease, worker, provider, at, if_single)
         (answer,) = self.claim_many([item])
-        return unless_error(answer)
+        if isinstance(answer, exc.QueueUnavailable):
+            raise answer
+        return answer
 
-    def claim_many(self, items: Sequence[Claiming]) -> list[list[Any] | exc.QueueUnavailable]:
-        """Claim several messages, as :meth:`claim` does, in one call: for each its answer, or the
-        error that concerns it alone. So do all ``..._many``; the others are groups of one.
+    def claim_many(self, items: Sequence[Claiming]) -> list[ClaimAnswer | exc.QueueUnavailable]:
+        """Claim several messages in one call, each as :meth:`claim`.
+
+        All ``..._many`` return for each item its answer, or the error that concerns it alone. The
+        methods for one item call them with a group of one.
 
         Args:
             items: :data:`GROUP_LIMIT` at most.
@@ -293,22 +318,21 @@ class Ledger(Watching):
             )
             for i in items
         ]
-        return self._scripts.run_group("claim", rows)
+        return _parsed(claim_answer, self._scripts.run_group("claim", rows))
 
-    def unclaim(self, id: str, token: str) -> tuple[int, str | None] | None:
-        """Take back a claim whose answer was lost. If it had an effect already: how many attempts
-        there were, and the provider at which one was begun, for :meth:`settle`."""
+    def unclaim(self, id: str, token: str) -> Unclaimed | None:
+        """Take back a claim whose answer was lost; None if it has had no effect, nor will have."""
         (answer,) = self.unclaim_many([(id, token)])
         return unless_error(answer)
 
     def unclaim_many(
         self, items: Sequence[tuple[str, str]]
-    ) -> list[tuple[int, str | None] | exc.QueueUnavailable | None]:
+    ) -> list[Unclaimed | exc.QueueUnavailable | None]:
         """Take several claims back, each as :meth:`unclaim`; items: id and token."""
 
-        def parse(answer: Any) -> tuple[int, str | None] | None:
+        def parse(answer: Any) -> Unclaimed | None:
             effect, attempts, provider = answer
-            return (int(attempts), provider or None) if effect else None
+            return Unclaimed(int(attempts), provider or None) if effect else None
 
         return _parsed(parse, self._scripts.run_group("unclaim", items))
 
@@ -324,24 +348,34 @@ class Ledger(Watching):
 
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
-    ) -> tuple[str, int]:
-        """Begin an attempt: ('go', attempt) | ('paused', ms that are left) | ('lost', 0)."""
-        (answer,) = self.begin_many([Beginning(id, token, provider, lease, attempt)])
-        return unless_error(answer)
+    ) -> BeginAnswer:
+        """Begin an attempt under a claim.
 
-    def begin_many(
-        self, items: Sequence[Beginning]
-    ) -> list[tuple[str, int] | exc.QueueUnavailable]:
+        Args:
+            lease: Seconds of the lease of the call.
+            attempt: The number that it would have.
+        """
+        (answer,) = self.begin_many([Beginning(id, token, provider, lease, attempt)])
+        if isinstance(answer, exc.QueueUnavailable):
+            raise answer
+        return answer
+
+    def begin_many(self, items: Sequence[Beginning]) -> list[BeginAnswer | exc.QueueUnavailable]:
         """Begin several attempts, each as :meth:`begin`."""
 
-        def parse(answer: Any) -> tuple[str, int]:
-            return answer[0], int(answer[1]) if len(answer) > 1 else 0
+        def parse(answer: Any) -> BeginAnswer:
+            match answer:
+                case ["go", number]:
+                    return AttemptBegun(int(number))
+                case ["paused", left_ms]:
+                    return ProviderPaused(int(left_ms))
+            return ClaimLost()
 
         rows = [(i.id, i.token, i.provider, int(i.lease * 1000), i.attempt) for i in items]
         return _parsed(parse, self._scripts.run_group("begin", rows))
 
-    def settle(self, id: str, token: str, attempt: int, outcome: dict[str, Any]) -> Transition:
-        """Record how an attempt ended; see settle.lua for the outcome's fields."""
+    def settle(self, id: str, token: str, attempt: int, outcome: AttemptOutcome) -> Transition:
+        """Record how an attempt ended."""
         (answer,) = self.settle_many([Settlement(id, token, attempt, outcome)])
         return unless_error(answer)
 
@@ -353,44 +387,51 @@ class Ledger(Watching):
             begun = int(number) if go == "go" else None
             return Transition(state, int(float(look)) if look else None, begun, events)
 
-        rows = [(i.id, i.token, i.attempt, _for_lua(_given(i.outcome))) for i in items]
+        rows = [(i.id, i.token, i.attempt, _for_lua(i.outcome.to_json())) for i in items]
         return _parsed(parse, self._scripts.run_group("settle", rows))
 
     def asked(self, id: str, again: float) -> None:
         """The provider does not know a message (yet); seconds until it is asked again."""
         self._scripts.run("asked", id, int(again * 1000))
 
-    def cancel(self, id: str) -> tuple[str, str, bool]:
-        """(state before, event or "", is the message to be published); only what waits is
-        cancelled."""
-        before, event, close = self._scripts.run("cancel", id, new_id())
-        return before, event, bool(close)
+    def cancel(self, id: str) -> Cancelled:
+        """Cancel a message that waits; in any other state it stays as it is."""
+        before, event, publish = self._scripts.run("cancel", id, new_id())
+        return Cancelled(before, event, bool(publish))
 
     def requeue(
         self, id: str, expires: float | None, *, bulk: bool = False, states: Iterable[str] = ()
-    ) -> tuple[str, bool]:
-        """Send again; (state before, is it to be published). ``expires`` in minutes."""
+    ) -> Requeued:
+        """Send a message again.
+
+        Args:
+            expires: Minutes for which it is valid; None: for as long as before.
+            states: States in which it may be; empty: all in which a message can be requeued.
+        """
         validity = int(expires * 60_000) if expires else ""
         before, publish = self._scripts.run("requeue", id, validity, 1 if bulk else "", *states)
-        return before, bool(publish)
+        return Requeued(before, bool(publish))
 
-    def decide(self, id: str, state: State) -> tuple[str, bool]:
-        """Settle an unknown message by hand; (state before, is it to be published)."""
-        before, close = self._scripts.run("decide", id, state)
-        return before, bool(close)
+    def decide(self, id: str, state: State) -> Requeued:
+        """Settle an unknown message by hand; in any other state it stays as it is."""
+        before, publish = self._scripts.run("decide", id, state)
+        return Requeued(before, bool(publish))
 
     # --- hooks ---------------------------------------------------------------------------------
 
-    def hook_claim(self, event: str, token: str, worker: str) -> list[Any]:
-        """See hook_claim.lua for the answers."""
+    def hook_claim(self, event: str, token: str, worker: str) -> EventClaimAnswer:
+        """Claim an event for one worker."""
         (answer,) = self.hook_claim_many([(event, token)], worker)
-        return unless_error(answer)
+        if isinstance(answer, exc.QueueUnavailable):
+            raise answer
+        return answer
 
     def hook_claim_many(
         self, items: Sequence[tuple[str, str]], worker: str
-    ) -> list[list[Any] | exc.QueueUnavailable]:
+    ) -> list[EventClaimAnswer | exc.QueueUnavailable]:
         """Claim several events, each as :meth:`hook_claim`; items: event and token."""
-        return self._scripts.run_group("hook_claim", [(*item, worker) for item in items])
+        rows = [(*item, worker) for item in items]
+        return _parsed(event_claim_answer, self._scripts.run_group("hook_claim", rows))
 
     def hook_settle(
         self,
@@ -401,10 +442,11 @@ class Ledger(Watching):
         delay: float,
         why: str,
         succeeded: Sequence[str] = (),
-    ) -> tuple[str, int | None]:
-        """Record how an event's handlers fared; (state, next look in ms).
+    ) -> EventTransition:
+        """Record what became of an event's handlers.
 
         Args:
+            delay: Seconds until a retry.
             succeeded: Names of handlers that succeeded and were not recorded by
                 :meth:`handler_done`: a retry passes them over.
         """
@@ -414,12 +456,12 @@ class Ledger(Watching):
 
     def hook_settle_many(
         self, items: Sequence[HookSettlement]
-    ) -> list[tuple[str, int | None] | exc.QueueUnavailable]:
-        """Record how the handlers of several events fared, each as :meth:`hook_settle`."""
+    ) -> list[EventTransition | exc.QueueUnavailable]:
+        """Record what became of the handlers of several events, each as :meth:`hook_settle`."""
 
-        def parse(answer: Any) -> tuple[str, int | None]:
+        def parse(answer: Any) -> EventTransition:
             state, look = answer
-            return state, int(float(look)) if look else None
+            return EventTransition(state, int(float(look)) if look else None)
 
         rows = [
             (
@@ -446,10 +488,14 @@ class Ledger(Watching):
         """
         self._scripts.run("hook_done", event, handler)
 
-    def replay(self, event: str, *, everything: bool = False) -> tuple[str, str]:
-        """Give an event that is over to the hooks again; (state before, the event or "")."""
+    def replay(self, event: str, *, everything: bool = False) -> Replayed:
+        """Run the handlers of an event that is over again.
+
+        Args:
+            everything: Also those that have succeeded.
+        """
         before, publish = self._scripts.run("hook_replay", event, 1 if everything else "")
-        return before, publish
+        return Replayed(before, publish)
 
     def purge(
         self,
@@ -517,19 +563,22 @@ class Ledger(Watching):
         self,
         quota: int,
         max_lapses: int,
-        remedies: dict[str, dict[str, int]] | None = None,
+        remedies: Mapping[str, Remedies] | None = None,
         sweeper: str = "",
     ) -> Swept:
         """End what nobody will end any more.
 
         Args:
-            remedies: By provider, what can be done about a message that it may have: see
-                settle.lua for ``pin`` and ``ask``.
+            remedies: By provider, what can be done about a message that it may have accepted.
             sweeper: Name of the one who sweeps: nothing is done if another one did in the last
                 three seconds. "": it is done in any case.
         """
+        by_provider = {
+            name: {k: v for k, v in vars(remedy).items() if v is not None}
+            for name, remedy in (remedies or {}).items()
+        }
         lapsed, failures, more = self._scripts.run(
-            "sweep", quota, max_lapses, new_id(), _for_lua(remedies or {}), sweeper
+            "sweep", quota, max_lapses, new_id(), _for_lua(by_provider), sweeper
         )
         lapses = [
             Lapse(lapsed[i], lapsed[i + 1], lapsed[i + 2] or None) for i in range(0, len(lapsed), 3)
@@ -568,10 +617,6 @@ class Ledger(Watching):
     def beat(self, worker: str, told: dict[str, Any] | None) -> None:
         """Say that a worker lives, or with None that it ends; see :class:`Worker` for the rest."""
         self._scripts.run("beat", worker, serialization.to_json(told) if told else "")
-
-
-def _given(outcome: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in outcome.items() if value is not None}
 
 
 def _parsed(parse: Callable[[Any], T], answers: list[Any]) -> list[T | exc.QueueUnavailable]:

@@ -27,6 +27,7 @@ from smsqueue.ledger.records import (
     parse_record,
     read_event_data,
 )
+from smsqueue.ledger.script_values import Examined
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings, SettingsError
 
@@ -76,9 +77,8 @@ class Looking:
             kind_of_key: Any = self.redis.type(self._key(kind, id))
         return f"it is a {kind_of_key} in Redis, not a hash"
 
-    def examine(self, id: str) -> tuple[str, bool, list[str]]:
-        """Is it a message ("msg") or an event ("event"), can what it is to say be read, and which
-        other texts cannot?
+    def examine(self, id: str) -> Examined:
+        """Which parts of a message's or event's record can be read.
 
         Raises:
             LookupError: there is neither.
@@ -94,7 +94,7 @@ class Looking:
             fields = self._hash(kind, id)
             if kind == "event":
                 read_event_data(id, fields)
-                return kind, True, []
+                return Examined(kind, True, [])
             for name in ("msgid", "meta"):
                 try:
                     json.loads(fields.get(name, "null"))
@@ -102,8 +102,8 @@ class Looking:
                     others.append(name)
             load_message(id, fields.get("data", ""))
         except exc.DamagedRecord:
-            return kind, False, others
-        return kind, True, others
+            return Examined(kind, False, others)
+        return Examined(kind, True, others)
 
     def is_sound(self, id: str) -> bool:
         """Can a message or event be read? LookupError: there is none."""

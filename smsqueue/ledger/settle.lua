@@ -1,23 +1,8 @@
 -- Records how an attempt ended, and begins the next one if another provider follows.
 -- Repeating it with the same token returns the first answer; a late outcome of the same attempt
 -- still settles an unknown message.
--- ARGV: id, token, attempt, outcome (JSON):
---   verdict   'sent' | 'retry' | 'failed' | 'unknown' | 'wait'
---   provider, error, code, why                     for the timeline
---   msgids    the provider's ids, also of an unknown message if they are known; the first 255 count
---   msgid, meta                                    of a sent message, JSON texts
---   silent    its provider never reports: nobody waits for that
---   delay     ms until the next attempt; counted   it used up a try
---   pin       ms for which the provider, which de-duplicates, sends an unknown message once; ask:
---             ms after which it can be asked about it
---   behind    the paused providers that it waits for; line: 'single' | 'bulk', see next_place
---   hold      an unknown message is not resent (any more), even if its sender chose that; resends: how
---             often it is resent at most
---   pause     ms that the provider is paused for, doubled each time up to pause_max; suspect: only if
---             other messages failed there too; wait: ms that it asked for, the least
---   well      the provider works: end its pause
---   event     id for the event that this makes; sent  its data, if onSend is to run
---   next      {provider, lease}                    call this one under the same claim
+-- ARGV: id, token, attempt, outcome (JSON: the fields of AttemptOutcome in script_values.py; of the
+--       provider's ids the first 255 count)
 -- Returns: state, next look, 'go' | 'paused' | '' , attempt or ms that the pause lasts, events to publish...
 local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local o = cjson.decode(ARGV[4])
@@ -38,14 +23,14 @@ end
 -- The provider's health is news whoever owns the message by now.
 local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
 note_health(o, id, calling)
-if pause and not o.well and not o.pause and get(pause, 'probe') == token then
+if pause and not o.provider_works and not o.pause_ms and get(pause, 'probe') == token then
   unset(pause, 'probe', 'probe_until') -- it told nothing: let another one probe
 end
-local ends = pause and (o.well or o.pause) and get(pause, 'until')
-if ends and o.delay then
+local ends = pause and (o.provider_works or o.pause_ms) and get(pause, 'until')
+if ends and o.delay_ms then
   local left = math.max(0, ends - NOW)
   -- Queue the message that failed behind the others, so that it is not the next probe.
-  o.delay = math.max(o.delay, left + (o.pause and math.floor(200 + 0.2 * left) or 0))
+  o.delay_ms = math.max(o.delay_ms, left + (o.pause_ms and math.floor(200 + 0.2 * left) or 0))
 end
 
 local events = {}
@@ -98,15 +83,15 @@ if o.verdict == 'sent' then
   set(hash, 'msgid', o.msgid, 'sent_at', NOW)
   observe('sent', o.provider, math.max(0, NOW - (m.since or accepted_at(id))))
   if o.meta then set(hash, 'meta', o.meta) end
-  if o.sent then
-    events[#events + 1] = add_event(o.event, 'sent', id, o.sent)
+  if o.sent_event then
+    events[#events + 1] = add_event(o.event, 'sent', id, o.sent_event)
   end
   line('sent', nil)
   local best = 'sent'
   if (RANK[reported] or 0) > 1 then best = reported end
   -- A report may have moved the message on already; it never goes back.
   if RANK[best] > rank_of(state, reported) or not RANK[state] then
-    enter(id, state, best, report_look(best, m.report and not o.silent))
+    enter(id, state, best, report_look(best, m.report and not o.no_reports))
     if best == 'delivered' then
       observe('delivered', o.provider, 0)
       unset(hash, 'sent_at')
@@ -120,39 +105,39 @@ elseif RANK[reported] and not ((o.verdict == 'retry' or o.verdict == 'wait') and
 elseif o.verdict == 'retry' and o.next then
   tries()
   if state == 'unknown' then
-    enter(id, state, 'sending', NOW + o.next.lease)
+    enter(id, state, 'sending', NOW + o.next.lease_ms)
     unset(hash, 'pin_ref')
   end
   note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
              error = o.error, code = o.code })
   unset(hash, 'calling', 'gathers')
-  local go = begin(id, token, o.next.provider, o.next.lease)
+  local go = begin(id, token, o.next.provider, o.next.lease_ms)
   set(hash, 'settled', mark)
   if go[1] == 'go' then return with_list({ 'sending', '', 'go', go[2] }, events) end
   -- Nobody was called: the message is still ours, and the worker looks further.
   return with_list({ 'sending', '', 'paused', go[2] }, events)
-elseif o.verdict == 'unknown' and o.pin and not o.hold and
-    pin(id, m, tonumber(m.pin_until) or calling + o.pin, NOW + o.delay, o.ask) then
+elseif o.verdict == 'unknown' and o.repeat_for_ms and not o.no_resend and
+    pin(id, m, tonumber(m.pin_until) or calling + o.repeat_for_ms, NOW + (o.delay_ms or 0), o.ask_after_ms) then
   tries()
-  local look = NOW + o.delay
+  local look = NOW + (o.delay_ms or 0)
   o.why = 'its answer was lost: the same again'
   line('retrying', look)
   wait('retrying', look)
-elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.hold and
-    tonumber(m.resent or 0) < (o.resends or 25)) then
+elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.no_resend and
+    tonumber(m.resent or 0) < (o.max_resends or 25)) then
   tries()
   if o.verdict == 'unknown' then increase(hash, 'resent', 1) end
-  local look = NOW + (o.delay or 0)
+  local look = NOW + (o.delay_ms or 0)
   line('retrying', look)
   wait('retrying', look)
 elseif o.verdict == 'wait' then
   -- Nothing was sent under this claim: back to where it was.
-  local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay or 0)
-  local name, place = next_place(o.behind or '', o.line, look)
+  local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay_ms or 0)
+  local name, place = next_place(o.waiting_for or '', o.wait_queue, look)
   if name then
     look = place
-    set(key('pause', name), o.line, look)
-    set(hash, 'behind', o.behind, 'line', o.line, 'looked', NOW)
+    set(key('pause', name), o.wait_queue, look)
+    set(hash, 'behind', o.waiting_for, 'line', o.wait_queue, 'looked', NOW)
   end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
@@ -168,7 +153,7 @@ elseif o.verdict == 'failed' then
   enter(id, state, 'failed', nil, o.error)
 else
   line('unknown', nil)
-  uncertain(id, state, o.error, o.ask)
+  uncertain(id, state, o.error, o.ask_after_ms)
 end
 -- Only now: what failed before this is done again, and until then the provider may have the message.
 set(hash, 'settled', mark)

@@ -1,8 +1,8 @@
 -- Ends what nobody will end any more: leases whose worker is gone, waits for reports, and
 -- records whose time is over.
 -- ARGV: quota, lost workers after which a message that never reaches its provider has failed, event id
---       (a prefix of ids for the endings), what can be done at providers about messages that they
---       may have (JSON: provider -> pin, ask; see settle.lua), who sweeps ('': whoever; a name: only if
+--       (a prefix of ids for the endings), what can be done about a message that a provider
+--       may have accepted (JSON: provider -> the fields of Remedies in script_values.py), who sweeps ('': whoever; a name: only if
 --       no other one has swept lately: one process at a time is enough)
 -- Returns: { id, state, event to be published or '', id ... } of those whose worker never came back,
 --          all of them are to be published; what could not be looked at { id, cause, whether it was put
@@ -75,14 +75,14 @@ local function lapse(id, m)
       (m.calling or given_up or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
     line(m.reported, nil)
     enter(id, 'sending', m.reported, report_look(m.reported, m.report))
-  elseif m.calling and remedy.pin and lapses <= MOST_PINNED and
-      pin(id, m, tonumber(m.pin_until) or m.calling + remedy.pin, NOW + delay, remedy.ask) then
+  elseif m.calling and remedy.repeat_for_ms and lapses <= MOST_PINNED and
+      pin(id, m, tonumber(m.pin_until) or m.calling + remedy.repeat_for_ms, NOW + delay, remedy.ask_after_ms) then
     again(delay)
   elseif given_up or m.calling and not (m.resend and lapses < max_lapses and not m.pin) then
     -- The provider may have the message. Nobody resends it: only a report, the provider's own
     -- answer, should it still come, or an operator says what became of it.
     line('unknown', nil)
-    uncertain(id, 'sending', 'WorkerLost', remedy.ask)
+    uncertain(id, 'sending', 'WorkerLost', remedy.ask_after_ms)
   elseif lapses >= max_lapses then
     events = events + 1
     event = ARGV[3] .. events

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from smsqueue import exc
 from smsqueue.broker.queue import Queue
-from smsqueue.ledger import Failure, Ledger, Taken
+from smsqueue.ledger import Failure, Ledger, Remedies, Taken
 from smsqueue.logs import get_logger, transition
 from smsqueue.message.masking import place_of
 from smsqueue.operation.heartbeat import Heartbeat
@@ -72,7 +72,7 @@ class Upkeep:
         *,
         max_lapses: int = 25,
         heartbeat: Heartbeat | None = None,
-        remedies: dict[str, dict[str, int]] | None = None,
+        remedies: Mapping[str, Remedies] | None = None,
         rooms: Mapping[str, Callable[[], int]] = _NO_ROOMS,
     ) -> None:
         self.settings = settings

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger, Record
-from smsqueue.ledger.answers import Accepted, Reported
+from smsqueue.ledger.script_values import Accepted, Cancelled, Received, Reported
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
@@ -194,15 +194,15 @@ class InMemoryLedger(Ledger):
         message.routed_to = sent.routed_to
         message.msgid = sent.msgid
 
-    def cancel(self, id: str) -> tuple[str, str, bool]:
+    def cancel(self, id: str) -> Cancelled:
         captured, event = self.captured.get(id), new_id()
         if captured is None:
-            return "gone", "", False
+            return Cancelled("gone", "", False)
         before = captured.state
         if before == State.SCHEDULED:
             captured.move(State.CANCELLED, why="by an operator")
             self.add_end_event(id, event, "cancelled")
-        return before, event, False
+        return Cancelled(before, event, False)
 
     def add_end_event(self, id: str, event: str, why: str, code: object = None) -> MessageStatus:
         """Add the event of a message that ended without a report of its provider."""
@@ -212,10 +212,10 @@ class InMemoryLedger(Ledger):
 
     # --- webhooks ------------------------------------------------------------------------------
 
-    def receive(self, message: IncomingMessage, *, repeats: bool) -> tuple[bool, str]:
+    def receive(self, message: IncomingMessage, *, repeats: bool) -> Received:
         event = new_id()
         self.pending_events[event] = ("onReceive", message)
-        return True, event
+        return Received(True, event)
 
     def report(self, status: MessageStatus, *, pids: list[str]) -> Reported:
         event, id = new_id(), (status.reference or "").rpartition(".")[0]

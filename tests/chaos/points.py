@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from smsqueue.ledger import Ledger, Settlement
+from smsqueue.ledger import AttemptBegun, Claimed, ClaimedEvent, Ledger, Settlement
 from smsqueue.ledger.connection import Scripts
 from tests.chaos.provider import ChaosProvider
 
@@ -79,11 +79,11 @@ def _around(
 
 def _got(answers: list[Any]) -> bool:
     """Did one of a group get what it asked for?"""
-    return any(isinstance(each, list | tuple) and each[0] in ("claimed", "go") for each in answers)
+    return any(isinstance(answer, Claimed | ClaimedEvent | AttemptBegun) for answer in answers)
 
 
 def _settle(ledger: Any, items: list[Settlement]) -> str:
-    return "next" if any(item.outcome.get("next") for item in items) else "settle"
+    return "next" if any(item.outcome.next for item in items) else "settle"
 
 
 def _in_halves() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from smsqueue import OutgoingMessage
+from smsqueue.ledger import Claimed
 from tests.chaos.carrier import Carrier, incoming
 from tests.chaos.invariants import check
 from tests.chaos.load import send
@@ -93,7 +94,7 @@ def test_what_is_broken_is_seen(make_rig: Callable[..., Rig]) -> None:
 def test_a_lease_without_end_is_seen(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(workers=0)
     id = str(send(rig, OutgoingMessage("15550001", "accept")))
-    assert rig.gateway.ledger.claim(id, "token", lease=3.0, worker="w")[0] == "claimed"
+    assert isinstance(rig.gateway.ledger.claim(id, "token", lease=3.0, worker="w"), Claimed)
     rig.leases_end()
     rig.direct.zincrby(rig.key("due", "watch"), 3000, id)
     with pytest.raises(AssertionError, match=f"{id}: its lease ends"):

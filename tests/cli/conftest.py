@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings
 from smsqueue.cli import main
+from smsqueue.ledger import AttemptOutcome
 
 Run = Callable[..., Result]
 
@@ -63,12 +64,13 @@ def make(gateway: Gateway) -> Callable[..., str]:
         gateway.ledger.claim(id, "token", lease=60, worker="w")
         gateway.ledger.begin(id, "token", provider, lease=60, attempt=1)
         if state != "sending":
-            verdict = {"verdict": "retry" if state == "retrying" else state, "provider": provider}
+            verdict: Any = "retry" if state == "retrying" else state
             if state == "sent":
-                verdict |= {"msgid": '"m"', "msgids": [f"m{next(_numbers)}"]}
+                outcome |= {"msgid": '"m"', "msgids": (f"m{next(_numbers)}",)}
             else:
-                verdict |= {"event": f"event-of-{id}", "delay": 60_000}
-            gateway.ledger.settle(id, "token", 1, verdict | outcome)
+                outcome = {"event": f"event-of-{id}", "delay_ms": 60_000} | outcome
+            settled = AttemptOutcome(verdict, provider, **outcome)
+            gateway.ledger.settle(id, "token", 1, settled)
         assert gateway.lookup(id).state == state
         return id
 

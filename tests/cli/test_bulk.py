@@ -7,6 +7,7 @@ import json
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage, exc
+from smsqueue.ledger import AttemptOutcome
 
 
 def _state(gateway: Gateway, *ids: str) -> list[str]:
@@ -130,7 +131,7 @@ def test_500_messages_at_once(run, gateway: Gateway) -> None:
         id = message.id or ""
         ledger.claim(id, "token", lease=60, worker="w")
         ledger.begin(id, "token", "main", lease=60, attempt=1)
-        failed = {"verdict": "failed", "provider": "main", "error": "X", "event": f"e{id}"}
+        failed = AttemptOutcome("failed", "main", error="X", event=f"e{id}")
         ledger.settle(id, "token", 1, failed)
     ledger.redis.delete(settings.send_key)
     result = run("requeue", "--state", "failed", "--provider", "main", "--since", "2h")
@@ -144,7 +145,7 @@ def test_500_messages_at_once(run, gateway: Gateway) -> None:
     one = sent[1].id or ""
     ledger.claim(one, "token", lease=60, worker="w")
     ledger.begin(one, "token", "main", lease=60, attempt=2)
-    ledger.settle(one, "token", 2, {"verdict": "unknown", "provider": "main"})
+    ledger.settle(one, "token", 2, AttemptOutcome("unknown", "main"))
     before = ledger.queued_triggers()[settings.send_queue]
     run("requeue", one)
     assert ledger.queued_triggers()[settings.send_queue] == before + 1

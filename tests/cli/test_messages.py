@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from smsqueue import Gateway, IncomingMessage, MessageError, OutgoingMessage
+from smsqueue.ledger import AttemptOutcome
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def sent(gateway: Gateway) -> str:
     assert id
     gateway.ledger.claim(id, "token", lease=60, worker="w")
     gateway.ledger.begin(id, "token", "main", lease=60, attempt=1)
-    done = {"verdict": "sent", "provider": "main", "msgid": '"m1"', "msgids": ["m1"]}
+    done = AttemptOutcome("sent", "main", msgid='"m1"', msgids=("m1",))
     gateway.ledger.settle(id, "token", 1, done)
     return id
 

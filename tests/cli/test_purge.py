@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, IncomingMessage, MessageDelivered, OutgoingMessage
+from smsqueue.ledger import AttemptOutcome
 from smsqueue.message.messages import Part
 from tests.cli.conftest import Run
 
@@ -109,7 +110,7 @@ def test_sent_messages_and_their_reports_stay(
     states = {id: gateway.lookup(id).state for id in (waits, sent)}
     run("purge", "--all", "--yes")
     assert {id: gateway.lookup(id).state for id in (waits, sent)} == states
-    outcome = {"verdict": "sent", "provider": "flooded", "msgid": '"early"', "msgids": ["early"]}
+    outcome = AttemptOutcome("sent", "flooded", msgid='"early"', msgids=("early",))
     gateway.ledger.settle(waits, "token", 1, outcome)
     assert gateway.lookup(waits).state == "delivered"
     # A webhook that its provider repeats is not recorded again.

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, Settings, State
+from smsqueue.ledger import AttemptOutcome
 
 
 def test_send_prints_the_id_and_the_command_to_show_it(run, gateway: Gateway) -> None:
@@ -105,7 +106,7 @@ def test_wait_for_what_is_scheduled(run) -> None:
 def _make_sent(gateway: Gateway, id: str) -> None:
     gateway.ledger.claim(id, "token", lease=60, worker="w")
     gateway.ledger.begin(id, "token", "main", lease=60, attempt=1)
-    done = {"verdict": "sent", "provider": "main", "msgid": '"m1"', "msgids": ["m1"]}
+    done = AttemptOutcome("sent", "main", msgid='"m1"', msgids=("m1",))
     gateway.ledger.settle(id, "token", 1, done)
 
 

@@ -9,6 +9,14 @@ from typing import Any
 import pytest
 
 from smsqueue import exc
+from smsqueue.ledger import (
+    AttemptBegun,
+    AttemptOutcome,
+    Claimed,
+    ClaimLost,
+    NextAttempt,
+    NotClaimable,
+)
 from tests.ledger.bench import Bench
 from tests.ledger.test_uncertain import LOST, once
 
@@ -50,15 +58,15 @@ def calls(bench: Bench) -> int:
 
 
 @pytest.mark.parametrize("verdict", ["wait", "retry", "failed"])
-def test_who_called_nobody_says_nothing_of_the_attempt_before(bench: Bench, verdict: str) -> None:
+def test_who_called_nobody_says_nothing_of_the_attempt_before(bench: Bench, verdict: Any) -> None:
     once(bench, LOST)
     bench.add("other")
     id = bench.send_by("once", "other")
     bench.deliver(id)
     bench.ripe(id)
-    assert claim(bench, id, "asleep")[0] == "claimed"
+    assert isinstance(claim(bench, id, "asleep"), Claimed)
     outlived(bench, id)
-    outcome = {"verdict": verdict, "provider": "once", "delay": 0, "event": "e"}
+    outcome = AttemptOutcome(verdict, "once", delay_ms=0, event="e")
     bench.ledger.settle(id, "asleep", 1, outcome)
     bench.ripe(id)
     bench.deliver(id)
@@ -89,12 +97,11 @@ def test_a_begin_that_redis_reads_late_begins_nothing(bench: Bench) -> None:
     bench.add("b")
     id, ledger = bench.send_by("a", "b"), bench.ledger
     claim(bench, id, "t")
-    assert ledger.begin(id, "t", "a", lease=60, attempt=1) == ("go", 1)
-    go = {"verdict": "retry", "provider": "a", "next": {"provider": "b", "lease": 60_000}}
+    assert ledger.begin(id, "t", "a", lease=60, attempt=1) == AttemptBegun(1)
+    go = AttemptOutcome("retry", "a", next=NextAttempt("b", 60_000))
     assert ledger.settle(id, "t", 1, go).attempt == 2
-    assert ledger.begin(id, "t", "a", lease=60, attempt=1)[0] == "lost"  # from a buffer
-    sent: dict[str, Any]
-    sent = {"verdict": "sent", "provider": "b", "msgids": ["x"], "msgid": '"x"', "event": "e"}
+    assert ledger.begin(id, "t", "a", lease=60, attempt=1) == ClaimLost()  # from a buffer
+    sent = AttemptOutcome("sent", "b", msgids=("x",), msgid='"x"', event="e")
     assert ledger.settle(id, "t", 2, sent).state == "sent"
 
 
@@ -120,7 +127,7 @@ def test_each_claim_that_was_given_up_has_no_effect(bench: Bench) -> None:
     for token in ("one", "two"):
         assert bench.ledger.unclaim(id, token) is None
     for token in ("one", "two"):
-        assert claim(bench, id, token, ("a", 60.0))[0] == "state"
+        assert isinstance(claim(bench, id, token, ("a", 60.0)), NotClaimable)
     assert bench.state(id) == "queued"
 
 

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from smsqueue import IncomingMessage, OutgoingMessage
+from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, NextAttempt
 from smsqueue.message.messages import Part
 from smsqueue.message.statuses import MessageDelivered
 from smsqueue.providers.africastalking import AfricasTalkingProvider
@@ -92,7 +93,7 @@ def test_thousands_of_parked_reports_do_not_break_a_late_settle(
     id = bench.send(status_report=True)
     bench.deliver(id)
     park(bench, "4711", ["undelivered"] * MANY)
-    outcome = {"verdict": "sent", "provider": "a", "msgids": ["4711"], "msgid": '"4711"'}
+    outcome = AttemptOutcome("sent", "a", msgids=("4711",), msgid='"4711"')
     bench.ledger.settle(id, "another", 1, outcome)
     assert bench.state(id) == "undelivered"
 
@@ -109,11 +110,13 @@ def test_thousands_of_parked_reports_do_not_break_the_next_provider(bench: Bench
     """The first provider refuses, with an id that reports wait for, and the second one takes it."""
     bench.add("a")
     id = bench.send(status_report=True)
-    assert bench.ledger.claim(id, "t", lease=60, worker="w", usual=("a", 60))[6] == "go"
+    claim = bench.ledger.claim(id, "t", lease=60, worker="w", usual=("a", 60))
+    assert isinstance(claim, Claimed)
+    assert claim.begun == AttemptBegun(1)
     park(bench, "4711", ["expired"] * MANY)
-    outcome = {"verdict": "unknown", "provider": "a", "msgids": ["4711"], "delay": 0}
-    next = {"provider": "b", "lease": 60_000}
-    assert bench.ledger.settle(id, "t", 1, outcome | {"next": next}).state == "expired"
+    next = NextAttempt("b", 60_000)
+    outcome = AttemptOutcome("unknown", "a", msgids=("4711",), delay_ms=0, next=next)
+    assert bench.ledger.settle(id, "t", 1, outcome).state == "expired"
 
 
 def test_webhooks_park_a_bounded_number_of_reports_and_the_state_is_that_of_all(
@@ -137,8 +140,10 @@ def test_webhooks_park_a_bounded_number_of_reports_and_the_state_is_that_of_all(
     assert len(kept) == 18  # 16, and the first of each state that these do not have
     assert len(bench.events("status")) == 121
     id = bench.send(status_report=True)
-    assert bench.ledger.claim(id, "t", lease=60, worker="w", usual=("open", 60))[6] == "go"
-    outcome = {"verdict": "sent", "provider": "open", "msgids": ["4711"], "msgid": '"4711"'}
+    claim = bench.ledger.claim(id, "t", lease=60, worker="w", usual=("open", 60))
+    assert isinstance(claim, Claimed)
+    assert claim.begun == AttemptBegun(1)
+    outcome = AttemptOutcome("sent", "open", msgids=("4711",), msgid='"4711"')
     assert bench.ledger.settle(id, "t", 1, outcome).state == "delivered"
     for event in bench.events("status"):
         bench.ripe_event(event)

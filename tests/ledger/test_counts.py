@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, RetryPolicy, exc
+from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, ClaimedEvent
 from tests.ledger.bench import Bench
 
 Counts = dict[str, int]
@@ -47,18 +48,18 @@ def earlier(bench: Bench, id: str, seconds: float) -> None:
 def begun(bench: Bench, id: str, token: str = "t") -> int:
     """A worker holds a message and calls a provider; the attempt's number."""
     made = bench.record(id).attempts
-    assert bench.ledger.claim(id, token, lease=60, worker="w")[0] == "claimed"
-    go, attempt = bench.ledger.begin(id, token, "a", lease=60, attempt=made + 1)
-    assert go == "go"
-    return attempt
+    assert isinstance(bench.ledger.claim(id, token, lease=60, worker="w"), Claimed)
+    begun = bench.ledger.begin(id, token, "a", lease=60, attempt=made + 1)
+    assert isinstance(begun, AttemptBegun)
+    return begun.number
 
 
-def outcome(verdict: str, **more: Any) -> dict[str, Any]:
+def outcome(verdict: Any, **more: Any) -> AttemptOutcome:
     if verdict == "sent":
-        more |= {"msgids": ["m"], "msgid": '"m"'}
+        more |= {"msgids": ("m",), "msgid": '"m"'}
     else:
-        more |= {"error": "ServerError", "delay": 10}
-    return {"verdict": verdict, "provider": "a", "event": "e", **more}
+        more |= {"error": "ServerError", "delay_ms": 10}
+    return AttemptOutcome(verdict, "a", event="e", **more)
 
 
 # --- taking in ---------------------------------------------------------------------------------
@@ -429,7 +430,7 @@ def test_a_hook_that_is_settled_again_counts_once(bench: Bench) -> None:
     bench.listen()
     bench.gateway.cancel(bench.send())
     [event] = bench.events()
-    assert bench.ledger.hook_claim(event, "t", "w")[0] == "claimed"
+    assert isinstance(bench.ledger.hook_claim(event, "t", "w"), ClaimedEvent)
     for _ in range(3):
         bench.ledger.hook_settle(event, "t", "done", delay=0, why="")
     assert counted(bench)["hooks|status|done"] == 1

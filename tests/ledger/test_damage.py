@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, NextAttempt
 from smsqueue.message import statuses
 from smsqueue.operation.metrics import scrape
 from tests.ledger.bench import Bench
@@ -700,27 +701,30 @@ def test_a_queue_of_sends_of_the_wrong_type_loses_no_message(
 @pytest.mark.parametrize(
     ("outcome", "state"),
     [
-        ({"verdict": "wait", "delay": 1000, "behind": "a", "line": "single"}, "queued"),
-        ({"verdict": "retry", "next": {"provider": "b", "lease": 60_000}}, "sending"),
+        (
+            AttemptOutcome("wait", "a", delay_ms=1000, waiting_for="a", wait_queue="single"),
+            "queued",
+        ),
+        (AttemptOutcome("retry", "a", next=NextAttempt("b", 60_000)), "sending"),
     ],
 )
 def test_a_damaged_pause_ends_no_settle_halfway(
-    bench: Bench, outcome: dict[str, Any], state: str
+    bench: Bench, outcome: AttemptOutcome, state: str
 ) -> None:
     """It is deleted, and the settle is done once more: not taken for one that was done."""
-    id, called = bench.send(), outcome["verdict"] == "retry"
+    id, called = bench.send(), outcome.verdict == "retry"
     usual = ("a", 60.0) if called else None
     bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=usual)
     damaged = {"until": bench.now() + 30_000, "since": 1, "times": 1, "single": "zzz"}
     bench.redis.hset(bench.key("pause", "a"), mapping=damaged)
     bench.redis.hset(bench.key("pause", "b"), mapping=damaged | {"until": "zzz"})
     bench.redis.sadd(bench.key("pauses"), "a", "b")
-    answer = bench.ledger.settle(id, "token", int(called), outcome | {"provider": "a"})
+    answer = bench.ledger.settle(id, "token", int(called), outcome)
     assert (answer.state, answer.attempt) == (state, 2 if called else None)
     assert bench.record(id).state == state
     assert bench.look("watch" if called else "send", id) is not None
     # Repeating it, as its worker does whose answer was lost, gives the same.
-    assert bench.ledger.settle(id, "token", int(called), outcome | {"provider": "a"})[:3:2] == (
+    assert bench.ledger.settle(id, "token", int(called), outcome)[:3:2] == (
         *(state, 2 if called else None),
     )
 
@@ -804,7 +808,7 @@ def test_a_message_whose_next_provider_was_paused_is_sent_though_its_worker_dies
     bench.ledger.claim(id, "token", lease=60.0, worker="dies", usual=("a", 60.0))
     pause = {"until": bench.now() + 60_000, "since": bench.now(), "times": 1}
     bench.redis.hset(bench.key("pause", "b"), mapping=pause)
-    onward = {"verdict": "retry", "provider": "a", "next": {"provider": "b", "lease": 60_000}}
+    onward = AttemptOutcome("retry", "a", next=NextAttempt("b", 60_000))
     assert bench.ledger.settle(id, "token", 1, onward).state == "sending"
     bench.lapse(id)
     assert bench.state(id) == "retrying"
@@ -844,7 +848,9 @@ def test_repair_of_a_message_at_its_provider_never_sends_it_again(bench: Bench, 
     """Nobody can read since when its provider has it."""
     bench.add("a")
     id = bench.send()
-    assert "go" in bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=("a", 60.0))
+    claim = bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=("a", 60.0))
+    assert isinstance(claim, Claimed)
+    assert claim.begun == AttemptBegun(1)
     damage(bench, "msg", id, "calling", value)
     if value is None:
         damage(bench, "msg", id, "tries", "zzz")
@@ -928,7 +934,7 @@ def test_a_message_at_its_provider_whose_mark_of_the_call_is_lost_is_unknown(ben
     a = bench.add("a")
     id = bench.send()
     bench.ledger.claim(id, "token", lease=60.0, worker="dies")
-    assert bench.ledger.begin(id, "token", "a", lease=60.0, attempt=1) == ("go", 1)
+    assert bench.ledger.begin(id, "token", "a", lease=60.0, attempt=1) == AttemptBegun(1)
     bench.redis.hdel(bench.key("msg", id), "calling")
     bench.lapse(id)
     assert bench.state(id) == "unknown"

@@ -5,12 +5,27 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from smsqueue import OutgoingMessage, exc
-from smsqueue.ledger import GROUP_LIMIT, Beginning, Claiming, HookSettlement, Settlement
+from smsqueue.ledger import (
+    GROUP_LIMIT,
+    AttemptBegun,
+    AttemptOutcome,
+    Beginning,
+    Claimed,
+    ClaimedEvent,
+    Claiming,
+    ClaimLost,
+    HookSettlement,
+    NextAttempt,
+    NotClaimable,
+    Remedies,
+    Settlement,
+)
 from tests.ledger.bench import Bench
 
 USUAL = ("a", 60.0)
@@ -23,10 +38,16 @@ def full(bench: Bench) -> tuple[Bench, list[str]]:
     return bench, [bench.send(str(n)) for n in range(3)]
 
 
-def sent(n: int) -> dict[str, Any]:
-    """The outcome of a call that the provider took."""
+def sent(n: int, **fields: Any) -> AttemptOutcome:
+    """The outcome of a call that the provider accepted."""
     pid = f"p{n}"
-    return {"verdict": "sent", "provider": "a", "msgids": [pid], "msgid": f'"{pid}"', "well": True}
+    return AttemptOutcome(
+        "sent", "a", msgids=(pid,), msgid=f'"{pid}"', provider_works=True, **fields
+    )
+
+
+def all_claimed(answers: list[Any]) -> bool:
+    return all(isinstance(answer, Claimed | ClaimedEvent) for answer in answers)
 
 
 def claim(bench: Bench, ids: list[str], token: str = "t") -> list[Any]:
@@ -52,7 +73,7 @@ def counted_sent(bench: Bench) -> int:
 
 def test_a_group_goes_from_claim_to_settle(full: tuple[Bench, list[str]]) -> None:
     bench, ids = full
-    assert [answer[0] for answer in claim(bench, ids)] == ["claimed"] * 3
+    assert all_claimed(claim(bench, ids))
     assert [answer.state for answer in settle(bench, ids)] == ["sent"] * 3
     assert [bench.record(id).msgid for id in ids] == ["p0", "p1", "p2"]
     assert counted(bench) == {"accepted": "3", "attempts|a": "3"}
@@ -65,7 +86,7 @@ def test_repeating_a_group_gives_the_first_answers_and_counts_nothing_twice(
 
     def told(answers: list[Any]) -> list[Any]:
         """What was claimed, and the number of the attempt that was begun."""
-        return [(a[0], a[1], a[6], int(a[7])) for a in answers]
+        return [(type(a), a.data, a.begun) for a in answers]
 
     assert told(claim(bench, ids)) == told(claim(bench, ids))
     first, between = settle(bench, ids), counted(bench)
@@ -79,11 +100,9 @@ def test_a_message_with_a_damaged_time_of_waiting_harms_no_other_of_its_group(
     full: tuple[Bench, list[str]], since: str
 ) -> None:
     bench, ids = full
-    assert [bench.ledger.claim(id, f"t{id}", lease=60, worker="w")[0] for id in ids] == [
-        "claimed"
-    ] * 3
+    assert all_claimed([bench.ledger.claim(id, f"t{id}", lease=60, worker="w") for id in ids])
     bench.redis.hset(bench.key("msg", ids[1]), "since", since)
-    back = {"verdict": "wait", "provider": "a", "delay": 1000}
+    back = AttemptOutcome("wait", "a", delay_ms=1000)
     first, bad, third = bench.ledger.settle_many([Settlement(id, f"t{id}", 0, back) for id in ids])
     assert (first.state, third.state) == ("queued", "queued")
     assert isinstance(bad, exc.DamagedRecord)
@@ -118,14 +137,14 @@ def test_an_event_with_a_damaged_time_of_waiting_harms_no_other_of_its_group(
 ) -> None:
     bench, ids = full
     claim(bench, ids)
-    outcomes = [sent(n) | {"event": f"e{n}", "sent": "{}"} for n in range(3)]
+    outcomes = [sent(n, event=f"e{n}", sent_event="{}") for n in range(3)]
     bench.ledger.settle_many(
         [Settlement(id, f"t{n}", 1, o) for n, (id, o) in enumerate(zip(ids, outcomes, strict=True))]
     )
     bench.redis.hset(bench.key("event", "e1"), "since", since)
     first, bad, third = bench.ledger.hook_claim_many([(f"e{n}", f"k{n}") for n in range(3)], "w")
     assert isinstance(bad, exc.DamagedRecord)
-    assert (first[0], third[0]) == ("claimed", "claimed")  # type: ignore[index]
+    assert all_claimed([first, third])
     assert bench.redis.zrange(bench.key("state", "running"), 0, -1) == ["e0", "e2"]
     assert [found.id for found in bench.ledger.damaged()] == ["e1"]
 
@@ -148,7 +167,7 @@ def test_a_failure_that_is_no_damage_harms_no_other_item_either(
     bench, ids = full
     claim(bench, ids)
     items = [Settlement(id, f"t{n}", 1, sent(n)) for n, id in enumerate(ids)]
-    items[0] = items[0]._replace(outcome=sent(0) | {"msgids": [{"no": "id"}]})
+    items[0] = items[0]._replace(outcome=replace(sent(0), msgids=({"no": "id"},)))
     bad, *others = bench.ledger.settle_many(items)
     assert isinstance(bad, exc.LedgerError)
     assert [answer.state for answer in others] == ["sent", "sent"]
@@ -161,8 +180,8 @@ def test_a_claim_that_was_lost_or_taken_back_concerns_its_item_only(
     bench, ids = full
     assert bench.ledger.unclaim_many([(ids[0], "t0"), (ids[1], "other")]) == [None, None]
     lost, taken, also_taken = claim(bench, ids)
-    assert lost == ["state", "queued", ""]
-    assert (taken[0], also_taken[0]) == ("claimed", "claimed")
+    assert lost == NotClaimable("queued")
+    assert all_claimed([taken, also_taken])
     items = [Settlement(id, f"t{n}", 1, sent(n)) for n, id in enumerate(ids)]
     items[1] = items[1]._replace(token="of somebody else")
     assert [answer.state for answer in bench.ledger.settle_many(items)] == [
@@ -177,7 +196,8 @@ def test_a_claim_that_was_lost_or_taken_back_concerns_its_item_only(
 def test_the_same_message_twice_in_a_group_is_claimed_once(full: tuple[Bench, list[str]]) -> None:
     bench, ids = full
     first, second = claim(bench, [ids[0], ids[0]])
-    assert (first[0], second[0]) == ("claimed", "state")
+    assert isinstance(first, Claimed)
+    assert isinstance(second, NotClaimable)
     assert bench.record(ids[0]).attempts == 1
 
 
@@ -187,8 +207,8 @@ def test_attempts_begin_in_a_group(full: tuple[Bench, list[str]]) -> None:
     bench.ledger.claim_many([Claiming(id, token, 60, "w") for id, token in items])
     begun = [Beginning(id, token, "a", 60, 1) for id, token in items]
     begun[2] = begun[2]._replace(token="of somebody else")
-    assert bench.ledger.begin_many(begun) == [("go", 1), ("go", 1), ("lost", 0)]
-    assert bench.ledger.begin_many(begun) == [("go", 1), ("go", 1), ("lost", 0)]
+    assert bench.ledger.begin_many(begun) == [AttemptBegun(1), AttemptBegun(1), ClaimLost()]
+    assert bench.ledger.begin_many(begun) == [AttemptBegun(1), AttemptBegun(1), ClaimLost()]
 
 
 def test_a_full_group_is_answered_whatever_time_it_takes(bench: Bench) -> None:
@@ -196,7 +216,7 @@ def test_a_full_group_is_answered_whatever_time_it_takes(bench: Bench) -> None:
     bench.add("a")
     messages = [OutgoingMessage("15550001", str(n)) for n in range(GROUP_LIMIT)]
     ids = [message.id or "" for message in bench.gateway.send_many(messages)]
-    assert [answer[0] for answer in claim(bench, ids)] == ["claimed"] * GROUP_LIMIT
+    assert all_claimed(claim(bench, ids))
     assert [answer.state for answer in settle(bench, ids)] == ["sent"] * GROUP_LIMIT
     assert counted(bench)["attempts|a"] == str(GROUP_LIMIT)
     with pytest.raises(ValueError, match="64 items at most"):
@@ -217,7 +237,7 @@ def test_events_in_groups_carry_the_handlers_that_succeeded(
     bench, ids = full
     events = events_of(bench, ids)
     items = [(event, f"t{n}") for n, event in enumerate(events)]
-    assert [answer[0] for answer in bench.ledger.hook_claim_many(items, "w")] == ["claimed"] * 3
+    assert all_claimed(bench.ledger.hook_claim_many(items, "w"))
     settled = [
         HookSettlement(events[0], "t0", "done", succeeded=("one", "two")),
         HookSettlement(events[1], "t1", "retry", 0.0, "two: ValueError", ("one",)),
@@ -234,8 +254,8 @@ def test_events_in_groups_carry_the_handlers_that_succeeded(
     assert bench.ledger.handlers_done(events[1]) == {"one"}
     bench.ripe_event(events[1])
     (again,) = bench.ledger.hook_claim_many([(events[1], "later")], "w")
-    assert isinstance(again, list)
-    assert again[-1] == '["one"]'
+    assert isinstance(again, ClaimedEvent)
+    assert again.handlers_done == {"one"}
     assert counted(bench)["hooks|sent|done"] == "1"
 
 
@@ -246,32 +266,26 @@ def test_a_damaged_event_in_a_group_harms_no_other(full: tuple[Bench, list[str]]
     items = [(event, "t") for event in events]
     good, bad, also_good = bench.ledger.hook_claim_many(items, "w")
     assert isinstance(bad, exc.DamagedRecord)
-    assert isinstance(good, list)
-    assert isinstance(also_good, list)
-    assert (good[0], also_good[0]) == ("claimed", "claimed")
+    assert all_claimed([good, also_good])
 
 
 # --- the same as single calls ---------------------------------------------------------------------
 
 PID = "p%d"
-OUTCOMES: list[dict[str, Any]] = [
-    {"verdict": "sent", "well": True},
-    {"verdict": "sent", "well": True, "sent": "{}"},
-    {"verdict": "sent"},
-    {"verdict": "retry", "delay": 0, "counted": True, "error": "ServerError"},
-    {"verdict": "retry", "delay": 0, "error": "LimitsError", "next": ("b", 60_000)},
-    {"verdict": "failed", "error": "RequestError", "counted": True},
-    {"verdict": "unknown", "delay": 0, "counted": True, "pin": 600_000, "ask": 1000},
-    {"verdict": "unknown", "counted": True, "error": "ConnectionError"},
-    {"verdict": "wait", "delay": 0},
-    {"verdict": "wait", "delay": 0, "why": "paused", "behind": "a", "line": "bulk"},
-    {
-        "verdict": "retry",
-        "delay": 0,
-        "error": "LimitsError",
-        "pause": 600_000,
-        "pause_max": 600_000,
-    },
+OUTCOMES = [
+    AttemptOutcome("sent", provider_works=True),
+    AttemptOutcome("sent", provider_works=True, sent_event="{}"),
+    AttemptOutcome("sent"),
+    AttemptOutcome("retry", delay_ms=0, counted=True, error="ServerError"),
+    AttemptOutcome("retry", delay_ms=0, error="LimitsError", next=NextAttempt("b", 60_000)),
+    AttemptOutcome("failed", error="RequestError", counted=True),
+    AttemptOutcome("unknown", delay_ms=0, counted=True, remedies=Remedies(600_000, 1000)),
+    AttemptOutcome("unknown", counted=True, error="ConnectionError"),
+    AttemptOutcome("wait", delay_ms=0),
+    AttemptOutcome("wait", delay_ms=0, why="paused", waiting_for="a", wait_queue="bulk"),
+    AttemptOutcome(
+        "retry", delay_ms=0, error="LimitsError", pause_ms=600_000, pause_max_ms=600_000
+    ),
 ]
 
 
@@ -350,13 +364,10 @@ class Twin:
         return {key: sorted(map(str, values)) for key, values in found.items()}
 
 
-def outcome(chance: random.Random, n: int) -> dict[str, Any]:
-    picked = dict(chance.choice(OUTCOMES))
-    picked |= {"provider": "a", "event": f"{n:020}"}
-    if "next" in picked:
-        picked["next"] = {"provider": picked["next"][0], "lease": picked["next"][1]}
-    if picked["verdict"] == "sent":
-        picked |= {"msgids": [PID % n], "msgid": f'"{PID % n}"'}
+def outcome(chance: random.Random, n: int) -> AttemptOutcome:
+    picked = replace(chance.choice(OUTCOMES), provider="a", event=f"{n:020}")
+    if picked.verdict == "sent":
+        picked = replace(picked, msgids=(PID % n,), msgid=f'"{PID % n}"')
     return picked
 
 
@@ -391,8 +402,8 @@ def test_a_history_in_groups_leaves_the_same_ledger_as_one_of_single_calls(
         step, rows = a_step(chance, number)
         one, many = single.run(step, rows, 1), grouped.run(step, rows, 64)
         assert [str(type(a)) for a in one] == [str(type(a)) for a in many], (step, rows)
-        assert [a[0] for a in one if isinstance(a, tuple | list)] == [
-            a[0] for a in many if isinstance(a, tuple | list)
+        assert [a[0] for a in one if isinstance(a, tuple)] == [
+            a[0] for a in many if isinstance(a, tuple)
         ], (step, rows)
     assert single.contents() == grouped.contents()
     assert any(key.startswith("state:") for key in single.contents())
@@ -417,7 +428,7 @@ def test_what_a_group_writes_at_its_end_is_what_single_calls_write(
             twin.bench.redis.delete(name)
             twin.bench.redis.set(name, "of another program")
         one, many = (
-            [a[0] if isinstance(a, tuple | list) else type(a) for a in twin.run(step, rows, size)]
+            [a[0] if isinstance(a, tuple) else type(a) for a in twin.run(step, rows, size)]
             for twin, size in zip(twins, (1, 64), strict=True)
         )
         assert one == many
@@ -432,6 +443,6 @@ def test_what_a_group_writes_at_its_end_is_what_single_calls_write(
     assert ("attempts|a', '6'" in single["counts"][0]) == (index != ("counts",))
 
 
-def outcome_of(n: int) -> dict[str, Any]:
+def outcome_of(n: int) -> AttemptOutcome:
     pid = PID % n
-    return {"verdict": "sent", "provider": "a", "msgids": [pid], "msgid": f'"{pid}"', "well": True}
+    return AttemptOutcome("sent", "a", msgids=(pid,), msgid=f'"{pid}"', provider_works=True)

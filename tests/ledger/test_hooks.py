@@ -10,7 +10,7 @@ import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, RetryPolicy, exc
 from smsqueue.delivery.event_runner import Hooks
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import ClaimedEvent, Early, HeldElsewhere, Ledger
 from smsqueue.message.statuses import MessageStatus
 from tests.ledger.bench import Bench, Told
 
@@ -185,8 +185,8 @@ def test_an_event_whose_worker_died_is_run_by_another(bench: Bench, provider: To
     good = Failing(0)
     bench.gateway.onReceive.connect(good, name="good")
     event = _receive(bench)
-    assert bench.ledger.hook_claim(event, "dead", "w")[0] == "claimed"
-    assert bench.ledger.hook_claim(event, "dead", "w")[0] == "claimed"
+    assert isinstance(bench.ledger.hook_claim(event, "dead", "w"), ClaimedEvent)
+    assert isinstance(bench.ledger.hook_claim(event, "dead", "w"), ClaimedEvent)
     assert bench.hooks.run(event).state == "waiting"
     bench.redis.hset(bench.key("event", event), "lease", 1)
     bench.redis.zadd(bench.key("due", "hook"), {event: 1})
@@ -205,13 +205,13 @@ def test_an_event_that_kills_every_worker_is_dead_in_the_end(bench: Bench, provi
     event = _receive(bench)
     for n in range(3):
         bench.ripe_event(event)
-        answers = [bench.ledger.hook_claim(event, f"dead{n}", "w")[0]]
+        answer = bench.ledger.hook_claim(event, f"dead{n}", "w")
         if n == 2:
             # Events that died together do not begin together again, from the second time on.
-            assert answers.pop() == "early"
+            assert isinstance(answer, Early)
             bench.ripe_event(event)
-            answers.append(bench.ledger.hook_claim(event, f"dead{n}", "w")[0])
-        assert answers == ["claimed"]
+            answer = bench.ledger.hook_claim(event, f"dead{n}", "w")
+        assert isinstance(answer, ClaimedEvent)
         bench.redis.hset(bench.key("event", event), "lease", 1)
     assert bench.hooks.run(event).state == "waiting"
     bench.ripe_event(event)
@@ -333,13 +333,13 @@ def test_a_lease_lasts_for_all_handlers_of_an_event(bench: Bench, provider: Told
 
     def slow(message: object) -> None:
         threading.Event().wait(0.3)
-        taken.append(bench.hooks.ledger.hook_claim(event, "other", "another worker")[0])
+        taken.append(bench.hooks.ledger.hook_claim(event, "other", "another worker"))
 
     for n in range(4):
         bench.gateway.onReceive.connect(slow, name=f"slow{n}")
     event = _receive(bench)
     assert bench.hooks.run(event).state == "done"
-    assert taken == ["busy"] * 4
+    assert [type(answer) for answer in taken] == [HeldElsewhere] * 4
 
 
 def test_a_handler_that_lost_its_event_is_the_last_one(bench: Bench, provider: Told) -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from smsqueue import OutgoingMessage, exc
+from smsqueue.ledger import AttemptOutcome
 from tests.ledger.bench import Bench, Told
 
 
@@ -165,8 +166,10 @@ def test_a_pause_that_ended_before_it_was_noted_makes_no_line(bench: Bench, paus
     id = bench.send()
     bench.ledger.claim(id, "t", lease=60, worker="w")
     bench.redis.delete(bench.key("pause", "a"))
-    outcome = {"verdict": "wait", "delay": 100_000, "why": "paused", "provider": "a"}
-    bench.ledger.settle(id, "t", 0, outcome | {"line": "single", "behind": "a"})
+    outcome = AttemptOutcome(
+        "wait", "a", delay_ms=100_000, why="paused", wait_queue="single", waiting_for="a"
+    )
+    bench.ledger.settle(id, "t", 0, outcome)
     assert not bench.redis.exists(bench.key("pause", "a"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,18 @@ from hypothesis.stateful import (
 )
 
 from smsqueue import OutgoingMessage, State
+from smsqueue.ledger import (
+    AttemptBegun,
+    AttemptOutcome,
+    ClaimAnswer,
+    Claimed,
+    ClaimLost,
+    LookUp,
+    NextAttempt,
+    NotClaimable,
+    ProviderPaused,
+    Remedies,
+)
 from tests.ledger.bench import STATUSES, Bench
 
 RANK = {"": 0, "sent": 1, "accepted": 2, "expired": 3, "undelivered": 4, "delivered": 5}
@@ -29,6 +41,16 @@ REPORTS = ("accepted", "expired", "undelivered", "delivered")
 #: Workers that may die of a message before their provider is called; repetitions with one key.
 MAX_LAPSES, MOST_PINNED = 4, 3
 NUMBER = st.integers(0, 2)
+
+
+def kind_of(answer: ClaimAnswer) -> str:
+    """The model's word for an answer to a claim."""
+    match answer:
+        case NotClaimable(state):
+            return "gone" if state == "gone" else "state"
+        case LookUp():
+            return "ask"
+    return type(answer).__name__.lower()
 
 
 class Model:
@@ -245,7 +267,7 @@ class Machine(RuleBasedStateMachine):
         self.ledger, self.id = self.bench.ledger, f"m{next(self.numbers)}"
         self.model = Model(report=report, resend=resend, later=later)
         #: The providers de-duplicate; they can be asked, too.
-        self.remedy = {"pin": 3_600_000, "ask": 20_000} if keyed else {}
+        self.remedy = Remedies(3_600_000, 20_000) if keyed else None
         self.workers: list[Worker] = []
         #: Claims whose answers nobody hears.
         self.unheard: list[tuple[str, str]] = []
@@ -276,13 +298,14 @@ class Machine(RuleBasedStateMachine):
             answer = self.ledger.claim(
                 self.id, token, lease=3600, worker="w", usual=(usual, 3600) if usual else None
             )
-            if answer[0] == "ask":
+            if isinstance(answer, LookUp):
                 assert self.model.state == "unknown"
                 return self.model.claim(token, usual)
-            seen = (answer[0], 0, "")
-            if answer[0] == "claimed":
-                worker.called, worker.pin = answer[6] == "go", answer[8]
-                worker.made = int(answer[7] if worker.called else answer[2])
+            seen = (kind_of(answer), 0, "")
+            if isinstance(answer, Claimed):
+                begun = answer.begun
+                worker.called, worker.pin = isinstance(begun, AttemptBegun), answer.pinned_to
+                worker.made = begun.number if isinstance(begun, AttemptBegun) else answer.attempts
                 seen = ("claimed", worker.made * worker.called, worker.pin)
             assert seen == self.model.claim(token, usual)
             return seen[0]
@@ -307,8 +330,8 @@ class Machine(RuleBasedStateMachine):
         token, usual = self.unheard[-1 - number % len(self.unheard)]
         at = (usual, 3600.0) if usual else None
         answer = self.ledger.claim(self.id, token, lease=3600, worker="w", usual=at)
-        if answer[0] != "ask":
-            assert answer[0] == self.model.claim(token, usual)[0]
+        if not isinstance(answer, LookUp):
+            assert kind_of(answer) == self.model.claim(token, usual)[0]
 
     @rule(number=NUMBER)
     def gives_back(self, number: int) -> None:
@@ -320,7 +343,7 @@ class Machine(RuleBasedStateMachine):
         assert (effect and effect[0]) == self.model.unclaim(token)
         if effect is not None:
             made = effect[0]
-            outcome = {"verdict": "retry", "delay": 60_000, "counted": True}
+            outcome = AttemptOutcome("retry", delay_ms=60_000, counted=True)
             self.ledger.settle(self.id, token, made, outcome)
             self.model.settle(token, made, "retry", "", False)
 
@@ -337,7 +360,13 @@ class Machine(RuleBasedStateMachine):
         attempt, provider = worker.made + 1, worker.pin or provider
 
         def call() -> tuple[str, int]:
-            answer = self.ledger.begin(self.id, worker.token, provider, lease=3600, attempt=attempt)
+            match self.ledger.begin(self.id, worker.token, provider, lease=3600, attempt=attempt):
+                case AttemptBegun(number):
+                    answer = ("go", number)
+                case ProviderPaused(left_ms):
+                    answer = ("paused", left_ms)
+                case ClaimLost():
+                    answer = ("lost", 0)
             assert answer == self.model.begin(worker.token, provider, attempt)
             return answer
 
@@ -348,16 +377,19 @@ class Machine(RuleBasedStateMachine):
             worker.made = attempt
             self.goes(attempt, provider)
 
-    def settle(self, worker: Worker | None, verdict: str, next: str = "") -> None:
+    def settle(self, worker: Worker | None, verdict: Any, next: str = "") -> None:
         if worker is None:
             return
-        outcome: dict[str, Any] = {"verdict": verdict, "provider": worker.pin or "a"}
-        outcome |= {"delay": 60_000, "event": f"e{self.id}", "counted": True}
+        outcome = AttemptOutcome(
+            verdict, worker.pin or "a", delay_ms=60_000, event=f"e{self.id}", counted=True
+        )
         keyed, attempt = verdict == "unknown" and bool(self.remedy), worker.made
         if verdict == "sent":
-            outcome |= {"msgids": [f"{self.id}-{attempt}"], "msgid": "1"}
-        outcome |= self.remedy if keyed else {}
-        outcome |= {"next": {"provider": next, "lease": 3_600_000}} if next else {}
+            outcome = replace(outcome, msgids=(f"{self.id}-{attempt}",), msgid="1")
+        if keyed and self.remedy:
+            outcome = replace(outcome, remedies=self.remedy)
+        if next:
+            outcome = replace(outcome, next=NextAttempt(next, 3_600_000))
         if verdict in ("retry", "failed") and worker.called:
             self.uncertain.discard(attempt)
 
@@ -588,16 +620,19 @@ def test_a_short_walk(bench: Bench, name: str) -> None:
 ORDERS = [order for n in range(1, 5) for order in itertools.permutations(REPORTS, n)]
 
 
-def attempt(bench: Bench, id: str, number: int, verdict: str = "") -> None:
+def attempt(bench: Bench, id: str, number: int, verdict: Any = "") -> None:
     """Make an attempt, or settle it."""
     ledger, token = bench.ledger, f"t{number}"
     if not verdict:
         bench.ripe(id)
         claimed = ledger.claim(id, token, lease=60, worker="w", usual=("a", 60))
-        assert claimed[6:8] == ["go", number]
+        assert isinstance(claimed, Claimed)
+        assert claimed.begun == AttemptBegun(number)
         return
-    outcome: dict[str, Any] = {"verdict": verdict, "provider": "a", "delay": 0, "event": f"e{id}"}
-    ledger.settle(id, token, number, outcome | {"msgids": [f"{id}-{number}"], "msgid": "1"})
+    outcome = AttemptOutcome(
+        verdict, "a", delay_ms=0, event=f"e{id}", msgids=(f"{id}-{number}",), msgid="1"
+    )
+    ledger.settle(id, token, number, outcome)
 
 
 @pytest.mark.parametrize("verdict", ["sent", "unknown"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smsqueue import OutgoingMessage, exc
+from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, ProviderPaused, Remedies
 from tests.ledger.bench import STATUSES, Bench, Told
 
 RANK = {"sent": 1, "accepted": 2, "expired": 3, "undelivered": 4, "delivered": 5}
@@ -53,12 +55,14 @@ def begun(bench: Bench, id: str, number: int, body: str) -> None:
     if number == 1:
         bench.ledger.accept(OutgoingMessage("15550001", body).options(status_report=True), id)
     claimed = bench.ledger.claim(id, f"t{number}", lease=60, worker="w", usual=("a", 60))
-    assert claimed[6:8] == ["go", number]
+    assert isinstance(claimed, Claimed)
+    assert claimed.begun == AttemptBegun(number)
 
 
-def settled(bench: Bench, id: str, number: int, verdict: str, msgids: list[str]) -> None:
-    outcome: dict[str, Any] = {"verdict": verdict, "provider": "a", "delay": 0, "event": f"e{id}"}
-    outcome |= {"msgids": msgids, "msgid": json.dumps(msgids)} if msgids else {}
+def settled(bench: Bench, id: str, number: int, verdict: Any, msgids: list[str]) -> None:
+    outcome = AttemptOutcome(verdict, "a", delay_ms=0, event=f"e{id}")
+    if msgids:
+        outcome = replace(outcome, msgids=tuple(msgids), msgid=json.dumps(msgids))
     bench.ledger.settle(id, f"t{number}", number, outcome)
 
 
@@ -217,10 +221,10 @@ def test_a_part_that_arrived_spares_a_call_that_has_not_begun(bench: Bench, prov
     id = bench.send(TEXTS[2], status_report=True, on_unknown="resend")
     bench.deliver(id)
     bench.ripe(id)
-    assert bench.ledger.claim(id, "t2", lease=60, worker="w")[0] == "claimed"
+    assert isinstance(bench.ledger.claim(id, "t2", lease=60, worker="w"), Claimed)
     bench.report("accepted", reference=f"{id}.1", msgid="p1", of_part=True)
     answer = bench.ledger.begin(id, "t2", "a", lease=60, attempt=2)
-    assert answer == ("paused", 0)
+    assert answer == ProviderPaused(left_ms=0)
 
 
 def test_a_short_message_whose_answer_was_lost_is_delivered_by_its_only_report(
@@ -255,12 +259,17 @@ def test_a_repetition_with_the_same_key_has_the_reports_of_the_attempt_that_it_r
         for place in range(3):
             id = f"r{n}{place}"
             begun(bench, id, 1, TEXTS[2])
-            outcome = {"verdict": "unknown", "provider": "a", "delay": 0, "counted": True}
-            outcome |= {"pin": 3_600_000, "event": f"e{id}"}
+            outcome = AttemptOutcome(
+                *("unknown", "a"),
+                delay_ms=0,
+                counted=True,
+                remedies=Remedies(repeat_for_ms=3_600_000),
+                event=f"e{id}",
+            )
             bench.ledger.settle(id, "t1", 1, outcome)
             bench.ripe(id)
-            assert bench.ledger.claim(id, "t2", lease=60, worker="w")[0] == "claimed"
-            assert bench.ledger.begin(id, "t2", "a", lease=60, attempt=2) == ("go", 2)
+            assert isinstance(bench.ledger.claim(id, "t2", lease=60, worker="w"), Claimed)
+            assert bench.ledger.begin(id, "t2", "a", lease=60, attempt=2) == AttemptBegun(2)
             for i in range(3):
                 if i == place:
                     settled(bench, id, 2, "sent", [f"{id}-1-1", f"{id}-1-2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Thread
 from typing import Any
@@ -11,34 +12,49 @@ from typing import Any
 import pytest
 
 from smsqueue import OutgoingMessage, exc
+from smsqueue.ledger import (
+    AttemptBegun,
+    AttemptOutcome,
+    ClaimAnswer,
+    Claimed,
+    ClaimLost,
+    NextAttempt,
+    NotClaimable,
+)
 from smsqueue.message.statuses import MessageError
 from smsqueue.providers import NullProvider
 from tests.ledger.bench import Bench
 
 
+def state_of(answer: ClaimAnswer) -> str:
+    """The state because of which a message was not claimed."""
+    assert isinstance(answer, NotClaimable)
+    return answer.state
+
+
 def _claim(bench: Bench, id: str) -> str:
     token = secrets.token_hex(8)
-    assert bench.ledger.claim(id, token, lease=60, worker="w")[0] == "claimed"
+    assert isinstance(bench.ledger.claim(id, token, lease=60, worker="w"), Claimed)
     return token
 
 
 def _begin(bench: Bench, id: str, provider: str = "a") -> tuple[str, int]:
     token = _claim(bench, id)
     made = bench.record(id).attempts
-    go, attempt = bench.ledger.begin(id, token, provider, lease=60, attempt=made + 1)
-    assert go == "go"
-    return token, attempt
+    begun = bench.ledger.begin(id, token, provider, lease=60, attempt=made + 1)
+    assert isinstance(begun, AttemptBegun)
+    return token, begun.number
 
 
-def _outcome(verdict: str, **more: Any) -> dict[str, Any]:
-    base: dict[str, Any] = {"provider": "a", "event": secrets.token_hex(10), "verdict": verdict}
+def _outcome(verdict: Any, **more: Any) -> AttemptOutcome:
+    base: dict[str, Any] = {"provider": "a", "event": secrets.token_hex(10)}
     if verdict == "sent":
-        base |= {"msgids": ["m1"], "msgid": '"m1"', "well": True}
+        base |= {"msgids": ("m1",), "msgid": '"m1"', "provider_works": True}
     if verdict == "failed":
         base |= {"why": "failed: RequestError", "error": "RequestError"}
     if verdict == "retry":
-        base |= {"delay": 5000, "counted": True, "error": "ServerError"}
-    return base | more
+        base |= {"delay_ms": 5000, "counted": True, "error": "ServerError"}
+    return AttemptOutcome(verdict, **(base | more))
 
 
 EXPECTED = {
@@ -54,18 +70,19 @@ def test_a_repeated_claim_gives_the_first_answer(bench: Bench) -> None:
     id = bench.send()
     first = bench.ledger.claim(id, "t", lease=60, worker="w")
     again = bench.ledger.claim(id, "t", lease=60, worker="w")
-    assert first[0] == "claimed"
-    assert again[:4] == first[:4]
-    assert bench.ledger.claim(id, "other", lease=60, worker="w")[:2] == ["state", "sending"]
+    assert isinstance(first, Claimed)
+    assert isinstance(again, Claimed)
+    assert replace(again, now_ms=first.now_ms) == first
+    assert state_of(bench.ledger.claim(id, "other", lease=60, worker="w")) == "sending"
 
 
 def test_a_repeated_begin_gives_the_first_answer(bench: Bench) -> None:
     id = bench.send()
     token = _claim(bench, id)
     for _ in range(3):
-        assert bench.ledger.begin(id, token, "a", lease=60, attempt=1) == ("go", 1)
+        assert bench.ledger.begin(id, token, "a", lease=60, attempt=1) == AttemptBegun(1)
     assert bench.record(id).attempts == 1
-    assert bench.ledger.begin(id, "stale", "a", lease=60, attempt=1) == ("lost", 0)
+    assert bench.ledger.begin(id, "stale", "a", lease=60, attempt=1) == ClaimLost()
 
 
 @pytest.mark.parametrize("verdict", EXPECTED)
@@ -135,7 +152,7 @@ def test_a_late_success_stops_the_resend_of_what_was_lost(bench: Bench) -> None:
     bench.lapse(id)
     assert bench.state(id) == "retrying"
     assert bench.ledger.settle(id, token, attempt, _outcome("sent")).state == "sent"
-    assert bench.ledger.claim(id, "x", lease=60, worker="w")[:2] == ["state", "sent"]
+    assert state_of(bench.ledger.claim(id, "x", lease=60, worker="w")) == "sent"
     assert bench.look("send", id) is None
 
 
@@ -148,7 +165,7 @@ def test_settling_what_is_forgotten_says_so(bench: Bench) -> None:
 def test_moving_elsewhere_is_one_step_and_repeatable(bench: Bench) -> None:
     id = bench.send()
     token, attempt = _begin(bench, id)
-    outcome = _outcome("retry", next={"provider": "b", "lease": 60_000})
+    outcome = _outcome("retry", next=NextAttempt("b", 60_000))
     for _ in range(3):
         moved = bench.ledger.settle(id, token, attempt, outcome)
         assert (moved.state, moved.attempt) == ("sending", 2)
@@ -217,7 +234,7 @@ def test_requeue_refuses_what_waits_or_was_sent(bench: Bench) -> None:
     assert bench.gateway.requeue(id) is False
     token = _claim(bench, id)
     assert bench.gateway.requeue(id) is False
-    bench.ledger.settle(id, token, 0, _outcome("wait", delay=0))
+    bench.ledger.settle(id, token, 0, _outcome("wait", delay_ms=0))
     bench.deliver(id)
     assert bench.state(id) == "sent"
     assert bench.gateway.requeue(id) is False
@@ -265,7 +282,7 @@ def test_the_timeline_is_bounded_and_counts_repeats(bench: Bench) -> None:
     id = bench.send()
     for n in range(100):
         token, attempt = _begin(bench, id, f"p{n}")
-        bench.ledger.settle(id, token, attempt, _outcome("retry", delay=0, code=str(n)))
+        bench.ledger.settle(id, token, attempt, _outcome("retry", delay_ms=0, code=str(n)))
     lines = bench.record(id).timeline
     assert len(lines) <= 60
     assert lines[0]["state"] == "queued"

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
+from smsqueue.ledger import Claimed
 from tests.ledger.bench import Bench
 
 
 def _claim(bench: Bench, id: str, *, call: bool) -> None:
-    assert bench.ledger.claim(id, "t", lease=60, worker="w")[0] == "claimed"
+    assert isinstance(bench.ledger.claim(id, "t", lease=60, worker="w"), Claimed)
     if call:
         made = bench.record(id).attempts
         go, _ = bench.ledger.begin(id, "t", "a", lease=60, attempt=made + 1)

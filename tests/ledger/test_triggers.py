@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from smsqueue import IncomingMessage, exc
+from smsqueue.ledger import ClaimedEvent
 from tests.ledger.bench import Bench, Told
 
 
@@ -253,7 +254,7 @@ def test_what_a_worker_gives_back_as_it_stops_is_published_at_once(bench: Bench)
     bench.deliver(unknown)
     bench.redis.zadd(bench.key("due", "ask"), {unknown: 1})
     [running] = receive(bench, 1)
-    assert bench.ledger.hook_claim(running, "token", "dies")[0] == "claimed"
+    assert isinstance(bench.ledger.hook_claim(running, "token", "dies"), ClaimedEvent)
     bench.redis.hset(bench.key("event", running), "lease", 1)
     bench.report("delivered", msgid="nobody's")
     [parked] = bench.events("status")

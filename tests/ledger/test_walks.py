@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from smsqueue import OutgoingMessage, State, exc
+from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed
 from tests.ledger.bench import Bench, Told
 
 FINAL = {"delivered", "undelivered", "expired", "failed", "cancelled"}
@@ -51,13 +53,14 @@ class Walk:
     def die(self) -> None:
         """A worker claims it, calls its provider perhaps, and is not heard of any more."""
         token = secrets.token_hex(4)
-        if self.bench.ledger.claim(self.id, token, lease=60, worker="w")[0] != "claimed":
+        claim = self.bench.ledger.claim(self.id, token, lease=60, worker="w")
+        if not isinstance(claim, Claimed):
             return
         attempt = self.bench.record(self.id).attempts
         if self.dice.random() < 0.7:
-            go, number = self.bench.ledger.begin(self.id, token, "a", lease=60, attempt=attempt + 1)
-            if go == "go":
-                attempt = number
+            begun = self.bench.ledger.begin(self.id, token, "a", lease=60, attempt=attempt + 1)
+            if isinstance(begun, AttemptBegun):
+                attempt = begun.number
                 assert not self.uncertain
                 self.uncertain = True
         self.claims.append((token, attempt))
@@ -70,10 +73,10 @@ class Walk:
         if not self.claims:
             return
         token, attempt = self.dice.choice(self.claims)
-        verdict = self.dice.choice(["sent", "unknown"])
-        outcome = {"verdict": verdict, "provider": "a", "event": secrets.token_hex(10)}
+        verdict: Any = self.dice.choice(["sent", "unknown"])
+        outcome = AttemptOutcome(verdict, "a", event=secrets.token_hex(10))
         if verdict == "sent":
-            outcome |= {"msgids": [f"late-{token}"], "msgid": '"late"'}  # type: ignore[dict-item]
+            outcome = replace(outcome, msgids=(f"late-{token}",), msgid='"late"')
         self.bench.ledger.settle(self.id, token, attempt, outcome)
 
     def report(self) -> None:

@@ -14,6 +14,7 @@ from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery import Delivery
 from smsqueue.delivery.event_runner import Hooks
 from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
+from smsqueue.ledger import ClaimedEvent
 from tests.ledger.bench import Bench
 from tests.workers.conftest import until
 
@@ -150,7 +151,7 @@ def test_a_lost_claim_of_an_event_that_redis_reads_late_is_given_back(
     event = receive(bench)
     worker.run(lambda: worker.hooks.lost.add(event, "token"))
     until(lambda: worker.ledger.settled, 20)
-    assert bench.ledger.hook_claim(event, "token", "w")[0] == "claimed"
+    assert isinstance(bench.ledger.hook_claim(event, "token", "w"), ClaimedEvent)
     until(lambda: (bench.ledger.read_event(event) or {})["state"] == "waiting", 20)
     until(lambda: not worker.hooks.lost.ids, 20)
 

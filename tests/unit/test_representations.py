@@ -18,8 +18,9 @@ from smsqueue import (
     Settings,
     exc,
 )
-from smsqueue.delivery.outcomes import Attempt, Claim
-from smsqueue.ledger.answers import Accepted
+from smsqueue.delivery.outcomes import Attempt
+from smsqueue.ledger import Claimed, ClaimedEvent, LookUp
+from smsqueue.ledger.script_values import Accepted
 from smsqueue.message.media import Media
 from smsqueue.providers import LogProvider, LoopbackProvider, NullProvider
 from smsqueue.providers.forward.protocol import ForwardedEvent, ForwardedMessage
@@ -55,9 +56,14 @@ def status() -> MessageError:
     return made
 
 
-def claim() -> Claim:
-    rest = (0.0, f'{{"dst": "{NUMBER}", "body": "{TEXT}"}}', 0, 0, 0, 0, "go", 1, "", 0, "")
-    return Claim("message-id", "token", *rest)  # type: ignore[arg-type]
+def claimed() -> Claimed:
+    data = f'{{"dst": "{NUMBER}", "body": "{TEXT}"}}'
+    return Claimed(data, 0, 0, now_ms=0, waiting_since_ms=0, pinned_to="provider-name")
+
+
+def claimed_event() -> ClaimedEvent:
+    data = f'{{"src": "{NUMBER}", "body": "{TEXT}"}}'
+    return ClaimedEvent("received", data, 0, "message-id", data, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,9 @@ def claim() -> Claim:
         (lambda: Media(URL, "image/png"), "image/png"),
         (lambda: Media(URL, f"text/x; to={NUMBER}"), "Media"),
         (lambda: incoming().media, "image/png"),
-        (claim, "message-id"),
+        (claimed, "provider-name"),
+        (claimed_event, "message-id"),
+        (lambda: LookUp(claimed().data, "provider-name", "1", None, 1), "provider-name"),
         (lambda: Attempt("message-id", "token", outgoing(), 1, 1, 0.0), "message-id"),
         (lambda: ForwardedMessage(outgoing(), "client-id"), "client-id"),
         (lambda: ForwardedEvent(incoming(), "client-id"), "client-id"),

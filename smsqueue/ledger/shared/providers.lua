@@ -32,16 +32,16 @@ local function add_evidence(provider, id, failed)
 end
 
 -- Notes what a call says of its provider's health: pauses it, or ends its pause.
--- o: provider, error, and well | pause, pause_max, suspect, wait (see settle.lua)
+-- o: the outcome, see settle.lua
 -- id: the message; began: when the call began (ms)
 local function note_health(o, id, began)
-  if not o.provider or not (o.well or o.pause) then return end
+  if not o.provider or not (o.provider_works or o.pause_ms) then return end
   local pause, health = key('pause', o.provider), key('health', o.provider)
   local p, h = read(pause, 'until', 'since', 'times', 'suspect'), read(health, 'since', 'times')
   -- A call that began before the last pause began or ended says nothing new.
   local since = math.max(tonumber(p.since or 0), tonumber(h.since or 0))
   if began <= since then return end
-  if o.well then
+  if o.provider_works then
     if p['until'] then
       delete_hash(pause)
       redis.call('SREM', key('pauses'), o.provider)
@@ -55,16 +55,16 @@ local function note_health(o, id, began)
   end
   -- During a pause only probes are called: one that fails prolongs it.
   local waits = p['until']
-  if o.suspect and not waits and not add_evidence(o.provider, id, true) then return end
+  if o.pause_if_others_failed and not waits and not add_evidence(o.provider, id, true) then return end
   local times = tonumber(p.times or 0)
-  if o.suspect and not waits and NOW - tonumber(h.since or 0) < PROBATION then
+  if o.pause_if_others_failed and not waits and NOW - tonumber(h.since or 0) < PROBATION then
     times = tonumber(h.times or 0)
   end
-  local doubled = math.min(o.pause * 2 ^ times, math.max(o.pause, o.pause_max))
-  set(pause, 'until', NOW + math.max(doubled, o.wait or 0), 'since', MOMENT, 'times', times + 1,
+  local doubled = math.min(o.pause_ms * 2 ^ times, math.max(o.pause_ms, o.pause_max_ms))
+  set(pause, 'until', NOW + math.max(doubled, o.requested_pause_ms or 0), 'since', MOMENT, 'times', times + 1,
       'error', o.error or '')
   unset(pause, 'probe', 'probe_until', 'suspect')
-  if o.suspect then set(pause, 'suspect', 1) end
+  if o.pause_if_others_failed then set(pause, 'suspect', 1) end
   expire(pause, 2 * 86400)
   redis.call('SADD', key('pauses'), o.provider)
   unset(health, 'recent')
