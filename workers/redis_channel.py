@@ -10,7 +10,7 @@ from kombu.transport import redis as broker
 from redis import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from smsqueue.ledger.connection import execute_above_maxmemory
+from smsqueue.ledger.client import execute_above_maxmemory
 
 __all__ = ["survive_lost_connections"]
 

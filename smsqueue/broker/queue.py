@@ -13,7 +13,7 @@ import redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from smsqueue.broker.celery_message import MessageTemplate, record
-from smsqueue.ledger.connection import connect, execute_above_maxmemory, tls_options
+from smsqueue.ledger.client import connect, execute_above_maxmemory, tls_options
 from smsqueue.logs import get_logger
 from smsqueue.settings import Settings
 

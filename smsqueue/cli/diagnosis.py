@@ -18,7 +18,7 @@ from smsqueue.cli.providers import (
 )
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Webhooks, Worker
-from smsqueue.ledger.watching import Server
+from smsqueue.ledger.server import Server
 from smsqueue.message.states import EventState, State
 
 __all__ = [

@@ -35,7 +35,7 @@ from smsqueue.cli.providers import (
     pause_document,
 )
 from smsqueue.ledger import RedisMisconfigured, Room, Worker
-from smsqueue.ledger.watching import Server
+from smsqueue.ledger.server import Server
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import SettingsError
 

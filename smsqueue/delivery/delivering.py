@@ -23,7 +23,6 @@ from smsqueue.delivery.outcomes import (
     of_repetition,
     seconds_until,
 )
-from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.walking import Walk, leased
 from smsqueue.gateway import Gateway
@@ -37,6 +36,7 @@ from smsqueue.ledger import (
     NotClaimable,
     ProviderPaused,
     UnreadableClaim,
+    retry_until_confirmed,
 )
 from smsqueue.logs import get_logger, transition
 from smsqueue.message.ids import new_token
@@ -162,7 +162,9 @@ class Delivery:
     def _set_aside(self, id: str, token: str, error: str) -> Outcome:
         """Set a message aside whose record this worker cannot read."""
         cause = f"what is to be sent cannot be read: {error}"
-        found = persist(lambda: self.ledger.set_aside("msg", id, token, cause, called=False))
+        found = retry_until_confirmed(
+            lambda: self.ledger.set_aside("msg", id, token, cause, called=False)
+        )
         return self._damaged(id, found or cause)
 
     def _damaged(self, id: str, cause: str) -> Outcome:

@@ -11,11 +11,17 @@ from typing import Any
 from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery import Outcome
 from smsqueue.delivery.claiming import LostClaims
-from smsqueue.delivery.persist import persist
 from smsqueue.events import EventHook, Handler, hook_scope
 from smsqueue.exc import DamagedRecord, LedgerError, QueueUnavailable
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import ClaimedEvent, Early, EventOver, HeldElsewhere, Ledger
+from smsqueue.ledger import (
+    ClaimedEvent,
+    Early,
+    EventOver,
+    HeldElsewhere,
+    Ledger,
+    retry_until_confirmed,
+)
 from smsqueue.logs import get_logger, transition
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_token
@@ -120,7 +126,7 @@ class Hooks:
             subject = self._subject(kind, event, data, claim.message_id, claim.message_data)
         except Exception as error:  # whatever is in the record instead of an event
             cause = f"what it tells cannot be read: {type(error).__name__}"
-            found = persist(
+            found = retry_until_confirmed(
                 lambda: self.ledger.set_aside("event", event, token, cause, called=False)
             )
             return self._damaged(event, found or cause)
@@ -213,7 +219,7 @@ class Hooks:
         return self._again(event, token, tries, why, type(first).__name__, succeeded)
 
     def _record(self, event: str, handler: str) -> None:
-        persist(lambda: self.ledger.handler_done(event, handler))
+        retry_until_confirmed(lambda: self.ledger.handler_done(event, handler))
 
     def _call(self, event: str, handler: Handler, subject: Any) -> BaseException | None:
         """Call one handler; returns its error, or None if it succeeded."""
@@ -282,7 +288,7 @@ class Hooks:
         tries: int = 0,
     ) -> Outcome:
         names = (succeeded,) if succeeded else ()
-        state, look = persist(
+        state, look = retry_until_confirmed(
             lambda: self.ledger.hook_settle(
                 event, token, verdict, delay=delay, why=why, succeeded=names
             )
@@ -319,4 +325,4 @@ class _Lease:
         if now - self._began + settings.handler_timeout * LEASE_FACTOR <= settings.hook_lease:
             return True
         self._began = now
-        return persist(lambda: self.ledger.hook_renew(self.event, self.token))
+        return retry_until_confirmed(lambda: self.ledger.hook_renew(self.event, self.token))

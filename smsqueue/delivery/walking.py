@@ -18,7 +18,6 @@ from smsqueue.delivery.outcomes import (
     sent,
     with_remedies,
 )
-from smsqueue.delivery.persist import persist
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import (
@@ -29,6 +28,7 @@ from smsqueue.ledger import (
     Ledger,
     NextAttempt,
     Transition,
+    retry_until_confirmed,
 )
 from smsqueue.logs import get_logger, transition
 from smsqueue.message.ids import new_id
@@ -118,7 +118,7 @@ class Walk:
     def _begin(self, attempt: Attempt, name: str) -> BeginAnswer:
         attempt.since = time.monotonic()
         lease = self.lease(name)
-        return persist(
+        return retry_until_confirmed(
             lambda: self.ledger.begin(
                 attempt.id, attempt.token, name, lease=lease, attempt=attempt.made + 1
             )
@@ -203,7 +203,7 @@ class Walk:
 
     def _settled(self, attempt: Attempt, outcome: AttemptOutcome) -> Transition:
         outcome = replace(outcome, event=new_id())
-        moved = persist(
+        moved = retry_until_confirmed(
             lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, outcome)
         )
         transition(log, attempt.id, moved.state, provider=outcome.provider, error=outcome.error)

@@ -1,8 +1,8 @@
 """The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
 
-from smsqueue.ledger.connection import GROUP_LIMIT
-from smsqueue.ledger.diagnosis import RedisMisconfigured, diagnosed
+from smsqueue.ledger.client import retry_until_confirmed
 from smsqueue.ledger.ledger import Ledger
+from smsqueue.ledger.queries import Backlog, Pause, Unrouted, Worker
 from smsqueue.ledger.records import Damaged, Record
 from smsqueue.ledger.script_values import (
     AttemptBegun,
@@ -36,7 +36,8 @@ from smsqueue.ledger.script_values import (
     UnreadableClaim,
     Webhooks,
 )
-from smsqueue.ledger.watching import Backlog, Pause, Unrouted, Worker
+from smsqueue.ledger.scripts import GROUP_LIMIT
+from smsqueue.ledger.server import RedisMisconfigured, diagnosed
 
 __all__ = [
     "GROUP_LIMIT",
@@ -79,4 +80,5 @@ __all__ = [
     "Webhooks",
     "Worker",
     "diagnosed",
+    "retry_until_confirmed",
 ]

@@ -2,7 +2,7 @@
 connection need and nothing else.
 
 A script of the ledger that writes events declares it: an account that may not write them is refused
-before anything is changed (see connection.py).
+before anything is changed (see scripts.py).
 
 The rules are those of Redis 6.2, which knows no separate rights to read and to write a key. Redis
 checks every command that a script runs, with its keys, as if the account had sent it itself.

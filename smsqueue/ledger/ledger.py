@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import redis
 
 from smsqueue import exc
-from smsqueue.ledger.connection import GROUP_LIMIT, translated
+from smsqueue.ledger.client import translated
+from smsqueue.ledger.queries import LedgerReader
 from smsqueue.ledger.script_values import (
     Accepted,
     AttemptBegun,
@@ -44,7 +45,7 @@ from smsqueue.ledger.script_values import (
     claim_answer,
     event_claim_answer,
 )
-from smsqueue.ledger.watching import Watching
+from smsqueue.ledger.scripts import GROUP_LIMIT
 from smsqueue.lib import digits_only
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id, time_of
@@ -67,8 +68,8 @@ T = TypeVar("T")
 _RETRY_AFTER = 60.0
 
 
-class Ledger(Watching):
-    """The ledger of one namespace.
+class Ledger(LedgerReader):
+    """Reads and changes the ledger of one namespace.
 
     Args:
         timeout: Seconds that a command may take; short in web processes, longer in workers.

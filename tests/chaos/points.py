@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smsqueue.ledger import AttemptBegun, Claimed, ClaimedEvent, Ledger, Settlement
-from smsqueue.ledger.connection import Scripts
+from smsqueue.ledger.scripts import Scripts
 from tests.chaos.provider import ChaosProvider
 
 __all__ = ["MOMENTS", "RECORDING", "here", "install"]

@@ -20,7 +20,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
 from smsqueue.cli import main
 from smsqueue.ledger.acl import ROLES
-from smsqueue.ledger.connection import execute_above_maxmemory
+from smsqueue.ledger.client import execute_above_maxmemory
 from smsqueue.message.states import State
 from tests.conftest import RedisServer
 from tests.deploy.compose import PATH, ROOT, Compose, until

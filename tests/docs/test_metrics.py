@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from receivers import create_app
 from smsqueue import IncomingMessage, Settings, exc
 from smsqueue.cli import main
-from smsqueue.ledger.watching import LANES
+from smsqueue.ledger.queries import LANES
 from smsqueue.message.states import EventState, State
 from smsqueue.operation.metrics import scrape
 from tests.ledger.bench import Bench

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smsqueue.ledger.assembly import definitions_of, needed
+from smsqueue.ledger.scripts import definitions_of, needed
 
 SHARED = """-- Words of comments, such as unused, count for nothing.
 local NS, QUEUE = KEYS[1], KEYS[2]

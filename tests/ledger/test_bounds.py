@@ -28,13 +28,14 @@ BOUNDS = {
     "smsqueue/ledger/purge.lua: #ARGV": "a page of 200 ids",
     "smsqueue/ledger/shared/webhooks.lua: HKEYS": "fields of a provider; spans of 6 h",
     "smsqueue/ledger/beat.lua: HGETALL": "worker processes of the last hour",
-    "smsqueue/ledger/connection.py: unpack(command)": "250 triggers of a batch, see queue.py",
+    "smsqueue/ledger/client.py: unpack(command)": "250 triggers of a batch, see queue.py",
     "smsqueue/ledger/hook_claim.lua: SMEMBERS": "handlers of an application",
-    "smsqueue/ledger/looking.py: hgetall": "fields of one record; damaged records, of which there "
-    "are a thousand at most",
-    "smsqueue/ledger/looking.py: smembers": "handlers of an application",
+    "smsqueue/ledger/queries.py: hgetall": "fields of one record, also page by page; at most a "
+    "thousand damaged records; providers; worker processes of the last hour; counters: errors by "
+    "class and provider",
+    "smsqueue/ledger/queries.py: smembers": "handlers or providers of an application",
     "smsqueue/ledger/part.lua: unpack(ARGV, 1, 6)": "six",
-    "smsqueue/ledger/repair.lua: #ARGV": "two fields of a record, see looking.py",
+    "smsqueue/ledger/repair.lua: #ARGV": "two fields of a record, see queries.py",
     "smsqueue/ledger/requeue.lua: #ARGV": "states of a message",
     "smsqueue/ledger/shared/damage.lua: HKEYS": "fields of one record: one for each attempt",
     "smsqueue/ledger/shared/damage.lua: SMEMBERS": "providers of an application",
@@ -51,9 +52,6 @@ BOUNDS = {
     "smsqueue/ledger/shared/writes.lua: unpack(gone)": "fields that one script removes",
     "smsqueue/ledger/shared/writes.lua: unpack(list)": "a thousand",
     "smsqueue/ledger/shared/writes.lua: unpack(command)": "words of one command: five at most",
-    "smsqueue/ledger/watching.py: hgetall": "fields of one record, read page by page; providers; "
-    "worker processes of the last hour; counters: errors by class and provider",
-    "smsqueue/ledger/watching.py: smembers": "providers of an application",
 }
 
 

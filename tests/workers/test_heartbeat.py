@@ -54,7 +54,7 @@ def test_a_worker_that_was_killed_stays_on_the_list_but_not_alive(
     worker = start_worker(GATEWAY)
     until(lambda: gateway.ledger.workers())
     worker.stop(signal.SIGKILL)
-    monkeypatch.setattr("smsqueue.ledger.watching._GONE", 0.0)
+    monkeypatch.setattr("smsqueue.ledger.queries._GONE", 0.0)
     [told] = gateway.ledger.workers()
     assert not told.alive
 

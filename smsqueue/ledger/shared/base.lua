@@ -1,4 +1,4 @@
--- This folder is shared by every script of the ledger, one file after the other: see connection.py
+-- This folder is shared by every script of the ledger, one file after the other: see scripts.py
 -- for the order. A header sets the times, in milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT,
 -- HOOK_LEASE; the lengths of the broker's queues above which no trigger is added: WATERMARK,
 -- BULK_WATERMARK; and bytes that the unhandled webhooks of a provider may hold: WEBHOOK_QUOTA.

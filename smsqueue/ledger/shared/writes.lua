@@ -1,7 +1,7 @@
 -- A script that writes later reads each hash once, and writes what it changed at its end: one command for each
 -- hash, index and counter, for all items of a group together. So a message costs a few commands instead of dozens.
 -- Until write_all() such a script reads and writes records, indexes and counters by these functions only: they
--- see what is still to be written. Other scripts (connection.py says which) read and write at once by them.
+-- see what is still to be written. Other scripts (scripts.py says which) read and write at once by them.
 local writes_later = false
 local hashes, indexes, counters = {}, {}, {}
 -- Commands that say that all else was written: they run after it, and not if some of it failed.

@@ -1,24 +1,38 @@
-"""What is watched: backlog, pauses, workers, counters, and records by what they have in common."""
+"""What can be read of the ledger: records, indexes, backlog, pauses, workers, counters."""
 
 from __future__ import annotations
 
+import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import ResponseError
 
 from smsqueue import exc
-from smsqueue.ledger.connection import translated
-from smsqueue.ledger.looking import Looking
-from smsqueue.ledger.records import Damaged, Record, parse_record
+from smsqueue.ledger.client import connect, translated
+from smsqueue.ledger.keyed_hashes import KeyedHashes
+from smsqueue.ledger.records import (
+    Damaged,
+    Record,
+    load_message,
+    parse_damaged,
+    parse_record,
+    read_event_data,
+)
+from smsqueue.ledger.script_values import Examined
+from smsqueue.ledger.scripts import Scripts
+from smsqueue.ledger.server import Server, configuration_warnings, server_of, verify_server
 from smsqueue.message.states import EventState, State
+from smsqueue.settings import Settings
 
-__all__ = ["LANES", "Backlog", "Pause", "Server", "Unrouted", "Watching", "Worker"]
+__all__ = ["LANES", "Backlog", "LedgerReader", "Pause", "Unrouted", "Worker"]
 
 #: ``send``: messages that wait. ``watch``: leases and waits for reports. ``hook``: events.
 LANES = ("send", "watch", "hook")
@@ -94,21 +108,184 @@ class Unrouted(NamedTuple):
     why: str | None
 
 
-class Server(NamedTuple):
-    """The Redis server that holds the ledger."""
-
-    version: str
-    #: Bytes in use, and the most that it may use; 0: no limit, or it does not tell.
-    used: int
-    max: int
-    #: Does it write an append-only file (None: it does not tell), and what does it do when it is
-    #: full?
-    aof: bool | None
-    policy: str
+#: Ids that one command reads of an index, and records that one round trip reads.
+_PAGE = 200
 
 
-class Watching(Looking):
-    """The part of the ledger that monitoring and operators read."""
+class LedgerReader:
+    """Reads the ledger of one namespace, and changes nothing.
+
+    Args:
+        timeout: Seconds that a command may take; short in web processes, longer in workers.
+
+    Every method raises QueueUnavailable if Redis does not answer.
+    """
+
+    def __init__(self, settings: Settings, *, timeout: float = 1.0) -> None:
+        self.settings = settings
+        self.redis = connect(settings, timeout=timeout)
+        self._scripts = Scripts(self.redis, settings)
+
+    def read(self, id: str) -> Record | None:
+        """A message's record, None if there is none; DamagedRecord if it cannot be read."""
+        fields = self._hash("msg", id)
+        return parse_record(id, fields) if fields else None
+
+    def read_event(self, id: str) -> dict[str, str] | None:
+        """An event's fields, None if there is none; DamagedRecord if it has none but is there."""
+        return self._hash("event", id) or None
+
+    def _hash(self, kind: str, id: str) -> dict[str, str]:
+        try:
+            with translated(self.settings):
+                fields: Any = self.redis.hgetall(self._key(kind, id))
+        except exc.LedgerError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            raise exc.DamagedRecord(self._not_a_hash(kind, id), id) from None
+        return dict(fields)
+
+    def _not_a_hash(self, kind: str, id: str) -> str:
+        """What is wrong with a record of the wrong type, as shared/damage.lua says it."""
+        with translated(self.settings):
+            kind_of_key: Any = self.redis.type(self._key(kind, id))
+        return f"it is a {kind_of_key} in Redis, not a hash"
+
+    def examine(self, id: str) -> Examined:
+        """Which parts of a message's or event's record can be read.
+
+        Raises:
+            LookupError: there is neither.
+        """
+        with translated(self.settings):
+            kinds: Any = [
+                kind for kind in ("msg", "event") if self.redis.exists(self._key(kind, id))
+            ]
+        if not kinds:
+            raise LookupError(f"no message and no event has the id {id!r}")
+        kind, others = kinds[0], []
+        try:
+            fields = self._hash(kind, id)
+            if kind == "event":
+                read_event_data(id, fields)
+                return Examined(kind, True, [])
+            for name in ("msgid", "meta"):
+                try:
+                    json.loads(fields.get(name, "null"))
+                except (ValueError, RecursionError):
+                    others.append(name)
+            load_message(id, fields.get("data", ""))
+        except exc.DamagedRecord:
+            return Examined(kind, False, others)
+        return Examined(kind, True, others)
+
+    def is_sound(self, id: str) -> bool:
+        """Can a message or event be read? LookupError: there is none."""
+        kind, readable, _ = self.examine(id)
+        if kind == "msg":
+            try:
+                return self.read(id) is not None
+            except exc.DamagedRecord:
+                return False
+        return readable and self._hash(kind, id).get("state") in set(EventState)
+
+    def damaged(self) -> list[Damaged]:
+        """Records that were put aside as damaged, the newest first; a thousand at most."""
+        with translated(self.settings):
+            entries: Any = self.redis.hgetall(self._key("damaged"))
+        found = [parse_damaged(id, text) for id, text in entries.items()]
+        return sorted(found, key=lambda each: each.at.timestamp() if each.at else 0.0, reverse=True)
+
+    def damaged_entry(self, id: str) -> Damaged | None:
+        """What was noted of one of them."""
+        with translated(self.settings):
+            text: Any = self.redis.hget(self._key("damaged"), id)
+        return parse_damaged(id, text) if text else None
+
+    def handlers_done(self, event: str) -> set[str]:
+        """Names of the handlers that succeeded with an event that is not over."""
+        with translated(self.settings):
+            names: Any = self.redis.smembers(self._key("done", event))
+        return set(names)
+
+    def find(self, number: str) -> Iterator[str]:
+        """Ids of messages and incoming events of a number, newest first."""
+        found = [self._found(self.hidden(number))]
+        former = self.hidden_before(number)
+        if former:
+            found.append(self._found(former))
+        # An id begins with its time.
+        yield from heapq.merge(*found, reverse=True)
+
+    def _found(self, number: str) -> Iterator[str]:
+        for page in self._pages("number", number):
+            yield from page
+
+    def ids_in(self, state: State | EventState, limit: int = 100) -> list[str]:
+        """Ids in a state, the newest in it first."""
+        ids = (id for page in self._pages("state", state) for id in page)
+        return list(islice(ids, limit))
+
+    def _pages(
+        self,
+        *index: str,
+        since: float | None = None,
+        until: float | None = None,
+        size: int = _PAGE,
+    ) -> Iterator[list[str]]:
+        """Ids in an index, those of the highest scores first; a bounded command for each page.
+
+        The index may change between two pages. What stays in its place is in one page; what gets
+        a higher score meanwhile does not come (again).
+
+        Args:
+            since, until: Lowest and highest score, in ms.
+            size: Ids of a page.
+        """
+        score, id = "+inf" if until is None else f"{until:.17g}", ""
+        least = "-inf" if since is None else f"{since:.17g}"
+        while True:
+            answer = self._scripts.run("page", ":".join(index), score, id, least, size)
+            if answer:
+                yield answer[::2]
+            if len(answer) < 2 * size:
+                return
+            id, score = answer[-2:]
+
+    def counts(self) -> dict[str, int]:
+        """How many messages and events are in each state."""
+        states = [*State, *EventState]
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for state in states:
+                pipe.zcard(self._key("state", state))
+            return {str(s): n for s, n in zip(states, pipe.execute(), strict=True)}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.redis.close()
+
+    def verify_server(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer, RedisMisconfigured if it cannot hold
+        the ledger as it is."""
+        verify_server(self.redis, self.settings)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.settings.namespace, *parts))
+
+    @cached_property
+    def _hashes(self) -> KeyedHashes:
+        return KeyedHashes(self.redis, self.settings, self._scripts)
+
+    def hidden(self, text: str) -> str:
+        """See :meth:`KeyedHashes.hash_of`."""
+        return self._hashes.hash_of(text)
+
+    def hidden_before(self, text: str) -> str:
+        """See :meth:`KeyedHashes.former_hash_of`."""
+        return self._hashes.former_hash_of(text)
+
+    # --- monitoring ----------------------------------------------------------------------------
 
     def now(self) -> float:
         """Redis's clock, in seconds since 1970."""
@@ -190,15 +367,12 @@ class Watching(Looking):
         return None
 
     def server(self) -> Server:
-        """What Redis tells of itself."""
-        info = self.facts()
-        return Server(
-            str(info.get("redis_version", "?")),
-            int(info.get("used_memory", 0)),
-            int(info.get("maxmemory", 0)),
-            bool(info["aof_enabled"]) if "aof_enabled" in info else None,
-            str(info.get("maxmemory_policy", "noeviction")),
-        )
+        """The Redis server, as far as its INFO tells."""
+        return server_of(self.redis, self.settings)
+
+    def warnings(self) -> Iterator[str]:
+        """What of Redis's configuration would lose accepted messages."""
+        return configuration_warnings(self.redis, self.settings)
 
     def packs_records(self) -> bool | None:
         """Does Redis keep messages as packed hashes, in half the memory? None: not known."""

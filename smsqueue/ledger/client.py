@@ -1,4 +1,4 @@
-"""The connection to Redis: bounded, never repeating a command by itself."""
+"""The Redis client of the ledger: time limits, TLS, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -8,73 +8,38 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from importlib.resources import files
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
 from redis.connection import parse_url
 from redis.retry import Retry
 
 from smsqueue import exc
-from smsqueue.ledger.assembly import Definition, definitions_of, needed
+from smsqueue.concurrency.loop import sleep
+from smsqueue.logs import get_logger
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = [
-    "GROUP_LIMIT",
-    "Scripts",
     "connect",
+    "error_of_answer",
     "execute_above_maxmemory",
+    "retry_until_confirmed",
     "tls_options",
     "translated",
     "unreadable_tls_file",
 ]
 
-#: Refused when memory is full, or writing nothing; every other script ends what was accepted before
-#: and may go on.
-_TAKE_IN = {"accept", "receive", "part", "room"}
+log = get_logger(__name__)
 
-#: These change nothing.
-_READ = {"page"}
+T = TypeVar("T")
 
-#: These need no event. All others declare a key of events, so that Redis refuses them before they
-#: change anything if the account may not write events: see acl.py. A script that is refused in its
-#: middle would leave half of a transition.
-_WITHOUT_EVENTS = {"accept", "hash_key", "page", "room"}
-
-#: What all scripts share, each file may use those before it.
-_SHARED = (
-    *("base", "writes", "damage", "memory", "webhooks"),
-    *("messages", "triggers", "events", "reports", "providers"),
-)
-
-#: Run by commands and applications that look for messages or change what became of them.
-_OF_OPERATORS = {"cancel", "decide", "hook_replay", "page", "purge", "remove", "repair", "requeue"}
-
-#: Scripts about one record, which their first argument names, and of which kind that is.
-_SUBJECTS = dict.fromkeys(
-    ("claim", "unclaim", "begin", "settle", "asked", "cancel", "requeue", "decide"), "msg"
-) | dict.fromkeys(
-    ("hook_claim", "hook_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"), "event"
-)
-
-#: Scripts that run for a group of items in one call. A single call is a group of one.
-_GROUPED = {"claim", "unclaim", "put_back", "begin", "settle", "hook_claim", "hook_settle"}
-
-#: Scripts about one thing that write later, as those of groups do: see shared/writes.lua.
-_WRITE_LATER = {"accept", "receive", "report"}
-
-#: Items of a group at most.
-GROUP_LIMIT = 64
-
-#: Words of errors that say how Redis is now, not what is wrong with the command.
-_FOR_NOW = (
+#: Transient Redis errors, as opposed to invalid commands.
+_TRANSIENT = (
     "BUSY",
     "MISCONF",
     "NOREPLICAS",
@@ -92,14 +57,6 @@ redis.call('DEL', KEYS[1])
 local answers = {}
 for i, command in ipairs(cjson.decode(ARGV[1])) do answers[i] = redis.call(unpack(command)) end
 return answers
-"""
-
-#: A write of every script that may go on when memory is full.
-_FIRST_WRITE = """
-local may_write, why = pcall(redis.call, 'ZREM', due_key('watch'), '')
-if not may_write then
-  return redis.error_reply(string.match(why, '^%u+ ') and why or 'ERR ' .. why)
-end
 """
 
 #: How bytes are read that are no UTF-8, which is none of our writing: as escape sequences.
@@ -229,16 +186,16 @@ def _as_text(argument: Any) -> str:
 
 
 @contextmanager
-def translated(settings: Settings, script: str = "") -> Iterator[None]:
+def translated(settings: Settings, *, for_operators: bool = False) -> Iterator[None]:
     """Turn Redis's errors into QueueUnavailable, with what to do about it.
 
     Args:
-        script: Name of the script that runs, if it is one.
+        for_operators: The account of an operator may run the command.
     """
     try:
         yield
     except redis.exceptions.RedisError as error:
-        raise _translated(settings, error, script) from error
+        raise _translated(settings, error, for_operators) from error
     except OSError as error:  # a host name that does not resolve, a socket file that is not there
         unreachable = exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}")
         unreachable.refused = _surely_without_effect(error)
@@ -246,14 +203,20 @@ def translated(settings: Settings, script: str = "") -> Iterator[None]:
 
 
 def _translated(
-    settings: Settings, error: redis.exceptions.RedisError, script: str = ""
+    settings: Settings, error: redis.exceptions.RedisError, for_operators: bool = False
 ) -> exc.QueueUnavailable:
     word, _, cause = str(error).partition(" ")
     if word == "DAMAGED":  # see shared/damage.lua
         return exc.DamagedRecord(cause)
-    translated_error = _kind(error)(_advice(settings, error, script))
+    translated_error = _kind(error)(_advice(settings, error, for_operators))
     translated_error.refused = _surely_without_effect(error)
     return translated_error
+
+
+def error_of_answer(settings: Settings, text: str) -> exc.QueueUnavailable:
+    """The error that a script returned as a part of its answer."""
+    kind = _ERRORS.get(text.partition(" ")[0], redis.exceptions.ResponseError)
+    return _translated(settings, kind(text))
 
 
 #: Redis answers so before a command, or a script's first write, has had any effect.
@@ -304,12 +267,12 @@ def _denied_as_sent(error: BaseException) -> bool:
 def _kind(error: redis.exceptions.RedisError) -> type[exc.QueueUnavailable]:
     # What Redis says of its own condition has mostly a class of its own.
     lasting = type(error) in (redis.exceptions.ResponseError, redis.exceptions.DataError)
-    if lasting and not any(word in str(error) for word in _FOR_NOW):
+    if lasting and not any(word in str(error) for word in _TRANSIENT):
         return exc.LedgerError
     return exc.QueueUnavailable
 
 
-def _advice(settings: Settings, error: redis.exceptions.RedisError, script: str) -> str:
+def _advice(settings: Settings, error: redis.exceptions.RedisError, for_operators: bool) -> str:
     where = f"Redis at {settings.safe_redis_url}"
     text = str(error)
     if isinstance(error, redis.exceptions.AuthenticationError) or "WRONGPASS" in text:
@@ -318,7 +281,7 @@ def _advice(settings: Settings, error: redis.exceptions.RedisError, script: str)
         return f"{where} wants a user and a password: put them into SMSQUEUE_REDIS_URL"
     denied = isinstance(error, redis.exceptions.NoPermissionError)
     if denied or _DENIED_IN_SCRIPT.search(text):
-        such_as = f", such as {settings.namespace}-operator," if script in _OF_OPERATORS else ""
+        such_as = f", such as {settings.namespace}-operator," if for_operators else ""
         return (
             f"{where} does not allow this to its user: put the user and the password of an account "
             f"that may do it{such_as} into SMSQUEUE_REDIS_URL ('smsqueue acl' makes accounts)"
@@ -335,98 +298,21 @@ def _advice(settings: Settings, error: redis.exceptions.RedisError, script: str)
     return f"{where} answered with an error: {text[:200]}"
 
 
-def _text(name: str) -> str:
-    return files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+def retry_until_confirmed(command: Callable[[], T]) -> T:
+    """Repeat a command of the ledger until Redis confirms it.
 
+    For the outcome of a call that has been made: it must not be lost.
 
-class Scripts:
-    """The Lua scripts by name, each with what it uses of the shared part and of the settings."""
-
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self._client = client
-        self._settings = settings
-        self._keys = [settings.namespace, settings.send_key, settings.hook_key]
-        self._scripts: dict[str, Script] = {}
-
-    @cached_property
-    def _shared(self) -> list[Definition]:
-        """What scripts may use: the times and limits of the settings, and the shared files."""
-        s = self._settings
-        times = {
-            "GRACE": s.grace,
-            "RETENTION": s.retention,
-            "REPORT_WAIT": s.report_wait,
-            "PARK_WAIT": s.park_wait,
-            "HOOK_LEASE": s.hook_lease,
-        }
-        numbers = {name: int(seconds * 1000) for name, seconds in times.items()}
-        numbers |= {"WATERMARK": s.watermark, "BULK_WATERMARK": s.bulk_watermark}
-        numbers["WEBHOOK_QUOTA"] = s.webhook_quota
-        lines = [f"local {name} = {number}" for name, number in numbers.items()]
-        texts = ["\n".join(lines), *(_text(f"shared/{name}") for name in _SHARED)]
-        return [definition for text in texts for definition in definitions_of(text)]
-
-    def _script(self, name: str) -> Script:
-        if name not in self._scripts:
-            how = "run_and_write" if name in _WRITE_LATER else "run_alone"
-            how = "run_group" if name in _GROUPED else how
-            # When memory is full Redis forbids a script's first write unless that frees
-            # memory, and allows all after it.
-            text = "" if name in _TAKE_IN | _READ else _FIRST_WRITE
-            # Its ARGV are its own: of one item of the group.
-            text += f"return {how}('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend)"
-            self._scripts[name] = self._client.register_script(
-                f"{needed(self._shared, text)}\n{text}"
-            )
-        return self._scripts[name]
-
-    def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
-        """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
-        if name in _GROUPED:
-            (answer,) = self.run_group(name, [args])
-            if isinstance(answer, exc.QueueUnavailable):
-                raise answer
-            return answer
+    Raises:
+        LedgerError: no repetition would succeed.
+    """
+    delay = 0.2
+    while True:
         try:
-            return self._call(name, args, client)
-        except exc.DamagedRecord as error:
-            if name not in _SUBJECTS:
-                raise
-            # The script does not name the record, but is about one only.
-            raise exc.DamagedRecord(error.cause, str(args[0])) from None
-
-    def _call(self, name: str, args: Sequence[Any], client: Any = None) -> Any:
-        events = [] if name in _WITHOUT_EVENTS else [f"{self._settings.namespace}:event:"]
-        with translated(self._settings, name):
-            return self._script(name)(keys=self._keys + events, args=args, client=client)
-
-    def run_group(self, name: str, items: Sequence[Sequence[str | int | float]]) -> list[Any]:
-        """Run a script for each of some items, in few calls: as many as Redis does without keeping
-        others waiting.
-
-        Args:
-            items: The arguments for each, the same number for all; first the id of its record.
-
-        Returns:
-            For each item its answer, or the error that concerns it alone.
-
-        Raises:
-            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group gives the
-                first answers.
-        """
-        if len(items) > GROUP_LIMIT:
-            raise ValueError(f"a group has {GROUP_LIMIT} items at most, not {len(items)}")
-        found: list[Any] = []
-        while len(found) < len(items):
-            rest = items[len(found) :]
-            args = [len(rest[0]), *(argument for item in rest for argument in item)]
-            for item, answer in zip(rest, self._call(name, args), strict=False):
-                found.append(answer[0] if len(answer) == 1 else self._error(answer[1], item[0]))
-        return found
-
-    def _error(self, text: str, id: str | int | float) -> exc.QueueUnavailable:
-        """The error of one item of a group."""
-        if text.startswith("DAMAGED "):
-            return exc.DamagedRecord(text.partition(" ")[2], str(id))
-        word = text.partition(" ")[0]
-        return _translated(self._settings, _ERRORS.get(word, redis.exceptions.ResponseError)(text))
+            return command()
+        except exc.LedgerError:
+            raise
+        except exc.QueueUnavailable as error:
+            log.error("waiting for Redis: %s", error)
+            sleep(delay)
+            delay = min(delay * 2, 5.0)

@@ -1,0 +1,88 @@
+"""Keyed hashes, which stand for numbers and idempotency keys in the names of Redis keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from functools import cached_property
+from typing import Any
+
+import redis
+
+from smsqueue.ledger.client import translated
+from smsqueue.ledger.scripts import Scripts
+from smsqueue.settings import Settings, SettingsError
+
+__all__ = ["KeyedHashes"]
+
+#: What the key's place in Redis begins with if SMSQUEUE_HASH_KEY has the key.
+_OUTSIDE = "outside:"
+
+#: Where the mark of SMSQUEUE_HASH_KEY is while the former key is still in Redis. It is among the
+#: idempotency keys: accounts that were made before there was such a mark may read and set it there.
+_BESIDE = ("idem", "hash_key")
+
+
+class KeyedHashes:
+    """The hashes of one namespace, whose key is SMSQUEUE_HASH_KEY or in Redis."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, scripts: Scripts) -> None:
+        self._client = client
+        self._settings = settings
+        self._scripts = scripts
+
+    @cached_property
+    def _keys(self) -> tuple[bytes, bytes | None]:
+        """The key of the hashes, and the one in Redis that SMSQUEUE_HASH_KEY took the place of.
+
+        A keyed hash keeps numbers out of the names of keys. SLOWLOG and MONITOR show numbers and
+        texts all the same, as arguments of the scripts.
+
+        Raises:
+            SettingsError: other processes of this namespace have another SMSQUEUE_HASH_KEY.
+        """
+        own = self._settings.hash_key.encode()
+        mark = ""
+        if own:  # says that the key is not here, and lets processes with another one be refused
+            mark = (
+                f"{_OUTSIDE}{hmac.new(own, b'smsqueue hash key', hashlib.sha256).hexdigest()[:8]}"
+            )
+        secret = f"{self._settings.namespace}:secret"
+        beside = ":".join((self._settings.namespace, *_BESIDE))
+        with translated(self._settings):
+            there: Any = self._client.get(secret)
+            theirs: Any = self._client.get(beside)
+        # A full Redis refuses writes, even if they would change nothing.
+        if there is None or (mark and theirs is None and not there.startswith(_OUTSIDE)):
+            there, theirs = self._scripts.run("hash_key", mark, secrets.token_hex(16))
+        outside = there.startswith(_OUTSIDE)
+        if (mark or outside) and mark != (there if outside else theirs):
+            what = "is not the one of" if own else "is not set, but it is for"
+            raise SettingsError(
+                f"SMSQUEUE_HASH_KEY {what} the other processes of the namespace "
+                f"{self._settings.namespace!r}: set it to theirs. If theirs is the wrong one, stop "
+                f"them, and then: redis-cli DEL {f'{secret} {beside}' if outside else beside}"
+            )
+        if outside:
+            return own, None
+        former = str(there).encode()
+        return (own, former) if own else (former, None)
+
+    def hash_of(self, text: str) -> str:
+        """The keyed hash that stands for a text in key names: 20 hex digits.
+
+        Half a character, which webhooks may hold, counts as "?".
+        """
+        return _hash(self._keys[0], text)
+
+    def former_hash_of(self, text: str) -> str:
+        """The hash by the key that was in Redis before SMSQUEUE_HASH_KEY; "": there is none (any
+        more). Records of then are found by it, and processes that have no such setting yet find
+        by it what this one writes."""
+        former = self._keys[1]
+        return _hash(former, text) if former else ""
+
+
+def _hash(key: bytes, text: str) -> str:
+    return hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:20]

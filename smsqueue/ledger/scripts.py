@@ -1,0 +1,209 @@
+"""The Lua scripts: each is put together out of its own text and those shared definitions that it
+uses, and runs for one item or for a group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import redis
+from redis.commands.core import Script
+
+from smsqueue import exc
+from smsqueue.ledger.client import error_of_answer, translated
+from smsqueue.settings import Settings
+
+__all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
+
+#: Refused when memory is full, or writing nothing; every other script ends what was accepted before
+#: and may go on.
+_TAKE_IN = {"accept", "receive", "part", "room"}
+
+#: These change nothing.
+_READ = {"page"}
+
+#: These need no event. All others declare a key of events, so that Redis refuses them before they
+#: change anything if the account may not write events: see acl.py. A script that is refused in its
+#: middle would leave half of a transition.
+_WITHOUT_EVENTS = {"accept", "hash_key", "page", "room"}
+
+#: What all scripts share, each file may use those before it.
+_SHARED = (
+    *("base", "writes", "damage", "memory", "webhooks"),
+    *("messages", "triggers", "events", "reports", "providers"),
+)
+
+#: Run by commands and applications that look for messages or change what became of them.
+_OF_OPERATORS = {"cancel", "decide", "hook_replay", "page", "purge", "remove", "repair", "requeue"}
+
+#: Scripts about one record, which their first argument names, and of which kind that is.
+_SUBJECTS = dict.fromkeys(
+    ("claim", "unclaim", "begin", "settle", "asked", "cancel", "requeue", "decide"), "msg"
+) | dict.fromkeys(
+    ("hook_claim", "hook_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"), "event"
+)
+
+#: Scripts that run for a group of items in one call. A single call is a group of one.
+_GROUPED = {"claim", "unclaim", "put_back", "begin", "settle", "hook_claim", "hook_settle"}
+
+#: Scripts about one thing that write later, as those of groups do: see shared/writes.lua.
+_WRITE_LATER = {"accept", "receive", "report"}
+
+#: Items of a group at most.
+GROUP_LIMIT = 64
+
+#: A write of every script that may go on when memory is full.
+_FIRST_WRITE = """
+local may_write, why = pcall(redis.call, 'ZREM', due_key('watch'), '')
+if not may_write then
+  return redis.error_reply(string.match(why, '^%u+ ') and why or 'ERR ' .. why)
+end
+"""
+
+
+#: A definition begins where a line does; what it has inside is indented.
+_BEGINS = re.compile(r"^(?:local function|function|local) (\w+(?:, \w+)*)", re.MULTILINE)
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
+
+
+class Definition(NamedTuple):
+    """A statement at the outermost level of a shared file."""
+
+    #: The local variables that it declares or, of ``function name``, whose value it sets.
+    names: frozenset[str]
+    #: All words in it: the names that it uses are among them.
+    words: frozenset[str]
+    text: str
+
+
+def definitions_of(text: str) -> list[Definition]:
+    """The definitions of a shared file, in their order."""
+    code = _COMMENT.sub("", text)
+    begins = list(_BEGINS.finditer(code))
+    ends = [match.start() for match in begins[1:]] + [len(code)]
+    found = []
+    for match, end in zip(begins, ends, strict=True):
+        part = code[match.start() : end]
+        names = match.group(1).split(", ")
+        found.append(Definition(frozenset(names), frozenset(_WORD.findall(part)), part.strip()))
+    return found
+
+
+def needed(definitions: Iterable[Definition], script: str) -> str:
+    """Those definitions that a script uses, or that these use themselves.
+
+    Redis runs all of a script's text at each call. To define what all the scripts share takes
+    longer than most of them take themselves, and grows with the square of the number of functions:
+    Lua looks for each variable that a function uses among all that are in use already.
+    """
+    everything = list(definitions)
+    words, chosen = set(_WORD.findall(_COMMENT.sub("", script))), set[int]()
+    while True:
+        new = {
+            n for n, definition in enumerate(everything)
+            if n not in chosen and not words.isdisjoint(definition.names)
+        }  # fmt: skip
+        if not new:
+            return "\n".join(everything[n].text for n in sorted(chosen))
+        chosen |= new
+        words.update(*(everything[n].words for n in new))
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
+
+
+class Scripts:
+    """The Lua scripts by name, each with what it uses of the shared part and of the settings."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._keys = [settings.namespace, settings.send_key, settings.hook_key]
+        self._scripts: dict[str, Script] = {}
+
+    @cached_property
+    def _shared(self) -> list[Definition]:
+        """What scripts may use: the times and limits of the settings, and the shared files."""
+        s = self._settings
+        times = {
+            "GRACE": s.grace,
+            "RETENTION": s.retention,
+            "REPORT_WAIT": s.report_wait,
+            "PARK_WAIT": s.park_wait,
+            "HOOK_LEASE": s.hook_lease,
+        }
+        numbers = {name: int(seconds * 1000) for name, seconds in times.items()}
+        numbers |= {"WATERMARK": s.watermark, "BULK_WATERMARK": s.bulk_watermark}
+        numbers["WEBHOOK_QUOTA"] = s.webhook_quota
+        lines = [f"local {name} = {number}" for name, number in numbers.items()]
+        texts = ["\n".join(lines), *(_text(f"shared/{name}") for name in _SHARED)]
+        return [definition for text in texts for definition in definitions_of(text)]
+
+    def _script(self, name: str) -> Script:
+        if name not in self._scripts:
+            how = "run_and_write" if name in _WRITE_LATER else "run_alone"
+            how = "run_group" if name in _GROUPED else how
+            # When memory is full Redis forbids a script's first write unless that frees
+            # memory, and allows all after it.
+            text = "" if name in _TAKE_IN | _READ else _FIRST_WRITE
+            # Its ARGV are its own: of one item of the group.
+            text += f"return {how}('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend)"
+            self._scripts[name] = self._client.register_script(
+                f"{needed(self._shared, text)}\n{text}"
+            )
+        return self._scripts[name]
+
+    def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
+        """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
+        if name in _GROUPED:
+            (answer,) = self.run_group(name, [args])
+            if isinstance(answer, exc.QueueUnavailable):
+                raise answer
+            return answer
+        try:
+            return self._call(name, args, client)
+        except exc.DamagedRecord as error:
+            if name not in _SUBJECTS:
+                raise
+            # The script does not name the record, but is about one only.
+            raise exc.DamagedRecord(error.cause, str(args[0])) from None
+
+    def _call(self, name: str, args: Sequence[Any], client: Any = None) -> Any:
+        events = [] if name in _WITHOUT_EVENTS else [f"{self._settings.namespace}:event:"]
+        with translated(self._settings, for_operators=name in _OF_OPERATORS):
+            return self._script(name)(keys=self._keys + events, args=args, client=client)
+
+    def run_group(self, name: str, items: Sequence[Sequence[str | int | float]]) -> list[Any]:
+        """Run a script for each of some items, in few calls: as many as Redis does without keeping
+        others waiting.
+
+        Args:
+            items: The arguments for each, the same number for all; first the id of its record.
+
+        Returns:
+            For each item its answer, or the error that concerns it alone.
+
+        Raises:
+            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group gives the
+                first answers.
+        """
+        if len(items) > GROUP_LIMIT:
+            raise ValueError(f"a group has {GROUP_LIMIT} items at most, not {len(items)}")
+        found: list[Any] = []
+        while len(found) < len(items):
+            rest = items[len(found) :]
+            args = [len(rest[0]), *(argument for item in rest for argument in item)]
+            for item, answer in zip(rest, self._call(name, args), strict=False):
+                found.append(answer[0] if len(answer) == 1 else self._error(answer[1], item[0]))
+        return found
+
+    def _error(self, text: str, id: str | int | float) -> exc.QueueUnavailable:
+        """The error of one item of a group."""
+        if text.startswith("DAMAGED "):
+            return exc.DamagedRecord(text.partition(" ")[2], str(id))
+        return error_of_answer(self._settings, text)
