@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from smsqueue import exc
+from smsqueue.compat import adapted
 from smsqueue.events import HookAttribute, derived_key
 from smsqueue.logs import get_logger, transition
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
 from smsqueue.message.masking import mask
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.states import State
 from smsqueue.message.statuses import MessageStatus
-from smsqueue.operator import Desk
+from smsqueue.operator import REQUEUED_FROM, Operator
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
-from smsqueue.policy.router import unknown_provider
+from smsqueue.policy.router import Router, default_router, resolve, unknown_provider
+from smsqueue.providers.access import WebhookAccess
+from smsqueue.providers.arguments import check_arguments, parameters, unknown_argument
+from smsqueue.providers.base import IProvider
+from smsqueue.providers.capabilities import Can
 from smsqueue.providers.checked import check_lengths
 from smsqueue.providers.used import UsedSignatures
-from smsqueue.registry import Registry, valid_name
 from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
     from flask import Blueprint, Flask
 
+    from smsqueue.broker.queue import Queue
+    from smsqueue.ledger import Ledger, Record
     from smsqueue.providers.webhook import Blueprints
 
 __all__ = ["Gateway"]
@@ -35,7 +44,7 @@ log = get_logger(__name__)
 _CHUNK = 100
 
 
-class Gateway(Registry, Desk):
+class Gateway:
     """Sends and receives messages through providers.
 
     Args:
@@ -46,6 +55,11 @@ class Gateway(Registry, Desk):
     Raises:
         TypeError: one of them is something else.
     """
+
+    #: Decides who sends a message: called with it and its routing values, answers None (the
+    #: default provider), a name, or a list of names in order of preference. Replace it with a
+    #: function of your own; it is called for messages with routing values only.
+    router: Router = staticmethod(default_router)
 
     #: Called with each OutgoingMessage that a provider took.
     onSend = HookAttribute()
@@ -61,7 +75,6 @@ class Gateway(Registry, Desk):
         eager: bool | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
-        Registry.__init__(self)
         if not isinstance(settings, Settings | None):
             raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
         if eager not in (None, True, False):
@@ -69,9 +82,35 @@ class Gateway(Registry, Desk):
         if retry is not None and not callable(getattr(retry, "decide", None)):
             raise TypeError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
         settings = settings or Settings()
-        Desk.__init__(self, settings, eager=settings.eager if eager is None else bool(eager))
+        self.settings = settings
+        self.eager = settings.eager if eager is None else bool(eager)
         self.retry = retry or RetryPolicy()
+        self._providers: dict[str, IProvider] = {}
+        self._access: dict[str, WebhookAccess] = {}
+        self._in_flight: dict[str, int] = {}
+        self._default_provider: str | None = None
+        #: Names of the providers that the environment added.
+        self.from_environment: set[str] = set()
         self._used_signatures = UsedSignatures()
+        self._operator = Operator(self)
+
+    # --- connections ---------------------------------------------------------------------------
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger; connects at its first command. LookupError: an eager gateway has none."""
+        if self.eager:
+            raise LookupError("this gateway is eager: it keeps no records of what it sent")
+        from smsqueue.ledger import Ledger
+
+        return Ledger(self.settings)
+
+    @cached_property
+    def queue(self) -> Queue:
+        """The queue of triggers; connects at its first publish."""
+        from smsqueue.broker.queue import Queue
+
+        return Queue(self.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +131,129 @@ class Gateway(Registry, Desk):
             if used is not None and not getattr(used, "of_worker", False):
                 del self.__dict__[name]
                 used.close()
+
+    def ping(self) -> None:
+        """Raise QueueUnavailable if Redis does not answer, or cannot be used as it is."""
+        if not self.eager:
+            self.ledger.verify_server()
+
+    def check(self) -> list[str]:
+        """What of Redis's configuration would lose accepted messages; empty: nothing."""
+        return [] if self.eager else list(self.ledger.warnings())
+
+    # --- providers -----------------------------------------------------------------------------
+
+    def add_provider(
+        self,
+        name: str,
+        Provider: type[IProvider],
+        *,
+        webhook_prefix: str | Sequence[str] | None = None,
+        webhook_sources: str | Iterable[str] | None = None,
+        max_in_flight: int | None = None,
+        **config: Any,
+    ) -> IProvider:
+        """Register a provider; the first one becomes the default.
+
+        Args:
+            webhook_prefix: A secret prefix of its own for its webhooks, in place of
+                SMSQUEUE_RECEIVER_PREFIX: who knows this one knows no other. Several while it is
+                changed: all are served, the first is told to the provider.
+            webhook_sources: Addresses and networks (``192.0.2.0/24``, ``2001:db8::/32``) that may
+                call its webhooks; None: all. Behind a proxy, see SMSQUEUE_TRUSTED_PROXIES.
+            max_in_flight: Calls of it at once in one worker process. None: SMSQUEUE_MAX_IN_FLIGHT,
+                or fewer if it bears only those; SMSQUEUE_CONCURRENCY at most if it is not called
+                over :mod:`smsqueue.providers.http`.
+            config: What the provider's class takes.
+
+        Raises:
+            AssertionError: not a provider class, or the name cannot be used or is taken.
+            TypeError, ValueError: an argument has the wrong type, or a value that cannot be used.
+        """
+        Provider = adapted(Provider)  # a plugin of smsframework becomes a provider of ours
+        if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
+            raise AssertionError("Provider does not implement IProvider")
+        if not valid_name(name):
+            raise AssertionError(
+                f"Provider name is {name!r}: use 1 to 64 letters, digits, dots, dashes and "
+                "underscores; it is a part of the webhooks' addresses"
+            )
+        if name in self._providers:
+            raise AssertionError(f"Provider is already registered: {name!r}")
+        if Provider.through_http_layer or Provider.__module__.startswith("smsqueue.providers."):
+            config = check_arguments(Provider, config)
+        others = (prefix for each in self._access.values() for prefix in each.prefixes)
+        taken = (*self.settings.receiver_prefix, *others) if webhook_prefix else ()
+        if max_in_flight is not None:
+            if type(max_in_flight) is not int or max_in_flight < 1:
+                raise ValueError(f"max_in_flight of provider {name!r} must be a number from 1 on")
+            self._in_flight[name] = max_in_flight
+        access = WebhookAccess.of(name, webhook_prefix, webhook_sources, taken)
+        try:
+            provider = Provider(self, name, **config)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if not (unknown and unknown[1] in config.keys() - parameters(Provider).keys()):
+                raise
+            raise TypeError(unknown_argument(Provider, unknown[1])) from None
+        self._providers[name] = provider
+        self._access[name] = access
+        if self._default_provider is None:
+            self._default_provider = name
+        return provider
+
+    @property
+    def default_provider(self) -> str | None:
+        """Name of the provider for messages that nothing routes elsewhere."""
+        return self._default_provider
+
+    @default_provider.setter
+    def default_provider(self, name: str) -> None:
+        if name not in self._providers:
+            raise AssertionError(f"Provider {name!r} is not registered")
+        self._default_provider = name
+
+    def get_provider(self, name: str) -> IProvider:
+        """A provider by name; KeyError if there is none."""
+        return self._providers[name]
+
+    @property
+    def providers(self) -> dict[str, IProvider]:
+        """All providers by name, in the order of their registration."""
+        return dict(self._providers)
+
+    def max_in_flight(self, name: str) -> int:
+        """Calls of a provider at once in one worker process."""
+        provider, usual = self._providers[name], self.settings.max_in_flight
+        if not provider.through_http_layer:  # each call has a thread
+            usual = min(usual, self.settings.concurrency)
+        usual = min(usual, getattr(provider, "most_at_once", None) or usual)
+        return self._in_flight.get(name, usual)
+
+    def webhook_access(self, name: str) -> WebhookAccess:
+        """Who reaches a provider's webhooks."""
+        return self._access.get(name) or WebhookAccess()
+
+    def webhook_prefixes(self, name: str) -> tuple[str, ...]:
+        """The prefixes that a provider's webhooks are served under: its own, else
+        SMSQUEUE_RECEIVER_PREFIX. The first is the one to enter at the provider."""
+        return self.webhook_access(name).prefixes or self.settings.receiver_prefix
+
+    def unreported(self) -> list[str]:
+        """Names of the providers that are told with each message where its report is to go, while
+        SMSQUEUE_PUBLIC_URL or their prefix is missing: they are asked for none."""
+        told = [
+            name
+            for name, each in self._providers.items()
+            if Can.CALLBACK in getattr(each, "capabilities", ())
+        ]
+        if not self.settings.public_url:
+            return told
+        return [name for name in told if not self.webhook_prefixes(name)]
+
+    def route(self, message: OutgoingMessage) -> list[str]:
+        """Names of the providers for a message; see :func:`smsqueue.policy.router.resolve`."""
+        return resolve(message, self.router, self._providers, self._default_provider)
 
     # --- sending -------------------------------------------------------------------------------
 
@@ -342,6 +504,86 @@ class Gateway(Registry, Desk):
                     again = self.receiver_blueprint_for(name)
                     app.register_blueprint(again, url_prefix=f"/{each}/{name}")
         return app
+
+    # --- operators -----------------------------------------------------------------------------
+
+    def lookup(self, id: str) -> Record:
+        """A message's record.
+
+        Raises:
+            LookupError: there is none, or it has been forgotten.
+            DamagedRecord: it cannot be read.
+        """
+        return self._operator.lookup(id)
+
+    def find(self, number: str, *, limit: int | None = None) -> list[Record]:
+        """Records of the messages to a number, newest first, without damaged ones.
+
+        Args:
+            limit: How many at most; None: all.
+        """
+        return self._operator.find(number, limit=limit)
+
+    def cancel(self, id: str) -> bool:
+        """Cancel a message that waits; False: it does not wait (any more)."""
+        return self._operator.cancel(id)
+
+    def requeue(
+        self,
+        id: str,
+        expires: float | None = None,
+        *,
+        bulk: bool = False,
+        states: Collection[str] = REQUEUED_FROM,
+    ) -> bool:
+        """Send a failed, expired, undelivered or unknown message again; False for others.
+
+        Args:
+            expires: Validity in minutes from now; if not given, as long as it was, from now.
+            bulk: It is one of many: single messages overtake it, as they do in ``send_many``.
+            states: Only if it is in one of these: it may have changed since it was looked at.
+        """
+        return self._operator.requeue(id, expires, bulk=bulk, states=states)
+
+    def settle(self, id: str, state: State | str) -> bool:
+        """Say what became of an unknown message; False: it is not unknown (any more).
+
+        Args:
+            state: sent, accepted, delivered, undelivered or expired.
+        """
+        return self._operator.settle(id, state)
+
+    def replay(self, event: str) -> bool:
+        """Run the handlers of an incoming message or report again; False: it is not over yet."""
+        return self._operator.replay(event)
+
+    def repair(self, id: str) -> tuple[str, list[str]]:
+        """Mend a damaged message or event, which goes on in its state.
+
+        A message that a provider may have accepted becomes unknown, so nothing is sent twice.
+
+        Returns:
+            Its state now, and what was wrong; empty: nothing, and nothing has changed.
+
+        Raises:
+            LookupError: there is no such message or event.
+            DamagedRecord: it cannot be mended, only removed: see :meth:`remove`.
+        """
+        return self._operator.repair(id)
+
+    def remove(self, id: str) -> bool:
+        """Remove a damaged message or event, or a key that was set aside, for good; False: it is
+        not damaged.
+
+        Raises:
+            LookupError: there is none.
+        """
+        return self._operator.remove(id)
+
+
+def valid_name(name: object) -> bool:
+    """Can a provider have this name? It is a part of the webhooks' addresses."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name))
 
 
 def _identify(message: OutgoingMessage) -> None:

@@ -4,7 +4,7 @@ The part after ``SMSQUEUE_PROVIDER_`` is the provider's name, in small letters. 
 kind of provider, ``default`` its own address. ``SMSQUEUE_PROVIDER_MAIN_FILE=/run/secrets/main``
 names a file in which the same stands. Special characters are written as %XX; a plus is
 a plus. Every kind of provider takes ``webhook_prefix`` and ``webhook_sources`` as well, see
-:meth:`smsqueue.registry.Registry.add_provider`.
+:meth:`smsqueue.gateway.Gateway.add_provider`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
-from smsqueue.ledger import Claimed
+from smsqueue.ledger import AttemptBegun, Claimed
 from tests.ledger.bench import Bench
 
 
@@ -17,8 +17,8 @@ def _claim(bench: Bench, id: str, *, call: bool) -> None:
     assert isinstance(bench.ledger.claim(id, "t", lease=60, worker="w"), Claimed)
     if call:
         made = bench.record(id).attempts
-        go, _ = bench.ledger.begin(id, "t", "a", lease=60, attempt=made + 1)
-        assert go == "go"
+        begun = bench.ledger.begin(id, "t", "a", lease=60, attempt=made + 1)
+        assert begun == AttemptBegun(made + 1)
 
 
 def test_a_worker_that_died_before_it_called_anybody_is_retried(bench: Bench) -> None:
