@@ -1,4 +1,4 @@
-"""The gateway: what applications hold, send with and subscribe to."""
+"""The gateway: its providers, sending, receiving, and the handlers that applications connect."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
     from smsqueue.broker.queue import Queue
     from smsqueue.ledger import Ledger, Record
+    from smsqueue.ledger.script_values import Accepted
     from smsqueue.providers.webhook import Blueprints
 
 __all__ = ["Gateway"]
 
 log = get_logger(__name__)
 
-#: Messages that ``send_many`` hands to Redis in one round trip: Redis serves nobody else meanwhile.
+#: Messages that ``send_many`` sends to Redis in one round trip; other clients wait meanwhile.
 _CHUNK = 100
 
 
@@ -48,24 +49,24 @@ class Gateway:
     """Sends and receives messages through providers.
 
     Args:
-        settings: Read from the environment if not given.
-        eager: Deliver in the calling process, as smsframework does; default: the setting.
-        retry: What each error means, see :class:`smsqueue.policy.retry.RetryPolicy`.
+        settings: None: read from the environment.
+        eager: Deliver in the calling process, as smsframework does; None: ``settings.eager``.
+        retry: Decides what each error means, see :class:`smsqueue.policy.retry.RetryPolicy`.
 
     Raises:
-        TypeError: one of them is something else.
+        TypeError: an argument has the wrong type.
     """
 
-    #: Decides who sends a message: called with it and its routing values, answers None (the
-    #: default provider), a name, or a list of names in order of preference. Replace it with a
-    #: function of your own; it is called for messages with routing values only.
+    #: Chooses the provider of a message with routing values. Called with the message and these
+    #: values; returns None (the default provider), a name, or a list of names in order of
+    #: preference. Assign a function of your own.
     router: Router = staticmethod(default_router)
 
-    #: Called with each OutgoingMessage that a provider took.
+    #: Called with each OutgoingMessage that a provider accepted.
     onSend = HookAttribute()
     #: Called with each IncomingMessage.
     onReceive = HookAttribute()
-    #: Called with each MessageStatus: delivery reports, and the end of what could not be sent.
+    #: Called with each MessageStatus: delivery reports, and messages that could not be sent.
     onStatus = HookAttribute()
 
     def __init__(
@@ -98,7 +99,7 @@ class Gateway:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger; connects at its first command. LookupError: an eager gateway has none."""
+        """The ledger, which connects at its first command; LookupError in eager mode."""
         if self.eager:
             raise LookupError("this gateway is eager: it keeps no records of what it sent")
         from smsqueue.ledger import Ledger
@@ -107,7 +108,7 @@ class Gateway:
 
     @cached_property
     def queue(self) -> Queue:
-        """The queue of triggers; connects at its first publish."""
+        """The queue of triggers, which connects at its first publish."""
         from smsqueue.broker.queue import Queue
 
         return Queue(self.settings)
@@ -124,16 +125,18 @@ class Gateway:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; the next use opens them again. In a worker the connections are
-        the worker's: a handler that closes its gateway closes nothing."""
+        """Close the connections; the next use opens them again.
+
+        In a worker they belong to the worker, and this does nothing.
+        """
         for name in ("ledger", "queue"):
-            used = self.__dict__.get(name)
-            if used is not None and not getattr(used, "of_worker", False):
+            connection = self.__dict__.get(name)
+            if connection is not None and not getattr(connection, "of_worker", False):
                 del self.__dict__[name]
-                used.close()
+                connection.close()
 
     def ping(self) -> None:
-        """Raise QueueUnavailable if Redis does not answer, or cannot be used as it is."""
+        """Raise QueueUnavailable if Redis does not answer or cannot hold the ledger."""
         if not self.eager:
             self.ledger.verify_server()
 
@@ -156,21 +159,21 @@ class Gateway:
         """Register a provider; the first one becomes the default.
 
         Args:
-            webhook_prefix: A secret prefix of its own for its webhooks, in place of
-                SMSQUEUE_RECEIVER_PREFIX: who knows this one knows no other. Several while it is
-                changed: all are served, the first is told to the provider.
+            webhook_prefix: Secret URL prefix of this provider's webhooks alone, instead of
+                SMSQUEUE_RECEIVER_PREFIX. A list while it is being changed: all are served, and
+                the provider is given the first.
             webhook_sources: Addresses and networks (``192.0.2.0/24``, ``2001:db8::/32``) that may
                 call its webhooks; None: all. Behind a proxy, see SMSQUEUE_TRUSTED_PROXIES.
-            max_in_flight: Calls of it at once in one worker process. None: SMSQUEUE_MAX_IN_FLIGHT,
-                or fewer if it bears only those; SMSQUEUE_CONCURRENCY at most if it is not called
-                over :mod:`smsqueue.providers.http`.
-            config: What the provider's class takes.
+            max_in_flight: Simultaneous calls in one worker process. None: SMSQUEUE_MAX_IN_FLIGHT
+                or the provider's own limit, whichever is less; at most SMSQUEUE_CONCURRENCY if it
+                is not called over :mod:`smsqueue.providers.http`.
+            config: Arguments of the provider's class.
 
         Raises:
-            AssertionError: not a provider class, or the name cannot be used or is taken.
-            TypeError, ValueError: an argument has the wrong type, or a value that cannot be used.
+            AssertionError: not a provider class, or the name is invalid or in use.
+            TypeError, ValueError: an argument has the wrong type or an invalid value.
         """
-        Provider = adapted(Provider)  # a plugin of smsframework becomes a provider of ours
+        Provider = adapted(Provider)  # of smsframework's plugins
         if not (isinstance(Provider, type) and issubclass(Provider, IProvider)):
             raise AssertionError("Provider does not implement IProvider")
         if not valid_name(name):
@@ -182,7 +185,7 @@ class Gateway:
             raise AssertionError(f"Provider is already registered: {name!r}")
         if Provider.through_http_layer or Provider.__module__.startswith("smsqueue.providers."):
             config = check_arguments(Provider, config)
-        others = (prefix for each in self._access.values() for prefix in each.prefixes)
+        others = (prefix for access in self._access.values() for prefix in access.prefixes)
         taken = (*self.settings.receiver_prefix, *others) if webhook_prefix else ()
         if max_in_flight is not None:
             if type(max_in_flight) is not int or max_in_flight < 1:
@@ -204,7 +207,7 @@ class Gateway:
 
     @property
     def default_provider(self) -> str | None:
-        """Name of the provider for messages that nothing routes elsewhere."""
+        """Name of the provider of messages that are not routed to another one."""
         return self._default_provider
 
     @default_provider.setter
@@ -223,7 +226,7 @@ class Gateway:
         return dict(self._providers)
 
     def max_in_flight(self, name: str) -> int:
-        """Calls of a provider at once in one worker process."""
+        """Simultaneous calls of a provider in one worker process."""
         provider, usual = self._providers[name], self.settings.max_in_flight
         if not provider.through_http_layer:  # each call has a thread
             usual = min(usual, self.settings.concurrency)
@@ -231,25 +234,27 @@ class Gateway:
         return self._in_flight.get(name, usual)
 
     def webhook_access(self, name: str) -> WebhookAccess:
-        """Who reaches a provider's webhooks."""
+        """Prefixes and source addresses of a provider's webhooks."""
         return self._access.get(name) or WebhookAccess()
 
     def webhook_prefixes(self, name: str) -> tuple[str, ...]:
-        """The prefixes that a provider's webhooks are served under: its own, else
-        SMSQUEUE_RECEIVER_PREFIX. The first is the one to enter at the provider."""
+        """URL prefixes of a provider's webhooks: its own, else SMSQUEUE_RECEIVER_PREFIX.
+
+        Enter the first one at the provider.
+        """
         return self.webhook_access(name).prefixes or self.settings.receiver_prefix
 
     def unreported(self) -> list[str]:
-        """Names of the providers that are told with each message where its report is to go, while
-        SMSQUEUE_PUBLIC_URL or their prefix is missing: they are asked for none."""
-        told = [
+        """Names of providers that send no reports, because they need a callback URL with each
+        message, and SMSQUEUE_PUBLIC_URL or their prefix is missing."""
+        names = [
             name
-            for name, each in self._providers.items()
-            if Can.CALLBACK in getattr(each, "capabilities", ())
+            for name, provider in self._providers.items()
+            if Can.CALLBACK in getattr(provider, "capabilities", ())
         ]
         if not self.settings.public_url:
-            return told
-        return [name for name in told if not self.webhook_prefixes(name)]
+            return names
+        return [name for name in names if not self.webhook_prefixes(name)]
 
     def route(self, message: OutgoingMessage) -> list[str]:
         """Names of the providers for a message; see :func:`smsqueue.policy.router.resolve`."""
@@ -258,24 +263,24 @@ class Gateway:
     # --- sending -------------------------------------------------------------------------------
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
-        """Take a message in for delivery and return it, with its ``id``.
+        """Accept a message for delivery and return it, with its ``id``.
 
-        Once it is taken in, nothing is raised any more: a trigger that cannot be published is
-        logged, and upkeep publishes it. In eager mode: deliver it now.
+        Once it is accepted, nothing is raised: a trigger that cannot be published is logged, and
+        upkeep publishes it. In eager mode the message is delivered now.
 
         Raises:
             AssertionError: the message names a provider that this gateway does not have.
-            RequestError: the message cannot be queued; it says what is wrong with it.
+            RequestError: the message is invalid.
             IdempotencyConflict: its key was used for other content.
-            QueueUnavailable: not confirmed; sending the same object again is safe, as it is
-                after anything else that was raised here, such as KeyboardInterrupt. Its
-                ``refused`` is true if Redis was not reached or refused the message.
+            QueueUnavailable: Redis did not confirm it. Sending the same object again is safe, as
+                after any other error, KeyboardInterrupt included. ``refused`` is true if Redis
+                was not reached or refused the message.
             ProviderError: in eager mode, what the provider raised.
         """
         if self.eager:
             return self.deliver(message)
         self._check(message)
-        queue = self.queue  # made before the message is taken in: nothing may go wrong after that
+        queue = self.queue  # made first: nothing may fail once the message is accepted
         _identify(message)
         publish = self._confirm(message, self.ledger.accept(message, message.unconfirmed_id or ""))
         if publish:
@@ -284,33 +289,33 @@ class Gateway:
         return message
 
     def send_many(self, messages: Iterable[OutgoingMessage]) -> list[OutgoingMessage]:
-        """Take many messages in; all are checked before the first one is taken.
+        """Accept many messages; all are validated before the first one is accepted.
 
         An object that is in the list twice is one message. In eager mode they are delivered one
-        after the other, once all are checked.
+        after the other, once all are validated.
 
         Raises:
-            As :meth:`send`, and what iterating over ``messages`` raises. TypeError: it is one
-            message, not many. An error about one
-            message has ``index``, its place in the list, and ``destination``, its number masked.
-            An invalid one is found before any is taken. QueueUnavailable and IdempotencyConflict
-            have ``accepted``, the list of messages that were confirmed; whether the others are in
-            nobody knows. After any error the same objects may be sent again, all of them or any,
-            one by one or together: none is taken twice. Objects that are made anew are new
-            messages, unless they have idempotency keys. In eager mode, ``accepted`` lists what
-            was delivered: send only the others again.
+            As :meth:`send`, and what iterating over ``messages`` raises. TypeError: ``messages``
+            is a single message.
+
+        An error about one message has ``index``, its place in the list, and ``destination``, its
+        masked number. QueueUnavailable and IdempotencyConflict have ``accepted``, the messages
+        that Redis confirmed; the others may have been accepted or not. After any error the same
+        objects may be sent again, in any combination: none is accepted twice. New objects are new
+        messages, unless they have idempotency keys. In eager mode ``accepted`` lists the messages
+        that were delivered: send only the others again.
         """
         if isinstance(messages, OutgoingMessage):
             raise TypeError("send_many() takes a list of messages: for one message, use send()")
-        given = list(messages)
-        for index, message in enumerate(given):
+        objects = list(messages)
+        for index, message in enumerate(objects):
             try:
                 self._check(message)
             except Exception as error:
                 _name_message(error, index, message)
                 raise
-        places = {id(message): index for index, message in reversed([*enumerate(given)])}
-        batch = [message for index, message in enumerate(given) if places[id(message)] == index]
+        places = {id(message): index for index, message in reversed([*enumerate(objects)])}
+        batch = [message for index, message in enumerate(objects) if places[id(message)] == index]
         accepted: list[OutgoingMessage] = []
         if self.eager:
             for message in batch:
@@ -320,7 +325,7 @@ class Gateway:
                     _name_message(error, places[id(message)], message, accepted, text=False)
                     raise
                 accepted.append(message)
-            return given
+            return objects
         queue = self.queue if batch else None
         for message in batch:
             _identify(message)
@@ -342,7 +347,7 @@ class Gateway:
                         failure = error
                         if isinstance(error, exc.IdempotencyConflict):
                             _name_message(error, places[id(message)], message)
-                    continue  # those behind it may be in the ledger
+                    continue  # the following ones may have been accepted
                 accepted.append(message)
                 if publish:
                     triggers.append((publish, 0))
@@ -351,14 +356,14 @@ class Gateway:
             if failure is not None:
                 failure.accepted = accepted
                 if isinstance(failure, exc.QueueUnavailable):
-                    failure.refused = False  # it may be true of one message only
+                    failure.refused = False  # other messages may have been accepted
                 raise failure
         for message in batch:
             _forget_unconfirmed(message)
-        return given
+        return objects
 
     def _check(self, message: OutgoingMessage) -> None:
-        """Raise what is wrong with a message; nothing has happened then."""
+        """Validate a message, before anything else is done."""
         serialization.check_kind(message)
         serialization.check_outgoing(message, self.settings.max_body, self.settings.region)
         name = message.provider
@@ -367,8 +372,12 @@ class Gateway:
         if self._providers or not valid_name(name):
             raise unknown_provider("The message names", name, self._providers)
 
-    def _confirm(self, message: OutgoingMessage, answer: Any) -> str | None:
-        """Note the ledger's answer on a message; the id to publish, if its trigger is wanted."""
+    def _confirm(self, message: OutgoingMessage, answer: Accepted) -> str | None:
+        """Set a message's id from the ledger's answer.
+
+        Returns:
+            The id, if its trigger is to be published.
+        """
         if answer.verdict == "conflict":
             raise exc.IdempotencyConflict(
                 f"message {answer.id} was sent with the same idempotency key and other content"
@@ -386,18 +395,19 @@ class Gateway:
         """Route a message and send it now, in this process; then call onSend.
 
         Raises:
-            AssertionError: the message or the router names an unknown provider, or there is none.
-            RequestError: the message is invalid, as :meth:`send` has it.
-            ProviderError: what the last provider of the route raised. The next one of a route is
-                tried only if the one before surely did not take the message.
+            AssertionError: the message or the router names an unknown provider, or the gateway
+                has none.
+            RequestError: the message is invalid, as in :meth:`send`.
+            ProviderError: what the last provider of the route raised. The next provider is called
+                only if the one before certainly did not accept the message.
         """
         self._check(message)
-        # A provider that the sender asked for stays asked for if the object is sent again.
-        asked_for = message.provider is not None and message.provider != message.routed_to
+        # Keep the sender's choice of a provider if the same object is sent again.
+        chosen = message.provider is not None and message.provider != message.routed_to
         names = self.route(message)
         for i, name in enumerate(names):
             message.provider = name
-            message.routed_to = None if asked_for else name
+            message.routed_to = None if chosen else name
             try:
                 sent = self._providers[name].send(message)
             except exc.ProviderError as error:
@@ -413,10 +423,10 @@ class Gateway:
     # --- receiving -----------------------------------------------------------------------------
 
     def receive_message(self, message: IncomingMessage) -> None:
-        """Take an incoming message from a provider: record it, or in eager mode call onReceive.
+        """Record an incoming message of a provider; in eager mode, call onReceive.
 
         Raises:
-            ValueError: an address or id of it is too long to be recorded.
+            ValueError: one of its addresses or ids is too long.
             QueueUnavailable: it was not recorded.
         """
         message.region = self.settings.region
@@ -434,8 +444,11 @@ class Gateway:
     def note_signature(
         self, provider: str, signature: str, request: str, seconds: float | None
     ) -> str:
-        """Remember for which request a webhook's signature was used: in the ledger, or in eager
-        mode in this process; see :mod:`smsqueue.providers.used`."""
+        """Remember for which request a webhook's signature was used, to detect replays.
+
+        It is kept in the ledger, in eager mode in this process; see
+        :mod:`smsqueue.providers.used`.
+        """
         longest = self.settings.report_wait
         kept = None if seconds is None else min(seconds, longest)
         if self.eager:
@@ -443,7 +456,7 @@ class Gateway:
         return self.ledger.note(provider, signature, request, kept)
 
     def receive_status(self, status: MessageStatus) -> None:
-        """Take a delivery report from a provider: record it, or in eager mode call onStatus.
+        """Record a delivery report of a provider; in eager mode, call onStatus.
 
         Raises:
             As :meth:`receive_message`.
@@ -463,7 +476,7 @@ class Gateway:
             self.queue.deliver([(report.close, 0)])
 
     def receiver_blueprint_for(self, name: str) -> Blueprint:
-        """A Flask blueprint that takes a provider's webhooks.
+        """A Flask blueprint that receives a provider's webhooks.
 
         Raises:
             KeyError: there is no such provider.
@@ -479,18 +492,18 @@ class Gateway:
         """Blueprints of all providers that can receive: a dict whose iteration yields pairs."""
         from smsqueue.providers.webhook import Blueprints
 
-        found = Blueprints()
+        blueprints = Blueprints()
         for name in self._providers:
             try:
-                found[name] = self.receiver_blueprint_for(name)
+                blueprints[name] = self.receiver_blueprint_for(name)
             except NotImplementedError:
                 continue
-        return found
+        return blueprints
 
     def receiver_blueprints_register(self, app: Flask, prefix: str = "/") -> Flask:
         """Register all receivers on an application, under ``/{prefix}/{provider name}``.
 
-        Those with a ``webhook_prefix`` of their own are served under that instead, once.
+        A provider with its own ``webhook_prefix`` is served under that instead, once.
         """
         base = f"/{prefix.strip('/')}" if prefix.strip("/") else ""
         served: set[tuple[int, str]] = app.extensions.setdefault("smsqueue_own_prefixes", set())
@@ -500,9 +513,9 @@ class Gateway:
                 app.register_blueprint(blueprint, url_prefix=f"{base}/{name}")
             elif (id(self), name) not in served:
                 served.add((id(self), name))
-                for each in own:
-                    again = self.receiver_blueprint_for(name)
-                    app.register_blueprint(again, url_prefix=f"/{each}/{name}")
+                for own_prefix in own:
+                    separate = self.receiver_blueprint_for(name)
+                    app.register_blueprint(separate, url_prefix=f"/{own_prefix}/{name}")
         return app
 
     # --- operators -----------------------------------------------------------------------------
@@ -536,12 +549,12 @@ class Gateway:
         bulk: bool = False,
         states: Collection[str] = REQUEUED_FROM,
     ) -> bool:
-        """Send a failed, expired, undelivered or unknown message again; False for others.
+        """Send a failed, expired, undelivered or unknown message again; False in other states.
 
         Args:
-            expires: Validity in minutes from now; if not given, as long as it was, from now.
-            bulk: It is one of many: single messages overtake it, as they do in ``send_many``.
-            states: Only if it is in one of these: it may have changed since it was looked at.
+            expires: Validity in minutes from now; None: as long as before.
+            bulk: Single messages overtake it, as those of ``send_many``.
+            states: Requeue it only if it is still in one of these.
         """
         return self._operator.requeue(id, expires, bulk=bulk, states=states)
 
@@ -582,12 +595,12 @@ class Gateway:
 
 
 def valid_name(name: object) -> bool:
-    """Can a provider have this name? It is a part of the webhooks' addresses."""
+    """Is this a name for a provider? It is a part of its webhooks' URLs."""
     return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name))
 
 
 def _identify(message: OutgoingMessage) -> None:
-    """Give a message the id that it will have if the ledger takes it."""
+    """Give a message the id that it will have if the ledger accepts it."""
     if message.unconfirmed_id is None:
         message.unconfirmed_id = new_id()
         if message.provider_options.idempotency_key is None:
@@ -595,8 +608,11 @@ def _identify(message: OutgoingMessage) -> None:
 
 
 def _forget_unconfirmed(message: OutgoingMessage) -> None:
-    """The caller is about to learn that it is in. Not earlier: if anything is raised before, such
-    as KeyboardInterrupt while its trigger is published, sending the object again is safe."""
+    """Forget the id of a send that is confirmed.
+
+    Not earlier: after an error, such as KeyboardInterrupt while the trigger is published, sending
+    the object again must give the same id.
+    """
     message.unconfirmed_id = message.derived_key = None
 
 
@@ -608,10 +624,10 @@ def _name_message(
     *,
     text: bool = True,
 ) -> None:
-    """Say in an error of ``send_many`` which of the messages it is about."""
+    """Add to an error of ``send_many`` which message it is about."""
     number = getattr(message, "dst", None)
     if number == "" and isinstance(message, OutgoingMessage):
-        number = message.dst_written[0]  # what it was made with has no digits of its own
+        number = message.dst_written[0]  # the text that it was made with has no digits
     destination = mask(number) if isinstance(number, str) else ""
     if text:
         to = f" (to {destination})" if destination and destination not in str(error) else ""

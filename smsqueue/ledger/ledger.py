@@ -1,5 +1,8 @@
-"""The ledger's operations. Each is one script; callers make the ids and tokens, so that
-repeating a call whose answer was lost gives the first answer."""
+"""The ledger's operations. Each is one script.
+
+Callers make the ids and tokens, so that repeating a call whose answer was lost returns the first
+answer.
+"""
 
 from __future__ import annotations
 
@@ -56,15 +59,15 @@ from smsqueue.message.statuses import MessageStatus
 
 __all__ = ["Ledger", "unless_error"]
 
-#: Bytes that a webhook takes in Redis, as a rule.
+#: Bytes that a webhook usually takes in Redis.
 _USUAL_WEBHOOK = 2048
 
-#: For scripts. Half a character stays one, for clean(): Lua's JSON cannot take its escape.
+#: JSON for scripts. Unpaired surrogates are left to clean(): Lua cannot parse their escapes.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 T = TypeVar("T")
 
-#: Seconds after which a provider may repeat a webhook that was refused for lack of memory.
+#: ``Retry-After``, in seconds, of a webhook that was refused for lack of memory.
 _RETRY_AFTER = 60.0
 
 
@@ -77,14 +80,17 @@ class Ledger(LedgerReader):
     Every operation raises QueueUnavailable if Redis did not confirm it.
     """
 
-    # --- taking in -----------------------------------------------------------------------------
+    # --- accepting -----------------------------------------------------------------------------
 
     def accept(self, message: OutgoingMessage, id: str, *, bulk: bool = False) -> Accepted:
-        """Take a message in; it is kept once this returned ``accepted``."""
+        """Accept a message; it is kept once this has returned ``accepted``."""
         return _accepted(self._accept(message, id, bulk, None))
 
     def accept_many(self, batch: list[tuple[OutgoingMessage, str]]) -> list[Accepted]:
-        """Take many in, in one round trip. An error says nothing of any of them."""
+        """Accept many messages in one round trip.
+
+        If it raises an error, any of them may have been accepted.
+        """
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
             for message, id in batch:
@@ -121,13 +127,13 @@ class Ledger(LedgerReader):
         """Record an incoming message, or a part of one.
 
         Args:
-            repeats: The provider's message id tells a repeated webhook from a new message.
+            repeats: Equal message ids mean that the provider repeated the webhook.
 
         Raises:
-            QueueUnavailable: also if Redis is nearly full, or the provider's webhooks hold much.
+            QueueUnavailable: also if Redis is nearly full, or the provider's quota is used up.
         """
         data = serialization.dump_incoming(message)
-        # With the sender's digits only, as older versions hash it.
+        # The sender's digits only, as in the hashes of older versions.
         sender = digits_only(message.src)
         same: tuple[Any, ...] = (message.provider, str(message.msgid), sender, message.body)
         known = message.msgid not in (None, "")
@@ -147,12 +153,12 @@ class Ledger(LedgerReader):
             serialization.to_json(data.pop("body")),
             serialization.to_json(data.pop("media", [])),
         )
-        # Written last, so that the script can add to it.
+        # The last field, so that the script can append to it.
         data["meta"] = (data.pop("meta") or {}) | {"parts": part.total}
         group = serialization.to_json(
             (message.provider, message.src, message.dst, part.ref, part.total)
         )
-        # All processes have to join them under one name, those without SMSQUEUE_HASH_KEY too.
+        # One key for all processes, including those without SMSQUEUE_HASH_KEY yet.
         joined = self.hidden_before(group) or self.hidden(group)
         answer = self._scripts.run(
             *("part", new_id(), repetition, serialization.to_json(data)[:-2], body[1:-1], *rest),
@@ -162,17 +168,20 @@ class Ledger(LedgerReader):
         return self._received(answer, message.provider)
 
     def note(self, provider: str, signature: str, request: str, seconds: float | None) -> str:
-        """Remember for what a webhook's signature was used; None as ``seconds`` forgets it again.
+        """Remember for which request a webhook's signature was used.
+
+        Args:
+            seconds: For how long; None: forget it.
 
         Returns:
-            "new"; "same": it was used for this request; "other": for another one.
+            "new", "same" (it was used for this request) or "other" (for another request).
         """
-        kept = "" if seconds is None else max(1, int(seconds * 1000))
+        kept_ms = "" if seconds is None else max(1, int(seconds * 1000))
         names = (
             self.hidden(serialization.to_json(["signature", provider, signature])),
             self.hidden(request),
         )
-        answer: str = self._scripts.run("note", *names, kept)
+        answer: str = self._scripts.run("note", *names, kept_ms)
         return answer
 
     def _received(self, answer: Any, provider: str | None) -> Received:
@@ -201,7 +210,7 @@ class Ledger(LedgerReader):
         return error
 
     def full_text(self, refused: str) -> str:
-        """Why there is no memory for something new, and what to do."""
+        """Text of the error that Redis has no memory for more, with the remedy."""
         return (
             f"Redis at {self.settings.safe_redis_url} is nearly full, {refused} are refused: what "
             "is left of its maxmemory is needed for those that were accepted. Raise maxmemory "
@@ -210,14 +219,14 @@ class Ledger(LedgerReader):
         )
 
     def room(self) -> Room:
-        """The memory that is left for new messages and webhooks, and what webhooks hold."""
+        """The memory that is left for new messages and webhooks, and what webhooks take."""
         answer = self._scripts.run("room")
         numbers: Any = [int(number) for number in answer[:8]]
         room, rest = Room(*numbers), answer[8:]
         webhooks = []
         for i in range(0, len(rest), 4):
             waiting, held, kept = (int(number) for number in rest[i + 1 : i + 4])
-            # Nearly: the next one has a size, too.
+            # The next webhook takes memory, too.
             refused = held >= min(0.99 * room.quota, room.quota - _USUAL_WEBHOOK) or (
                 bool(room.max) and held + kept > room.heavy and room.heavy_left < 0
             )
@@ -228,7 +237,7 @@ class Ledger(LedgerReader):
         """Record a delivery report.
 
         Raises:
-            QueueUnavailable: also as :meth:`receive`, unless it changes an accepted message.
+            QueueUnavailable: also as in :meth:`receive`, but not if it changes an accepted message.
         """
         id, _, attempt = serialization.clean(status.reference or "").rpartition(".")
         data = serialization.dump_status(status)
@@ -258,8 +267,10 @@ class Ledger(LedgerReader):
         )
 
     def _parts_of(self, id: str) -> int:
-        """Parts that a message's text has by our count; the provider may count otherwise. 1 if it
-        cannot be read: its report is recorded all the same."""
+        """Parts of a message's text by our count, which may differ from the provider's.
+
+        1 if the message cannot be read: the report is recorded anyway.
+        """
         with translated(self.settings):
             try:
                 data: Any = self.redis.hget(self._key("msg", id), "data")
@@ -269,7 +280,7 @@ class Ledger(LedgerReader):
                 return 1
         try:
             return max(1, segments_of(json.loads(data)["body"]).parts) if data else 1
-        except Exception:  # whatever is there instead
+        except Exception:  # a damaged record may hold anything
             return 1
 
     # --- sending -------------------------------------------------------------------------------
@@ -306,10 +317,10 @@ class Ledger(LedgerReader):
         methods for one item call them with a group of one.
 
         Args:
-            items: :data:`GROUP_LIMIT` at most.
+            items: At most :data:`GROUP_LIMIT`.
 
         Raises:
-            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group gives
+            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group returns
                 the first answers and counts nothing twice.
         """
         rows = [
@@ -338,7 +349,7 @@ class Ledger(LedgerReader):
         return _parsed(parse, self._scripts.run_group("unclaim", items))
 
     def put_back(self, kind: str, ids: Sequence[str]) -> None:
-        """Give back ids of triggers that nobody claimed: they are published again at once.
+        """Give back ids of triggers that were not claimed: they are published again at once.
 
         Args:
             kind: "msg" or "event".
@@ -392,7 +403,11 @@ class Ledger(LedgerReader):
         return _parsed(parse, self._scripts.run_group("settle", rows))
 
     def asked(self, id: str, again: float) -> None:
-        """The provider does not know a message (yet); seconds until it is asked again."""
+        """Record that a provider knows nothing of a message (yet).
+
+        Args:
+            again: Seconds until it is asked again.
+        """
         self._scripts.run("asked", id, int(again * 1000))
 
     def cancel(self, id: str) -> Cancelled:
@@ -418,7 +433,7 @@ class Ledger(LedgerReader):
         before, publish = self._scripts.run("decide", id, state)
         return Requeued(before, bool(publish))
 
-    # --- hooks ---------------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------
 
     def hook_claim(self, event: str, token: str, worker: str) -> EventClaimAnswer:
         """Claim an event for one worker."""
@@ -449,7 +464,7 @@ class Ledger(LedgerReader):
         Args:
             delay: Seconds until a retry.
             succeeded: Names of handlers that succeeded and were not recorded by
-                :meth:`handler_done`: a retry passes them over.
+                :meth:`handler_done`: a retry does not call them again.
         """
         item = HookSettlement(event, token, verdict, delay, why, tuple(succeeded))
         (answer,) = self.hook_settle_many([item])
@@ -474,18 +489,18 @@ class Ledger(LedgerReader):
         return _parsed(parse, self._scripts.run_group("hook_settle", rows))
 
     def hook_renew(self, event: str, token: str) -> bool:
-        """Begin the lease of a running event anew; False if it is not this worker's any more."""
+        """Renew the lease of a running event; False: it is no longer this worker's."""
         return bool(self._scripts.run("hook_renew", event, token))
 
     def hook_later(self, event: str, seconds: float) -> None:
-        """Have a waiting event looked at in ``seconds``."""
+        """Make a waiting event due in ``seconds``."""
         self._scripts.run("hook_later", event, int(seconds * 1000))
 
     def handler_done(self, event: str, handler: str) -> None:
-        """Remember that a handler succeeded, so that a retry passes it over.
+        """Record that a handler succeeded, so that a retry does not call it again.
 
-        For what must be recorded at once: a handler that ran for long, or whose event has more
-        handlers to run. Otherwise the settle says it, see :meth:`hook_settle`.
+        For an event whose other handlers are still to run. The last one is recorded by
+        :meth:`hook_settle`.
         """
         self._scripts.run("hook_done", event, handler)
 
@@ -508,18 +523,19 @@ class Ledger(LedgerReader):
         states: Iterable[EventState] = EventState,
         dry: bool = False,
     ) -> Iterator[Purged]:
-        """Delete events that webhooks made, page by page: each is a script of a few milliseconds.
+        """Delete events of webhooks, page by page: each script takes a few milliseconds.
 
-        Sent messages and what was reported of them stay as they are, and what comes in meanwhile.
+        Sent messages and their states stay as they are, as do webhooks that arrive meanwhile.
 
         Args:
-            provider, kind, since, until, states: Only events of this provider; only "received" or
-                "status"; only those that were made (seconds since 1970) from, and up to, a time;
-                only those that are in these states.
-            dry: Only count.
+            provider: Only its events.
+            kind: Only "received" or only "status".
+            since, until: Only events made in this interval, in seconds since 1970.
+            states: Only events in these states.
+            dry: Count them and delete nothing.
 
         Yields:
-            What each script did.
+            The number that each script deleted.
         """
         now = self.now()
         first, last = since or 0.0, min(until or now, now)
@@ -527,11 +543,11 @@ class Ledger(LedgerReader):
             for page in self._pages("state", state, until=now * 1000):
                 ids = [id for id in page if first <= time_of(id[:20]) <= last]
                 while ids:
-                    looked, *found = self._scripts.run(
+                    examined, *counts = self._scripts.run(
                         "purge", 1 if dry else "", provider or "", kind or "", *ids
                     )
-                    ids = ids[int(looked) :]
-                    yield Purged(*(int(number) for number in found))
+                    ids = ids[int(examined) :]
+                    yield Purged(*(int(count) for count in counts))
 
     # --- upkeep --------------------------------------------------------------------------------
 
@@ -544,13 +560,15 @@ class Ledger(LedgerReader):
         most_bulk: int | None = None,
         few: int = 0,
     ) -> Taken:
-        """Take what is due in a lane ("send", "hook", "ask") and has room: single messages first,
-        and at least an eighth for what was sent as one of many.
+        """Take ids that are due in a lane ("send", "hook", "ask"), as far as the broker has room.
+
+        Single messages come first; bulk (from ``send_many``) gets at least an eighth.
 
         Args:
-            per_trigger: How many ids a trigger will carry.
-            most_bulk: How many of them at most may have been sent as one of many; None: ``quota``.
-            few: Up to so many single ones are published each by itself.
+            quota: Ids at most.
+            per_trigger: Ids that a trigger will carry.
+            most_bulk: Bulk ids at most; None: ``quota``.
+            few: Up to this number, single ids get a trigger each.
         """
         bulk = quota if most_bulk is None else most_bulk
         answer = self._scripts.run("take", lane, quota, per_trigger, bulk, few)
@@ -567,12 +585,14 @@ class Ledger(LedgerReader):
         remedies: Mapping[str, Remedies] | None = None,
         sweeper: str = "",
     ) -> Swept:
-        """End what nobody will end any more.
+        """End leases whose worker is gone and waits for reports, and delete what has expired.
 
         Args:
+            quota: Records of each kind at most.
+            max_lapses: Lost workers after which a message whose provider was never called fails.
             remedies: By provider, what can be done about a message that it may have accepted.
-            sweeper: Name of the one who sweeps: nothing is done if another one did in the last
-                three seconds. "": it is done in any case.
+            sweeper: Name of this process: nothing is done if another one has swept in the last
+                three seconds. "": sweep in any case.
         """
         by_provider = {
             name: {k: v for k, v in vars(remedy).items() if v is not None}
@@ -587,22 +607,24 @@ class Ledger(LedgerReader):
         return Swept(lapses, _failures(failures), bool(more))
 
     def set_aside(self, kind: str, id: str, token: str, cause: str, *, called: bool) -> str | None:
-        """Put a record aside as damaged that its worker cannot read; the cause, or None if the
-        claim is not ours any more.
+        """Set a record that its worker cannot read aside as damaged.
 
         Args:
             kind: "msg" or "event".
             called: Its provider may have been called under this claim.
+
+        Returns:
+            The cause; None: the claim is no longer valid.
         """
-        found = self._scripts.run("damage", id, kind, cause, token, "" if called else 1)
-        return found or None
+        recorded = self._scripts.run("damage", id, kind, cause, token, "" if called else 1)
+        return recorded or None
 
     def repair(self, id: str, kind: str, *, readable: bool, drop: list[str]) -> Repaired:
-        """Mend what can be mended of a damaged record; see repair.lua.
+        """Repair a damaged record as far as possible; see repair.lua.
 
         Args:
             kind: "msg" or "event".
-            readable: Can what its sender or provider wrote be read?
+            readable: Can the message, or the event's data, be read?
             drop: Names of fields whose JSON cannot be read.
         """
         accepted = int(time_of(id[:20]) * 1000)
@@ -615,18 +637,22 @@ class Ledger(LedgerReader):
         """Remove a record, or what was set aside of an index, for good; False if there is none."""
         return bool(self._scripts.run("remove", id))
 
-    def beat(self, worker: str, told: dict[str, Any] | None) -> None:
-        """Say that a worker lives, or with None that it ends; see :class:`Worker` for the rest."""
-        self._scripts.run("beat", worker, serialization.to_json(told) if told else "")
+    def beat(self, worker: str, about: dict[str, Any] | None) -> None:
+        """Record a worker's heartbeat.
+
+        Args:
+            about: The fields of :class:`Worker`; None: the worker ends.
+        """
+        self._scripts.run("beat", worker, serialization.to_json(about) if about else "")
 
 
 def _parsed(parse: Callable[[Any], T], answers: list[Any]) -> list[T | exc.QueueUnavailable]:
-    """The answers of a group; an item's error stays as it is."""
+    """The parsed answers of a group, with the errors of single items."""
     return [a if isinstance(a, exc.QueueUnavailable) else parse(a) for a in answers]
 
 
 def unless_error(answer: T | exc.QueueUnavailable) -> T:
-    """The answer of a group of one; its error is raised."""
+    """The answer of a group of one, or its error raised."""
     if isinstance(answer, exc.QueueUnavailable):
         raise answer
     return answer

@@ -34,71 +34,71 @@ from smsqueue.settings import Settings
 
 __all__ = ["LANES", "Backlog", "LedgerReader", "Pause", "Unrouted", "Worker"]
 
-#: ``send``: messages that wait. ``watch``: leases and waits for reports. ``hook``: events.
+#: ``send``: waiting messages. ``watch``: leases and waits for reports. ``hook``: events.
 LANES = ("send", "watch", "hook")
 
-#: The due sets of a lane that has two: of single messages, and of what was sent as one of many.
+#: Suffixes of the due sets of a lane: single messages, and those of ``send_many``.
 _PARTS = {"send": ("", "_bulk"), "hook": ("", "_bulk")}
 
-#: Seconds without a beat after which a worker counts as gone; it beats every five.
+#: Seconds without a heartbeat after which a worker counts as gone; the interval is 5 s.
 _GONE = 30.0
-#: Bytes that a field of a packed hash may have: texts and timelines have more than Redis's own 64.
+#: Bytes that a field of a packed hash has to be allowed: texts and timelines exceed Redis's 64.
 _PACKED_VALUE = 1024
-#: Milliseconds, as in shared/providers.lua: messages are tried again within ten minutes.
+#: Milliseconds, as in shared/providers.lua: messages are retried within ten minutes.
 _LATELY = 900_000
 
 
 class Backlog(NamedTuple):
-    """What should have been looked at by now in a lane."""
+    """What is due in a lane."""
 
     due: int
     #: Seconds since the oldest of it was due; 0.0 if nothing is.
     oldest: float
-    #: All that the lane holds, due or not.
+    #: Everything in the lane, due or not.
     held: int
 
 
 @dataclass(frozen=True)
 class Pause:
-    """A provider that is left alone for a while."""
+    """A provider that is not called for a while."""
 
     provider: str
     until: datetime
-    #: How often in a row; each time is longer.
+    #: Consecutive pauses; each is longer than the one before.
     times: int
-    #: Error class that made it.
+    #: Class of the error that caused it.
     error: str | None
-    #: Seconds until its end; 0.0: over, and the next message probes the provider.
+    #: Seconds until its end; 0.0: it has ended, and the next message probes the provider.
     left: float
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker process, as it told of itself."""
+    """A worker process, as described by its heartbeats."""
 
     name: str
-    #: Seconds since its last beat.
+    #: Seconds since its last heartbeat.
     ago: float
     #: Names of the broker queues that it consumes.
     queues: tuple[str, ...]
     #: Its slots, and its version of this package.
     concurrency: int
     version: str
-    #: Calls that are past their time limit and cannot be ended, by kind.
+    #: Calls that exceeded their time limit and cannot be ended, by kind.
     hung: Mapping[str, int] = field(default_factory=dict)
-    #: What of its upkeep fails: causes by the name of what it does.
+    #: Causes of failing upkeep tasks, by task.
     failing: dict[str, str] = field(default_factory=dict)
-    #: Does it know triggers of many?
+    #: It accepts triggers with several ids.
     batches: bool = False
 
     @property
     def alive(self) -> bool:
-        """Has it beaten of late? One that has not was killed, or hangs."""
+        """Was its last heartbeat recent? Otherwise it was killed, or hangs."""
         return self.ago < _GONE
 
 
 class Unrouted(NamedTuple):
-    """Messages for which no provider was found within the last quarter of an hour."""
+    """Messages for which no provider was found in the last 15 minutes."""
 
     number: int
     #: The newest of them.
@@ -108,7 +108,7 @@ class Unrouted(NamedTuple):
     why: str | None
 
 
-#: Ids that one command reads of an index, and records that one round trip reads.
+#: Ids of an index, or records, that one round trip reads.
 _PAGE = 200
 
 
@@ -127,12 +127,12 @@ class LedgerReader:
         self._scripts = Scripts(self.redis, settings)
 
     def read(self, id: str) -> Record | None:
-        """A message's record, None if there is none; DamagedRecord if it cannot be read."""
+        """A message's record; None: there is none. DamagedRecord: it cannot be read."""
         fields = self._hash("msg", id)
         return parse_record(id, fields) if fields else None
 
     def read_event(self, id: str) -> dict[str, str] | None:
-        """An event's fields, None if there is none; DamagedRecord if it has none but is there."""
+        """An event's fields; None: there is none. DamagedRecord: it is not a hash."""
         return self._hash("event", id) or None
 
     def _hash(self, kind: str, id: str) -> dict[str, str]:
@@ -146,7 +146,7 @@ class LedgerReader:
         return dict(fields)
 
     def _not_a_hash(self, kind: str, id: str) -> str:
-        """What is wrong with a record of the wrong type, as shared/damage.lua says it."""
+        """Cause of damage of a record of the wrong type, worded as in shared/damage.lua."""
         with translated(self.settings):
             kind_of_key: Any = self.redis.type(self._key(kind, id))
         return f"it is a {kind_of_key} in Redis, not a hash"
@@ -180,7 +180,7 @@ class LedgerReader:
         return Examined(kind, True, others)
 
     def is_sound(self, id: str) -> bool:
-        """Can a message or event be read? LookupError: there is none."""
+        """Can all of a message or event be read? LookupError: there is none."""
         kind, readable, _ = self.examine(id)
         if kind == "msg":
             try:
@@ -190,39 +190,39 @@ class LedgerReader:
         return readable and self._hash(kind, id).get("state") in set(EventState)
 
     def damaged(self) -> list[Damaged]:
-        """Records that were put aside as damaged, the newest first; a thousand at most."""
+        """Records that were set aside as damaged, newest first; at most a thousand."""
         with translated(self.settings):
             entries: Any = self.redis.hgetall(self._key("damaged"))
-        found = [parse_damaged(id, text) for id, text in entries.items()]
-        return sorted(found, key=lambda each: each.at.timestamp() if each.at else 0.0, reverse=True)
+        records = [parse_damaged(id, text) for id, text in entries.items()]
+        return sorted(records, key=lambda one: one.at.timestamp() if one.at else 0.0, reverse=True)
 
     def damaged_entry(self, id: str) -> Damaged | None:
-        """What was noted of one of them."""
+        """The entry of one damaged record; None: there is none."""
         with translated(self.settings):
             text: Any = self.redis.hget(self._key("damaged"), id)
         return parse_damaged(id, text) if text else None
 
     def handlers_done(self, event: str) -> set[str]:
-        """Names of the handlers that succeeded with an event that is not over."""
+        """Names of the handlers that have succeeded, of an event that is not over."""
         with translated(self.settings):
             names: Any = self.redis.smembers(self._key("done", event))
         return set(names)
 
     def find(self, number: str) -> Iterator[str]:
         """Ids of messages and incoming events of a number, newest first."""
-        found = [self._found(self.hidden(number))]
+        indexes = [self._ids_of(self.hidden(number))]
         former = self.hidden_before(number)
         if former:
-            found.append(self._found(former))
-        # An id begins with its time.
-        yield from heapq.merge(*found, reverse=True)
+            indexes.append(self._ids_of(former))
+        # Ids begin with their time.
+        yield from heapq.merge(*indexes, reverse=True)
 
-    def _found(self, number: str) -> Iterator[str]:
-        for page in self._pages("number", number):
+    def _ids_of(self, number_hash: str) -> Iterator[str]:
+        for page in self._pages("number", number_hash):
             yield from page
 
     def ids_in(self, state: State | EventState, limit: int = 100) -> list[str]:
-        """Ids in a state, the newest in it first."""
+        """Ids in a state, the last that entered it first."""
         ids = (id for page in self._pages("state", state) for id in page)
         return list(islice(ids, limit))
 
@@ -233,14 +233,14 @@ class LedgerReader:
         until: float | None = None,
         size: int = _PAGE,
     ) -> Iterator[list[str]]:
-        """Ids in an index, those of the highest scores first; a bounded command for each page.
+        """Ids in an index, highest score first, with one bounded command for each page.
 
-        The index may change between two pages. What stays in its place is in one page; what gets
-        a higher score meanwhile does not come (again).
+        The index may change between two pages: an entry that keeps its score is in one page, an
+        entry whose score rises meanwhile is not returned (again).
 
         Args:
             since, until: Lowest and highest score, in ms.
-            size: Ids of a page.
+            size: Ids in a page.
         """
         score, id = "+inf" if until is None else f"{until:.17g}", ""
         least = "-inf" if since is None else f"{since:.17g}"
@@ -266,8 +266,12 @@ class LedgerReader:
         self.redis.close()
 
     def verify_server(self) -> None:
-        """Raise QueueUnavailable if Redis does not answer, RedisMisconfigured if it cannot hold
-        the ledger as it is."""
+        """Check the server once.
+
+        Raises:
+            RedisMisconfigured: it cannot hold the ledger with its configuration.
+            QueueUnavailable: it does not answer.
+        """
         verify_server(self.redis, self.settings)
 
     def _key(self, *parts: str) -> str:
@@ -304,17 +308,22 @@ class LedgerReader:
                 pipe.zrange(self._key("due", name), 0, 0, withscores=True)
                 pipe.zcard(self._key("due", name))
             answers = pipe.execute()
-        found = dict.fromkeys(LANES, Backlog(0, 0.0, 0))
+        backlog = dict.fromkeys(LANES, Backlog(0, 0.0, 0))
         for i, (lane, _) in enumerate(sets):
-            due, first, held = answers[3 * i : 3 * i + 3]
-            oldest = max(0.0, (now - first[0][1]) / 1000) if first else 0.0
-            other = found[lane]
-            found[lane] = Backlog(other.due + due, max(other.oldest, oldest), other.held + held)
-        return found
+            due, oldest_entry, held = answers[3 * i : 3 * i + 3]
+            oldest = max(0.0, (now - oldest_entry[0][1]) / 1000) if oldest_entry else 0.0
+            subtotal = backlog[lane]
+            backlog[lane] = Backlog(
+                subtotal.due + due, max(subtotal.oldest, oldest), subtotal.held + held
+            )
+        return backlog
 
     def has_due(self) -> bool:
-        """Is there anything for upkeep to do, or something wrong that upkeep will name? All worker
-        processes keep asking, and these commands cost Redis far less than the scripts of upkeep."""
+        """Is anything due, or an index damaged, which upkeep reports?
+
+        For idle workers, which ask all the time: these commands cost Redis far less than the
+        scripts of upkeep.
+        """
         lanes = [f"{lane}{part}" for lane, parts in _PARTS.items() for part in parts]
         names = [self._key("due", lane) for lane in (*lanes, "watch", "ask")]
         names += [self._key("ends"), self._key("event_ends")]
@@ -331,7 +340,7 @@ class LedgerReader:
         return any(first[0][1] <= now for first in firsts if first)
 
     def oldest(self, state: State) -> float:
-        """Seconds that the oldest message of a state is in it; 0.0 if there is none."""
+        """Seconds since the oldest message of a state entered it; 0.0: there is none."""
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
             pipe.time()
@@ -340,8 +349,7 @@ class LedgerReader:
         return max(0.0, seconds + micros / 1e6 - first[0][1] / 1000) if first else 0.0
 
     def oldest_event(self) -> float:
-        """Seconds since the oldest event that is not handled began to wait for its handlers,
-        however often they were tried; 0.0 if there is none."""
+        """Seconds that the oldest unhandled event has waited, retries included; 0.0: none."""
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
             pipe.time()
@@ -352,14 +360,14 @@ class LedgerReader:
         return max(0.0, seconds + micros / 1e6 - min(began) / 1000) if began else 0.0
 
     def entered(self, state: State | EventState, since: datetime) -> int:
-        """How many came into a state at a time or later, and are still in it."""
+        """How many entered a state at a time or later, and are still in it."""
         least = int(since.timestamp() * 1000)
         with translated(self.settings):
             number: Any = self.redis.zcount(self._key("state", state), least, "+inf")
         return int(number)
 
     def expires(self, id: str) -> datetime | None:
-        """Until when a message may be sent; None: there is no limit."""
+        """When a message's validity ends; None: it does not end."""
         with translated(self.settings):
             ms: Any = self.redis.hget(self._key("msg", id), "expires")
         with suppress(ValueError, OverflowError, OSError):
@@ -375,7 +383,7 @@ class LedgerReader:
         return configuration_warnings(self.redis, self.settings)
 
     def packs_records(self) -> bool | None:
-        """Does Redis keep messages as packed hashes, in half the memory? None: not known."""
+        """Does Redis store messages as packed hashes, in half the memory? None: not known."""
         with translated(self.settings):
             try:
                 limits: Any = self.redis.config_get("hash-max-*")
@@ -396,7 +404,7 @@ class LedgerReader:
         return None
 
     def queued_triggers(self) -> dict[str, int]:
-        """Length of the broker's queues, by name."""
+        """Lengths of the broker's queues, by name."""
         names = (self.settings.send_queue, self.settings.hook_queue)
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
@@ -406,7 +414,7 @@ class LedgerReader:
 
     def pauses(self) -> list[Pause]:
         """The providers that are paused, or wait for a probe after a pause."""
-        found = []
+        pauses = []
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
             pipe.time()
@@ -417,10 +425,10 @@ class LedgerReader:
                 pipe.hgetall(self._key("pause", name))
             for name, fields in zip(names, pipe.execute(), strict=True):
                 if "until" in fields:
-                    # A damaged one is ended by the next message that meets it.
+                    # The next message ends a damaged pause.
                     with suppress(ValueError, OverflowError, OSError):
                         ends = int(float(fields["until"])) / 1000
-                        found.append(
+                        pauses.append(
                             Pause(
                                 name,
                                 datetime.fromtimestamp(ends, UTC),
@@ -429,19 +437,19 @@ class LedgerReader:
                                 max(0.0, ends - now),
                             )
                         )
-        return found
+        return pauses
 
     def workers(self) -> list[Worker]:
-        """The worker processes that are, or were within the last hour and did not end in order."""
+        """Worker processes that run, or were lost within the last hour."""
         now = self.now()
         with translated(self.settings):
-            told: Any = self.redis.hgetall(self._key("workers"))
-        found = []
-        for name, text in sorted(told.items()):
+            entries: Any = self.redis.hgetall(self._key("workers"))
+        workers = []
+        for name, text in sorted(entries.items()):
             seen, _, rest = text.partition(" ")
-            with suppress(ValueError, TypeError, AttributeError):  # a damaged entry is nobody's
+            with suppress(ValueError, TypeError, AttributeError):  # skip a damaged entry
                 about = json.loads(rest)
-                found.append(
+                workers.append(
                     Worker(
                         name,
                         max(0.0, now - int(seen) / 1000),
@@ -453,7 +461,7 @@ class LedgerReader:
                         about.get("batches") is True,
                     )
                 )
-        return found
+        return workers
 
     def counters(self) -> dict[tuple[str, ...], int]:
         """All counters since the ledger began, by name and labels; see docs/metrics.md."""
@@ -462,17 +470,19 @@ class LedgerReader:
         return {
             tuple(name.split("|")): int(value)
             for name, value in counts.items()
-            if value.removeprefix("-").isdecimal()  # a damaged one begins anew when it next counts
+            if value.removeprefix(
+                "-"
+            ).isdecimal()  # a damaged counter restarts at its next increment
         }
 
     def count_damaged(self) -> int:
-        """How many records are put aside as damaged."""
+        """How many records are set aside as damaged."""
         with translated(self.settings):
             number: Any = self.redis.hlen(self._key("damaged"))
         return int(number)
 
     def unrouted(self) -> Unrouted:
-        """Messages for which no provider was found lately, and have not gone out since."""
+        """Messages for which no provider was found recently, and that were not sent since."""
         now = int(self.now() * 1000)
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
@@ -483,14 +493,14 @@ class LedgerReader:
         return Unrouted(int(number), newest[0] if newest else None, error, why)
 
     def newest(self, states: Iterable[State]) -> dict[State, float]:
-        """When a message last came into each of some states, in ms; without empty ones."""
+        """When a message last entered each of some states, in ms; without empty states."""
         wanted = list(dict.fromkeys(states))
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
             for state in wanted:
                 pipe.zrevrange(self._key("state", state), 0, 0, withscores=True)
             answers = pipe.execute()
-        return {s: found[0][1] for s, found in zip(wanted, answers, strict=True) if found}
+        return {s: last[0][1] for s, last in zip(wanted, answers, strict=True) if last}
 
     def select(
         self,
@@ -502,17 +512,17 @@ class LedgerReader:
         until: Mapping[State, float] | None = None,
         on_damaged: Callable[[Damaged], None] | None = None,
     ) -> Iterator[Record]:
-        """Records in some states, those that came into it last first; read page by page.
+        """Records in some states, the last that entered a state first; read page by page.
 
-        What is done to a record meanwhile moves it out of its state, or to the front of another
-        one: it comes once, and what comes into a state after the first page does not come.
+        The caller may change them meanwhile: each record is returned once, and records that enter
+        a state after its first page was read are not returned.
 
         Args:
-            provider: Only those whose last attempt was at this one.
-            error: Only those whose last error is of this class, or has this code.
-            since: Only those that came into their state at this time or later.
-            until: What :meth:`newest` gave earlier: only those that were in these states then.
-            on_damaged: Called with those that cannot be read; they are never in the answer.
+            provider: Only records whose last attempt was at this provider.
+            error: Only records whose last error has this class or code.
+            since: Only records that entered their state at this time or later.
+            until: An earlier answer of :meth:`newest`: only records that were in these states then.
+            on_damaged: Called with records that cannot be read; they are never returned.
         """
         least = int(since.timestamp() * 1000) if since else None
         for state, newest in (self.newest(states) if until is None else until).items():
@@ -532,7 +542,7 @@ class LedgerReader:
             pipe = self.redis.pipeline(transaction=False)
             for id in ids:
                 pipe.hgetall(self._key("msg", id))
-            answers = pipe.execute(raise_on_error=False)  # one of them may be of the wrong type
+            answers = pipe.execute(raise_on_error=False)  # a key may have the wrong type
         for id, fields in zip(ids, answers, strict=True):
             try:
                 if isinstance(fields, ResponseError):
