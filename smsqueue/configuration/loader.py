@@ -213,7 +213,8 @@ def _place(error: Exception) -> str:
 
 
 def _is_ours(file: str) -> bool:
-    return file.startswith(os.path.dirname(__file__) + os.sep)
+    package = os.path.dirname(os.path.dirname(__file__))
+    return file.startswith(package + os.sep)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
