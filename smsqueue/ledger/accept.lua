@@ -1,9 +1,8 @@
--- Takes a message in. Repeating it with the same id returns the first answer.
--- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency
---       ('' or hash), content (hash), report (1 or ''), resend (1 or ''), bulk (1 or ''), the same content as
---       older versions hash it ('' or hash); and by the key of the hashes that was used before, if there is
---       one ('' or hash): idempotency, content, the content of older versions; its sender named a provider
---       or routing values (1 or '')
+-- Accepts a message. Repeating it with the same id returns the first answer.
+-- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency key (hash or ''),
+--       content (hash), report (1 or ''), resend (1 or ''), bulk (1 or ''), content as older versions hash it
+--       (hash or ''); with the former hash key (hash or ''): idempotency key, content, content of older versions;
+--       whether its sender named a provider or routing values (1 or '')
 -- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
 local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
@@ -19,11 +18,11 @@ local function is_same(known)
   return false
 end
 
--- A record without a state was left by a call that failed halfway, unless a worker has had it since.
-local function was_taken_in(record) return record.state or record.token or record.attempt end
+-- A record without a state was left by a call that failed halfway, unless a worker has claimed it since.
+local function was_accepted(record) return record.state or record.token or record.attempt end
 
 local known = read(hash, 'content', 'hashed', 'state', 'token', 'attempt')
-if known.content and was_taken_in(known) then
+if known.content and was_accepted(known) then
   if not is_same(known.content) and known.hashed ~= content then return { 'conflict', id, 0 } end
   return { 'accepted', id, known.state == 'queued' and 1 or 0 }
 end
@@ -32,16 +31,16 @@ if idempotency ~= '' then
       former ~= '' and redis.call('GET', key('idem', former))
   if first then
     local there = read(key('msg', first), 'content', 'hashed', 'state', 'token', 'attempt')
-    if not there.content or was_taken_in(there) then
+    if not there.content or was_accepted(there) then
       local same = is_same(there.content) or there.hashed == content
       return { same and 'duplicate' or 'conflict', first, 0 }
     end
   end
 end
 
--- New messages are refused while what was accepted before needs the rest of Redis's memory. To ask
--- Redis takes longer than all else here, so one small message in sixteen asks, and then every one
--- until there is room again.
+-- New messages are refused while accepted ones need the rest of Redis's memory. Reading the memory use takes
+-- longer than everything else here, so it is read for one small message in sixteen, and for every one while
+-- there is no room.
 local CHECK_EACH, LARGE = 16, 4096
 local before = tonumber(redis.call('HGET', key('counts'), 'accepted') or 0) or 0
 if (before % CHECK_EACH == 0 or #data > LARGE) and not has_room_to_send(#data, ARGV[8] ~= '') then
@@ -52,7 +51,7 @@ if known.content then delete_hash(hash) end
 local later = not_before and not_before > NOW
 local state = later and 'scheduled' or 'queued'
 set(hash, 'data', data, 'content', content, 'number', number)
-if ARGV[13] ~= '' then  -- processes that do not have the new key of the hashes yet compare it
+if ARGV[13] ~= '' then  -- compared by processes that do not have the new hash key yet
   set(hash, 'content', ARGV[13], 'hashed', content)
 end
 if later then set(hash, 'not_before', not_before, 'since', not_before) end
@@ -65,7 +64,7 @@ if ARGV[15] ~= '' then set(hash, 'routed', 1) end
 if idempotency ~= '' then
   set(hash, 'idem', idempotency)
   call_last('SET', key('idem', idempotency), id)
-  -- For processes that do not have the new key of the hashes yet.
+  -- For processes that do not have the new hash key yet.
   if former ~= '' then call_last('SET', key('idem', former), id, 'PX', RETENTION) end
 end
 index_add(key('number', number), NOW, id)
@@ -76,5 +75,5 @@ if later then
   enter(id, nil, state, sooner(not_before, expires))
   return { 'accepted', id, 0 }
 end
--- A fresh single message overtakes a campaign, whose messages wait for a shorter queue.
+-- A single message is published though a campaign waits, whose messages need a shorter queue.
 return { 'accepted', id, queue_up(id, nil, expires, ARGV[10] ~= '') }

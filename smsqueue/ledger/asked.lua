@@ -1,4 +1,4 @@
--- A provider that was asked about an uncertain message does not know it (yet).
+-- Records that a provider knows nothing of an unknown message (yet).
 -- ARGV: id, ms until it is asked again
 local id = ARGV[1]
 if redis.call('HGET', key('msg', id), 'state') == 'unknown' then

@@ -1,12 +1,12 @@
--- A worker says that it lives, or that it ends.
--- ARGV: worker, what it tells of itself (JSON; '': it ends)
+-- Records a worker's heartbeat, or that it ends.
+-- ARGV: worker, its description (JSON; '': it ends)
 local workers = key('workers')
 if ARGV[2] == '' then
   redis.call('HDEL', workers, ARGV[1])
   return 1
 end
 redis.call('HSET', workers, ARGV[1], NOW .. ' ' .. ARGV[2])
--- Who did not end in order stays on the list for an hour, for somebody to wonder about.
+-- A lost worker stays on the list for an hour, so that `smsqueue status` shows it.
 local all = redis.call('HGETALL', workers)
 for i = 1, #all, 2 do
   local seen = tonumber(string.match(all[i + 1], '^%d+') or 0)

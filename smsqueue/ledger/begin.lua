@@ -1,7 +1,7 @@
--- Begins an attempt at a provider under a claim. Repeating it returns the first answer, as long as
--- the attempt runs; what Redis reads after that has no effect.
+-- Begins an attempt at a provider under a claim. Repeating it returns the first answer while the attempt runs; a
+-- call that Redis reads later has no effect.
 -- ARGV: id, token, provider, lease (ms), attempt (the number that it would be)
--- Returns: 'go', attempt | 'paused', ms that are left of it | 'lost' (the claim is no longer ours)
+-- Returns: 'go', attempt | 'paused', ms until the pause ends | 'lost' (the claim is no longer valid)
 local id, token, provider, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local m = read(key('msg', id), 'state', 'token', 'attempt', 'provider', 'calling', 'reported')
 if m.state ~= 'sending' or m.token ~= token then return { 'lost' } end
@@ -9,7 +9,7 @@ if m.calling and m.attempt == ARGV[5] and m.provider == provider then
   return { 'go', tonumber(m.attempt) }
 end
 if tonumber(m.attempt or 0) + 1 ~= tonumber(ARGV[5]) then return { 'lost' } end
--- The network has it from an earlier attempt: nobody is called, and settling that ends it.
+-- The network has it from an earlier attempt: no provider is called, and settling ends the message.
 if m.reported == 'sent' or m.reported == 'accepted' or m.reported == 'delivered' then
   return { 'paused', 0 }
 end

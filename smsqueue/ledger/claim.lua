@@ -1,13 +1,13 @@
--- Gives a message to one worker, and begins its attempt if it needs no router: its sender named
--- neither provider nor routing values. Repeating it with the same token returns the first answer.
--- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has run out),
---       provider of messages that need no router ('': do not begin), lease at that provider (ms), begin only
---       what was not sent as one of many (1 or '')
+-- Claims a message for one worker, and begins its attempt if it needs no router (its sender named neither provider
+-- nor routing values). Repeating it with the same token returns the first answer.
+-- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has ended), provider of messages
+--       that need no router ('': do not begin), lease at that provider (ms), whether to begin only a single
+--       message, not bulk (1 or '')
 -- Returns: 'claimed', data, attempts, tries, now, since (or ''), 'go' | 'paused' | '' (not begun),
---          attempt or ms that the pause lasts, provider that it is bound to (or ''), the attempt that it repeats (or ''),
---          ms that are left of its validity (or '') |
---          'ask', data, provider, attempt, when it was made, how often it was asked | 'early', not_before | 'expired', event or '' |
---          'state', state, next look or '' | 'gone'
+--          attempt or ms until the pause ends, provider that it is pinned to (or ''), the attempt that it
+--          repeats (or ''), ms until its validity ends (or '') |
+--          'ask', data, provider, attempt, time of the call, how many times the provider was asked |
+--          'early', not_before | 'expired', event or '' | 'state', state, next look or '' | 'gone'
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out', 'ask_now',
@@ -24,7 +24,7 @@ if not (m.state == 'sending' and m.token == token) then
     local f = read(hash, 'data', 'provider', 'attempt', 'pin_ref', 'called')
     local ends = tonumber(get(key('pause', f.provider), 'until') or 0)
     if ends > NOW then
-      -- A provider that is left alone is not asked either. Spread over a minute after the pause.
+      -- A paused provider is not asked either. Spread the questions over a minute after the pause.
       index_add(due_key('ask'), ends + math.floor(clock[2] / 1000000 * 60000), id)
       return { 'state', m.state, index_score(due_key('watch'), id) or '' }
     end
@@ -39,20 +39,20 @@ if not (m.state == 'sending' and m.token == token) then
   local outdated = m.expires and tonumber(m.expires) <= NOW
   local pin_until = tonumber(m.pin_until) or 0
   if m.pin and RANK[m.reported] and (outdated or pin_until <= NOW) then
-    -- What the network said counts, now that it is not sent again.
+    -- It is not sent again, so the report counts.
     unset(hash, 'pin', 'pin_until')
     enter(id, m.state, m.reported, nil)
     return { 'state', m.reported, '' }
   end
   if m.pin and (outdated or pin_until <= NOW) then
-    -- Its provider may have it from an earlier attempt: so it is not known to have expired.
+    -- Its provider may have it from an earlier attempt, so whether it expired is unknown.
     note(id, { state = 'unknown', provider = m.pin,
                why = 'the time is over in which it could be sent again safely' })
     uncertain(id, m.state, nil, tonumber(m.ask))
     return { 'state', 'unknown', index_score(due_key('watch'), id) }
   end
   if outdated then
-    -- First what can fail: a damaged message has not ended before the hooks hear of it.
+    -- Do first what can fail: a damaged message must not end without its event.
     note(id, { state = 'expired', why = 'its validity ran out before it could be sent' })
     local event = add_ending(ARGV[5], id, 'MessageExpired', 'expired before it could be sent')
     enter(id, m.state, 'expired', nil)
@@ -64,7 +64,7 @@ if not (m.state == 'sending' and m.token == token) then
   unset(hash, 'calling', 'gathers', 'settled')
 end
 local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'left', 'bulk')
--- A repetition says the same of its validity: the provider compares it with the first one.
+-- A repetition has the same validity as the first call, since the provider compares them.
 local left = m.expires and (f.pin and f.left or tonumber(m.expires) - NOW) or ''
 if left ~= '' and not f.pin then set(hash, 'left', left) end
 local begun = { '', '' }

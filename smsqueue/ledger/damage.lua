@@ -1,7 +1,7 @@
--- Puts a record aside that its worker cannot read.
--- ARGV: id, kind ('msg' | 'event'), cause, token of the claim under which it was read; calls nobody (1:
---       the attempt that was begun with the claim never called its provider, or '')
--- Returns: the cause, or '' if the claim is not ours any more
+-- Sets a record aside that its worker cannot read.
+-- ARGV: id, kind ('msg' | 'event'), cause, token of the claim under which it was read, whether the attempt that
+--       began with the claim never called its provider (1 or '')
+-- Returns: the cause, or '' if the claim is no longer valid
 local id, kind = ARGV[1], ARGV[2]
 local name = key(kind, id)
 local m = read(name, 'token', 'attempt', 'calling')

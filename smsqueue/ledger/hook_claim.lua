@@ -1,4 +1,4 @@
--- Gives an event to one hook worker. Repeating it with the same token returns the first answer.
+-- Claims an event for one worker. Repeating it with the same token returns the first answer.
 -- ARGV: event, token, worker
 -- Returns: 'claimed', kind, data, tries, message id, message data, handlers done (JSON list)
 --          | 'early', time | 'busy', end of the lease | 'over', state
@@ -17,8 +17,8 @@ if not (e.state == 'running' and e.token == token) then
   if e.not_before and tonumber(e.not_before) > NOW then return { 'early', e.not_before } end
   index_remove(state_key(e.state), event)
   if e.state == 'running' then
-    -- Its worker died, perhaps of it, perhaps of another event that ran beside it. From the second
-    -- time on they begin again at moments of their own: else all would die of the one each time.
+    -- Its worker died, because of this event or of another one that ran at the same time. From the second time on
+    -- such events are retried at random times, so that one of them does not end the others each time.
     tries = increase(hash, 'tries', 1)
     if tries > 1 then
       local longest = math.min(1000 * 2 ^ (tries - 1), 600000)
@@ -32,7 +32,7 @@ if not (e.state == 'running' and e.token == token) then
   place(event, 'running', NOW + HOOK_LEASE)
 end
 local done = redis.call('SMEMBERS', key('done', event))
--- A damaged message is no reason not to tell of it.
+-- The handlers run even if the record of the message is damaged.
 local data = e.message and redis.pcall('HGET', key('msg', e.message), 'data')
 if type(data) == 'table' then data = '' end
 return { 'claimed', e.kind or '', e.data or '', tries or 0, e.message or '', data or '',

@@ -1,4 +1,4 @@
--- Remembers that a handler of an event succeeded, so that a retry passes it over.
+-- Records that a handler of an event succeeded, so that a retry does not call it again.
 -- ARGV: event, handler
 if redis.call('EXISTS', key('event', ARGV[1])) == 1 then
   redis.call('SADD', key('done', ARGV[1]), ARGV[2])

@@ -1,5 +1,4 @@
--- Has an event that waits looked at again soon, but not before its time: its trigger came while a
--- worker had no room.
+-- Makes a waiting event due again soon, but not before its time: its trigger came while the worker had no room.
 -- ARGV: event, delay (ms)
 local hash = key('event', ARGV[1])
 local e = read(hash, 'state', 'out', 'not_before')

@@ -1,6 +1,6 @@
--- Begins the lease of a running event anew: its worker lives and calls another handler.
+-- Renews the lease of a running event, whose worker calls another handler.
 -- ARGV: event, token
--- Returns: 1, or 0 if the event is not this worker's (any more)
+-- Returns: 1, or 0 if the event is no longer this worker's
 local event, token = ARGV[1], ARGV[2]
 local hash = key('event', event)
 local e = read(hash, 'state', 'token')

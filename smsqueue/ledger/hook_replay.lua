@@ -1,6 +1,6 @@
--- Gives an event that is over (dead, unheard, done) to the hooks once more.
--- ARGV: event, all (1: run also the handlers that succeeded)
--- Returns: state before, or 'gone'; the event if it is to be published, or ''
+-- Runs the handlers of an event that is over (dead, unheard, done) again.
+-- ARGV: event, whether to run also the handlers that have succeeded (1 or '')
+-- Returns: the state before, or 'gone'; the event to publish, or ''
 local event = ARGV[1]
 local hash = key('event', event)
 local state = redis.call('HGET', hash, 'state')

@@ -1,15 +1,15 @@
--- Records how the handlers of an event fared. Repeating it returns the first answer.
--- ARGV: event, token, verdict ('done' | 'retry' | 'dead' | 'unheard' | 'back': its worker stops, no
---       try is used), delay (ms), why, names of handlers that succeeded and were not recorded before (JSON list)
+-- Records what became of the handlers of an event. Repeating it returns the first answer.
+-- ARGV: event, token, verdict ('done' | 'retry' | 'dead' | 'unheard' | 'back': its worker stops, and no try is
+--       counted), delay (ms), why, names of handlers that succeeded and were not recorded before (JSON list)
 -- Returns: state, next look ('' if it is over)
 local event, token, verdict = ARGV[1], ARGV[2], ARGV[3]
 local hash = key('event', event)
 local e = read(hash, 'state', 'token', 'kind')
 if not e.state then return { 'gone', '' } end
 local ours = e.state == 'running' and e.token == token
-local is_over = ours and verdict == 'done' and e.kind ~= 'received' -- and nothing is kept of it
+local is_over = ours and verdict == 'done' and e.kind ~= 'received' -- its record is deleted
 if not is_over then
-  -- A fact, whoever the event belongs to by now.
+  -- This is true even if another worker has the event now.
   for _, name in ipairs(cjson.decode(ARGV[6])) do redis.call('SADD', key('done', event), name) end
 end
 if not ours then return { e.state, '' } end

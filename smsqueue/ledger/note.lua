@@ -1,7 +1,6 @@
--- Remembers that the signature of a webhook was used, and for which request: another request with
--- the same signature is a forgery, the same request is a repetition.
--- ARGV: signature (hash), request (hash), ms for which to remember it; '' forgets it, if it was
---       noted for this request
+-- Remembers for which request the signature of a webhook was used: another request with the same signature is a
+-- forgery, the same request is a repetition.
+-- ARGV: signature (hash), request (hash), ms to remember it ('': forget it, if it was used for this request)
 -- Returns: 'new' | 'same' | 'other'
 local used = key('seen', ARGV[1])
 local before = redis.call('GET', used)

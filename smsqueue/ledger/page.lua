@@ -1,12 +1,12 @@
--- A page of an index (a sorted set), the highest scores first, entries of one score by descending
--- id. It changes nothing, and takes as long for the last page as for the first.
--- ARGV: name of the index, score and id of the entry after which the page begins (id '': with the
---       first entry of that score), lowest score, entries at most
+-- Reads a page of an index (a sorted set), highest scores first, entries of one score by descending id. The last
+-- page takes no longer than the first.
+-- ARGV: name of the index, score and id of the entry before the page (id '': begin with the first entry of that
+--       score), lowest score, entries at most
 -- Returns: id, score, id, score ...
 local index, score, id = key(ARGV[1]), ARGV[2], ARGV[3]
 local least, size = tonumber(ARGV[4]), tonumber(ARGV[5])
 
--- As Redis orders members; < of Lua depends on the locale.
+-- The order of Redis; the operator < of Lua depends on the locale.
 local function precedes(one, other)
   for i = 1, math.min(#one, #other) do
     local a, b = string.byte(one, i), string.byte(other, i)
@@ -15,7 +15,7 @@ local function precedes(one, other)
   return #one < #other
 end
 
--- The entry itself may have left the index, or have come to another place in it, since.
+-- The entry may have left the index, or have another score by now.
 local first = redis.call('ZCOUNT', index, '(' .. score, '+inf')
 if id ~= '' then
   local low, high = 0, redis.call('ZCOUNT', index, score, score)

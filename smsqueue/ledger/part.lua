@@ -1,15 +1,14 @@
--- Records a part of a long incoming message. All parts are one event for onReceive: it is parked
--- until the last one is there, or for as long as was asked, and then tells of what there is.
--- The parts' JSON is put together as text, so that it comes out as it went in.
--- ARGV: event, repetition ('' or a hash that repeats share), head (the data without the body: the
---       text of a JSON object that ends in its meta, without its last two braces), body (the text
---       of a JSON string, without its quotes), number (hash), provider, group (a hash that the
---       parts share), part, total, wait (ms), media (the text of a JSON list, without its brackets), repetition
---       by the key of the hashes that was used before ('' or hash)
+-- Records a part of a long incoming message. All parts make one event for onReceive: it is parked until the last
+-- part has arrived, at most for the given time, and then has the parts that are there.
+-- The JSON of the parts is joined as text, so that nothing in it changes.
+-- ARGV: event, repetition (hash that repeated webhooks share, or ''), head (the data without the body: the text of
+--       a JSON object that ends in its meta, without its last two braces), body (the text of a JSON string, without
+--       its quotes), number (hash), provider, group (hash that the parts share), part, total, wait (ms), media (the
+--       text of a JSON list, without its brackets), repetition with the former hash key (hash or '')
 -- Returns: as receive.lua
 local event, repetition, head, body, number, provider = unpack(ARGV, 1, 6)
 local media = ARGV[11]
--- Bytes that are kept of the joined text and of the media, as of a message that comes whole (wire.py).
+-- Bytes of the joined text, and of the media, that are kept; as for a whole message (serialization.py).
 local MOST_JOINED, CUT = 8 * 1024, ' [cut by smsqueue]'
 local parts, part, total, wait = key('parts', ARGV[7]), ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local seen = repetition ~= '' and key('seen', repetition)
@@ -19,7 +18,7 @@ if before then
   count('incoming', provider, 'repeated')
   return { 'repeat', before, '' }
 end
--- The parts that have come are written once more with this one.
+-- The parts so far are written again with this one.
 local bytes = #head + 2 * #body + 2 * #media + WEBHOOK_NEW
 local refusal = refusal_of_webhook(provider, bytes)
 if refusal then
@@ -31,8 +30,8 @@ local open = redis.call('HGET', parts, 'event')
 if open then
   local parked = redis.call('HGET', key('event', open), 'state') == 'parked'
   if not parked or redis.call('HEXISTS', parts, 'body' .. part) == 1 then
-    -- The hooks have what there was of that message; or this one is another, as phones count
-    -- their messages from 0 to 255 and begin anew.
+    -- The handlers have run with the parts of that message; or this is another message, since phones number theirs
+    -- from 0 to 255 and start over.
     if parked then
       redis.call('HDEL', key('event', open), 'not_before')
       redis.call('ZADD', due_key('hook'), NOW, open)
@@ -57,7 +56,7 @@ hold_webhook(open, provider, bytes + (others or 0), MARKS)
 if seen then redis.call('SET', seen, open, 'PX', REPORT_WAIT) end
 if former then redis.call('SET', former, open, 'PX', REPORT_WAIT) end
 
--- Appends a text to a list unless they are too much together: then nothing more is appended.
+-- Appends a text to a list, until the texts of the list are too long together.
 local function append(list, text)
   list.size = (list.size or 0) + #text
   if #list == 0 or list.size <= MOST_JOINED then list[#list + 1] = text else list.cut = true end

@@ -1,13 +1,13 @@
--- Deletes events that webhooks made, by an operator's choice: incoming messages and delivery reports. What
--- is known of sent messages stays as it is: their records, and reports that wait for their message. So do
--- the marks of repetitions: a webhook that its provider repeats is not recorded again.
+-- Deletes events of webhooks, as an operator asked for: incoming messages and delivery reports. Sent messages and
+-- reports that wait for their message stay as they are. So do the marks of repetitions: a webhook that its provider
+-- repeats is not recorded again.
 -- ARGV: count only (1 or ''), provider ('': any), kind ('received' | 'status' | '': either), events...
--- Returns: how many of the events were looked at (more than a few only as far as time goes), how many of
---          them were (or would be) deleted, bytes that they held, how many a worker has in its hands
+-- Returns: how many of the events were examined (the time for one call is limited), how many were (or would be)
+--          deleted, bytes that they took, how many are left because a worker runs their handlers
 local dry, provider, kind = ARGV[1] ~= '', ARGV[2], ARGV[3]
 local looked, gone, bytes, running, out_of_time = 0, 0, 0, 0, stopwatch()
 
--- The provider whose webhook made an event; nil: none did.
+-- The provider whose webhook made an event; nil: it has another origin.
 local function sender_of(e)
   local counted = e.held or e.kept
   if counted then return string.match(counted, '^(.-)|') end
@@ -46,6 +46,6 @@ end
 for i = 4, #ARGV do
   if looked >= FEW and out_of_time() then break end
   looked = looked + 1
-  pcall(look, ARGV[i]) -- one that is damaged is for `smsqueue repair`
+  pcall(look, ARGV[i]) -- `smsqueue repair` deals with damaged ones
 end
 return { looked, gone, bytes, running }

@@ -1,7 +1,7 @@
--- A worker that stops gives back what it was told to look at and has not claimed: upkeep of another one
--- publishes it at once. Harmless for any id.
+-- Gives back an id of a trigger that a stopping worker has not claimed: the upkeep of another worker publishes it at
+-- once. Harmless for any id.
 -- ARGV: id of a message or an event, its kind ('msg' | 'event')
--- Returns: whether it is to be looked at now (1 or '')
+-- Returns: whether it is due now (1 or '')
 local id, kind = ARGV[1], ARGV[2]
 local hash, lanes = key(kind, id), { 'send', 'send_bulk', 'ask' }
 local m = read(hash, 'state', 'out', 'lease', 'not_before', 'ask_now')
@@ -11,7 +11,7 @@ if kind == 'event' then
   waits = m.state == 'waiting' or m.state == 'parked' or
       m.state == 'running' and (tonumber(m.lease) or 0) <= NOW
 end
--- Without `out` somebody has claimed it since, and put it back to be looked at later.
+-- Without `out` another worker has claimed it since, and has put it off.
 if not waits or not m.out then return '' end
 unset(hash, 'out', 'overtaken')
 local look = math.max(NOW, tonumber(m.not_before) or 0)

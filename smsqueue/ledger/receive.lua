@@ -1,6 +1,6 @@
 -- Records an incoming message as an event for onReceive.
--- ARGV: event, repetition ('' or a hash that repeats share), data, number (hash), provider, repetition by the key
---       of the hashes that was used before ('' or hash)
+-- ARGV: event, repetition (hash that repeated webhooks share, or ''), data, number (hash), provider, repetition with
+--       the former hash key (hash or '')
 -- Returns: 'recorded' | 'repeat', event, event again if it is to be published, or ''
 --          | 'full', why it is refused ('memory' | 'quota'), ''
 local event = ARGV[1]
@@ -22,7 +22,7 @@ set(key('event', event), 'number', ARGV[4])
 hold_webhook(event, ARGV[5], bytes, MARKS)
 index_add(key('number', ARGV[4]), NOW, event)
 count('incoming', ARGV[5], 'recorded')
--- Last of all: if something fails before, the message is to be repeated.
+-- Last: if anything fails before, the provider has to repeat the webhook.
 if seen then call_last('SET', seen, event, 'PX', REPORT_WAIT) end
 if former then call_last('SET', former, event, 'PX', REPORT_WAIT) end
 return { 'recorded', event, publish }

@@ -1,7 +1,7 @@
--- Removes a damaged record, or what was set aside of an index, by an operator's choice. Its idempotency
--- key stays for as long as records are kept: whoever repeats that send does not send it twice.
+-- Removes a damaged record, or an index that was set aside, as an operator asked for. Its idempotency key stays for
+-- the retention, so that repeating that send does not send it twice.
 -- ARGV: id of a message or event, or the name of the key that was set aside
--- Returns: whether there was any such (1 or 0)
+-- Returns: whether there was one (1 or 0)
 local id = ARGV[1]
 local found = redis.call('HDEL', key('damaged'), id)
 for kind, about in pairs(RECORDS) do

@@ -1,9 +1,8 @@
--- Mends a damaged record, as an operator asked for: bad fields are dropped or made anew, and it goes on
--- in its state. What a provider may have becomes unknown: nothing is sent twice.
--- ARGV: id, kind ('msg' | 'event'), readable (1: what its sender or provider wrote can be read, or ''),
---       when it was made (ms, or '': its id does not tell), event (id for an ending),
---       names of fields of JSON that cannot be read...
--- Returns: state now, event to be published or '', what was wrong, in words { ... }
+-- Repairs a damaged record, as an operator asked for: bad fields are dropped or reconstructed, and it goes on in its
+-- state. A message that a provider may have accepted becomes unknown, so nothing is sent twice.
+-- ARGV: id, kind ('msg' | 'event'), whether the message or the event's data can be read (1 or ''), time of its id
+--       (ms, or '' if it has none), event (id for an ending), names of fields whose JSON cannot be read...
+-- Returns: the state now, the event to publish or '', the causes { ... }
 --          | 'gone', '', {} | 'beyond', '', { why it can only be removed }
 local id, kind, readable = ARGV[1], ARGV[2], ARGV[3] ~= ''
 local hash = key(kind, id)
@@ -43,7 +42,7 @@ if kind == 'event' then
     end
     return { 'waiting', hand_over(id), causes }
   end
-  local ends = e.state or 'dead' -- what the handlers did of it nobody knows: an operator may replay it
+  local ends = e.state or 'dead' -- whether handlers ran is unknown: an operator may replay it
   redis.call('HSET', hash, 'state', ends)
   if not e.state then redis.call('HSET', hash, 'why', 'its record was damaged') end
   redis.call('ZADD', key('state', ends), NOW, id)
@@ -54,23 +53,23 @@ end
 local text = redis.call('HGET', hash, 'timeline')
 local lines = text and timeline_of(text)
 local newest = lines and #lines > 0 and lines[#lines].state or nil
--- The state by which it is listed, or was until it was put aside.
+-- The state under which it is listed, or was until it was set aside.
 local listed = nil
 for _, state in ipairs(MESSAGE_STATES) do
   if redis.call('ZSCORE', key('state', state), id) then listed = state end
 end
 if not listed and entry then
-  local well, told = pcall(cjson.decode, entry)
-  if well and type(told) == 'table' and is_one_of(told.was, MESSAGE_STATES) then listed = told.was end
+  local well, damaged = pcall(cjson.decode, entry)
+  if well and type(damaged) == 'table' and is_one_of(damaged.was, MESSAGE_STATES) then listed = damaged.was end
 end
--- Attempts that the timeline knows of; nil: it knows nothing.
+-- Attempts in the timeline; nil: it cannot be read.
 local known
 if lines and #lines > 0 then
   known = 0
   for _, line in ipairs(lines) do known = math.max(known, tonumber(line.attempt) or 0) end
   local first = lines[1]
   if bad.not_before and type(first.next) == 'number' then
-    redis.call('HSET', hash, 'since', first.next) -- of a scheduled message: its time
+    redis.call('HSET', hash, 'since', first.next) -- the time of a scheduled message
     bad.since = nil
   end
 end
@@ -84,16 +83,16 @@ if attempts and known then attempts = math.max(attempts, known) end
 if not attempts and not (bad.attempt or m.provider or m.calling or m.called or m.settled) then
   attempts = 0
 end
--- Of an attempt whose number nobody knows any more only this is known: it is none of the next ones.
+-- The number of attempts is lost: continue with one that no attempt has had.
 if attempts ~= (tonumber(m.attempt) or 0) or bad.attempt then
   redis.call('HSET', hash, 'attempt', attempts or 1000)
 end
 
--- Its provider may have been called, even if nobody can read when.
+-- Its provider may have been called, even if the time of the call is lost.
 local calling = m.calling or bad.calling or newest == 'sending'
--- Nobody has ever called a provider for it, as far as anything tells.
+-- No provider has been called, as far as the record shows.
 local untouched = attempts == 0 and not (calling or bad.called or m.called or m.settled or m.provider or m.msgid)
--- What was over without any provider is not sent after all.
+-- A message that ended without a provider stays ended.
 local OVER = { cancelled = true, expired = true, failed = true }
 local over = OVER[listed] and listed or OVER[newest] and newest
 local state, why = m.state, nil

@@ -1,11 +1,10 @@
 -- Records a delivery report: its effect on its message, and the event for onStatus.
--- ARGV: event, provider, pids (JSON list of the provider's ids), id and attempt (of our own
---       reference, or ''), state (or ''), code, repetition ('' or a hash that repeats share), data,
---       parts that the message's text has, if the report is of one of them (else ''), repetition by
---       the key of the hashes that was used before ('' or hash)
+-- ARGV: event, provider, pids (JSON list of the provider's ids), id and attempt (of our own reference, or ''), state
+--       (or ''), code, repetition (hash that repeated webhooks share, or ''), data, parts of the message's text if
+--       the report is about one of them (else ''), repetition with the former hash key (hash or '')
 -- Returns: 'full', why it is refused ('memory' | 'quota')
---          | 'matched' | 'parked' | 'repeat', id of the message whose task did not see its end (or ''), id of the message (or ''),
---          the state that it moved to (or ''), was it sent as one of many (1 or ''), events to be published ('': none)...
+--          | 'matched' | 'parked' | 'repeat', id of a message to publish so that its task ends (or ''), id of the
+--          message (or ''), the state that it moved to (or ''), whether it is bulk (1 or ''), events to publish...
 local event, provider, pids = ARGV[1], ARGV[2], cjson.decode(ARGV[3])
 local id, attempt, state, code = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local guess = tonumber(ARGV[10])
@@ -13,7 +12,7 @@ local repetitions = {}
 for _, i in ipairs({ 8, 11 }) do
   if ARGV[i] ~= '' then repetitions[#repetitions + 1] = ARGV[i] end
 end
--- Was it recorded before, of a message (nil: of none that was known, or by an older version)?
+-- Was it recorded before, of a message (nil: of an unmatched one, or by an older version)?
 local function is_repeated(message)
   for _, repetition in ipairs(repetitions) do
     if message and is_marked(message, repetition)
@@ -24,7 +23,7 @@ local function is_repeated(message)
   end
   return false
 end
--- Last of all: if something fails before, the report is to be repeated.
+-- Last: if anything fails before, the provider has to repeat the report.
 local function note_seen(message)
   if message and add_marks(message, repetitions) then return end
   for _, repetition in ipairs(repetitions) do
@@ -37,7 +36,7 @@ if is_repeated(nil) then return { 'repeat', '', '', '', '' } end
 local named, made = {}, nil
 if attempt then isolated('msg', id, {}, function() named = read(key('msg', id), 'attempt', 'provider') end) end
 made = named.attempt and tonumber(named.attempt)
--- The last attempt was at one provider: no other one can tell of it.
+-- The last attempt was at one provider: a report of another one is not about it.
 local by_reference = made and attempt >= 1 and
     (attempt < made or (attempt == made and named.provider == provider))
 if not by_reference then
@@ -52,7 +51,7 @@ if not by_reference then
 end
 
 if id and is_repeated(id) then return { 'repeat', '', '', '', '' } end
--- What changes a message that was accepted has its memory reserved. All else could be anybody's.
+-- A report that changes an accepted message has its memory reserved. Any other one may be a forgery.
 local bytes, marks = #ARGV[9] + WEBHOOK_NEW, MARKS
 if not id then
   for _, pid in ipairs(pids) do marks = marks + PARKED_REPORT + 2 * #pid end
@@ -75,7 +74,7 @@ if id then
   hold_webhook(event, provider, bytes, marks)
   if by_reference and #failed == 0 then
     for _, pid in ipairs(pids) do
-      -- Forgetting a message takes as long as it has ids.
+      -- Deleting a message takes longer the more ids it has.
       if redis.call('SCARD', key('refs', id)) < 2 * MOST_PARTS then
         add_reference(id, attempt, provider, pid, events)
       end
@@ -87,7 +86,7 @@ if id then
                      moved and get(key('msg', id), 'state') or '', is_bulk_message(id) and 1 or '' }, events)
 end
 
--- Its send may not be settled yet: it waits for that, and runs unmatched if nothing comes.
+-- Its send may not be settled yet: the report waits for that, then its handlers run without a message.
 put_event(event, 'status', nil, ARGV[9])
 hold_webhook(event, provider, bytes + marks, marks)
 put_off(event, 'parked', NOW + (#pids > 0 and PARK_WAIT or 0))

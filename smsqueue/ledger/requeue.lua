@@ -1,7 +1,7 @@
--- Sends again what an operator wants sent again: a new generation. It is valid for as long as the
--- last one was, from now: what had an end shall not go out without one.
--- ARGV: id, validity (ms, or '': as before), bulk (1 or ''), states in which it may be (none: all of these)...
--- Returns: state before it, or 'gone'; publish (1 or 0)
+-- Sends a message again, as an operator asked for: a new generation, which is valid from now for as long as the last
+-- one was.
+-- ARGV: id, validity (ms, or '': as before), bulk (1 or ''), states in which it may be (none: the usual ones)...
+-- Returns: the state before, or 'gone'; whether to publish it (1 or 0)
 local id = ARGV[1]
 local hash = key('msg', id)
 local m = read(hash, 'state', 'attempt', 'expires', 'since')
@@ -12,14 +12,14 @@ if #ARGV > 3 then
 end
 if not m.state then return { 'gone', 0 } end
 if not again[m.state] then return { m.state, 0 } end
--- First what can fail: a damaged message is not queued halfway.
+-- Check first: a damaged message must not be queued halfway.
 local cause = cause_of('msg', id)
 if cause then error(cause, 0) end
 local validity = tonumber(ARGV[2]) or m.expires and m.expires - (m.since or accepted_at(id))
 local expires = validity and NOW + validity
 if ARGV[3] ~= '' then redis.call('HSET', hash, 'bulk', 1) end
 local publish = queue_up(id, m.state, expires, ARGV[3] ~= '')
--- Reports of the attempts until now no longer count against it.
+-- Failures that are reported of earlier attempts no longer count.
 redis.call('HSET', hash, 'first', tonumber(m.attempt or 0) + 1, 'since', NOW)
 redis.call('HDEL', hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling',
            'gathers', 'pin', 'pin_until', 'pin_ref', 'ask', 'asks', 'ask_now', 'behind', 'line', 'looked',

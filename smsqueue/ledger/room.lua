@@ -1,9 +1,8 @@
--- Tells how much memory is left for new messages and webhooks; changes nothing.
--- Returns: bytes in use, maxmemory (0: no limit), bytes that are reserved for what was accepted,
---          bytes that are left for send() after one ordinary message (negative: it is refused), bytes
---          that are left for webhooks, and for those of providers that hold much; from how many bytes on
---          a provider does; bytes of unhandled webhooks that one may hold; then for each provider of
---          webhooks its name, how many wait for handlers, bytes that they hold, bytes that are kept
+-- Reads how much memory is left for new messages and webhooks.
+-- Returns: bytes in use, maxmemory (0: no limit), bytes reserved for accepted messages, bytes left for send() after
+--          one ordinary message (negative: it is refused), bytes left for webhooks, bytes left for webhooks of heavy
+--          providers, bytes from which on a provider is heavy, quota of one provider's unhandled webhooks; then for
+--          each provider of webhooks: name, unhandled ones, their bytes, bytes of handled ones
 local used, max = memory_use()
 local answer = { 0, 0, 0, 0, 0, 0, 0, webhook_quota(nil) }
 if used then
@@ -13,7 +12,7 @@ if used then
              room_left(WEBHOOK_HEADROOM) - webhook, room_left(HEAVY_HEADROOM) - webhook,
              math.floor(max * HEAVY_PART), math.floor(webhook_quota(max)) }
 end
--- An account that may send only does not see what came in.
+-- An account that may only send cannot read webhooks.
 local well, names = pcall(webhook_providers)
 for _, name in ipairs(well and names or {}) do
   local waiting = redis.pcall('ZCARD', key('webhooks', name))

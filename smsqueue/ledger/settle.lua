@@ -1,12 +1,11 @@
--- Records how an attempt ended, and begins the next one if another provider follows.
--- Repeating it with the same token returns the first answer; a late outcome of the same attempt
--- still settles an unknown message.
+-- Records how an attempt ended, and begins the next one if another provider follows. Repeating it with the same token
+-- returns the first answer; a late outcome of the same attempt still settles an unknown message.
 -- ARGV: id, token, attempt, outcome (JSON: the fields of AttemptOutcome in script_values.py; of the
 --       provider's ids the first 255 count)
--- Returns: state, next look, 'go' | 'paused' | '' , attempt or ms that the pause lasts, events to publish...
+-- Returns: state, next look, 'go' | 'paused' | '', attempt or ms until the pause ends, events to publish...
 local id, token, attempt = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local o = cjson.decode(ARGV[4])
-applied = 0 -- another item of the group may have had its reports
+applied = 0 -- another item of the group may have applied reports
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend', 'expires',
                'calling', 'settled', 'since', 'provider', 'pin_until', 'pin_ref', 'resent')
@@ -20,11 +19,11 @@ if m.settled == mark then
   return { m.state, '', 'paused', 0 }
 end
 
--- The provider's health is news whoever owns the message by now.
+-- Record the provider's health, even if another worker has the message now.
 local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
 note_health(o, id, calling)
 if pause and not o.provider_works and not o.pause_ms and get(pause, 'probe') == token then
-  unset(pause, 'probe', 'probe_until') -- it told nothing: let another one probe
+  unset(pause, 'probe', 'probe_until') -- the probe gave no result: allow another one
 end
 local ends = pause and (o.provider_works or o.pause_ms) and get(pause, 'until')
 if ends and o.delay_ms then
@@ -48,9 +47,9 @@ elseif ours then
   count_parts(id, attempt, {}, o.provider, repeats)
 end
 
--- Of an unknown message only who called for it can tell. What a repetition was told, once nobody
--- is bound to its provider any more, says nothing of the attempt that it repeated; nor does a
--- claim that called nobody.
+-- Only the worker that made the call may settle an unknown message. The outcome of a repetition, once the message is
+-- no longer pinned to its provider, says nothing about the attempt that it repeated; neither does a claim under which
+-- no provider was called.
 local repeated = m.state == 'unknown' and
     (not m.calling or m.pin_ref and tonumber(m.pin_ref) < attempt)
 if not ours or (o.verdict ~= 'sent' and
@@ -59,7 +58,7 @@ if not ours or (o.verdict ~= 'sent' and
              attempt = attempt, error = o.error, code = o.code })
   return with_list({ m.state, '', '', '' }, events)
 end
--- Once for each attempt: one whose successor is paused settles a second time.
+-- Once for each attempt: if the next provider is paused, the attempt is settled a second time.
 local same = token .. '.' .. attempt .. '.'
 if o.error and string.sub(m.settled or '', 1, #same) ~= same then
   count('errors', o.provider or '', o.error, o.verdict)
@@ -89,7 +88,7 @@ if o.verdict == 'sent' then
   line('sent', nil)
   local best = 'sent'
   if (RANK[reported] or 0) > 1 then best = reported end
-  -- A report may have moved the message on already; it never goes back.
+  -- A report may have advanced the message already; its state never goes back.
   if RANK[best] > rank_of(state, reported) or not RANK[state] then
     enter(id, state, best, report_look(best, m.report and not o.no_reports))
     if best == 'delivered' then
@@ -99,7 +98,7 @@ if o.verdict == 'sent' then
   end
 elseif RANK[reported] and not ((o.verdict == 'retry' or o.verdict == 'wait') and
     (reported == 'expired' or reported == 'undelivered')) then
-  -- The network has it, whatever we heard of the attempt.
+  -- The network has it, whatever the outcome of the attempt.
   line(reported, nil)
   enter(id, state, reported, report_look(reported, m.report))
 elseif o.verdict == 'retry' and o.next then
@@ -114,7 +113,7 @@ elseif o.verdict == 'retry' and o.next then
   local go = begin(id, token, o.next.provider, o.next.lease_ms)
   set(hash, 'settled', mark)
   if go[1] == 'go' then return with_list({ 'sending', '', 'go', go[2] }, events) end
-  -- Nobody was called: the message is still ours, and the worker looks further.
+  -- No provider was called: the worker keeps the message and tries the next provider.
   return with_list({ 'sending', '', 'paused', go[2] }, events)
 elseif o.verdict == 'unknown' and o.repeat_for_ms and not o.no_resend and
     pin(id, m, tonumber(m.pin_until) or calling + o.repeat_for_ms, NOW + (o.delay_ms or 0), o.ask_after_ms) then
@@ -131,7 +130,7 @@ elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.no
   line('retrying', look)
   wait('retrying', look)
 elseif o.verdict == 'wait' then
-  -- Nothing was sent under this claim: back to where it was.
+  -- Nothing was sent under this claim: return to the state before.
   local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay_ms or 0)
   local name, place = next_place(o.waiting_for or '', o.wait_queue, look)
   if name then
@@ -141,7 +140,7 @@ elseif o.verdict == 'wait' then
   end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
-  -- It is queued since it came, not since it was looked at.
+  -- It has been queued since it was accepted, not since this claim.
   if back == 'queued' then
     index_add(state_key(back), m.since or accepted_at(id), id)
   end
@@ -155,15 +154,15 @@ else
   line('unknown', nil)
   uncertain(id, state, o.error, o.ask_after_ms)
 end
--- Only now: what failed before this is done again, and until then the provider may have the message.
+-- Only now: if anything before fails, the settle is repeated, and until then the provider may have the message.
 set(hash, 'settled', mark)
 unset(hash, 'calling', 'gathers')
 if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.verdict == 'retry') then
   unset(hash, 'pin', 'pin_until', 'pin_ref')
 end
 local now = get(hash, 'state')
-if now ~= 'sending' then unset(hash, 'worker') end -- the timeline has it
--- Nobody asks the provider about it any more, and `settled` has the token.
+if now ~= 'sending' then unset(hash, 'worker') end -- it is in the timeline
+-- The provider is no longer asked about it, and `settled` has the token.
 if o.verdict == 'sent' then
   unset(hash, 'called', 'token')
   drop_own_reference(id)

@@ -1,13 +1,12 @@
--- Ends what nobody will end any more: leases whose worker is gone, waits for reports, and
--- records whose time is over.
--- ARGV: quota, lost workers after which a message that never reaches its provider has failed, event id
---       (a prefix of ids for the endings), what can be done about a message that a provider
---       may have accepted (JSON: provider -> the fields of Remedies in script_values.py), who sweeps ('': whoever; a name: only if
---       no other one has swept lately: one process at a time is enough)
--- Returns: { id, state, event to be published or '', id ... } of those whose worker never came back,
---          all of them are to be published; what could not be looked at { id, cause, whether it was put
---          aside as damaged (1 or 0), ... }; whether its quota was full, so that more is to be done (1 or '')
--- A sweeper that died is followed by another after so long (ms).
+-- Ends leases whose worker is gone and waits for reports, and deletes records after the retention.
+-- ARGV: quota, lost workers after which a message whose provider was never called fails, prefix of ids for the events
+--       of endings, what can be done about a message that a provider
+--       may have accepted (JSON: provider -> the fields of Remedies in script_values.py), name of
+--       the process (do nothing if another one has swept recently; '': sweep in any case)
+-- Returns: messages whose worker is gone { id, state, event to publish or '', id ... }, all of them are to be
+--          published; records that failed { id, cause, whether it was set aside as damaged (1 or 0), ... }; whether
+--          the quota was used up, so that there may be more (1 or '')
+-- After so many ms another process may sweep, in case this one died.
 local TURN = 3000
 local sweeper = ARGV[5] or ''
 if sweeper ~= '' then
@@ -20,7 +19,7 @@ check_indexes()
 local quota, max_lapses, events = tonumber(ARGV[1]), tonumber(ARGV[2]), 0
 local lapsed, failed, full, out_of_time = {}, {}, false, stopwatch()
 
--- Does something with what was due in a set at a time, as far as quota and time go.
+-- Calls a function for each id that is due in a set, within the quota and the time limit.
 local function for_each_due(set, time, run)
   local ids = redis.call('ZRANGEBYSCORE', set, '-inf', time, 'LIMIT', 0, quota)
   full = full or #ids >= quota
@@ -33,7 +32,7 @@ local function for_each_due(set, time, run)
   end
 end
 local remedies = cjson.decode(ARGV[4])
--- A message that kills its worker shall not do so for long.
+-- Limits how many workers a message can end.
 local MOST_PINNED = 3
 local NO_ANSWER = 'its worker did not report back in time'
 
@@ -42,14 +41,14 @@ local function lapse(id, m)
   local same = (m.token or '') .. '.' .. (m.attempt or 0) .. '.'
   -- The mark of a call was lost: its provider may have the message all the same.
   if not m.calling and m.gathers and m.gathers == m.attempt then m.calling = NOW end
-  -- A settle that failed halfway has removed the mark, but says how the last call ended. What was refused
-  -- ('retry') or called nobody ('wait') may be sent again.
+  -- A settle that failed halfway has removed the mark, but recorded how the last call ended. After a refusal ('retry')
+  -- or without a call ('wait') the message may be sent again.
   local settled = string.sub(m.settled or '', 1, #same) == same and string.sub(m.settled, #same + 1)
   if settled == 'sent' or settled == 'failed' or settled == 'unknown' then
     m.calling = m.calling or m.called or NOW
     if settled == 'sent' and not RANK[m.reported] then m.reported = 'sent' end
   end
-  if m.calling then -- no answer tells how many parts it has
+  if m.calling then -- no answer says how many parts it has
     local made, ref = tonumber(m.attempt), tonumber(m.pin_ref)
     count_parts(id, made, {}, m.provider, ref and ref < made and ref or nil)
     m.reported = redis.call('HGET', hash, 'reported') or m.reported
@@ -65,11 +64,11 @@ local function lapse(id, m)
     redis.call('HSET', hash, 'not_before', NOW + delay)
     enter(id, 'sending', 'retrying', sooner(NOW + delay, m.expires))
   end
-  -- Only its lost workers count here: it may have had hundreds of tries in a long outage.
+  -- Count lost workers only: in a long outage a message may have hundreds of tries.
   local lapses = redis.call('HINCRBY', hash, 'lapses', 1)
   local delay, remedy = math.min(2000 * 2 ^ (lapses - 1), 600000), remedies[m.provider] or {}
   if m.calling then redis.call('HSET', hash, 'called', math.floor(m.calling)) end
-  -- The provider may have it, and nobody repeats it any more.
+  -- The provider may have it, and the call is not repeated any more.
   local given_up = m.pin and lapses >= max_lapses
   if RANK[m.reported] and
       (m.calling or given_up or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
@@ -79,8 +78,8 @@ local function lapse(id, m)
       pin(id, m, tonumber(m.pin_until) or m.calling + remedy.repeat_for_ms, NOW + delay, remedy.ask_after_ms) then
     again(delay)
   elseif given_up or m.calling and not (m.resend and lapses < max_lapses and not m.pin) then
-    -- The provider may have the message. Nobody resends it: only a report, the provider's own
-    -- answer, should it still come, or an operator says what became of it.
+    -- The provider may have the message, so it is not resent: a report, a late answer of the provider, or an operator
+    -- settles it.
     line('unknown', nil)
     uncertain(id, 'sending', 'WorkerLost', remedy.ask_after_ms)
   elseif lapses >= max_lapses then
@@ -106,7 +105,7 @@ local function end_wait(id)
   if m.state == 'sending' then
     lapse(id, m)
   elseif LANE[m.state] == 'watch' then
-    -- unknown, sent and accepted are final as they are; reports still apply.
+    -- unknown, sent and accepted become final as they are; reports still apply.
     enter(id, m.state, m.state, nil)
     redis.call('ZREM', due_key('ask'), id)
   else
@@ -119,7 +118,7 @@ for_each_due(due_key('watch'), NOW, function(id)
   isolated('msg', id, failed, function() end_wait(id) end)
 end)
 
--- The fields of a record whose time is over: it is forgotten even if it is damaged.
+-- The fields of a record that is about to be deleted; a damaged one is deleted, too.
 local function last_look(hash, ...)
   local well, fields = pcall(read, hash, ...)
   return well and fields or {}

@@ -1,30 +1,30 @@
--- Takes what is due in a lane, as far as the broker's queue has room: advances the time at which
--- somebody must next look, never removes. Publishing twice is harmless, forgetting is not.
--- Of messages and of events, single ones come first, bulk takes what they leave of the quota: at least a
--- SHARE-th of it. Each has its own room in the broker's queue: single ones up to WATERMARK triggers, bulk
--- up to BULK_WATERMARK; and of a queue that is longer a SHARE-th may be bulk.
--- ARGV: lane ('send', 'hook', or 'ask': messages whose provider is to be asked), quota, ids that one trigger
---       will carry, how many of them at most may have been sent as one of many, up to how many single ones are
---       published each by itself
--- Returns: { id, attempts so far, id, attempts, ... } single ones first, what could not be looked at { id,
---          cause, whether it was put aside as damaged (1 or 0), ... }, whether more is due that there is room
---          for (1 or ''), how many of the first are single ones, ids of messages whose sender named a
---          provider or routing values, are the single ones few, and is there room for a trigger of each (1 or '')
+-- Takes ids that are due in a lane, as far as the broker's queue has room. It postpones them and never removes them,
+-- since publishing an id twice is harmless and losing it is not.
+-- Single ids come first; bulk ids (of send_many) get the rest of the quota, at least a SHARE-th. Each kind has its own
+-- room in the broker's queue: single ids up to WATERMARK triggers, bulk ids up to BULK_WATERMARK; in a longer queue up
+-- to a SHARE-th may be bulk.
+-- ARGV: lane ('send', 'hook', or 'ask': messages whose provider is to be asked), quota, ids that one trigger will
+--       carry, bulk ids at most, single ids up to which each gets its own trigger
+-- Returns: { id, attempts so far, id, attempts, ... } with the single ones first; records that failed { id, cause,
+--          whether it was set aside as damaged (1 or 0), ... }; whether more is due and has room (1 or ''); how many
+--          are single; ids of messages whose sender named a provider or routing values; whether each single id gets
+--          its own trigger (1 or '')
 local lane, quota, per_trigger = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local most_bulk, few_single = tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue = lane == 'hook' and 'hook' or 'send'
 local queued = length(queue)
 local passed = tonumber(redis.call('GET', key('passed', queue)) or 0) or 0
 local taken, routed, full = {}, {}, false
--- Records that one call looks at; ms between two of a line that are looked at; ms for which upkeep is known
--- to look into the lanes of bulk.
+-- Records that one call reads; ms between two messages of one wait queue that are published; ms for which upkeep is
+-- known to read the lanes of bulk.
 local MOST_LOOKS, APART, KNOWN = 300, 100, 60000
 local SHARE = 8
 local kind, failed, out_of_time = lane == 'hook' and 'event' or 'msg', {}, stopwatch()
 
--- A trigger is still in its queue, not lost, until one that was published clearly later has left it. Even then a
--- worker may keep its id for a third of a GRACE, if it was one of many: it is lost if that is still so a while later.
--- Returns: in how many ms it is to be looked at again; nil: it is lost
+-- Is the trigger of an id still in the broker's queue or in a worker? It has left the queue when one that was published
+-- clearly later has. A worker may keep an id of a bulk trigger for a third of a GRACE: it is lost if it has still not
+-- been claimed some time later.
+-- Returns: ms after which to check again; nil: the trigger is lost
 local function still_out(m, hash)
   if not m.out or queued == 0 then return nil end
   if passed <= tonumber(m.out) + GRACE / 2 then return GRACE end
@@ -33,10 +33,10 @@ local function still_out(m, hash)
   return GRACE / 2
 end
 
--- Does a message wait for providers that are paused still? Then a worker need not find that out for
--- each of them: one after the other asks its router again, and probes the provider if its pause is
--- over; the rest of the line follows when one of them works, or a router sent somebody elsewhere.
-local function in_line(due, id, m)
+-- Does a message wait for providers that are still paused? Then it stays in the wait queue. One message of the queue at a
+-- time is published: its router is asked again, and it probes the provider after the pause. The others follow when a
+-- provider works, or when a router has chosen a provider that works.
+local function stays_in_wait_queue(due, id, m)
   local ends = sooner(tonumber(m.expires) or math.huge, m.pin_until)
   if not m.behind or not m.line or not m.looked or ends <= NOW then return false end
   local name, look = next_place(m.behind, m.line, NOW + 1000)
@@ -53,8 +53,8 @@ local function in_line(due, id, m)
   return true
 end
 
--- Was something that is in the lane of single ones sent as one of many? An older version put it there. It
--- knew a message of many by the last entry of its data.
+-- Is this a bulk id in the lane of single ids? An older version put it there, which recognized bulk by the last entry of
+-- its data.
 local BULK_DATA = ',"bulk":true}'
 local function is_misplaced(id, m)
   if m.bulk then return true end
@@ -63,13 +63,13 @@ local function is_misplaced(id, m)
   return data and string.sub(data, -#BULK_DATA) == BULK_DATA
 end
 
--- Looks at one record that is due. Returns whether it is to be published.
+-- Examines one record that is due. Returns whether it is to be published.
 local function look(part, id)
   local due, hash = due_key(part), key(kind, id)
   local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires', 'pin_until', 'bulk', 'message', 'routed',
                  'overtaken')
   if not m.state and redis.call('EXISTS', hash) == 0 then
-    redis.call('ZREM', due, id) -- it is forgotten
+    redis.call('ZREM', due, id) -- its record was deleted
     return false
   end
   check_record(kind, m)
@@ -83,7 +83,7 @@ local function look(part, id)
     redis.call('HSET', hash, 'bulk', 1)
     redis.call('ZADD', due_key(lane .. '_bulk'), 'NX', redis.call('ZSCORE', due, id), id)
     redis.call('ZREM', due, id)
-  elseif lane ~= 'send' or not in_line(due, id, m) then
+  elseif lane ~= 'send' or not stays_in_wait_queue(due, id, m) then
     local again = lane ~= 'ask' and still_out(m, hash)
     redis.call('ZADD', due, NOW + (again or GRACE), id)
     if again then return false end
@@ -97,7 +97,7 @@ local function look(part, id)
   return false
 end
 
--- Takes up to `free` of what is due in a part of the lane.
+-- Takes up to `free` ids that are due in a part of the lane.
 local looks, single = 0, 0
 local function take(part, free, most_looks, on_taken)
   local few = looks + FEW
@@ -119,15 +119,15 @@ local function take(part, free, most_looks, on_taken)
 end
 
 if lane == 'ask' then
-  -- Questions leave room for what is to be sent: they may be many, and their provider slow.
+  -- Questions leave room for messages: they may be many, and their provider slow.
   take('ask', math.min(quota, (math.ceil(BULK_WATERMARK / 2) - queued) * per_trigger), MOST_LOOKS)
 else
   redis.call('SET', key('filled', 'lanes'), 1, 'PX', KNOWN)
   local bulk = lane .. '_bulk'
-  -- A few triggers of many are work enough until upkeep comes again, and what is single waits behind few.
+  -- A few bulk triggers are enough until the next round of upkeep, and single messages wait behind few.
   local room_for_bulk = ((per_trigger > 1 and most_alone() or BULK_WATERMARK) - queued) * per_trigger
-  -- Bulk in a queue that is longer, by when it was published: what was published before another trigger
-  -- that has left the queue has left it, too.
+  -- Bulk ids in a longer queue, by the time of their publishing: those that were published before a trigger that has
+  -- left the queue have left it, too.
   local out = key('bulk_out', queue)
   local share = #redis.call('ZRANGEBYSCORE', due_key(bulk), '-inf', NOW, 'LIMIT', 0, math.ceil(math.min(quota, most_bulk) / SHARE))
   if share > 0 then
@@ -140,7 +140,7 @@ else
   local room_for_single = (math.max(WATERMARK, BULK_WATERMARK) - queued) * per_trigger
   take(lane, math.min(quota - share, room_for_single), share > 0 and MOST_LOOKS * (1 - 1 / SHARE) or MOST_LOOKS)
   single = #taken / 2
-  -- Of single ones that were not looked at yet the next call knows: until then bulk has its share only.
+  -- There may be more single ids, which the next call takes: until then bulk gets only its share.
   local left = room_for_bulk - #taken / 2
   local most = full and share or math.max(share, left)
   take(bulk, math.min(quota - #taken / 2, most, most_bulk), MOST_LOOKS, function(id)

@@ -1,14 +1,14 @@
--- Takes a claim back whose answer its worker never heard: it has no effect any more, not even if
--- Redis reads it only now, from a connection that its client has given up.
+-- Takes back a claim whose answer was lost: it has no effect any more, not even if Redis reads it later, from a
+-- connection that its client has closed.
 -- ARGV: id, token
--- Returns: whether it had an effect, which is to be settled (1 or ''); attempts so far; provider at which the
---          last one was begun, or ''
+-- Returns: whether it had an effect, which has to be settled (1 or ''); attempts so far; provider of the attempt that
+--          was begun, or ''
 local id, token = ARGV[1], ARGV[2]
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'attempt', 'refused', 'calling', 'provider')
 if not m.state then return { '', 0, '' } end
 if m.token ~= token then
-  -- More than one may be on its way: the last twenty are known.
+  -- Several such claims may be on their way: remember the last twenty.
   local refused = (m.refused or ' ') .. token .. ' '
   set(hash, 'refused', string.sub(refused, -20 * (#token + 1) - 1))
   return { '', 0, '' }
