@@ -21,7 +21,9 @@ _DEFAULT_USER = "user default on nopass resetkeys resetchannels -@all +ping"
 
 
 @click.command()
-@click.option("--database", default=0, show_default=True, help="As in SMSQUEUE_REDIS_URL.")
+@click.option(
+    "--database", default=0, show_default=True, help="Database number in SMSQUEUE_REDIS_URL."
+)
 def acl(database: int) -> None:
     """Print an ACL file for Redis with an account for each kind of process.
 

@@ -140,7 +140,7 @@ def requeue(
     "state",
     required=True,
     type=click.Choice(sorted(map(str, SETTLED_BY_HAND))),
-    help="Their state.",
+    help="The state to set.",
 )
 def settle(
     ids: tuple[str, ...], state: str, dry_run: bool, yes: bool, as_json: bool, **filter_values: Any

@@ -191,20 +191,20 @@ def find_problems(snapshot: Snapshot, max_oldest: float) -> list[Problem]:
         max_oldest: Seconds by which messages and events may be overdue.
     """
     problems = [
-        *_missing_workers(snapshot),
-        *_delays(snapshot, max_oldest),
-        *_failing_upkeep(snapshot),
-        *_damaged_records(snapshot),
-        *_unrouted_messages(snapshot),
-        *_pauses(snapshot),
-        *_unresolved(snapshot),
-        *_redis_configuration(snapshot),
-        *_redis_memory(snapshot),
+        *_check_workers(snapshot),
+        *_check_delays(snapshot, max_oldest),
+        *_check_upkeep(snapshot),
+        *_check_damaged_records(snapshot),
+        *_check_routing(snapshot),
+        *_check_pauses(snapshot),
+        *_check_unresolved(snapshot),
+        *_check_redis_configuration(snapshot),
+        *_check_redis_memory(snapshot),
     ]
     return sorted(problems, key=lambda problem: -problem.level)
 
 
-def _missing_workers(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_workers(snapshot: Snapshot) -> Iterator[Problem]:
     idle = snapshot.unconsumed
     if idle:
         stuck = any(snapshot.waiting[queue] for queue in idle)
@@ -220,7 +220,7 @@ def _missing_workers(snapshot: Snapshot) -> Iterator[Problem]:
             )
 
 
-def _delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
+def _check_delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
     """Messages, events, handlers and leases that take too long although workers run."""
     idle = snapshot.unconsumed
     send, watch, hook = (snapshot.backlog[lane] for lane in ("send", "watch", "hook"))
@@ -255,7 +255,7 @@ def _delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
         yield Problem(Level.WARNING, text, "look for 'upkeep failed' in the workers' logs")
 
 
-def _failing_upkeep(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_upkeep(snapshot: Snapshot) -> Iterator[Problem]:
     """While upkeep fails, retries, lost triggers and expired leases wait."""
     live = [worker for worker in snapshot.workers if worker.alive]
     level = Level.CRITICAL if all(worker.failing for worker in live) else Level.WARNING
@@ -266,7 +266,7 @@ def _failing_upkeep(snapshot: Snapshot) -> Iterator[Problem]:
             yield Problem(level, text, "look for 'upkeep failed' in its log")
 
 
-def _damaged_records(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_damaged_records(snapshot: Snapshot) -> Iterator[Problem]:
     for record in snapshot.damaged[:_NAMED_DAMAGED]:
         text = f"{record.kind} {printable(record.id)} is damaged: {printable(record.cause)}"
         yield Problem(Level.WARNING, text, printable(repair_command(record)))
@@ -276,7 +276,7 @@ def _damaged_records(snapshot: Snapshot) -> Iterator[Problem]:
         yield Problem(Level.WARNING, text, "smsqueue list --damaged")
 
 
-def _unrouted_messages(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_routing(snapshot: Snapshot) -> Iterator[Problem]:
     unrouted = snapshot.unrouted
     if unrouted.number:
         why = ": ".join(printable(part) for part in (unrouted.error, unrouted.why) if part)
@@ -286,7 +286,7 @@ def _unrouted_messages(snapshot: Snapshot) -> Iterator[Problem]:
         yield Problem(Level.WARNING, text, f"correct the router or add the provider; {show}")
 
 
-def _pauses(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_pauses(snapshot: Snapshot) -> Iterator[Problem]:
     for name, pause in snapshot.pauses.items():
         if needs_operator(pause):
             why = f"{printable(pause.error)}, {pause.times} in a row"
@@ -295,7 +295,7 @@ def _pauses(snapshot: Snapshot) -> Iterator[Problem]:
             yield Problem(Level.WARNING, text, pause_remedy(pause))
 
 
-def _unresolved(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_unresolved(snapshot: Snapshot) -> Iterator[Problem]:
     for state, noun in (
         (State.UNKNOWN, "message"),
         (EventState.DEAD, "event"),
@@ -307,12 +307,12 @@ def _unresolved(snapshot: Snapshot) -> Iterator[Problem]:
             yield Problem(Level.WARNING, text, f"smsqueue list --state {state}")
 
 
-def _redis_configuration(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_redis_configuration(snapshot: Snapshot) -> Iterator[Problem]:
     for warning in snapshot.warnings:
         yield Problem(Level.WARNING, *split_advice(warning))
 
 
-def _redis_memory(snapshot: Snapshot) -> Iterator[Problem]:
+def _check_redis_memory(snapshot: Snapshot) -> Iterator[Problem]:
     room = snapshot.room
     usage = (
         f"Redis uses {format_size(room.used)} of its {format_size(room.max)}, and accepted "

@@ -41,7 +41,7 @@ _REPORTED = _BAD | {State.DELIVERED}
     callback=parse_zoned_time,
     help="When to send, with time zone: 2030-01-31T09:00+01:00.",
 )
-@click.option("--expires", type=float, metavar="MINUTES", help="Do not send after this time.")
+@click.option("--expires", type=float, metavar="MINUTES", help="Do not send it later than this.")
 @click.option("--report", is_flag=True, help="Request a delivery report.")
 @click.option("--wait", is_flag=True, help="Wait until it is sent; with --report: reported.")
 @click.option(
