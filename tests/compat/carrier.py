@@ -1,6 +1,6 @@
-"""A carrier's server on this machine, which is also a proxy: plugins reach it by their own means.
+"""A carrier's HTTP server that is also a proxy: plugins reach it whatever host they call.
 
-It answers what it was told, in turn, whichever host a request was for.
+It gives the planned answers in order, whichever host a request was for.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 import trustme
 
+#: Instead of an answer: close the connection without one.
 HANG_UP = "hang up"
 
 
 @dataclass
-class Asked:
-    """One request that came in."""
+class CarrierRequest:
+    """A request that the carrier received."""
 
     method: str
     url: str
@@ -40,6 +41,8 @@ class Asked:
 
 @dataclass
 class Answer:
+    """A response of the carrier."""
+
     body: str = ""
     status: int = 200
     type: str = "application/json"
@@ -47,10 +50,10 @@ class Answer:
 
 
 class Carrier:
-    """See the module."""
+    """The server, and the requests that it has received."""
 
     def __init__(self, folder: Path) -> None:
-        self.asked: list[Asked] = []
+        self.requests: list[CarrierRequest] = []
         self._answers: list[Answer | str] = []
         self._authority = trustme.CA()
         self.certificates = folder / "ca.pem"
@@ -71,7 +74,7 @@ class Carrier:
         self._thread.join()
 
     def then(self, *answers: Answer | str) -> None:
-        """Answer so, in turn."""
+        """Plan the next answers; without a plan it answers 200 without a body."""
         self._answers.extend(answers)
 
     def answer(self) -> Answer | str:
@@ -83,13 +86,13 @@ class Carrier:
         return context
 
     def environment(self) -> dict[str, str]:
-        """Variables by which every usual HTTP library comes here, whatever it calls."""
+        """Variables that lead the usual HTTP libraries here, whatever host they call."""
         proxies = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-        here = f"http://{self.address}"
+        url = f"http://{self.address}"
         return {
-            **dict.fromkeys(proxies, here),
+            **dict.fromkeys(proxies, url),
             **{"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1", "AWS_MAX_ATTEMPTS": "1"},
-            **{"REQUESTS_CA_BUNDLE": str(self.certificates), "AWS_ENDPOINT_URL_SNS": here},
+            **{"REQUESTS_CA_BUNDLE": str(self.certificates), "AWS_ENDPOINT_URL_SNS": url},
         }
 
 
@@ -101,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_CONNECT(self) -> None:
-        """Be the host that is asked for."""
+        """Impersonate the host of the request."""
         self.send_response_only(200)
         self.end_headers()
         host = self.path.partition(":")[0]
@@ -114,15 +117,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         super().finish()
-        if self._tunnel:  # the server closes what is under it only
+        if self._tunnel:  # the server closes the connection below TLS only
             self.connection.close()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        # A proxy is asked for whole addresses.
+        # Requests to a proxy have a whole URL as their path.
         direct = "" if urlsplit(self.path).netloc else f"http://{self.headers['Host']}"
         url = (self._tunnel or direct) + self.path
-        self.owner.asked.append(Asked("POST", url, self.headers, body))
+        self.owner.requests.append(CarrierRequest("POST", url, self.headers, body))
         answer = self.owner.answer()
         self.close_connection = True
         if not isinstance(answer, Answer):

@@ -1,4 +1,4 @@
-"""A carrier that plugins are led to by the environment, and a bench of their messages."""
+"""A carrier that the environment leads plugins to, and gateways for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plugin as people write them for smsframework; each test says what its ``send`` does."""
+"""A plugin as they are written for smsframework; its ``send`` calls a function of the test."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from smsqueue import Gateway
 
 
 class PluginError(exc.ProviderError):
-    """Makes the class that a code stands for, as published plugins do."""
+    """Instantiates the subclass of a code, as published plugins do."""
 
     code: Any = None
 
     def __new__(cls, code: Any, text: str = "") -> Any:
-        kind = next((each for each in cls.__subclasses__() if each.code == code), cls)
+        kind = next((c for c in cls.__subclasses__() if c.code == code), cls)
         return super().__new__(kind, code, text)
 
     def __init__(self, code: Any, text: str = "") -> None:
@@ -34,9 +34,9 @@ class PluginStatus(MessageStatus):
     status = "(unknown)"
 
     @classmethod
-    def of(cls, code: str, **known: Any) -> Any:
-        kind = next((each for each in cls.__subclasses__() if each.status_code == code), cls)
-        return kind(**known)
+    def of(cls, code: str, **fields: Any) -> Any:
+        kind = next((c for c in cls.__subclasses__() if c.status_code == code), cls)
+        return kind(**fields)
 
 
 class Arrived(PluginStatus, MessageDelivered):
@@ -45,32 +45,32 @@ class Arrived(PluginStatus, MessageDelivered):
 
 
 class Plugin(smsframework.IProvider):
-    """Its own attributes come before the base class's constructor."""
+    """Sets its own attributes before it calls the base class's constructor, as some do."""
 
     def __init__(
-        self, gateway: Any, name: str, does: Callable[[Any], Any] = lambda message: message
+        self, gateway: Any, name: str, on_send: Callable[[Any], Any] = lambda message: message
     ) -> None:
-        self._does = does
-        self.seen: list[Any] = []
+        self._on_send = on_send
+        self.messages: list[Any] = []
         super().__init__(gateway, name)
 
     def send(self, message: Any) -> Any:
-        self.seen.append(message)
-        return self._does(message)
+        self.messages.append(message)
+        return self._on_send(message)
 
     def balance(self, code: Any = None) -> str:
         """Part of the plugin's public API."""
         if code:
-            raise PluginError(code, "cannot tell")
+            raise PluginError(code, "unknown balance")
         return f"12.50 at {self.name}"
 
-    def hear(self, text: str) -> Any:
+    def report_message(self, text: str) -> Any:
         return self._receive_message(smsframework.IncomingMessage("+1 555 0001", text, 42))
 
-    def tell(self, code: str, msgid: Any) -> Any:
+    def report_status(self, code: str, msgid: Any) -> Any:
         return self._receive_status(PluginStatus.of(code, msgid=msgid))
 
 
-def add(gateway: Gateway, does: Any = None, *, name: str = "main") -> Any:
-    """The plugin, added to a gateway."""
-    return gateway.add_provider(name, Plugin, **({"does": does} if does else {}))
+def add_plugin(gateway: Gateway, on_send: Any = None, *, name: str = "main") -> Any:
+    """Add the plugin to a gateway."""
+    return gateway.add_provider(name, Plugin, **({"on_send": on_send} if on_send else {}))

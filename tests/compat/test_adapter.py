@@ -1,4 +1,4 @@
-"""What a plugin of smsframework meets on our gateway."""
+"""Plugins of smsframework as providers of our gateway."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import smsframework
 import smsqueue
 from smsqueue import Gateway, IProvider, OutgoingMessage
 from smsqueue.compat import adapted
-from tests.compat.plugin import Plugin, add
+from tests.compat.plugin import Plugin, add_plugin
 from tests.ledger.bench import Bench
 
 
-def test_nobody_has_to_have_smsframework() -> None:
+def test_smsframework_need_not_be_installed() -> None:
     code = (
         "import sys; sys.modules['smsframework'] = None; from smsqueue import *; "
         "from smsqueue.providers import NullProvider; gateway = Gateway(eager=True); "
@@ -27,13 +27,13 @@ def test_nobody_has_to_have_smsframework() -> None:
     assert run.stdout.strip() == "1"
 
 
-def test_our_own_providers_stay_what_they_are(eager: Gateway) -> None:
+def test_our_own_providers_are_not_adapted(eager: Gateway) -> None:
     provider = eager.add_provider("null", smsqueue.providers.NullProvider)
     assert type(provider) is smsqueue.providers.NullProvider
 
 
-def test_a_plugin_is_itself_and_a_provider_of_ours(eager: Gateway) -> None:
-    provider = add(eager)
+def test_a_plugin_is_an_instance_of_its_class_and_of_ours(eager: Gateway) -> None:
+    provider = add_plugin(eager)
     assert isinstance(provider, Plugin)
     assert isinstance(provider, IProvider)
     assert type(provider).__name__ == "Plugin"
@@ -41,18 +41,18 @@ def test_a_plugin_is_itself_and_a_provider_of_ours(eager: Gateway) -> None:
     assert provider.balance() == "12.50 at main"
 
 
-def test_a_lost_worker_is_waited_for_long_enough_and_a_subclass_may_know_better(
+def test_the_deadline_of_a_plugin_is_20_minutes_unless_a_subclass_sets_it(
     eager: Gateway,
 ) -> None:
     class Quick(Plugin):
         deadline = 20.0
 
-    assert add(eager).deadline == 1200.0
+    assert add_plugin(eager).deadline == 1200.0
     assert eager.add_provider("quick", Quick).deadline == 20.0
 
 
-def test_a_message_is_of_both_classes_while_the_plugin_has_it(eager: Gateway) -> None:
-    def does(message: Any) -> Any:
+def test_a_message_is_of_both_classes_during_the_plugins_send(eager: Gateway) -> None:
+    def on_send(message: Any) -> Any:
         assert isinstance(message, smsframework.OutgoingMessage)
         assert isinstance(message, OutgoingMessage)
         assert "+" + message.dst == "+15550001"
@@ -64,32 +64,34 @@ def test_a_message_is_of_both_classes_while_the_plugin_has_it(eager: Gateway) ->
         message.msgid, message.meta = 77, {"rtime": "yesterday"}
         return message
 
-    add(eager, does)
+    add_plugin(eager, on_send)
     message = OutgoingMessage("+1 555-0001", "hi", src="Shop").params(flash=1)
     assert eager.send(message) is message
     assert type(message) is OutgoingMessage
-    # An int stays one, and the sender's parameters are his.
+    # An int stays an int; the parameters are the caller's.
     assert (message.msgid, message.meta, message.src) == (77, {"rtime": "yesterday"}, "Shop")
     assert message.provider_params == {"flash": 1}
 
 
-@pytest.mark.parametrize("answer", ["another object", "nothing"])
-def test_whatever_send_returns_the_sender_gets_his_own_object(eager: Gateway, answer: str) -> None:
-    def does(message: Any) -> Any:
+@pytest.mark.parametrize("returned", ["another object", "None"])
+def test_whatever_a_plugin_returns_the_caller_gets_its_own_object(
+    eager: Gateway, returned: str
+) -> None:
+    def on_send(message: Any) -> Any:
         message.msgid = "m-1"
-        if answer == "nothing":
+        if returned == "None":
             return None
         other = smsframework.OutgoingMessage(message.dst, message.body)
         other.msgid = "m-1"
         return other
 
-    add(eager, does)
+    add_plugin(eager, on_send)
     message = OutgoingMessage("1", "x")
     assert eager.send(message) is message
     assert message.msgid == "m-1"
 
 
-def test_the_next_provider_of_the_route_gets_the_message_as_the_sender_gave_it(
+def test_the_next_provider_of_the_route_gets_an_unchanged_message(
     eager: Gateway,
 ) -> None:
     def spoil(message: Any) -> Any:
@@ -98,8 +100,8 @@ def test_the_next_provider_of_the_route_gets_the_message_as_the_sender_gave_it(
         message.provider_options.senderId = "Spoilt"
         raise smsframework.exc.ServerError("no")
 
-    add(eager, spoil, name="first")
-    add(eager, name="second")
+    add_plugin(eager, spoil, name="first")
+    add_plugin(eager, name="second")
     eager.router = lambda message: ["first", "second"]
     message = OutgoingMessage("1", "x").options(senderId="Shop").params(flash=1).route()
     assert eager.send(message).provider == "second"
@@ -107,49 +109,51 @@ def test_the_next_provider_of_the_route_gets_the_message_as_the_sender_gave_it(
     assert message.provider_options.senderId == "Shop"
 
 
-def test_an_int_and_no_id_at_all_go_through_the_ledger(bench: Bench) -> None:
+def test_ids_that_are_int_or_none_are_stored_in_the_ledger(bench: Bench) -> None:
     ids = iter([4711, None])
 
-    def does(message: Any) -> Any:
+    def on_send(message: Any) -> Any:
         message.msgid = next(ids)
         return message
 
-    add(bench.gateway, does)
+    add_plugin(bench.gateway, on_send)
     for expected in (4711, None):
         id = bench.send()
         bench.deliver(id)
         assert (bench.state(id), bench.record(id).msgid) == ("sent", expected)
 
 
-def test_a_validity_is_whole_minutes_as_plugins_know_it(eager: Gateway) -> None:
-    asked: list[Any] = []
-    add(eager, lambda message: asked.append(message.provider_options.expires))
+def test_plugins_get_the_validity_in_whole_minutes(eager: Gateway) -> None:
+    values: list[Any] = []
+    add_plugin(eager, lambda message: values.append(message.provider_options.expires))
     for minutes in (5, 4.2, None):
         message = eager.send(OutgoingMessage("1", "x").options(expires=minutes))
         assert message.provider_options.expires == minutes
-    assert [repr(each) for each in asked] == ["5", "5", "None"]
+    assert [repr(value) for value in values] == ["5", "5", "None"]
 
 
-def test_what_a_subclass_puts_in_the_place_of_a_method_stays(eager: Gateway) -> None:
+def test_attributes_that_replace_a_method_are_kept(eager: Gateway) -> None:
     class Other(Plugin):
         balance = property(lambda self: 7)  # type: ignore[assignment]
-        hear = staticmethod(len)
+        report_message = staticmethod(len)
 
     provider: Any = eager.add_provider("main", Other)
-    assert (provider.balance, provider.hear("abc")) == (7, 3)
+    assert (provider.balance, provider.report_message("abc")) == (7, 3)
 
 
-@pytest.mark.parametrize("way", ["one", "many"])
-def test_send_says_whose_messages_it_takes(gateway: Gateway, eager: Gateway, way: str) -> None:
+@pytest.mark.parametrize("method", ["send", "send_many"])
+def test_a_message_of_smsframework_is_refused_with_the_remedy(
+    gateway: Gateway, eager: Gateway, method: str
+) -> None:
     theirs: Any = smsframework.OutgoingMessage("1555", "hi")
-    for each in (gateway, eager):
-        add(each)
+    for sender in (gateway, eager):
+        add_plugin(sender)
         with pytest.raises(TypeError, match=r"smsframework.*from smsqueue import OutgoingMessage"):
-            each.send(theirs) if way == "one" else each.send_many([theirs])
+            sender.send(theirs) if method == "send" else sender.send_many([theirs])
 
 
-def test_a_provider_of_an_application_can_be_called_a_plugin(eager: Gateway) -> None:
-    """What it imported as smsframework may have been smsqueue: nothing in it tells."""
+def test_an_applications_provider_can_be_declared_a_plugin(eager: Gateway) -> None:
+    """It may have imported smsqueue as smsframework, which cannot be detected."""
 
     class Own(IProvider):
         def send(self, message: OutgoingMessage) -> OutgoingMessage:

@@ -1,4 +1,4 @@
-"""``import smsframework`` as another name for smsqueue, each time in a process of its own."""
+"""``import smsframework`` imports smsqueue; each test runs a new process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 INSTALL = "from smsqueue.compat import install_as_smsframework as install; install()\n"
 
-#: What applications and plugins import, and where it is in truth.
+#: Modules that applications and plugins import, and the real ones.
 MODULES = {
     "smsframework": "smsqueue",
     "smsframework.Gateway": "smsqueue.gateway",
@@ -34,20 +34,22 @@ MODULES = {
 }
 
 
-def run(code: str, folder: Path, *, well: bool = True, warnings: str = "error") -> str:
-    done = subprocess.run(
+def run(code: str, folder: Path, *, succeeds: bool = True, warnings: str = "error") -> str:
+    completed = subprocess.run(
         [sys.executable, "-W", warnings, "-c", code],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert (done.returncode == 0) is well, done.stderr
-    return (done.stdout if well else done.stderr).strip()
+    assert (completed.returncode == 0) is succeeds, completed.stderr
+    return (completed.stdout if succeeds else completed.stderr).strip()
 
 
 @pytest.mark.parametrize("first", ["alias first", "ours first"])
-def test_every_module_is_the_very_same_and_none_is_loaded_twice(tmp_path: Path, first: str) -> None:
+def test_every_module_is_the_same_object_and_none_is_loaded_twice(
+    tmp_path: Path, first: str
+) -> None:
     code = INSTALL + (
         "import importlib, sys\n"
         f"modules = {MODULES!r}\n"
@@ -91,7 +93,7 @@ def test_the_imports_of_the_manual_and_of_plugins(tmp_path: Path) -> None:
     assert run(code, tmp_path) == "1 smsqueue.message.statuses"
 
 
-def test_the_jsonex_functions_are_where_smsframework_has_them(tmp_path: Path) -> None:
+def test_the_jsonex_functions_have_smsframeworks_path(tmp_path: Path) -> None:
     code = INSTALL + (
         "from datetime import datetime\n"
         "from smsframework import OutgoingMessage, exc\n"
@@ -101,37 +103,39 @@ def test_the_jsonex_functions_are_where_smsframework_has_them(tmp_path: Path) ->
         "written = jsonex_dumps({'message': message, 'error': exc.CreditError('no'), 'at': at})\n"
         "assert isinstance(written, bytes)\n"
         "read = jsonex_loads(written)\n"
-        "found = read['message']\n"
-        "assert type(found) is OutgoingMessage and type(read['error']) is exc.CreditError\n"
+        "loaded = read['message']\n"
+        "assert type(loaded) is OutgoingMessage and type(read['error']) is exc.CreditError\n"
         "assert read['error'].args == ('no',) and read['at'] == at\n"
-        "print(found.dst, found.body, found.provider_options.senderId, found.provider_params)\n"
+        "print(loaded.dst, loaded.body, loaded.provider_options.senderId, loaded.provider_params)\n"
     )
     assert run(code, tmp_path) == "1555 hi me {'a': 1}"
 
 
-def test_installing_it_again_does_no_harm(tmp_path: Path) -> None:
+def test_installing_it_again_has_no_effect(tmp_path: Path) -> None:
     code = "import sys\n" + INSTALL * 2 + "install(); print(len(sys.meta_path))"
     assert run(code, tmp_path) == run("import sys; print(len(sys.meta_path) + 1)", tmp_path)
 
 
 @pytest.mark.parametrize("early", ["smsframework", "smsframework.exc", "smsframework_pswin"])
-def test_too_late(tmp_path: Path, early: str) -> None:
+def test_installing_it_after_an_import_of_smsframework_is_an_error(
+    tmp_path: Path, early: str
+) -> None:
     code = f"import {early}\n" + INSTALL
-    error = run(code, tmp_path, well=False, warnings="ignore").splitlines()[-1]
+    error = run(code, tmp_path, succeeds=False, warnings="ignore").splitlines()[-1]
     assert error.startswith("RuntimeError: smsframework was imported already, from ")
     assert "before anything imports smsframework or its plugins" in error
 
 
-def test_a_module_that_there_is_none_of(tmp_path: Path) -> None:
-    error = run(INSTALL + "import smsframework.nothing", tmp_path, well=False).splitlines()[-1]
+def test_a_module_that_does_not_exist(tmp_path: Path) -> None:
+    error = run(INSTALL + "import smsframework.nothing", tmp_path, succeeds=False).splitlines()[-1]
     assert error == (
         "ModuleNotFoundError: no module named 'smsframework.nothing': "
         "smsframework is an alias of smsqueue here, which has no 'smsqueue.nothing'"
     )
 
 
-def test_a_plugin_on_it_is_judged_like_one_on_smsframework(tmp_path: Path) -> None:
-    """Its errors are ours from the start; whether the message may have gone out is looked at."""
+def test_network_errors_of_plugins_are_translated_as_with_smsframework(tmp_path: Path) -> None:
+    """Their errors are instances of our classes already; ``ambiguous`` is still set."""
     code = INSTALL + (
         "import socket, threading\n"
         "from smsframework import Gateway, OutgoingMessage, exc, IProvider\n"
@@ -153,7 +157,7 @@ def test_a_plugin_on_it_is_judged_like_one_on_smsframework(tmp_path: Path) -> No
 
 
 def test_smsframework_need_not_be_installed(tmp_path: Path) -> None:
-    """The real one is hidden, and nobody misses it."""
+    """An import hook hides the real one."""
     (tmp_path / "hidden.py").write_text(
         "import sys\n"
         "class Hidden:\n"
@@ -173,10 +177,10 @@ def test_smsframework_need_not_be_installed(tmp_path: Path) -> None:
             "gateway.add_provider('main', GatewayAPIProvider, key='k', secret='s')\n"
             "from flask import Flask\n"
             "client = gateway.receiver_blueprints_register(Flask('app')).test_client()\n"
-            "heard = []\n"
-            "gateway.onStatus += heard.append\n"
-            "told = {'id': 1, 'time': 1, 'status': 'DELIVERED'}\n"
-            "print(client.post('/main/callback', json=told).text, heard[0].state)\n"
+            "reports = []\n"
+            "gateway.onStatus += reports.append\n"
+            "webhook = {'id': 1, 'time': 1, 'status': 'DELIVERED'}\n"
+            "print(client.post('/main/callback', json=webhook).text, reports[0].state)\n"
         )
     )
     assert run(code, tmp_path, warnings="ignore") == "okay, thanks! delivered"

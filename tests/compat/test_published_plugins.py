@@ -1,4 +1,4 @@
-"""Published plugins, as they come from the package index, send through the queue."""
+"""Published plugins send through the queue."""
 
 from __future__ import annotations
 
@@ -29,24 +29,22 @@ THROTTLED = """<ErrorResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><
 
 
 def send(bench: Bench, message: OutgoingMessage) -> str:
-    """Take a message in, have a worker deliver it; its id."""
+    """Send a message and deliver it; returns its id."""
     id = bench.gateway.send(message).id
     assert id is not None
     bench.deliver(id)
     return id
 
 
-def refused(code: str, status: int) -> Answer:
+def refusal(code: str, status: int) -> Answer:
     return Answer(json.dumps({"code": code, "message": "no", "variables": None}), status)
 
 
-def told_africa(**recipient: str) -> str:
+def africastalking_answer(**recipient: str) -> str:
     return json.dumps({"SMSMessageData": {"Recipients": [recipient]}})
 
 
-def test_pswin_sends_to_the_host_that_it_was_configured_with(
-    bench: Bench, carrier: Carrier
-) -> None:
+def test_pswin_sends_to_its_configured_host(bench: Bench, carrier: Carrier) -> None:
     bench.gateway.add_provider(
         "main", PswinProvider, user="u", password="p", hostname=carrier.address
     )
@@ -54,14 +52,14 @@ def test_pswin_sends_to_the_host_that_it_was_configured_with(
     id = send(bench, message)
     record = bench.record(id)
     assert (record.state, record.provider, record.msgid) == ("sent", "main", None)
-    [asked] = carrier.asked
-    assert asked.form == {
+    [request] = carrier.requests
+    assert request.form == {
         **{"USER": "u", "PW": "p", "SND": "Shop", "RCPREQ": "Y", "RCV": "4755500001"},
         **{"TXT": "blåbær", "CT": "1"},
     }
 
 
-def test_pswin_sets_parameters_of_the_message_and_the_next_attempt_does_not_see_them(
+def test_parameters_that_pswin_sets_do_not_reach_the_next_provider(
     bench: Bench, carrier: Carrier
 ) -> None:
     bench.gateway.add_provider("a", PswinProvider, user="u", password="p", hostname=carrier.address)
@@ -70,39 +68,37 @@ def test_pswin_sets_parameters_of_the_message_and_the_next_attempt_does_not_see_
     bench.gateway.router = lambda message: ["a", "b"]
     id = send(bench, OutgoingMessage("4755500001", "Ж").params(OPERATION="7").route())
     assert bench.record(id).provider == "b"
-    first, second = (asked.form for asked in carrier.asked)
+    first, second = (request.form for request in carrier.requests)
     assert first["HEX"] == second["HEX"] == "0416"
-    # Its params() replaces what the sender gave: the second attempt has it all the same.
+    # It replaces the caller's parameters: the next provider gets them nevertheless.
     assert (first["is_hex"], second["is_hex"]) == ("True", "True")
 
 
-def test_gatewayapi_sends_over_tls_and_its_id_is_kept_as_it_is(
-    bench: Bench, carrier: Carrier
-) -> None:
+def test_gatewayapi_sends_over_tls_and_its_id_is_stored(bench: Bench, carrier: Carrier) -> None:
     bench.gateway.add_provider("main", GatewayAPIProvider, **GATEWAYAPI)
     carrier.then(Answer('{"ids": [421332671]}'))
     message = OutgoingMessage("+45 55 50 00 01", "hi").options(escalate=True, senderId="Shop")
     id = send(bench, message)
     assert (bench.state(id), bench.record(id).msgid) == ("sent", "421332671")
-    [asked] = carrier.asked
-    assert asked.url == "https://gatewayapi.com/rest/mtsms"
-    assert asked.json["recipients"] == [{"msisdn": 4555500001}]
-    assert (asked.json["class"], asked.json["sender"]) == ("premium", "Shop")
+    [request] = carrier.requests
+    assert request.url == "https://gatewayapi.com/rest/mtsms"
+    assert request.json["recipients"] == [{"msisdn": 4555500001}]
+    assert (request.json["class"], request.json["sender"]) == ("premium", "Shop")
 
 
 @pytest.mark.parametrize(
     ("answer", "state", "error", "code"),
     [
-        (refused("0x0213", 422), "failed", "RequestError", "531"),
-        (refused("0x0216", 403), "retrying", "CreditError", "534"),
-        (refused("0x9999", 500), "retrying", "ProviderError", "39321"),
+        (refusal("0x0213", 422), "failed", "RequestError", "531"),
+        (refusal("0x0216", 403), "retrying", "CreditError", "534"),
+        (refusal("0x9999", 500), "retrying", "ProviderError", "39321"),
         (HANG_UP, "unknown", "ConnectionError", "0"),
         (Answer("<h1>Bad gateway</h1>", 502, "text/html"), "unknown", "JSONDecodeError", None),
         (Answer("{}"), "unknown", "KeyError", None),
     ],
     ids=["refused", "no credit", "another code", "hung up", "bad gateway", "no id"],
 )
-def test_what_gatewayapi_raises_is_judged(
+def test_errors_of_gatewayapi(
     bench: Bench, carrier: Carrier, answer: Any, state: str, error: str, code: str | None
 ) -> None:
     bench.gateway.add_provider("main", GatewayAPIProvider, **GATEWAYAPI)
@@ -112,17 +108,15 @@ def test_what_gatewayapi_raises_is_judged(
     assert (record.state, record.error, record.code) == (state, error, code)
 
 
-def test_amazon_sends_and_takes_its_parameters_out_of_the_message(
-    bench: Bench, carrier: Carrier
-) -> None:
+def test_amazon_sends_with_its_parameters(bench: Bench, carrier: Carrier) -> None:
     bench.gateway.add_provider("main", AmazonSNSProvider, **AMAZON)
     carrier.then(Answer(PUBLISHED, type="text/xml"))
     message = OutgoingMessage("+1 555 000 1", "hi").options(senderId="Shop", escalate=True)
     id = send(bench, message.params(MaxPrice=0.5))
     assert (bench.state(id), bench.record(id).msgid) == ("sent", "m-17")
-    told = carrier.asked[0].form
-    assert (told["PhoneNumber"], told["Message"]) == ("+15550001", "hi")
-    assert {"AWS.SNS.SMS.MaxPrice", "AWS.SNS.SMS.SenderID"} <= set(told.values())
+    form = carrier.requests[0].form
+    assert (form["PhoneNumber"], form["Message"]) == ("+15550001", "hi")
+    assert {"AWS.SNS.SMS.MaxPrice", "AWS.SNS.SMS.SenderID"} <= set(form.values())
 
 
 @pytest.mark.parametrize(
@@ -130,12 +124,12 @@ def test_amazon_sends_and_takes_its_parameters_out_of_the_message(
     [
         (Answer(THROTTLED, 400, "text/xml"), "retrying", "ProviderError", "Throttling"),
         (HANG_UP, "unknown", "ConnectionError", "ConnectionClosedError"),
-        # What AWS did not write itself has the status in the place of its code.
+        # An answer that AWS did not write has the status instead of a code.
         (Answer("<html>", 503, "text/html"), "unknown", "ServerError", "503"),
     ],
     ids=["throttled", "hung up", "a proxy"],
 )
-def test_what_amazon_raises_is_judged(
+def test_errors_of_amazon(
     bench: Bench, carrier: Carrier, answer: Any, state: str, error: str, code: str
 ) -> None:
     bench.gateway.add_provider("main", AmazonSNSProvider, **AMAZON)
@@ -146,23 +140,23 @@ def test_what_amazon_raises_is_judged(
 
 def test_africastalking_sends(bench: Bench, carrier: Carrier) -> None:
     bench.gateway.add_provider("main", AfricasTalkingProvider, **AFRICA)
-    carrier.then(Answer(told_africa(messageId="ATXid_1", status="Success"), 201))
+    carrier.then(Answer(africastalking_answer(messageId="ATXid_1", status="Success"), 201))
     message = OutgoingMessage("+254 711 123456", "habari").params(target_country="KE")
     id = send(bench, message.options(senderId="Shop"))
     assert (bench.state(id), bench.record(id).msgid) == ("sent", "ATXid_1")
-    [asked] = carrier.asked
-    assert asked.url == "https://api.africastalking.com/version1/messaging"
-    assert (asked.form["to"], asked.form["message"]) == ("+254711123456", "habari")
+    [request] = carrier.requests
+    assert request.url == "https://api.africastalking.com/version1/messaging"
+    assert (request.form["to"], request.form["message"]) == ("+254711123456", "habari")
 
 
-def test_what_africastalking_raises_is_judged(bench: Bench, carrier: Carrier) -> None:
+def test_errors_of_africastalking(bench: Bench, carrier: Carrier) -> None:
     bench.gateway.add_provider("main", AfricasTalkingProvider, **AFRICA)
-    carrier.then(Answer(told_africa(status="InsufficientBalance"), 400), HANG_UP)
+    carrier.then(Answer(africastalking_answer(status="InsufficientBalance"), 400), HANG_UP)
     states = []
     for params in ({"target_country": "KE"}, {"target_country": "KE"}, {}):
         id = send(bench, OutgoingMessage("254711123456", "x").params(**params))
         states.append((bench.state(id), bench.record(id).error))
-    # It takes the text of every error for JSON, and asks for a country without saying so.
+    # It parses every error as JSON, and requires a country without documenting it.
     assert states == [
         ("retrying", "ProviderError"),
         ("unknown", "TypeError"),
@@ -178,17 +172,17 @@ def test_what_africastalking_raises_is_judged(bench: Bench, carrier: Carrier) ->
     ],
     ids=["clickatell", "vianett"],
 )
-def test_two_plugins_cannot_send_on_python_3_and_the_record_says_so(
+def test_two_plugins_cannot_send_on_python_3(
     bench: Bench, carrier: Carrier, provider: Any, config: dict[str, str]
 ) -> None:
     bench.gateway.add_provider("old", provider, **config)
     record = bench.record(send(bench, OutgoingMessage("15550001", "hi")))
     assert (record.state, record.error) == ("failed", "UnsupportedError")
     assert record.code == "cannot send on Python 3"
-    assert carrier.asked == []
+    assert carrier.requests == []
 
 
-def test_what_they_cannot_send_the_next_provider_of_the_route_sends(
+def test_a_message_that_they_cannot_send_goes_to_the_next_provider(
     bench: Bench, carrier: Carrier
 ) -> None:
     bench.gateway.add_provider("old", VianettProvider, user="u", password="p")
@@ -200,7 +194,7 @@ def test_what_they_cannot_send_the_next_provider_of_the_route_sends(
 
 
 @pytest.mark.parametrize("name", ["pswin", "gatewayapi", "amazon"])
-def test_where_nobody_listens_nothing_was_sent_so_it_is_repeated(
+def test_a_refused_connection_is_retried(
     bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
@@ -222,7 +216,7 @@ def test_where_nobody_listens_nothing_was_sent_so_it_is_repeated(
     assert [pause.error for pause in bench.ledger.pauses()] == ["ConnectionError"]
 
 
-def test_pswin_hung_up_is_unknown_and_nobody_sends_again(bench: Bench, carrier: Carrier) -> None:
+def test_a_closed_connection_is_unknown_and_not_retried(bench: Bench, carrier: Carrier) -> None:
     bench.gateway.add_provider(
         "main", PswinProvider, user="u", password="p", hostname=carrier.address
     )
@@ -230,4 +224,4 @@ def test_pswin_hung_up_is_unknown_and_nobody_sends_again(bench: Bench, carrier: 
     id = send(bench, OutgoingMessage("15550001", "hi"))
     assert (bench.state(id), bench.record(id).error) == ("unknown", "ConnectionError")
     bench.deliver(id)
-    assert len(carrier.asked) == 1
+    assert len(carrier.requests) == 1

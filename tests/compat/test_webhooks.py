@@ -1,4 +1,4 @@
-"""Webhooks of published plugins, through the bundled receivers and the ledger, to the hooks."""
+"""Webhooks of published plugins, through the bundled receivers and the ledger, to the handlers."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ def client(bench: Bench) -> FlaskClient:
 
 @pytest.fixture
 def received(bench: Bench) -> Any:
-    """What onReceive is called with, once the webhook was answered."""
-    heard: list[IncomingMessage] = []
-    bench.gateway.onReceive.connect(heard.append, name="received")
+    """Runs the handlers; returns the message that onReceive got."""
+    messages: list[IncomingMessage] = []
+    bench.gateway.onReceive.connect(messages.append, name="received")
 
     def received() -> IncomingMessage:
         bench.run_hooks()
-        [message] = heard
+        [message] = messages
         return message
 
     return received
 
 
-def unpark(bench: Bench) -> list[smsqueue.MessageStatus]:
-    """Reports have waited for their message for as long as they may; what onStatus hears."""
+def release_parked(bench: Bench) -> list[smsqueue.MessageStatus]:
+    """End the wait of reports for an unknown message; returns what onStatus gets."""
     for event in bench.events():
         bench.ripe_event(event)
     bench.run_hooks()
     return bench.heard
 
 
-def signed(secret: str) -> dict[str, str]:
+def signature_headers(secret: str) -> dict[str, str]:
     return {"X-GWAPI-Signature": jwt.encode({"iat": 1}, secret, algorithm="HS256")}
 
 
@@ -70,33 +70,33 @@ def signed(secret: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("escaped", [True, False], ids=["escaped", "raw bytes"])
-def test_pswin_writes_latin_1(client: FlaskClient, received: Any, escaped: bool) -> None:
+def test_pswin_sends_latin_1(client: FlaskClient, received: Any, escaped: bool) -> None:
     text = "blåbær & rødgrød".encode("latin-1")
-    written = quote_from_bytes(text).encode() if escaped else text.replace(b"&", b"%26")
-    body = b"RCV=2077&SND=%2B4755500001&REF=17&TXT=" + written
+    encoded = quote_from_bytes(text).encode() if escaped else text.replace(b"&", b"%26")
+    body = b"RCV=2077&SND=%2B4755500001&REF=17&TXT=" + encoded
     answer = client.post("/secret/pswin/im", data=body, **FORM)
     assert (answer.status_code, answer.text) == (200, "OK")
     message = received()
     assert message.body == "blåbær & rødgrød"
     assert (message.src, message.dst, message.msgid) == ("4755500001", "2077", "17")
-    # A text, as this plugin has it.
+    # A str, as this plugin sets it.
     assert datetime.strptime(message.rtime, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007
 
 
-def test_pswin_in_the_query(client: FlaskClient, received: Any) -> None:
+def test_pswin_may_send_fields_in_the_query(client: FlaskClient, received: Any) -> None:
     assert client.get("/secret/pswin/im?RCV=2077&SND=4755500001&TXT=%E5").status_code == 200
     assert received().body == "å"
 
 
-def test_pswin_tells_a_status_and_no_state(bench: Bench, client: FlaskClient) -> None:
+def test_pswin_reports_a_status_without_a_state(bench: Bench, client: FlaskClient) -> None:
     bench.listen()
     fields = {"RCV": "4755500001", "REF": "17", "STATE": "DELIVRD"}
     assert client.post("/secret/pswin/status", data=fields).status_code == 200
-    [status] = unpark(bench)
+    [status] = release_parked(bench)
     assert (status.msgid, status.status_code, status.state) == ("17", "DELIVRD", None)
 
 
-def test_a_webhook_that_lacks_a_field_is_refused_as_the_plugin_does(client: FlaskClient) -> None:
+def test_a_webhook_without_a_required_field_gets_the_plugins_answer(client: FlaskClient) -> None:
     assert client.post("/secret/pswin/im", data={"RCV": "1"}).status_code == 400
     assert client.post("/secret/pswin/status", data={"RCV": "1"}).status_code == 500
     assert client.get("/secret/vianett/status").status_code == 500
@@ -105,28 +105,30 @@ def test_a_webhook_that_lacks_a_field_is_refused_as_the_plugin_does(client: Flas
 # --- gatewayapi ------------------------------------------------------------------------------
 
 
-def test_gatewayapi_receives(client: FlaskClient, received: Any) -> None:
-    told = {"id": 9, "msisdn": 4555500001, "receiver": 1204, "message": "JA 👍", "senttime": 1}
-    answer = client.post("/secret/gatewayapi/callback", json=told, headers=signed(SECRET))
+def test_gatewayapi_sends_an_incoming_message(client: FlaskClient, received: Any) -> None:
+    webhook = {"id": 9, "msisdn": 4555500001, "receiver": 1204, "message": "JA 👍", "senttime": 1}
+    answer = client.post(
+        "/secret/gatewayapi/callback", json=webhook, headers=signature_headers(SECRET)
+    )
     assert (answer.status_code, answer.text) == (200, "got it!")
     message = received()
     assert (message.src, message.dst, message.body) == ("4555500001", "1204", "JA 👍")
     assert (message.msgid, message.provider) == ("9", "gatewayapi")
-    assert message.rtime == datetime(1970, 1, 1, 0, 0, 1)  # noqa: DTZ001  naive, as it gives it
+    assert message.rtime == datetime(1970, 1, 1, 0, 0, 1)  # noqa: DTZ001  naive, as it sets it
 
 
-def test_gatewayapi_checks_its_signature_by_its_own_configuration(
-    bench: Bench, client: FlaskClient
-) -> None:
-    told = {"id": 9, "msisdn": 4555500001, "receiver": 1204, "message": "JA", "senttime": 1}
-    wrong = signed("another-secret-of-thirty-two-bytes")
-    assert client.post("/secret/gatewayapi/callback", json=told, headers=wrong).status_code == 403
+def test_gatewayapi_checks_signatures_if_it_has_a_secret(bench: Bench, client: FlaskClient) -> None:
+    webhook = {"id": 9, "msisdn": 4555500001, "receiver": 1204, "message": "JA", "senttime": 1}
+    wrong = signature_headers("another-secret-of-thirty-two-bytes")
+    assert (
+        client.post("/secret/gatewayapi/callback", json=webhook, headers=wrong).status_code == 403
+    )
     assert bench.events() == []
-    assert client.post("/secret/open/callback", json=told).status_code == 200
+    assert client.post("/secret/open/callback", json=webhook).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("word", "state", "kind"),
+    ("reported", "state", "kind"),
     [
         ("ENROUTE", "accepted", smsqueue.MessageAccepted),
         ("DELIVERED", "delivered", smsqueue.MessageDelivered),
@@ -135,35 +137,35 @@ def test_gatewayapi_checks_its_signature_by_its_own_configuration(
         ("NEWSPEAK", "sent", None),
     ],
 )
-def test_gatewayapi_reports_what_became_of_a_message(
+def test_gatewayapi_reports_a_status(
     bench: Bench,
     client: FlaskClient,
     carrier: Carrier,
-    word: str,
+    reported: str,
     state: str,
     kind: type[smsqueue.MessageStatus] | None,
 ) -> None:
-    heard = bench.listen()
+    reports = bench.listen()
     carrier.then(Answer('{"ids": [421332671]}'))
     message = OutgoingMessage("4555500001", "hi", provider="open").options(status_report=True)
     id = bench.gateway.send(message.options(context={"order": 7})).id or ""
     bench.deliver(id)
-    told = {"id": 421332671, "msisdn": 4555500001, "time": 1450000000, "status": word}
-    for _ in range(2):  # a repeated webhook takes effect once
-        assert client.post("/secret/open/callback", json=told).status_code == 200
+    webhook = {"id": 421332671, "msisdn": 4555500001, "time": 1450000000, "status": reported}
+    for _ in range(2):  # the repetition has no effect
+        assert client.post("/secret/open/callback", json=webhook).status_code == 200
     bench.run_hooks()
     assert bench.state(id) == state
-    [status] = heard
+    [status] = reports
     assert type(status) is (kind or smsqueue.MessageStatus)
     assert (status.id, status.context) == (id, {"order": 7})
-    assert status.status == (word.title() if kind else None)
+    assert status.status == (reported.title() if kind else None)
 
 
 # --- clickatell ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("charset", ["UTF-8", "ISO-8859-1", "UTF-16BE"])
-def test_clickatell_names_the_charset_of_each_text(
+def test_clickatell_texts_are_decoded_by_their_charset(
     client: FlaskClient, received: Any, charset: str
 ) -> None:
     text = quote_from_bytes("grün & blau".encode(charset))
@@ -176,14 +178,14 @@ def test_clickatell_names_the_charset_of_each_text(
 
 
 @pytest.mark.parametrize(("code", "state"), [("4", "delivered"), ("7", "undelivered")])
-def test_clickatell_reports_find_a_message_that_was_sent_otherwise(
+def test_clickatell_reports_of_unknown_messages_reach_on_status(
     bench: Bench, client: FlaskClient, code: str, state: str
 ) -> None:
-    """What was sent before the provider was changed still has its reports coming in."""
+    """Messages that were sent before a migration are still reported."""
     bench.listen()
     fields = {"from": "1", "to": "2", "status": code, "api_id": "1", "moMsgId": "m", "charge": "1"}
     assert client.post("/secret/clickatell/status", data=fields).text == "OK"
-    [status] = unpark(bench)
+    [status] = release_parked(bench)
     assert (status.id, status.state, status.provider) == (None, state, "clickatell")
     assert status.status_code == int(code)
 
@@ -194,7 +196,7 @@ VIANETT = "sourceaddr=4755500001&destinationaddr=1963&refno=5&retrycount=0&opera
 
 
 @pytest.mark.parametrize(("name", "text"), [("vianett", "me now"), ("whole", "CALL me now")])
-def test_vianett_receives_and_is_answered(
+def test_vianett_sends_an_incoming_message(
     client: FlaskClient, received: Any, name: str, text: str
 ) -> None:
     answer = client.get(f"/secret/{name}/im?{VIANETT}&prefix=CALL&message=me+now")
@@ -203,24 +205,24 @@ def test_vianett_receives_and_is_answered(
     assert (message.body, message.provider, message.msgid) == (text, name, "5")
 
 
-def test_vianett_reports(bench: Bench, client: FlaskClient) -> None:
+def test_vianett_reports_a_status(bench: Bench, client: FlaskClient) -> None:
     bench.listen()
     query = "refno=5&requesttype=mtstatus&errorcode=0&msgok=True"
     assert client.get(f"/secret/vianett/status?{query}").status_code == 200
-    [status] = unpark(bench)
+    [status] = release_parked(bench)
     assert (status.state, status.msgid, status.id) == ("delivered", "5", None)
 
 
-# --- all -------------------------------------------------------------------------------------
+# --- All plugins -----------------------------------------------------------------------------
 
 
-def test_one_that_cannot_receive_has_no_address(client: FlaskClient, bench: Bench) -> None:
+def test_a_plugin_that_cannot_receive_has_no_webhooks(client: FlaskClient, bench: Bench) -> None:
     assert client.get("/secret/amazon/im").status_code == 404
     with pytest.raises(NotImplementedError):
         bench.gateway.receiver_blueprint_for("amazon")
 
 
-def test_while_redis_is_away_the_carrier_is_told_to_repeat(
+def test_without_redis_a_webhook_is_answered_503(
     client: FlaskClient, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Network errors that escape plugins: repeated only if nothing can have been written."""
+"""Network errors of plugins: ambiguous unless nothing of the request can have been written."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from tests.conftest import free_port
 Call = Callable[[str], Any]
 
 
-def with_requests(url: str) -> Any:
+def call_requests(url: str) -> Any:
     response = requests.post(url, data={"text": "hi"}, timeout=0.3)
     response.raise_for_status()
 
 
-def with_urllib(url: str) -> Any:
+def call_urllib(url: str) -> Any:
     try:
         urllib.request.urlopen(url, b"text=hi", timeout=0.3).close()
-    except HTTPError as error:  # which is the answer, with a socket
+    except HTTPError as error:  # it has a socket
         error.close()
         raise
 
 
-def with_urllib3(url: str) -> Any:
+def call_urllib3(url: str) -> Any:
     with urllib3.PoolManager(retries=False, timeout=0.3) as pool:
         return pool.request("POST", url, body=b"text=hi")
 
 
-def with_socket(url: str) -> Any:
+def call_socket(url: str) -> Any:
     host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
     with socket.create_connection((host, int(port or 80)), timeout=0.3) as connection:
         connection.sendall(b"hi")
@@ -54,14 +54,14 @@ def with_socket(url: str) -> Any:
         return None
 
 
-CALLS = [with_requests, with_urllib, with_urllib3, with_socket]
+CALLS = [call_requests, call_urllib, call_urllib3, call_socket]
 
 
 def error_of(call: Callable[[], Any]) -> BaseException:
-    """What a gateway raises, whose plugin makes a call."""
+    """The error of a gateway whose plugin makes a call."""
     gateway = Gateway(eager=True)
-    gateway.add_provider("main", Plugin, does=lambda message: call())
-    with pytest.raises(Exception) as caught:  # noqa: PT011  which one is for the test to say
+    gateway.add_provider("main", Plugin, on_send=lambda message: call())
+    with pytest.raises(Exception) as caught:  # noqa: PT011  the test checks its class
         gateway.send(OutgoingMessage("15550001", "hi"))
     return caught.value
 
@@ -78,14 +78,14 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A server that takes connections, and nothing comes of them."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/"
 
 
 @pytest.fixture
 def untrusted() -> Iterator[str]:
-    """A TLS server whose certificate nobody knows."""
+    """A TLS server with an untrusted certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     server = socket.create_server(("127.0.0.1", 0))
@@ -103,23 +103,23 @@ def untrusted() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_refused(call: Call) -> None:
+def test_a_refused_connection_is_not_ambiguous(call: Call) -> None:
     assert ambiguous(error_of(lambda: call(f"http://127.0.0.1:{free_port()}/"))) is False
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_name_that_does_not_resolve(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nobody(*args: Any, **options: Any) -> Any:
+def test_a_name_that_does_not_resolve_is_not_ambiguous(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     assert ambiguous(error_of(lambda: call("http://sms.invalid/"))) is False
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_connection_that_does_not_come_about_in_time(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_connect_timeout_is_not_ambiguous(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(socket.socket):
         def connect(self, address: Any) -> None:
             raise TimeoutError("timed out")
@@ -129,23 +129,23 @@ def test_a_connection_that_does_not_come_about_in_time(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_answer_that_does_not_come_in_time(call: Call, silent: str) -> None:
+def test_a_read_timeout_is_ambiguous(call: Call, silent: str) -> None:
     assert ambiguous(error_of(lambda: call(silent))) is True
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_hung_up_after_the_request(call: Call, carrier: Carrier) -> None:
+def test_a_connection_closed_after_the_request_is_ambiguous(call: Call, carrier: Carrier) -> None:
     carrier.then(HANG_UP)
     assert ambiguous(error_of(lambda: call(f"http://{carrier.address}/"))) is True
 
 
-@pytest.mark.parametrize("call", [with_requests, with_urllib])
-def test_a_certificate_that_nobody_knows(call: Call, untrusted: str) -> None:
+@pytest.mark.parametrize("call", [call_requests, call_urllib])
+def test_an_untrusted_certificate_is_not_ambiguous(call: Call, untrusted: str) -> None:
     assert ambiguous(error_of(lambda: call(untrusted))) is False
 
 
 class OwnConstructor(ConnectionResetError):
-    """As libraries define them."""
+    """An error whose constructor has other arguments, as libraries define them."""
 
     def __init__(self, host: str) -> None:
         super().__init__(104, f"{host} hung up")
@@ -159,7 +159,7 @@ class OwnConstructor(ConnectionResetError):
         (OwnConstructor("sms.example"), True),
         (TimeoutError("timed out"), True),
         (OSError(113, "No route to host"), True),
-        (URLError("no reason that one could look into"), True),
+        (URLError("a reason that is a text"), True),
         (http.client.RemoteDisconnected("gone"), True),
         (http.client.IncompleteRead(b"half"), True),
         (requests.exceptions.ChunkedEncodingError("half"), True),
@@ -169,16 +169,18 @@ class OwnConstructor(ConnectionResetError):
     ],
     ids=repr,
 )
-def test_when_in_doubt_it_may_have_been_sent(error: Exception, expected: bool) -> None:
+def test_an_error_is_ambiguous_unless_it_is_a_refused_connection(
+    error: Exception, expected: bool
+) -> None:
     def raises() -> None:
         raise error
 
-    told = error_of(raises)
-    assert ambiguous(told) is expected
-    # The application's own ``except`` still works, and finds what it looked for.
-    assert isinstance(told, type(error))
-    assert str(told) == str(error)
-    assert getattr(told, "errno", None) == getattr(error, "errno", None)
+    translated = error_of(raises)
+    assert ambiguous(translated) is expected
+    # The application's own ``except`` still matches.
+    assert isinstance(translated, type(error))
+    assert str(translated) == str(error)
+    assert getattr(translated, "errno", None) == getattr(error, "errno", None)
 
 
 @pytest.mark.parametrize(
@@ -186,26 +188,26 @@ def test_when_in_doubt_it_may_have_been_sent(error: Exception, expected: bool) -
     [FileNotFoundError(2, "no key"), ValueError("no"), requests.exceptions.InvalidURL("no")],
     ids=repr,
 )
-def test_what_is_not_the_network_stays_what_it_is(error: Exception) -> None:
+def test_other_errors_are_not_translated(error: Exception) -> None:
     def raises() -> None:
         raise error
 
     assert error_of(raises) is error
 
 
-def test_a_refusal_after_a_redirect_is_in_doubt(carrier: Carrier) -> None:
+def test_a_refused_connection_after_a_redirect_is_ambiguous(carrier: Carrier) -> None:
     carrier.then(Answer(status=307, location=f"http://127.0.0.1:{free_port()}/"))
-    assert ambiguous(error_of(lambda: with_requests(f"http://{carrier.address}/"))) is True
+    assert ambiguous(error_of(lambda: call_requests(f"http://{carrier.address}/"))) is True
 
 
 @pytest.mark.parametrize("cause", ["refused", "reset"])
-def test_what_is_behind_an_error_that_the_plugin_made_of_it(cause: str) -> None:
-    behind = ConnectionRefusedError(111, "no") if cause == "refused" else ConnectionResetError()
+def test_the_cause_of_a_plugins_error_decides(cause: str) -> None:
+    original = ConnectionRefusedError(111, "no") if cause == "refused" else ConnectionResetError()
     for kind in ("ConnectionError", "ServerError", "MessageSendError", "ProviderError"):
 
         def raises(kind: str = kind) -> None:
             try:
-                raise behind
+                raise original
             except OSError:
                 raise getattr(smsframework.exc, kind)("failed") from None
 
@@ -215,7 +217,7 @@ def test_what_is_behind_an_error_that_the_plugin_made_of_it(cause: str) -> None:
         assert error.ambiguous is (cause == "reset")
 
 
-def test_a_plugin_that_knows_is_believed() -> None:
+def test_a_plugin_may_set_ambiguous_itself() -> None:
     def raises() -> None:
         error: Any = smsframework.exc.ConnectionError("before anything was written")
         error.ambiguous = False
@@ -224,7 +226,7 @@ def test_a_plugin_that_knows_is_believed() -> None:
     assert ambiguous(error_of(raises)) is False
 
 
-@pytest.mark.parametrize("call", [with_requests, with_urllib])
+@pytest.mark.parametrize("call", [call_requests, call_urllib])
 @pytest.mark.parametrize(
     ("status", "kind", "expected"),
     [
@@ -242,7 +244,7 @@ def test_a_plugin_that_knows_is_believed() -> None:
         (505, exc.UnsupportedError, True),
     ],
 )
-def test_an_answer_that_escapes_as_an_error_is_judged_by_its_status(
+def test_an_http_error_is_translated_by_its_status(
     carrier: Carrier, call: Call, status: int, kind: type[exc.ProviderError], expected: bool
 ) -> None:
     def wrapped() -> None:
@@ -252,8 +254,8 @@ def test_an_answer_that_escapes_as_an_error_is_judged_by_its_status(
             raise smsframework.exc.MessageSendError("failed") from error
 
     carrier.then(Answer(status=status), Answer(status=status))
-    for each in (lambda: call(f"http://{carrier.address}/"), wrapped):
-        error = error_of(each)
+    for send in (lambda: call(f"http://{carrier.address}/"), wrapped):
+        error = error_of(send)
         assert isinstance(error, kind)
         assert (error.http_status, error.ambiguous) == (status, expected)
 
@@ -262,10 +264,10 @@ def test_an_answer_that_escapes_as_an_error_is_judged_by_its_status(
     ("status", "expected"),
     [(400, False), (401, False), (408, True), (500, True), (502, True), (503, True), (504, True)],
 )
-def test_a_published_plugin_that_calls_every_answer_a_refusal(
+def test_a_status_that_a_published_plugin_hides_decides(
     carrier: Carrier, status: int, expected: bool
 ) -> None:
-    """PSWin's makes an AuthError of all that is not 200: what a proxy answers says nothing."""
+    """PSWin's raises AuthError for every status but 200, for a proxy's as well."""
     carrier.then(Answer('{"message": "no"}', status))
     with Gateway(eager=True) as gateway:
         gateway.add_provider(
@@ -277,21 +279,21 @@ def test_a_published_plugin_that_calls_every_answer_a_refusal(
 
 
 @pytest.mark.parametrize("kind", ["AuthError", "LimitsError", "CreditError", "ServerError"])
-def test_whatever_a_plugin_makes_of_a_503_it_is_no_refusal(carrier: Carrier, kind: str) -> None:
+def test_a_503_is_ambiguous_whatever_class_a_plugin_raises(carrier: Carrier, kind: str) -> None:
     def wrapped() -> None:
         try:
-            with_urllib(f"http://{carrier.address}/")
+            call_urllib(f"http://{carrier.address}/")
         except HTTPError as error:
             raise getattr(smsframework.exc, kind)("failed") from error
 
-    def looked_at() -> None:
+    def examined() -> None:
         response = requests.post(f"http://{carrier.address}/", timeout=5)
         if response.status_code != 200:
             raise getattr(smsframework.exc, kind)("failed")
 
     carrier.then(Answer(status=503), Answer(status=503))
-    for each in (wrapped, looked_at):
-        error = error_of(each)
+    for send in (wrapped, examined):
+        error = error_of(send)
         assert isinstance(error, getattr(exc, kind))
         assert (error.http_status, error.ambiguous) == (503, True)
 
