@@ -159,7 +159,7 @@ class Guard:
         scheme, _, credentials = headers.get("Authorization", "").partition(" ")
         authorization = f"Basic {credentials.strip()}".encode("utf-8", "replace")
         known = False
-        for expected in self._authorizations:  # all of them, so that the time tells nothing
+        for expected in self._authorizations:  # all of them: in constant time
             known |= hmac.compare_digest(authorization, expected)
         return known and scheme.lower() == "basic"
 

@@ -50,7 +50,8 @@ class ClientHealth:
 
     Args:
         deadline: Seconds that a call takes at most.
-        pauses: Seconds without calls after one failure, and at most; doubled by each failure.
+        pauses: Seconds without calls after the first failure, and the longest; each failure
+            doubles them.
     """
 
     def __init__(self, deadline: float, pauses: tuple[float, float] = (1.0, 60.0)) -> None:
@@ -184,7 +185,7 @@ class FanOut:
                 failure = None  # the client answers, but refuses this event
                 raise
             except exc.ProviderError as error:
-                failure = _error_class(error)
+                failure = _public_class(error)
                 raise
             finally:
                 if failure is None:
@@ -196,7 +197,7 @@ class FanOut:
             code = getattr(error, "code", None)
             reason = f"{error_label(error)} {word(str(code)) if code else ''}".rstrip()
             log.warning("%s: %s did not accept an event: %s", self._name, _host(url), reason)
-            return _Failure(f"{_host(url)}: {reason}", _error_class(error))
+            return _Failure(f"{_host(url)}: {reason}", _public_class(error))
         return None
 
     def _call(self, peer: PeerProvider, event: ForwardedEvent, url: str) -> None:
@@ -259,7 +260,7 @@ class FanOut:
                 time.sleep(pause)
 
 
-def _error_class(error: Exception) -> type[exc.ProviderError]:
+def _public_class(error: Exception) -> type[exc.ProviderError]:
     """The public class of a client's error."""
     return error_class(error_label(error)) or exc.ProviderError
 

@@ -66,7 +66,7 @@ class ForwardServerProvider(IProvider):
         SettingsError: an option is invalid.
     """
 
-    #: Seconds for which a client that failed is not called: after one failure, and at most.
+    #: Seconds without calls to a client that failed: after the first failure, and the longest.
     client_pauses: ClassVar[tuple[float, float]] = (1.0, 60.0)
 
     def __init__(
