@@ -527,14 +527,14 @@ MALFORMED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-@pytest.mark.parametrize("place", [0, 50, 99])
-def test_of_100_reports_with_one_that_is_malformed_none_is_lost(name: str, place: int) -> None:
+def test_a_malformed_report_loses_none_of_those_beside_it(name: str) -> None:
     good = [DELIVERED | {"messageId": str(n)} for n in range(100)]
-    body = {"results": [*good[:place], MALFORMED[name], *good[place + 1 :]]}
-    code, heard = post(body, basic("a:b"), secret="a:b")
-    assert code == 400
-    assert [each.msgid for each in heard] == [str(n) for n in range(100) if n != place]
-    assert {each.state for each in heard} == {State.DELIVERED}
+    for index in (0, 50, 99):
+        body = {"results": [*good[:index], MALFORMED[name], *good[index + 1 :]]}
+        code, heard = post(body, basic("a:b"), secret="a:b")
+        assert code == 400
+        assert [each.msgid for each in heard] == [str(n) for n in range(100) if n != index]
+        assert {each.state for each in heard} == {State.DELIVERED}
 
 
 @pytest.mark.parametrize("part", [b"\xff", b"\\ud800", b"\\u0000"])

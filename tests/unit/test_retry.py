@@ -141,12 +141,11 @@ def test_a_requested_wait_counts_on_every_error_and_pauses_the_provider(
 @pytest.mark.parametrize(
     "wait", [0, 0.0, -1, -86400.0, float("nan"), float("-inf"), "120", None, True, [5]]
 )
-@pytest.mark.parametrize("kind", ERRORS)
-def test_a_wait_of_nothing_never_shortens_the_backoff(
-    kind: type[exc.ProviderError], wait: object
-) -> None:
-    plain = _Later().decide(kind("x"), tries=0, age=0.0, wrote=True)
-    assert _Later().decide(kind("x", retry_after=wait), tries=0, age=0.0, wrote=True) == plain
+def test_an_invalid_retry_after_is_ignored(wait: object) -> None:
+    for kind in ERRORS:
+        without, error = kind("x"), kind("x", retry_after=wait)
+        decision = _Later().decide(error, tries=0, age=0.0, wrote=True)
+        assert decision == _Later().decide(without, tries=0, age=0.0, wrote=True), kind
 
 
 def test_a_wait_shorter_than_the_backoff_changes_nothing_but_that_it_pauses() -> None:
