@@ -38,7 +38,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         environment=clean | {"SMSQUEUE_GATEWAY": gateway},
         folder=tmp_path,
     )
-    dev.start(lambda: "Ctrl-C ends it." in dev.tail(1000))
+    dev.start(lambda: "Ctrl-C stops it." in dev.tail(1000))
     try:
         lines = re.findall(r"^ *export (SMSQUEUE_\w+)=(.*)$", printed.read_text("utf-8"), re.M)
         assert len(lines) == 2
