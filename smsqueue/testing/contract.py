@@ -1,8 +1,10 @@
 """The checks that every provider has to pass: its own examples, and rules common to all.
 
-@pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
-def test_contract(check):
-    check()
+In the provider's tests:
+
+    @pytest.mark.parametrize("check", checks(EXAMPLES), ids=str)
+    def test_contract(check):
+        check()
 """
 
 from __future__ import annotations
