@@ -1,13 +1,12 @@
--- This folder is shared by every script of the ledger, one file after the other: see scripts.py
--- for the order. A header sets the times, in milliseconds: GRACE, RETENTION, REPORT_WAIT, PARK_WAIT,
--- HOOK_LEASE; the lengths of the broker's queues above which no trigger is added: WATERMARK,
--- BULK_WATERMARK; and bytes that the unhandled webhooks of a provider may hold: WEBHOOK_QUOTA.
--- Time is Redis's own, so that workers' clocks do not matter.
+-- The files of this folder define what the scripts share, in the order that scripts.py gives. A header sets times in
+-- milliseconds (GRACE, RETENTION, REPORT_WAIT, PARK_WAIT, HOOK_LEASE), the lengths of the broker's queues above which
+-- no trigger is added (WATERMARK, BULK_WATERMARK), and the bytes that the unhandled webhooks of a provider may take
+-- (WEBHOOK_QUOTA). All times are by Redis's clock, so that workers' clocks do not matter.
 local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 
--- Keys that many messages share and that no message depends on: indexes, pauses, counters. One of the
--- wrong type (a restore that went wrong, another program's key) is set aside, see damage.lua, and
--- begins anew: it must not make the messages fail that are to be noted in it.
+-- Keys that many messages share and that no message depends on: indexes, pauses, counters. One of the wrong type (a
+-- failed restore, another program's key) is set aside, see damage.lua, and starts over empty: it must not make
+-- operations on messages fail.
 local SHARED = { state = true, due = true, number = true, ends = true, event_ends = true,
                  pause = true, pauses = true, workers = true, counts = true, passed = true,
                  filled = true, full = true, bulk_out = true, health = true, ref = true, refs = true, parked = true, parts = true,
@@ -15,7 +14,7 @@ local SHARED = { state = true, due = true, number = true, ends = true, event_end
                  unrouted = true, unrouted_why = true, sweeper = true }
 local server, set_aside = redis, nil
 
--- Every script calls Redis through this. Errors are raised as plain text, in all versions of Redis.
+-- Every script calls Redis by this function. It raises errors as plain text, in all versions of Redis.
 local redis = { pcall = server.pcall, error_reply = server.error_reply }
 function redis.call(...)
   local answer = server.pcall(...)
@@ -31,18 +30,18 @@ function redis.call(...)
   error(answer.err, 0)
 end
 
--- Triggers in a queue of the broker. A key that is no list counts as full: this is asked for in the middle of
--- transitions, and an error must not end one halfway.
+-- Triggers in a queue of the broker. A key that is not a list counts as full: this runs in the middle of transitions,
+-- which an error must not end halfway.
 local function triggers_in(queue)
   local found = redis.pcall('LLEN', queue)
   return type(found) == 'number' and found or math.max(WATERMARK, BULK_WATERMARK)
 end
 
--- Others wait for Redis as long as a script runs: what goes through many records stops after a few
--- milliseconds, and whoever runs it runs it again. From version 7 on Redis's own time stands still while
--- a script runs, but Lua has a clock; where there is neither, the quotas are the bound.
+-- Other clients wait while a script runs, so a script about many records stops after a few milliseconds, and its caller
+-- repeats it. From version 7 on Redis's time stands still while a script runs, but Lua has a clock; without either, the
+-- quotas limit the time.
 local MOST_MICROSECONDS = 3000
--- So many records are gone through whatever the clock says: the process may have been asleep.
+-- Records that are processed whatever the clock says: the process may have been suspended.
 local FEW = 8
 -- Returns a function that says whether the time is up.
 local function stopwatch()
@@ -59,7 +58,7 @@ end
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
--- To the microsecond, for what may happen within the same millisecond.
+-- In microseconds, to order what happens within one millisecond.
 local MOMENT = string.format('%.3f', clock[1] * 1000 + clock[2] / 1000)
 
 local TIMELINE_MAX = 60
@@ -68,17 +67,16 @@ local CLAIMABLE = { queued = true, scheduled = true, retrying = true }
 local LANE = { queued = 'send', scheduled = 'send', retrying = 'send',
                sending = 'watch', unknown = 'watch', sent = 'watch', accepted = 'watch' }
 
--- States that are news worth counting: the end of a message, or of what is known of it.
+-- States that are counted when a message enters them.
 local ENDS = { delivered = true, undelivered = true, expired = true, failed = true,
                cancelled = true, unknown = true }
--- States that need no entry in `ends`: their messages are forgotten when they have been in them for the retention.
--- Those of other states may wait for something.
+-- States without an entry in `ends`: messages are deleted when they have been in them for the retention. Messages in
+-- other states may wait for something.
 local FINAL_STATES = { delivered = true, undelivered = true, expired = true, failed = true, cancelled = true }
--- Upper ends of the histograms' buckets, in seconds.
+-- Upper bounds of the histograms' buckets, in seconds.
 local BUCKETS = { 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200 }
 
--- The answer of a script, with a list behind it. Not by unpack: Lua's stack takes some thousand
--- values, then the script fails in its middle.
+-- Appends a list to the answer of a script. unpack would overflow Lua's stack at some thousand values.
 local function with_list(answer, list)
   for _, value in ipairs(list) do answer[#answer + 1] = value end
   return answer
@@ -106,11 +104,11 @@ local function due_key(lane)
   return name
 end
 
--- Messages that wait and events have two lanes each: 'send' and 'hook' are for single messages, and
--- 'send_bulk' and 'hook_bulk' for what was sent as one of many (the field `bulk` of the record is '1'), so that a
--- single message never waits behind a campaign. take.lua says how they share.
--- Older versions know one lane only. So what is bulk has a lane of its own only while upkeep that looks
--- there is running (it says so in `filled:lanes`); what it finds of bulk in the other lane it moves.
+-- Waiting messages and events have two lanes each: 'send' and 'hook' for single messages, 'send_bulk' and 'hook_bulk'
+-- for bulk (messages of send_many; the field `bulk` of their records is '1'), so that a single message never waits
+-- behind a campaign. take.lua says how they share the broker's queues.
+-- Older versions have one lane only. So bulk gets its own lane only while upkeep that reads it is running (which sets
+-- `filled:lanes`); upkeep moves bulk that it finds in the other lane.
 local bulk_has_lanes
 local function lane_for(lane, bulk)
   if bulk ~= '1' then return lane end

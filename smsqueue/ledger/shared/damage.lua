@@ -1,5 +1,5 @@
--- Damaged records: fields or keys that nobody of us has written so. One of them stops nobody: it is
--- taken out of the due sets and named in `damaged`, until an operator repairs or removes it.
+-- Damaged records: fields or keys that no version of smsqueue writes like this. They stop nothing else: a damaged record
+-- is removed from the due sets and listed in `damaged`, until an operator repairs or removes it.
 local MOST_DAMAGED, ASK_AGAIN = 1000, 3600000
 local MESSAGE_STATES = { 'queued', 'scheduled', 'retrying', 'sending', 'sent', 'accepted', 'delivered',
                          'undelivered', 'expired', 'unknown', 'failed', 'cancelled' }
@@ -25,12 +25,12 @@ local function is_whole(text)
   return text == '0' or #text < 10 and string.match(text, '^[1-9]%d*$') ~= nil
 end
 
--- A time in milliseconds, or a length of time, as we write them.
+-- A time or a duration in milliseconds, as the scripts write them.
 local function is_number(text)
   return #text < 26 and string.match(text, '^%-?%d+%.?%d*$') ~= nil
 end
 
--- The lines of a timeline; nil if it is no JSON list of lines, the first of which has a time.
+-- The lines of a timeline; nil if it is not a JSON list of lines that have a time.
 local function timeline_of(text)
   local well, lines = pcall(cjson.decode, text)
   if not well or type(lines) ~= 'table' or next(lines) ~= nil and lines[1] == nil then return nil end
@@ -40,8 +40,7 @@ local function timeline_of(text)
   return lines
 end
 
--- Raises an error if what was read of a record shows that it is damaged: for what would not fail here,
--- but in the worker, or would go on for ever.
+-- Raises an error if the fields of a record are damaged in a way that would fail only in the worker, or repeat for ever.
 local function check_record(kind, m)
   local about = RECORDS[kind]
   if not is_one_of(m.state, about.states) then error('state is not a known one', 0) end
@@ -50,8 +49,8 @@ local function check_record(kind, m)
   end
 end
 
--- Names of a record's fields that cannot be what they are (and each by its cause); nil, cause: it is
--- no record at all. What its sender or provider wrote, Python looks at.
+-- The invalid fields of a record: a list of their names, and the causes by name. nil, cause: it is not a record at all.
+-- Python checks the message and the event's data.
 local function bad_fields(kind, id)
   local name = key(kind, id)
   local type_of = redis.call('TYPE', name).ok
@@ -79,7 +78,7 @@ local function bad_fields(kind, id)
         local well, parts = pcall(cjson.decode, value)
         local names_another = string.match(value, '^=%d+$')
         if not names_another and not (well and type(parts) == 'table' and type(parts.ids) == 'table') then
-          add(field, 'what was reported of its parts cannot be read')
+          add(field, 'the reports of its parts cannot be read')
         end
       end
     end
@@ -97,7 +96,7 @@ local function bad_fields(kind, id)
   return bad
 end
 
--- What is wrong with a record, in words; nil: nothing, or there is none.
+-- What is wrong with a record; nil: nothing, or there is no record.
 local function cause_of(kind, id)
   local bad, cause = bad_fields(kind, id)
   if bad then return bad[1] and bad[bad[1]] end
@@ -105,8 +104,8 @@ local function cause_of(kind, id)
   return cause
 end
 
--- Takes a damaged record out of everything that is looked at by itself. False: there are too many;
--- it is looked at again in an hour.
+-- Removes a damaged record from all indexes of due and listed records. False: there are too many; it is tried again in
+-- an hour.
 local function put_aside(kind, id, cause)
   local about, hash = RECORDS[kind], key('damaged')
   if redis.call('HLEN', hash) >= MOST_DAMAGED and redis.call('HEXISTS', hash, id) == 0 then
@@ -127,9 +126,8 @@ local function put_aside(kind, id, cause)
   return true
 end
 
--- Every due set can be made anew out of the states, though it is not known any more when somebody must
--- look: so at once, and at messages that are being sent after more than any lease.
--- What is bulk comes into the lane of single messages and is moved from there.
+-- Rebuilds a due set from the states. The due times are lost: everything is due at once, except messages that are being
+-- sent, which are due after more than any lease. Bulk enters the lane of single messages and is moved from there.
 local WAITS_IN = { send = { 'queued', 'scheduled', 'retrying' }, hook = { 'waiting', 'parked', 'running' },
                    watch = { 'sent', 'accepted', 'unknown' } }
 local function rebuild(lane)
@@ -137,7 +135,7 @@ local function rebuild(lane)
   local states = {}
   for i, state in ipairs(WAITS_IN[lane] or {}) do
     states[i] = key('state', state)
-    -- One of the wrong type, too, would end this when the due set is gone already.
+    -- A state of the wrong type would fail here, after the due set has been renamed.
     local found = redis.call('TYPE', states[i]).ok
     if found ~= 'zset' and found ~= 'none' then set_aside(states[i]) end
   end
@@ -149,7 +147,7 @@ local function rebuild(lane)
   end
 end
 
--- Renames a key of the wrong type, for an operator to look at; it begins anew.
+-- Renames a key of the wrong type, so that an operator can inspect it, and starts over without it.
 function set_aside(name)
   local short = string.sub(name, #NS + 2)
   local kind = redis.call('TYPE', name).ok
@@ -166,7 +164,7 @@ function set_aside(name)
   if lane then rebuild(lane) end
 end
 
--- Indexes with names of their own, by type.
+-- Indexes with fixed names, by type.
 local INDEXES = {
   zset = { 'due:send', 'due:send_bulk', 'due:watch', 'due:ask', 'due:hook', 'due:hook_bulk', 'ends',
            'event_ends', 'unrouted' },
@@ -174,7 +172,7 @@ local INDEXES = {
   set = { 'pauses' },
 }
 
--- Sets those aside that are of another type, before somebody who only reads them fails.
+-- Sets indexes of a wrong type aside, before readers fail at them.
 local function check_indexes()
   for _, states in ipairs({ MESSAGE_STATES, EVENT_STATES }) do
     for _, state in ipairs(states) do INDEXES.zset[#INDEXES.zset + 1] = 'state:' .. state end
@@ -186,14 +184,14 @@ local function check_indexes()
       if found ~= wanted and found ~= 'none' then set_aside(name) end
     end
   end
-  -- It goes by itself, unless somebody has restored it or taken its time away: then nothing would be published.
+  -- It expires, unless a restore or another program has removed its time to live: then nothing would be published.
   for _, queue in ipairs({ 'send', 'hook' }) do
     if redis.pcall('PTTL', key('filled', queue)) == -1 then redis.call('DEL', key('filled', queue)) end
   end
 end
 
--- Deletes what many messages share and is not as we write it. Returns whether there was any such.
--- args: of the script
+-- Deletes damaged values that many messages share. Returns whether there were any.
+-- args: the arguments of the script
 local function mend_shared(args)
   local mended = false
   for _, queue in ipairs({ 'send', 'hook' }) do
@@ -234,24 +232,24 @@ local function mend_shared(args)
   return mended
 end
 
--- How Redis is now says nothing of a record.
-local FOR_NOW = { 'OOM', 'READONLY', 'NOREPLICAS', 'MISCONF', 'NOPERM', 'BUSY', 'LOADING', 'MASTERDOWN' }
-local function is_for_now(message)
-  for _, word in ipairs(FOR_NOW) do
+-- Transient Redis errors, as opposed to damaged records.
+local TRANSIENT = { 'OOM', 'READONLY', 'NOREPLICAS', 'MISCONF', 'NOPERM', 'BUSY', 'LOADING', 'MASTERDOWN' }
+local function is_transient(message)
+  for _, word in ipairs(TRANSIENT) do
     if string.find(message, word, 1, true) then return true end
   end
   return false
 end
 
--- Runs what is to be done with one of many records. If that fails because the record is damaged, the
--- record is put aside; if for another reason, somebody looks at it again in a minute. Either way the
--- others go on. `failed` collects: id, cause, 1 (put aside) or 0.
+-- Calls a function for one of many records. If it fails because the record is damaged, the record is set aside; if it
+-- fails for another reason, the record is tried again in a minute. Either way the script continues with the others.
+-- `failed` collects: id, cause, 1 (set aside) or 0.
 local function isolated(kind, id, failed, run)
   local well, message = pcall(run)
   if well then return true end
   message = tostring(message)
   write_all()
-  if is_for_now(message) then error(message, 0) end
+  if is_transient(message) then error(message, 0) end
   if mend_shared(ARGV) and pcall(run) then return true end
   local cause = cause_of(kind, id)
   local aside = cause and put_aside(kind, id, cause)
@@ -266,17 +264,17 @@ local function isolated(kind, id, failed, run)
   return false
 end
 
--- Runs a whole script, or what it does for one item of a group. Returns: its answer | nil, the error
--- kind: of the record that the first of the arguments names, or ''
+-- Runs a script, for one item of a group if it has several. Returns: its answer | nil, the error
+-- kind: kind of the record that the first argument names, or ''
 local function protected(kind, args, run)
   local well, answer = pcall(run, args)
   if well then return answer end
   local message = tostring(answer)
-  -- What was done before it failed stays, and what follows looks into Redis itself.
+  -- Keep what was done before it failed; what follows reads Redis again.
   last_commands = {}
   local written, why = pcall(write_all)
   if not written then message = tostring(why) end
-  if not is_for_now(message) then
+  if not is_transient(message) then
     if mend_shared(args) then
       well, answer = pcall(run, args)
       if well then return answer end
@@ -291,15 +289,15 @@ local function protected(kind, args, run)
   return nil, string.match(message, '^%u+ ') and message or 'ERR ' .. message
 end
 
--- Runs a script that is about one thing.
+-- Runs a script without groups.
 local function run_alone(kind, run)
   local answer, failure = protected(kind, ARGV, run)
   return failure and redis.error_reply(failure) or answer
 end
 
--- The same for a script that writes later.
+-- The same for a script that defers its writes.
 local function run_and_write(kind, run)
-  writes_later = true
+  defers_writes = true
   return run_alone(kind, function(args)
     local answer = run(args)
     write_all()
@@ -307,13 +305,13 @@ local function run_and_write(kind, run)
   end)
 end
 
--- Runs a script for each item of a group. Each stands for itself: an error of one changes nothing for
--- the others. When the time is up the rest is left to the next call.
--- ARGV: the number of arguments of one item; those of the first, of the second ...
+-- Runs a script for each item of a group. An error of one item changes nothing for the others. When the time is up, the
+-- rest is left to the next call.
+-- ARGV: the number of arguments of one item; the arguments of the first item, of the second ...
 -- Returns: for each item { answer } | { '', error }
 local function run_group(kind, run)
   local width, answers, out_of_time = tonumber(ARGV[1]), {}, stopwatch()
-  writes_later = true
+  defers_writes = true
   for first = 2, #ARGV, width do
     if #answers >= FEW and out_of_time() then break end
     local args = { unpack(ARGV, first, first + width - 1) }

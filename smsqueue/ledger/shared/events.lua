@@ -1,5 +1,5 @@
--- Puts an event into a state, to be looked at at a time. In 'waiting' and 'running' its score is
--- when it began to wait for its handlers, however often it was tried since.
+-- Moves an event into a state and makes it due at a time. In 'waiting' and 'running' its score by state is when it first
+-- began to wait for its handlers.
 local function place(event, state, look)
   local hash, entered = key('event', event), NOW
   local e = read(hash, 'since', 'bulk')
@@ -15,26 +15,26 @@ local function place(event, state, look)
   if e.bulk then index_remove(due_key(lane == 'hook' and 'hook_bulk' or 'hook'), event) end
 end
 
--- Changes when somebody must look at an event, in whichever lane it is.
+-- Changes when an event is due, in whichever lane it is.
 local function look_at_event(event, look)
   redis.call('ZADD', due_key('hook'), 'XX', look, event)
   redis.call('ZADD', due_key('hook_bulk'), 'XX', look, event)
 end
 
--- Is a message one of many? A damaged one is not.
+-- Is a message bulk? A damaged one is not.
 local function is_bulk_message(id)
   local well, bulk = pcall(get, key('msg', id), 'bulk')
   return well and bulk == '1'
 end
 
--- An event tells of a message: it is in that one's lane.
+-- Assigns an event to its message, and to the lane of that message.
 local function set_message(event, id)
   set(key('event', event), 'message', id)
   if is_bulk_message(id) then set(key('event', event), 'bulk', 1) end
 end
 
--- Has an event wait for its hooks. Returns it if whoever called the script is to publish its
--- trigger, else '': then upkeep does.
+-- Makes an event wait for its handlers. Returns it if the caller of the script is to publish its trigger; '': upkeep
+-- publishes it.
 local function hand_over(event)
   local hash = key('event', event)
   local publish = room('hook', get(hash, 'bulk') and most_alone() or WATERMARK)
@@ -45,7 +45,7 @@ local function hand_over(event)
   return publish and event or ''
 end
 
--- Has an event wait until a time: 'waiting' for another try, or 'parked' for what else is to come.
+-- Makes an event wait until a time: 'waiting' for a retry, or 'parked' for its message or its other parts.
 local function put_off(event, state, ends)
   set(key('event', event), 'not_before', ends)
   place(event, state, ends)
@@ -57,7 +57,7 @@ local function put_event(event, kind, message, data)
   if message then set_message(event, message) end
 end
 
--- Records an event for the hooks. Returns as hand_over.
+-- Records an event for the handlers. Returns as hand_over.
 local function add_event(event, kind, message, data)
   put_event(event, kind, message, data)
   return hand_over(event)
@@ -69,8 +69,7 @@ local function unpark(event)
   return hand_over(event)
 end
 
--- What a message ended with that no report tells of: onStatus hears of it as of a report.
--- Returns as add_event.
+-- Records an event for onStatus about an end that no provider reports. Returns as add_event.
 local function add_ending(event, id, class, why, code)
   local status = { class = class, status = why, status_code = code, id = id }
   return add_event(event, 'status', id, cjson.encode(status))

@@ -1,33 +1,33 @@
--- Decides whether Redis has memory for new messages. A message grows until it is final: its timeline,
--- delivery reports, events and references are still to come. Accepting it reserves memory for all of
--- that, so that whatever was accepted can be finished under maxmemory.
+-- Decides whether Redis has memory for new messages. A message grows until it is final: timeline, delivery reports,
+-- events and references are added. Accepting it reserves memory for all of that, so that every accepted message can be
+-- finished below maxmemory.
 
--- Bytes that a message still needs, at most as a rule: two failed attempts, two delivery reports, whose
--- webhooks are signed (each signature is remembered), and all of its events waiting at once, whose handlers fail. tests/ledger/test_memory.py measures these;
--- they are rounded up. A timeline may grow further, up to 60 lines of about 120 bytes: if most of the
--- messages do so at once, Redis may come above maxmemory, and what was accepted goes on all the same. How much it is depends on the encoding of the records, which hash-max-listpack-value
--- chooses. `plain`: a waiting message that asks for no reports; `report`: one that asks for them;
--- `watch`: a sent one that waits for its reports, or is unknown.
+-- Bytes that a message usually still needs at most: two failed attempts, two delivery reports, whose webhooks are signed
+-- (each signature is remembered), and all of its events waiting at once, whose handlers fail. They are measured by
+-- tests/ledger/test_memory.py and rounded up. A timeline may grow further, up to 60 lines of about 120 bytes: if most
+-- messages do so at once, Redis may exceed maxmemory, and accepted messages go on all the same. The bytes depend on the
+-- encoding of the records, which hash-max-listpack-value chooses. `plain`: a waiting message that asks for no reports;
+-- `report`: one that asks for them; `watch`: a sent one that waits for its reports, or is unknown.
 local GROWTH = {
   hashtable = { plain = 3300, report = 8200, watch = 5000 },
   packed = { plain = 2300, report = 5500, watch = 3400 },
 }
--- Bytes beside the data of a message: what accept.lua records, and its indexes.
+-- Bytes of a new message without its data: the fields of its record, and its indexes.
 local NEW = 1300
--- Bytes of the mark of a webhook that was recorded, or of its signature.
+-- Bytes of the mark of a recorded webhook, or of its signature.
 local SEEN = 200
 -- Bytes that an event needs while its handlers run and are repeated.
 local EVENT_GROWTH = 700
--- Bytes of a trigger in a queue of the broker; and of the broker's list of running tasks, the
--- connections of workers and receivers, and the rest that has no key of ours.
+-- Bytes of a trigger in a queue of the broker; and of the broker's list of running tasks, connections, and other keys
+-- that are not the ledger's.
 local TRIGGER, PROCESSES = 1300, 2 * 1024 * 1024
--- The part of maxmemory that new messages leave free: Redis's tables grow by doubling. Webhooks are
--- refused long before: see webhooks.lua.
+-- The fraction of maxmemory that new messages leave free, since Redis's tables grow by doubling. Webhooks are refused
+-- much earlier, see webhooks.lua.
 local SEND_HEADROOM = 0.02
--- Waiting messages that are looked at to learn what all of them need.
+-- Waiting messages that are sampled to estimate what all of them need.
 local SAMPLES = 8
 
--- Bytes in use and maxmemory, as Redis compares them; nil if there is no limit, or it is not told.
+-- Bytes in use and maxmemory, as Redis compares them; nil: there is no limit, or INFO is restricted.
 local function memory_use()
   local info = redis.pcall('INFO', 'memory')
   if type(info) ~= 'string' then return nil end
@@ -37,7 +37,7 @@ local function memory_use()
   return field('used_memory') - field('mem_not_counted_for_evict'), max
 end
 
--- What one record of a message needs. A damaged record counts as the largest kind.
+-- Bytes that one message still needs. A damaged record counts as the largest kind.
 local function growth_of(id)
   local hash = key('msg', id)
   local encoding = redis.pcall('OBJECT', 'ENCODING', hash)
@@ -46,7 +46,7 @@ local function growth_of(id)
   return growth, redis.pcall('HGET', hash, 'report') and growth.report or growth.plain
 end
 
--- Bytes that the messages of a lane need each: the largest need among some of them, taken evenly.
+-- Bytes that each message of a lane still needs: the maximum of some evenly spaced samples.
 local function growth_of_waiting(lane, count)
   local due, most = due_key(lane), 0
   for i = 1, math.min(count, SAMPLES) do
@@ -61,13 +61,13 @@ local function growth_of_waiting(lane, count)
   return most
 end
 
--- The same for messages that were sent, or are being sent.
+-- The same for messages that are being sent or wait for reports.
 local function growth_of_watched()
   local id = redis.call('ZRANGE', due_key('watch'), -1, -1)[1]
   return id and growth_of(id).watch or 0
 end
 
--- Bytes that everything which was accepted needs until it is final, the broker's share included.
+-- Bytes that all accepted messages need until they are final, including the broker's.
 local function reserved()
   local waiting = 0
   for _, lane in ipairs({ 'send', 'send_bulk' }) do
@@ -82,14 +82,14 @@ local function reserved()
     + math.max(0, 2 * WATERMARK - triggers) * TRIGGER + PROCESSES
 end
 
--- Bytes that are left for new messages, negative if it is too much already; nil without a limit.
+-- Bytes left for new messages, negative if there are too many already; nil without a limit.
 local function room_left(headroom)
   local used, max = memory_use()
   if not used then return nil end
   return math.floor(max * (1 - headroom)) - used - reserved()
 end
 
--- Is there room for a message of this size (bytes of its data), and for what will become of it?
+-- Is there room for a message with so many bytes of data, until it is final?
 local function has_room_to_send(size, report)
   local left = room_left(SEND_HEADROOM)
   local growth = GROWTH.hashtable[report and 'report' or 'plain']

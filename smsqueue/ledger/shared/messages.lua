@@ -1,15 +1,15 @@
--- A timeline of fewer bytes has fewer than TIMELINE_MAX lines.
+-- A timeline of fewer bytes certainly has fewer than TIMELINE_MAX lines.
 local SURELY_SHORT = 30 * TIMELINE_MAX
 
--- Where the last line of a timeline begins; nil if that is to be read as a whole. Lines have nothing nested in them,
--- and in a text a quotation mark is escaped: so it is at the last '{"'.
+-- Where the last line of a timeline begins; nil: parse the whole timeline. Lines are flat objects, and texts escape their
+-- quotation marks, so the last line begins at the last '{"'.
 local function last_line(text)
   if #text > SURELY_SHORT or string.sub(text, 1, 3) ~= '[{"' then return nil end
   return string.match(text, '^.*(){".*}%]$')
 end
 
--- Adds a line to a message's timeline. A line that only repeats the last one is counted on it;
--- of a long timeline the first line and the newest are kept.
+-- Adds a line to a message's timeline. A line that repeats the last one increments its count; a long timeline keeps its
+-- first line and the newest ones.
 local function note(id, line)
   local hash = key('msg', id)
   local text, lines = get(hash, 'timeline'), {}
@@ -40,14 +40,14 @@ local function note(id, line)
   set(hash, 'timeline', cjson.encode(lines))
 end
 
--- When a message was taken in: its timeline's first line is never dropped.
+-- When a message was accepted: the first line of its timeline is never dropped.
 local function accepted_at(id)
   return tonumber(string.match(get(key('msg', id), 'timeline'), '"at":(%d+)'))
 end
 
--- Moves a message into a state: the index by state, the due set of its lane (`look` is when
--- somebody must next look; nil: it is final), and the day on which it is forgotten. `error` and
--- `provider` (if not that of the last attempt) are what its end is counted under.
+-- Moves a message into a state, with the index by state, the due set of its lane and the time of its deletion.
+-- look: when it is next due; nil: it is final
+-- error, provider (if not that of the last attempt): labels for counting its end
 local function enter(id, from, to, look, error, provider)
   local hash = key('msg', id)
   local waits = LANE[from] == 'send' or look and LANE[to] == 'send'
@@ -69,40 +69,40 @@ local function enter(id, from, to, look, error, provider)
   if not look and not FINAL_STATES[to] then
     index_add(key('ends'), NOW + RETENTION, id)
   elseif from and LANE[from] ~= 'send' and from ~= 'sending' then
-    -- What waits to be sent, or is being sent, is not there; what is over is there if an older version ended it.
+    -- Waiting messages and those being sent are not in it; final ones are if an older version ended them.
     index_remove(key('ends'), id)
   end
 end
 
--- Has a message that waits, and that no due set has, looked at now.
+-- Makes a waiting message due now that is in no due set.
 local function look_now(id)
   local lane = lane_for('send', get(key('msg', id), 'bulk'))
   redis.call('ZADD', due_key(lane), 'NX', NOW, id)
 end
 
--- When somebody must next look at a message in a state; nil: nobody must.
+-- When a message in a state is next due; nil: never.
 local function next_look(id, state)
   local lane = LANE[state]
   return lane and (index_score(due_key(lane), id) or
                    lane == 'send' and index_score(due_key('send_bulk'), id)) or nil
 end
 
--- When somebody must look at a message that waits: its time, or the end of its validity.
+-- When a waiting message is due: at its time, or at the end of its validity.
 local function sooner(at, expires)
   expires = tonumber(expires)
   if expires and expires < at then return expires end
   return at
 end
 
--- Nobody knows what became of a message. `ask` (ms): its provider can be asked, after so long.
+-- Makes a message unknown. ask: ms after which its provider can be asked about it, if it can.
 local function uncertain(id, from, error, ask)
   enter(id, from, 'unknown', NOW + REPORT_WAIT, error)
   unset(key('msg', id), 'pin', 'pin_until')
   if ask then index_add(due_key('ask'), NOW + ask, id) end
 end
 
--- Binds a message, which a provider may have, to that provider: it sends once for the same key,
--- and so may be called again until `ends`. False: it may not, any more.
+-- Pins a message to a provider that may have it and de-duplicates: the call may be repeated until `ends`. False: that
+-- time is over.
 local function pin(id, m, ends, look, ask)
   if look >= ends then return false end
   set(key('msg', id), 'pin', m.provider, 'pin_until', ends, 'pin_ref', m.pin_ref or m.attempt)
@@ -110,7 +110,7 @@ local function pin(id, m, ends, look, ask)
   return true
 end
 
--- sent and accepted wait for reports, if some were asked for; the rest of RANK is final.
+-- When to stop waiting for reports: sent and accepted messages wait if their sender asked for reports.
 local function report_look(state, report)
   if report and (state == 'sent' or state == 'accepted') then return NOW + REPORT_WAIT end
   return nil

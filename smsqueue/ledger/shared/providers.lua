@@ -1,13 +1,13 @@
--- A provider is paused for all workers when its calls fail because of it, not because of one message.
--- `health:<provider>` holds the evidence: the outcomes of its last RECENT calls, one for each message, as
--- '+<id>' (it works) and '-<id>' (it failed). It exists only while one of them failed. The provider is
--- paused when the last IN_A_ROW of them failed, or when half of RECENT did.
+-- A provider is paused for all workers when its calls fail because of the provider, not because of one message.
+-- `health:<provider>` has the results of its last RECENT calls, one for each message, as '+<id>' (success) and '-<id>'
+-- (failure). It exists only while one of them failed. The provider is paused when the last IN_A_ROW of them failed, or
+-- half of RECENT.
 local RECENT, IN_A_ROW = 20, 5
--- A pause that follows an earlier one within so many ms goes on doubling: the provider only seemed well.
+-- A pause that begins within so many ms after another one continues its doubling.
 local PROBATION = 60000
 
--- Adds the outcome of a call to the evidence. Returns: whether it suffices for a pause.
-local function add_evidence(provider, id, failed)
+-- Adds the result of a call. Returns: whether the provider is to be paused.
+local function add_result(provider, id, failed)
   local hash = key('health', provider)
   local recent = get(hash, 'recent')
   if not recent and not failed then return false end
@@ -31,14 +31,14 @@ local function add_evidence(provider, id, failed)
   return in_a_row >= IN_A_ROW or (#outcomes == RECENT and failures * 2 >= RECENT)
 end
 
--- Notes what a call says of its provider's health: pauses it, or ends its pause.
+-- Applies the result of a call to its provider's health: pauses it, or ends its pause.
 -- o: the outcome, see settle.lua
 -- id: the message; began: when the call began (ms)
 local function note_health(o, id, began)
   if not o.provider or not (o.provider_works or o.pause_ms) then return end
   local pause, health = key('pause', o.provider), key('health', o.provider)
   local p, h = read(pause, 'until', 'since', 'times', 'suspect'), read(health, 'since', 'times')
-  -- A call that began before the last pause began or ended says nothing new.
+  -- Ignore a call that began before the last pause began or ended.
   local since = math.max(tonumber(p.since or 0), tonumber(h.since or 0))
   if began <= since then return end
   if o.provider_works then
@@ -49,13 +49,13 @@ local function note_health(o, id, began)
       unset(health, 'recent')
       expire(health, 86400)
     else
-      add_evidence(o.provider, id, false)
+      add_result(o.provider, id, false)
     end
     return
   end
-  -- During a pause only probes are called: one that fails prolongs it.
+  -- During a pause only probes are called: a failing probe prolongs it.
   local waits = p['until']
-  if o.pause_if_others_failed and not waits and not add_evidence(o.provider, id, true) then return end
+  if o.pause_if_others_failed and not waits and not add_result(o.provider, id, true) then return end
   local times = tonumber(p.times or 0)
   if o.pause_if_others_failed and not waits and NOW - tonumber(h.since or 0) < PROBATION then
     times = tonumber(h.times or 0)
@@ -71,8 +71,7 @@ local function note_health(o, id, began)
   count('pauses', o.provider, o.error or '')
 end
 
--- May this provider be called now? nil: yes (for a paused one: as its probe, one at a time);
--- else the time at which to ask again.
+-- When a provider may be called; nil: now. After a pause, one call at a time is allowed as a probe.
 local function paused_until(provider, token, lease)
   local hash = key('pause', provider)
   local p = read(hash, 'until', 'probe', 'probe_until')
@@ -84,11 +83,10 @@ local function paused_until(provider, token, lease)
   return nil
 end
 
--- The next place in the lines of messages that wait for paused providers, a millisecond after the one
--- before, so that not all of them come at once.
--- names: of the providers, with a space between them; line: 'single', or 'bulk' for those that were
--- sent as one of many; least: a time
--- Returns: the provider in whose line it comes first, and when that is; nil if one of them is not paused.
+-- The next time in the wait queues of paused providers: a millisecond after the one before, so that messages do not all
+-- become due at once.
+-- names: of the providers, with a space between them; line: which wait queue, 'single' or 'bulk'; least: a time
+-- Returns: the provider whose wait queue comes first, and the time; nil if one of the providers is not paused
 local function next_place(names, line, least)
   local best, at
   for name in string.gmatch(names, '%S+') do
@@ -100,9 +98,8 @@ local function next_place(names, line, least)
   return best, at
 end
 
--- Who stood in line was sent to a provider that it did not wait for, and that works: those behind it may
--- be, too.
-local function call_out(names, provider)
+-- A waiting message was rerouted to a healthy provider: wake the others.
+local function wake_others(names, provider)
   if string.find(' ' .. names .. ' ', ' ' .. provider .. ' ', 1, true) then return end
   if get(key('pause', provider), 'until') then return end
   for name in string.gmatch(names, '%S+') do
@@ -111,8 +108,8 @@ local function call_out(names, provider)
   end
 end
 
--- Remembers for a quarter of an hour (messages are tried again within ten minutes) that no provider was
--- found for a message; it is forgotten when the message goes out.
+-- Records for 15 minutes that no provider was found for a message (messages are retried within ten minutes). It is
+-- removed when an attempt begins.
 local LATELY, MOST_UNROUTED = 900000, 10000
 local unrouted_exists
 local function has_unrouted()
@@ -130,21 +127,21 @@ local function note_unrouted(id, error_class, why)
   redis.call('PEXPIRE', cause, LATELY)
 end
 
--- Begins an attempt at a provider, stored before the provider is called: `calling` says since
--- when the provider may have the message, until the attempt is settled.
+-- Begins an attempt at a provider. It is stored before the provider is called: until the attempt is settled, `calling` is
+-- the time since which the provider may have the message.
 local function begin(id, token, provider, lease)
   local ends = paused_until(provider, token, lease)
   if ends then return { 'paused', math.max(0, ends - NOW) } end
   local hash = key('msg', id)
   local m = read(hash, 'worker', 'behind', 'msgid', 'attempt')
-  local former = m.msgid and own_reference(id) -- before it was requeued
+  local former = m.msgid and own_reference(id) -- of a sending before it was requeued
   if former then note_reference(id, former) end
   if m.behind then
-    call_out(m.behind, provider)
+    wake_others(m.behind, provider)
     unset(hash, 'behind', 'line', 'looked')
   end
   if has_unrouted() then redis.call('ZREM', key('unrouted'), id) end
-  -- First what can fail: a damaged message does not look as if its provider had been called.
+  -- Do first what can fail: a damaged message must not look as if its provider had been called.
   local attempt = tonumber(m.attempt or 0) + 1
   note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })
   increase(hash, 'attempt', 1)

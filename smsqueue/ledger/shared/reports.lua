@@ -1,17 +1,16 @@
--- A message's rank: what was given up here (failed, cancelled, expired without a report) ranks
--- below everything that a provider says.
+-- The rank of a message's state. Ends without a provider (failed, cancelled, expired before sending) rank below every
+-- report.
 local function rank_of(state, reported)
   if state == 'expired' and reported ~= 'expired' then return 0 end
   return RANK[state] or 0
 end
 
--- Ids whose reports are kept for one attempt: no SMS has more parts.
+-- Ids whose reports are kept for one attempt; no SMS has more parts.
 local MOST_PARTS = 255
 
--- What was reported of an attempt's parts, nil if it is not known to have several: `ids` (by the
--- provider's id 0: nothing; 1: it was taken; 2: it was delivered), `told` (the provider's answer
--- named these ids; false: they are those that were reported), `guess` (how many parts the text
--- has, where reports are of parts and no answer told).
+-- Reports of an attempt's parts; nil: it is not known to have several. `ids`: by the provider's id 0 (no report), 1 (the
+-- part was accepted) or 2 (it was delivered); `told`: the provider's answer named these ids, else they come from reports;
+-- `guess`: how many parts the text has by our count, if reports are about parts and no answer named their ids.
 local function parts_of(id, attempt, m)
   local hash = key('msg', id)
   local text = get(hash, 'parts.' .. attempt)
@@ -22,7 +21,7 @@ local function parts_of(id, attempt, m)
   if not (m.sent_at and attempt == tonumber(m.attempt) and string.find(m.msgid or '', '^%[')) then
     return nil
   end
-  -- Settled by a version that kept the ids only.
+  -- Settled by a version that stored the ids only.
   local parts, number = { ids = {}, told = true }, 0
   local well, pids = pcall(cjson.decode, m.msgid)
   for _, pid in ipairs(well and pids or {}) do
@@ -35,8 +34,8 @@ local function parts_of(id, attempt, m)
   return number > 1 and parts or nil
 end
 
--- The state of an attempt by what is known of its parts; nil: nothing is. A failure of a part
--- counts by itself, see reported_state.
+-- The state of an attempt by the reports of its parts; nil: there are none. Failures of parts are not counted here, see
+-- reported_state.
 local function state_of_parts(parts)
   local number, taken, delivered = 0, 0, 0
   for _, level in pairs(parts.ids) do
@@ -62,15 +61,14 @@ local function keep_parts(id, attempt, parts)
   end
 end
 
--- The state that an attempt has after a report, which may be of one of its parts: delivered when
--- all are, accepted when all were taken, undelivered or expired as soon as one is. This never
--- decreases, whatever order the reports come in.
--- Returns: the state (nil: to be seen when the provider's answer tells how many parts there are),
---          whether the report is of a part
+-- The state of an attempt after a report, which may be about one of its parts: delivered when all parts are, accepted
+-- when all were accepted, undelivered or expired as soon as one part is. It never decreases, in whatever order the
+-- reports come.
+-- Returns: the state (nil: unknown until the provider's answer names the parts), whether the report is about a part
 local function reported_state(id, attempt, state, m, pids, guess)
   if #pids == 0 or m.reported == 'delivered' then return state, false end
   local made, parts = tonumber(m.attempt), parts_of(id, attempt, m)
-  -- Its answer is still to come, to a worker whose settle counts the parts.
+  -- The provider's answer is still awaited by a worker, whose settle counts the parts.
   local awaited = m.state == 'sending' and m.calling and tonumber(m.gathers) == made and
       (attempt == made or attempt == tonumber(m.pin_ref))
   if not parts then
@@ -78,14 +76,14 @@ local function reported_state(id, attempt, state, m, pids, guess)
     if not awaited and (answered or not guess) then return state, false end
     parts = { ids = {} }
   end
-  -- Who parked a report could not read the text.
+  -- A parked report was recorded before the text was known.
   if guess then parts.guess = math.max(guess, parts.guess or 1) end
   local number = 0
   for _ in pairs(parts.ids) do number = number + 1 end
   for _, pid in ipairs(pids) do
     local level = parts.ids[pid]
     if parts.told and not level then
-      -- None of its parts: the report is of the message, or of a part that counts if it failed.
+      -- Not one of its parts: the report is about the message, or about a part that counts if it failed.
       if not guess then return state, false end
     elseif level or number < MOST_PARTS then
       number = level and number or number + 1
@@ -94,7 +92,7 @@ local function reported_state(id, attempt, state, m, pids, guess)
   end
   local now = state_of_parts(parts)
   local waits = awaited and not parts.told
-  -- Of what is delivered there is no more to be known.
+  -- A delivered message needs no more reports.
   keep_parts(id, attempt, (waits or now ~= 'delivered') and parts or nil)
   local several = parts.told or (parts.guess or 1) > 1
   if state == 'expired' or state == 'undelivered' then return state, several end
@@ -102,8 +100,8 @@ local function reported_state(id, attempt, state, m, pids, guess)
   return now, several
 end
 
--- An attempt has come into a state: its effect on the message. An attempt of an earlier generation
--- only counts if it delivered: the operator chose to send again.
+-- Applies the state of an attempt to its message. An attempt of an earlier generation counts only if it was delivered,
+-- since an operator chose to send again.
 local function advance(id, attempt, state, provider, m)
   local hash = key('msg', id)
   if attempt < tonumber(m.first or 1) and state ~= 'delivered' then return false end
@@ -114,7 +112,7 @@ local function advance(id, attempt, state, provider, m)
   if waits and (state == 'expired' or state == 'undelivered') then return false end
   if RANK[state] <= rank_of(m.state, m.reported) then return false end
   enter(id, m.state, state, report_look(state, m.report), nil, provider)
-  -- `sent_at` is that of the last attempt; an earlier one was never seen to be sent.
+  -- `sent_at` is the time of the last attempt; that of an earlier one is not known.
   if state == 'delivered' and m.sent_at and attempt == tonumber(m.attempt) then
     observe('delivered', provider, math.max(0, NOW - m.sent_at))
   end
@@ -127,8 +125,8 @@ local function read_reported(id)
               'calling', 'gathers', 'pin_ref', 'msgid')
 end
 
--- Does a report change what is known of its message? An attempt has few such reports, whoever sends
--- how many: each raises what was reported of it, or of one of its parts.
+-- Does a report change its message? An attempt has few such reports, however many are sent: each one raises the state of
+-- the attempt or of one of its parts.
 local function is_news(id, attempt, state, pids, guess)
   local m = read_reported(id)
   if not m.state or not RANK[state] or RANK[state] <= (RANK[m.reported] or 0) then return false end
@@ -149,9 +147,9 @@ local function is_news(id, attempt, state, pids, guess)
   return false
 end
 
--- A report's effect on its message.
--- pids: the provider's ids in the report; guess: parts that the message's text has, if the report
--- is of one part, else nil; quiet: the timeline does not tell of it
+-- Applies a report to its message. Returns whether its state changed.
+-- pids: the provider's ids in the report; guess: parts of the message's text, if the report is about one part, else nil;
+-- quiet: without a line in the timeline
 local function apply_report(id, attempt, state, provider, code, pids, guess, quiet)
   local m = read_reported(id)
   if not m.state then return false end
@@ -165,12 +163,13 @@ local function apply_report(id, attempt, state, provider, code, pids, guess, qui
   return now and advance(id, attempt, now, provider, m) or false
 end
 
--- An attempt is over: how many parts it has is known by the ids of the provider's answer (none:
--- it told none), and what was reported of them until now counts. Repeating it changes nothing.
--- repeated: the attempt that it repeated, whose reports may be its own; nil: none
+-- Counts the parts of an attempt that has ended: the ids of the provider's answer say how many there are, and their
+-- reports so far count. Repeating it changes nothing.
+-- pids: these ids; empty: the answer had none
+-- repeated: the attempt that this one repeated, whose reports may be its own; nil: none
 local function count_parts(id, attempt, pids, provider, repeated)
   local hash = key('msg', id)
-  -- One id at most, and nothing was reported of parts: the usual message, which has none.
+  -- At most one id and no reports of parts: the usual message of one part.
   if #pids <= 1 and not repeated and not get(hash, 'parts.' .. attempt) then return end
   local m = read_reported(id)
   local function kept(number)
@@ -203,15 +202,15 @@ local function count_parts(id, attempt, pids, provider, repeated)
   if now then advance(id, attempt, now, provider, m) end
 end
 
--- Marks of the reports that were recorded of a message, to know those that are repeated. The first of them are in its
--- record, as a key of its own takes several times as much; they are as long as need be to differ among so few.
+-- Marks of a message's recorded reports, to recognize repeated ones. The first marks are in the message's record, since a
+-- separate key takes several times the memory. They are long enough to differ among so few.
 local MARK_LENGTH, MOST_MARKS = 12, 16
 local function is_marked(id, repetition)
   local well, marks = pcall(get, key('msg', id), 'seen')
   return well and marks and string.find(marks, string.sub(repetition, 1, MARK_LENGTH), 1, true) ~= nil
 end
 
--- Returns false if there is no room for more marks, or the record is kept for less time than marks are.
+-- Returns false if there is no room for more marks, or the record is deleted before the marks would be.
 local function add_marks(id, repetitions)
   local m = read(key('msg', id), 'state', 'seen')
   local marks = m.seen or ''
@@ -224,12 +223,12 @@ local function add_marks(id, repetitions)
   return true
 end
 
--- Reports that wait for one id that is not known: the first MOST_PARKED, and the first of each state
--- that these do not have, so that the message ends in the same state as with all of them. No provider
--- sends so many before its answer. The others still reach the hooks, without a message.
+-- Parked reports of an id that is not known yet: the first MOST_PARKED, and the first of each state that these do not
+-- have, so that the message ends in the same state as with all of them. No provider sends so many before its answer.
+-- Handlers get the others without a message.
 local MOST_PARKED, CHUNK = 16, 500
--- Reports that waited and were applied by this settle. A message may have 255 ids: beyond as many as its
--- timeline holds, only what changes a state is looked at.
+-- Parked reports that this settle has applied. A message may have 255 ids: beyond the length of its timeline, only reports
+-- that change a state are applied.
 local applied = 0
 
 local function parked_report_of(text)
@@ -238,8 +237,8 @@ local function parked_report_of(text)
   return nil
 end
 
--- The reports that count of those that wait for an id, in the order in which they came. Older versions
--- kept any number of them: these are read in pieces.
+-- The parked reports of an id that count, in the order in which they came. Older versions stored any number of them, so
+-- they are read in chunks.
 local function parked_reports(parked)
   local kept, states = {}, {}
   for first = 0, redis.call('LLEN', parked) - 1, CHUNK do
@@ -255,7 +254,7 @@ local function parked_reports(parked)
   return kept, states
 end
 
--- Keeps a report for the message that may come to have this id.
+-- Parks a report for the message that may get this id.
 local function park(ref, event, state, code, guess)
   local parked = key('parked', ref)
   local length = redis.call('LLEN', parked)
@@ -271,8 +270,8 @@ local function park(ref, event, state, code, guess)
   redis.call('PEXPIRE', parked, REPORT_WAIT)
 end
 
--- Provider and msgid of a record are a reference by themselves. The first of the others are in its field `refs`, a JSON
--- list; a set holds what there is beyond these, and all of a message that an old version sent.
+-- A record's provider and msgid are its own reference. The first other ones are in its field `refs` (a JSON list); a set
+-- holds the rest, and all references of messages that old versions sent.
 local REFS_IN_RECORD = 4
 
 local function references_in_record(id)
@@ -286,7 +285,7 @@ local function own_reference(id)
   return pid and m.provider and m.provider .. ':' .. pid
 end
 
--- All references of a message, to forget them with it.
+-- All references of a message, to delete them with it.
 local function references_of(id)
   local well, own = pcall(own_reference, id)
   local found = { well and own or nil }
@@ -307,7 +306,7 @@ local function note_reference(id, ref)
   end
 end
 
--- The record's own reference need not be in `refs`.
+-- Removes the record's own reference from `refs`, where it is not needed.
 local function drop_own_reference(id)
   local own, others, refs = own_reference(id), {}, references_in_record(id)
   for _, ref in ipairs(refs) do
@@ -317,8 +316,8 @@ local function drop_own_reference(id)
   if #others == 0 then unset(key('msg', id), 'refs') else set(key('msg', id), 'refs', cjson.encode(others)) end
 end
 
--- Remembers that a provider's id means this attempt, and applies reports that came before. Adds
--- to `events` those that are to be published.
+-- Records that a provider's id refers to this attempt, and applies its parked reports. Adds their events that are to be
+-- published to `events`.
 local function add_reference(id, attempt, provider, pid, events)
   local ref = provider .. ':' .. pid
   redis.call('SET', key('ref', ref), id .. '.' .. attempt)
@@ -328,7 +327,7 @@ local function add_reference(id, attempt, provider, pid, events)
   local reports, states = parked_reports(parked), {}
   redis.call('DEL', parked)
   for _, report in ipairs(reports) do
-    -- The report counts even if its hook ran unmatched and its event is gone by now.
+    -- The report counts even if its handlers have run without a message.
     local event, state, code = report[1], report[2], report[3]
     local hash = key('event', event)
     if RANK[state] and (applied < TIMELINE_MAX or not states[state]) then

@@ -1,5 +1,5 @@
--- Triggers in a broker queue ('send' or 'hook'), with those that upkeep is about to publish.
-local lengths = {} -- no script adds a trigger by itself
+-- Triggers in a broker queue ('send' or 'hook'), with those that are about to be published.
+local lengths = {} -- no script adds a trigger
 local function length(queue)
   if not lengths[queue] then
     local here = triggers_in(queue == 'hook' and HOOK_QUEUE or SEND_QUEUE)
@@ -8,12 +8,11 @@ local function length(queue)
   return lengths[queue]
 end
 
--- Has a broker queue room for another trigger? What finds none stays due: upkeep publishes it.
+-- Has a broker queue room for another trigger? If not, the id stays due, and upkeep publishes it later.
 local function room(queue, most) return length(queue) < most end
 
--- So many triggers more are about to be published: whoever asks before they are in the queue counts them.
--- Publishing takes so many ms at most, as a rule. That time begins with the first of them: if each began it anew,
--- those that left the queue long ago would count as long as one follows the other.
+-- Counts triggers that are about to be published, until they are in the queue: usually so many ms at most. The time runs
+-- from the first of them: if each one restarted it, triggers that left the queue long ago would still count.
 local PUBLISHING = 50
 local function note_publishing(queue, triggers)
   local name = key('filled', queue)
@@ -23,13 +22,13 @@ local function note_publishing(queue, triggers)
   end
 end
 
--- Triggers in a queue above which what was sent as one of many gets none of its own: upkeep publishes it soon,
--- many in one, and a single message does not wait behind hundreds of triggers.
+-- Length of a queue from which on a bulk message gets no trigger of its own: upkeep soon publishes many in one, and a
+-- single message does not wait behind hundreds of triggers.
 local ALONE = 8
 local function most_alone() return math.min(ALONE, BULK_WATERMARK) end
 
--- Has a message whose task did not see its end to be published once more, for the monitors? It
--- is nothing that anybody waits for, so not while the queue is long.
+-- Is a message that has ended to be published once more, so that monitors see the end of its task? Not while the queue is
+-- long, since nothing waits for it.
 local function closing() return room('send', WATERMARK) and 1 or 0 end
 
 -- A trigger is published. When that was stays with its record (`out`), so that it is not doubled

@@ -1,28 +1,27 @@
--- What webhooks put into Redis, by provider. Somebody who knows the address of unsigned webhooks can
--- send any number of them: they must not take the memory of send(), nor that of other providers.
+-- Bytes that webhooks take in Redis, by provider. Anyone who knows the URL of unsigned webhooks can send any number of
+-- them: they must take neither the memory for send() nor that of other providers.
 --
--- An event that waits for its handlers is in the index `webhooks:<provider>` as '<event>:<bytes>', and
--- its field `held` repeats that. What is left when it was handled counts in `kept:<provider>`, by the
--- time at which it is gone. `webhook_bytes` has the sums. So the number of an event that was deleted
--- by somebody who knows nothing of this is found again: see check_webhooks().
+-- An event that waits for its handlers is in the index `webhooks:<provider>` as '<event>:<bytes>', and in its own field
+-- `held`. The bytes that remain after it was handled are in `kept:<provider>`, by the time at which they are deleted.
+-- `webhook_bytes` has the sums. check_webhooks() corrects them when an older version has deleted an event.
 
--- Parts of maxmemory from which on webhooks are refused: those of providers that hold much, then all.
--- send() goes on up to SEND_HEADROOM, and reports of accepted messages are never refused.
+-- Fractions of maxmemory that stay free of webhooks: of heavy providers, of all providers. send() goes on up to
+-- SEND_HEADROOM, and reports of accepted messages are never refused.
 local HEAVY_HEADROOM, WEBHOOK_HEADROOM = 0.25, 0.15
--- Parts of maxmemory that webhooks of one provider that were not handled may hold, whatever
--- SMSQUEUE_WEBHOOK_QUOTA says; and with which, counting all that is kept of them, it holds much.
+-- Fraction of maxmemory that the unhandled webhooks of one provider may take, whatever SMSQUEUE_WEBHOOK_QUOTA says; and
+-- the fraction, handled ones included, above which a provider is heavy.
 local QUOTA_PART, HEAVY_PART = 0.125, 0.1
--- Bytes that an event of a webhook takes beside its data: record, indexes, marks of repetitions.
+-- Bytes of a webhook's event without its data: record, indexes, marks of repetitions.
 local WEBHOOK_NEW = 1900
--- Bytes that are left of a handled webhook: the mark of its repetition and of its signature. A report that
--- matched no message is kept with the provider's id, which is in two places.
+-- Bytes that remain of a handled webhook: the marks of its repetition and of its signature. A report that matched no
+-- message is kept with the provider's id, which is stored twice.
 local MARKS, PARKED_REPORT = 2 * SEEN, 450
--- Length of time that what is kept is counted by, in ms; entries that one call looks at.
+-- Interval by which remaining bytes are summed, in ms; entries that one call checks.
 local KEPT_SPAN = math.max(1, math.floor(math.min(72 * 3600000, REPORT_WAIT, RETENTION) / 12))
 local MOST_CHECKED = 200
 local NOT_HANDLED = { waiting = true, parked = true, running = true }
 
--- A number of bytes, as it is kept in Redis; one that is damaged counts as 0.
+-- A number of bytes that was read from Redis; a damaged one counts as 0.
 local function as_bytes(text)
   local bytes = tonumber(text)
   return bytes and bytes >= 0 and bytes < 2 ^ 53 and bytes or 0
@@ -41,7 +40,7 @@ local function add_webhook_bytes(provider, what, bytes)
   end
 end
 
--- Providers of which webhooks were counted.
+-- Providers whose webhooks are counted.
 local function webhook_providers()
   local names, found = {}, {}
   for _, field in ipairs(redis.call('HKEYS', key('webhook_bytes'))) do
@@ -56,7 +55,7 @@ end
 
 local function webhook_quota(max) return max and math.min(WEBHOOK_QUOTA, max * QUOTA_PART) or WEBHOOK_QUOTA end
 
--- Why a webhook that takes so many bytes is not recorded: 'memory', or 'quota' of its provider; nil: it is.
+-- Why a webhook of so many bytes is refused: 'memory', or 'quota' of its provider; nil: it is recorded.
 local function refusal_of_webhook(provider, bytes)
   local used, max = memory_use()
   local open = webhook_bytes(provider, 'open') + bytes
@@ -73,7 +72,7 @@ local function add_kept(provider, span, bytes)
   if sum > 0 then set(key('kept', provider), span, sum) else unset(key('kept', provider), span) end
 end
 
--- Counts what is left of a webhook, until a time; with `event`, that event, which is over, is a part of it.
+-- Counts the bytes that remain of a webhook, until a time; with `event`, they include that event, which is over.
 local function keep_webhook(provider, bytes, marks, ends, event)
   local span = string.format('%.0f', (math.floor(ends / KEPT_SPAN) + 1) * KEPT_SPAN) -- its end
   add_kept(provider, span, bytes)
@@ -83,8 +82,8 @@ local function keep_webhook(provider, bytes, marks, ends, event)
   end
 end
 
--- Takes an event that waits out of the count.
--- Returns: provider, bytes, those that are left of them when it is deleted; nil: it was not counted
+-- Stops counting an unhandled event.
+-- Returns: provider, bytes, bytes that remain when it is deleted; nil: it was not counted
 local function release_webhook(event)
   local hash = key('event', event)
   local held = get(hash, 'held')
@@ -97,7 +96,7 @@ local function release_webhook(event)
   return provider, tonumber(bytes), tonumber(marks)
 end
 
--- The same of an event that is over.
+-- The same for an event that is over.
 local function release_kept(event)
   local hash = key('event', event)
   local kept = get(hash, 'kept')
@@ -113,7 +112,7 @@ local function release_kept(event)
   return provider, tonumber(bytes), tonumber(marks)
 end
 
--- Counts an event that waits for its handlers; of one that was counted already, this size counts.
+-- Counts an event that waits for its handlers, in place of an earlier size.
 local function hold_webhook(event, provider, bytes, marks)
   release_webhook(event)
   set(key('event', event), 'held', table.concat({ provider, bytes, marks }, '|'))
@@ -121,20 +120,20 @@ local function hold_webhook(event, provider, bytes, marks)
   add_webhook_bytes(provider, 'open', bytes)
 end
 
--- An event that is over waits again.
+-- Counts an event that was over and waits again.
 local function hold_webhook_again(event)
   local provider, bytes, marks = release_kept(event)
   if provider then hold_webhook(event, provider, bytes, marks) end
 end
 
--- An event was handled, and is kept as long as records are.
+-- Counts an event that was handled, for the retention.
 local function keep_handled_webhook(event)
   local provider, bytes, marks = release_webhook(event)
   if provider then keep_webhook(provider, bytes, marks, NOW + RETENTION, event) end
 end
 
--- An event is about to be deleted. A damaged one must not stop that.
--- ends: until when its marks are left (ms); nil: they are gone, too
+-- Stops counting an event that is about to be deleted, which may be damaged.
+-- ends: until when its marks remain (ms); nil: they are deleted, too
 local function forget_webhook(event, ends)
   for _, release in ipairs({ release_webhook, release_kept }) do
     local well, provider, _, marks = pcall(release, event)
@@ -142,7 +141,7 @@ local function forget_webhook(event, ends)
   end
 end
 
--- Counts anew what is not there any more: time is over, or a worker of an older version handled it.
+-- Corrects the sums: remaining bytes whose time is over, and events that a worker of an older version handled.
 local function check_webhooks(out_of_time)
   for _, provider in ipairs(webhook_providers()) do
     for _, span in ipairs(redis.call('HKEYS', key('kept', provider))) do

@@ -1,17 +1,17 @@
--- A script that writes later reads each hash once, and writes what it changed at its end: one command for each
--- hash, index and counter, for all items of a group together. So a message costs a few commands instead of dozens.
--- Until write_all() such a script reads and writes records, indexes and counters by these functions only: they
--- see what is still to be written. Other scripts (scripts.py says which) read and write at once by them.
-local writes_later = false
+-- Deferred writes. A script that defers its writes reads each hash once, and writes its changes at its end: one command
+-- for each hash, index and counter, for all items of a group together. So a message costs a few commands instead of
+-- dozens. Until write_all() such a script reads and writes records, indexes and counters only by these functions, which
+-- see the changes. In other scripts (scripts.py says which) they read and write at once.
+local defers_writes = false
 local hashes, indexes, counters = {}, {}, {}
--- Commands that say that all else was written: they run after it, and not if some of it failed.
+-- Commands that confirm the other writes: they run after them, and only if none of them failed.
 local last_commands = {}
 local function call_last(...)
-  if not writes_later then return redis.call(...) end
+  if not defers_writes then return redis.call(...) end
   last_commands[#last_commands + 1] = { ... }
 end
 
--- As Redis writes a number.
+-- A number in the format of Redis.
 local texts = {}
 local function as_text(value)
   if type(value) == 'string' then return value end
@@ -24,7 +24,7 @@ local function as_text(value)
   return text
 end
 
--- A hash: `fields` as they are in Redis, and `changes`: new values, false for fields that are to be removed.
+-- A hash: its `fields` in Redis, and its `changes`: new values, false for removed fields.
 local function loaded(hash)
   local known = hashes[hash]
   if not known then
@@ -42,10 +42,10 @@ local function current(known, field)
   return value or nil
 end
 
--- A table of the named fields, as they are now; a missing one is nil. It is not to be changed, and may have others.
+-- A table of the named fields, with their changes; a missing field is nil. It may have other fields. Do not modify it.
 local function read(hash, ...)
   local found = {}
-  if writes_later then
+  if defers_writes then
     local known = loaded(hash)
     if next(known.changes) == nil then return known.fields end
     for i = 1, select('#', ...) do
@@ -61,13 +61,13 @@ end
 
 -- One field; nil if it is missing.
 local function get(hash, field)
-  if writes_later then return current(loaded(hash), field) end
+  if defers_writes then return current(loaded(hash), field) end
   return redis.call('HGET', hash, field) or nil
 end
 
 -- Sets fields: name, value, name, value ...
 local function set(hash, ...)
-  if not writes_later then return redis.call('HSET', hash, ...) end
+  if not defers_writes then return redis.call('HSET', hash, ...) end
   local changes = loaded(hash).changes
   for i = 1, select('#', ...), 2 do
     local field, value = select(i, ...)
@@ -76,7 +76,7 @@ local function set(hash, ...)
 end
 
 local function unset(hash, ...)
-  if not writes_later then return redis.call('HDEL', hash, ...) end
+  if not defers_writes then return redis.call('HDEL', hash, ...) end
   local known = loaded(hash)
   for i = 1, select('#', ...) do
     local field = select(i, ...)
@@ -84,9 +84,9 @@ local function unset(hash, ...)
   end
 end
 
--- Adds to a field that is a whole number; returns the sum.
+-- Adds to a field that holds an integer; returns the sum.
 local function increase(hash, field, by)
-  if not writes_later then return redis.call('HINCRBY', hash, field, by) end
+  if not defers_writes then return redis.call('HINCRBY', hash, field, by) end
   local text = get(hash, field) or '0'
   if not string.match(text, '^%-?%d+$') then error('ERR hash value is not an integer', 0) end
   local sum = tonumber(text) + by
@@ -96,28 +96,28 @@ end
 
 local function delete_hash(hash)
   redis.call('DEL', hash)
-  hashes[hash] = writes_later and { fields = {}, changes = {} } or nil
+  hashes[hash] = defers_writes and { fields = {}, changes = {} } or nil
 end
 
--- A hash that does not exist yet.
+-- Declares a hash that does not exist yet, so that it is not read.
 local function new_hash(hash)
-  if writes_later and not hashes[hash] then hashes[hash] = { fields = {}, changes = {} } end
+  if defers_writes and not hashes[hash] then hashes[hash] = { fields = {}, changes = {} } end
 end
 
--- Seconds after which a hash, which was written, is deleted.
+-- Sets the seconds after which a hash is deleted that has been written.
 local function expire(hash, seconds)
-  if not writes_later then return redis.call('EXPIRE', hash, seconds) end
+  if not defers_writes then return redis.call('EXPIRE', hash, seconds) end
   loaded(hash).expires = seconds
 end
 
--- A score, or what is to be counted. An error here is one of its item; later it would be one of the whole group.
+-- A score or an increment. An error here concerns one item, a later one the whole group.
 local function checked_number(value)
   local number = tonumber(value)
   if not (number and math.abs(number) < 2 ^ 53) then error('ERR a time or a count is not a number', 0) end
   return number
 end
 
--- An entry of an index: by its score, or false when it is to be removed.
+-- Records the score of an entry of an index; false: the entry is to be removed.
 local function set_entry(name, id, score)
   local entries = indexes[name]
   if not entries then
@@ -129,30 +129,30 @@ end
 
 local function index_add(name, score, id)
   score = checked_number(score)
-  if writes_later then return set_entry(name, id, score) end
+  if defers_writes then return set_entry(name, id, score) end
   redis.call('ZADD', name, score, id)
 end
 
 local function index_remove(name, id)
-  if writes_later then return set_entry(name, id, false) end
+  if defers_writes then return set_entry(name, id, false) end
   redis.call('ZREM', name, id)
 end
 
--- The score of an id in an index, as Redis writes it; nil: it is not there.
+-- The score of an id in an index, in the format of Redis; nil: there is none.
 local function index_score(name, id)
   local entry = indexes[name] and indexes[name][id]
   if entry == nil then return redis.call('ZSCORE', name, id) or nil end
   return entry and as_text(entry) or nil
 end
 
--- Counters live in Redis, so that they are right whichever process is asked for them. One that is damaged begins
--- anew; while Redis takes nothing (it is full, say), they stay as they are.
+-- Counters are in Redis, so that every process reports the same. A damaged one restarts at 0; while Redis refuses
+-- writes (because it is full, for example) they stay as they are.
 local function add_up_now(name, number)
   local answer = redis.pcall('HINCRBY', key('counts'), name, number)
   if type(answer) ~= 'table' or not answer.err then return end
   for _, cause in ipairs({ 'WRONGTYPE', 'not an integer', 'overflow' }) do
     if string.find(answer.err, cause, 1, true) then
-      redis.call('HDEL', key('counts'), name) -- which sets the whole hash aside if need be
+      redis.call('HDEL', key('counts'), name) -- sets the whole hash aside if it has the wrong type
       redis.call('HINCRBY', key('counts'), name, number)
       return
     end
@@ -161,7 +161,7 @@ end
 
 local function add_up(name, number)
   number = checked_number(number)
-  if not writes_later then return add_up_now(name, number) end
+  if not defers_writes then return add_up_now(name, number) end
   counters[name] = (counters[name] or 0) + number
 end
 
@@ -198,7 +198,7 @@ end
 
 local function write_index(name, entries)
   local added, removed = {}, {}
-  -- Lua's stack takes some thousand values.
+  -- Lua's stack holds some thousand values.
   local function send(command, list, most)
     if #list > most then
       redis.call(command, name, unpack(list))
@@ -219,7 +219,7 @@ local function write_index(name, entries)
   send('ZREM', removed, 0)
 end
 
--- Writes what is to be written, and forgets what was read. What fails stops nothing else: it may be of another item.
+-- Writes all changes and drops the cache. A write that fails does not stop the others, which may be of other items.
 local function write_all()
   local changed_hashes, changed_indexes, changed_counters, commands = hashes, indexes, counters, last_commands
   hashes, indexes, counters, last_commands = {}, {}, {}, {}
@@ -229,7 +229,7 @@ local function write_all()
     if not well then failure = failure or tostring(message) end
   end
   for hash, known in pairs(changed_hashes) do try(write_hash, hash, known) end
-  -- States first: due sets that are set aside are made anew out of them.
+  -- States first: due sets that are set aside are rebuilt from them.
   local due = due_key('')
   for _, is_due in ipairs({ false, true }) do
     for name, entries in pairs(changed_indexes) do
