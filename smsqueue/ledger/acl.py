@@ -1,11 +1,11 @@
-"""Accounts of Redis, one for each kind of process, that may do what its scripts and its broker
-connection need and nothing else.
+"""Redis accounts, one for each kind of process, with the rights that its scripts and its broker
+connection need.
 
-A script of the ledger that writes events declares it: an account that may not write them is refused
-before anything is changed (see scripts.py).
+A script that writes events declares their key, so that Redis refuses it before it changes anything
+if the account may not write events (see scripts.py).
 
-The rules are those of Redis 6.2, which knows no separate rights to read and to write a key. Redis
-checks every command that a script runs, with its keys, as if the account had sent it itself.
+The rules are those of Redis 6.2, which has no separate rights to read and to write a key. Redis
+checks every command of a script, with its keys, as if the account had sent it.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from dataclasses import dataclass
 
 __all__ = ["ROLES", "Role", "user_line"]
 
-#: What a connection needs before it does anything.
+#: Commands that every connection needs.
 _CONNECT = ("auth", "hello", "ping", "select")
 
-#: How a script is run: by its hash, or loaded first.
+#: Commands that load and run scripts.
 _SCRIPTS = ("evalsha", "script|load", "script|exists")
 
-#: Commands of the ledger's scripts about messages, and of looking a message up.
+#: Commands of scripts about messages, and of lookups.
 _MESSAGES = (
     *("del", "exists", "expire", "get", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys"),
     *("hlen", "hmget", "hset", "info", "llen", "object", "pexpire", "rename", "set", "smembers"),
     *("time", "type", "zadd", "zcard", "zrange", "zrem", "zunionstore"),
 )
 
-#: All commands of the ledger's scripts, and of what reads the ledger.
+#: All commands of the ledger.
 _LEDGER = (
     *_MESSAGES,
     *("hsetnx", "lrange", "pttl", "rpush", "sadd", "scard", "srem", "zcount", "zrangebyscore"),
     *("zremrangebyrank", "zremrangebyscore", "zrevrange", "zrevrangebyscore", "zscore"),
 )
 
-#: Publishing a trigger and the event that says so. ``eval``: a trigger above maxmemory.
+#: Publishing a trigger and its task event. ``eval``: publishing above maxmemory.
 _PUBLISH = ("eval", "lpush", "publish", "sadd", "smembers", "multi", "exec", "pexpire")
 
-#: What kombu's connections of a consumer do, and Flower's.
+#: Commands of kombu's consumers, and of Flower.
 _CONSUME = (
     *_PUBLISH,
     *("brpop", "rpop", "rpush", "llen", "hset", "hget", "hdel", "hlen", "set", "get", "del"),
@@ -49,12 +49,12 @@ _CONSUME = (
 
 @dataclass(frozen=True)
 class Role:
-    """What the account of one kind of process may do.
+    """The rights of the account of one kind of process.
 
     Args:
         name: The account is called ``<namespace>-<name>``.
         purpose: Which processes use it.
-        commands: Names of Redis commands, ``command|subcommand`` for a part of one.
+        commands: Redis commands; ``command|subcommand`` for one subcommand.
         keys: Patterns of keys; "{ns}" is the namespace, "{db}" the number of the database.
         channels: Patterns of channels that it may publish to and subscribe to.
     """
@@ -68,16 +68,16 @@ class Role:
 
 _EVERY_KEY = ("{ns}", "{ns}:*")
 _QUEUES = ("{ns}:broker:{ns}.send", "{ns}:broker:{ns}.hook")
-#: Where kombu notes which queues there are, as it publishes to one.
+#: Where kombu registers a queue when it publishes to it.
 _BINDINGS = tuple(
     f"{{ns}}:broker:_kombu.{table}.{{ns}}.{queue}"
     for table in ("binding", "binding_permanent")
     for queue in ("send", "hook")
 )
-#: Monitors hear there that a task was published.
+#: Channels on which monitors learn that a task was published.
 _TASK_EVENTS = ("{ns}:broker:/{db}.celeryev/task*",)
-#: All events of tasks and workers; and remote control of the workers. The pattern of a
-#: subscription has to be the very one that is allowed.
+#: All events of tasks and workers; and remote control of workers. The pattern of a subscription
+#: has to be equal to the allowed one.
 _EVENTS = "{ns}:broker:/{db}.celeryev/*"
 _CONTROL = "{ns}:broker:/{db}.celery.pidbox"
 #: What workers subscribe to of each other, unless they are started with --without-gossip.
@@ -95,7 +95,7 @@ ROLES = (
             *(f"{{ns}}:{name}" for name in ("counts", "damaged", "ends", "pauses", "secret")),
             *_QUEUES,
             *_BINDINGS,
-            # Declared by what publishes above maxmemory; it is never there.
+            # Declared by publishing above maxmemory; the key never exists.
             "{ns}:broker:none",
         ),
         _TASK_EVENTS,
@@ -156,7 +156,7 @@ def user_line(role: Role, namespace: str, database: int, password_hash: str) -> 
 
     Args:
         database: Number of the database in SMSQUEUE_REDIS_URL, which is a part of the names of
-            channels. It limits no keys: Redis has one set of rights for all its databases.
+            channels. It does not limit keys: Redis has one set of rights for all databases.
         password_hash: SHA-256 of the password in hex digits.
     """
     names = {"ns": namespace, "db": database}
@@ -164,10 +164,10 @@ def user_line(role: Role, namespace: str, database: int, password_hash: str) -> 
         "on",
         f"#{password_hash}",
         "resetkeys",
-        *(f"~{each.format(**names)}" for each in role.keys),
+        *(f"~{key.format(**names)}" for key in role.keys),
         "resetchannels",
-        *(f"&{each.format(**names)}" for each in role.channels),
+        *(f"&{channel.format(**names)}" for channel in role.channels),
         "-@all",
-        *(f"+{each}" for each in sorted(set(role.commands))),
+        *(f"+{command}" for command in sorted(set(role.commands))),
     )
     return f"user {namespace}-{role.name} {' '.join(rules)}"

@@ -59,7 +59,7 @@ for i, command in ipairs(cjson.decode(ARGV[1])) do answers[i] = redis.call(unpac
 return answers
 """
 
-#: How bytes are read that are no UTF-8, which is none of our writing: as escape sequences.
+#: Error handler for bytes that are not UTF-8, which smsqueue never writes: as escape sequences.
 _JUNK = "smsqueue-junk"
 
 
@@ -73,23 +73,23 @@ codecs.register_error(_JUNK, _escaped)
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """How every connection to Redis uses TLS, those of the broker too: redis-py's arguments.
+    """Arguments of redis-py for TLS, for all connections to Redis, including the broker's.
 
-    The chain and the host name are verified unless the address says otherwise. The address is read
-    by redis-py itself: another reading of it could trust what the ledger does not trust.
+    Certificate chain and host name are verified unless the URL says otherwise. The URL is parsed by
+    redis-py itself: another parser could trust a server that the ledger does not trust.
     """
     if urlsplit(settings.redis_url).scheme != "rediss":
         return {}
     verified: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     if settings.redis_ca:
         verified["ssl_ca_certs"] = settings.redis_ca
-    parsed: Any = parse_url  # has no types
-    given = parsed(settings.redis_url).items()
-    return verified | {name: value for name, value in given if name.startswith("ssl_")}
+    parse: Any = parse_url  # has no types
+    options = parse(settings.redis_url).items()
+    return verified | {name: value for name, value in options if name.startswith("ssl_")}
 
 
 def unreadable_tls_file(settings: Settings) -> str | None:
-    """What is wrong with the files that TLS needs, without the address; None: nothing."""
+    """What is wrong with the files that TLS needs, without the URL; None: nothing."""
     options = tls_options(settings)
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         path = options.get(name)
@@ -105,7 +105,7 @@ def unreadable_tls_file(settings: Settings) -> str | None:
             why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
             if name == "ssl_ca_certs" and settings.redis_ca:
                 return f"needs {path}, which cannot be read ({why}): correct SMSQUEUE_REDIS_CA"
-            # Without the path: what follows the question mark is never shown.
+            # Without the path: the query of the URL is never shown.
             return f"needs a file that cannot be read ({why}): correct {name} in SMSQUEUE_REDIS_URL"
     return None
 
@@ -114,9 +114,9 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     """A client whose every command ends within about ``timeout`` seconds.
 
     Raises:
-        SettingsError: the address has parameters that redis-py does not know.
+        SettingsError: the URL has parameters that redis-py does not know.
     """
-    # A Unix socket has no keepalive, and redis-py refuses to be asked for it.
+    # redis-py refuses keepalive for a Unix socket.
     keepalive = {} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}
     try:
         client: redis.Redis = redis.Redis.from_url(
@@ -134,7 +134,7 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # does not connect yet
     except (TypeError, ValueError):
-        # ``from None``: the error may print a part of the address.
+        # ``from None``: the error may quote the URL.
         raise SettingsError(
             _wrong_option(settings)
             or f"SMSQUEUE_REDIS_URL is {settings.safe_redis_url!r}: redis-py does not know one of "
@@ -144,14 +144,14 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
 
 
 def _wrong_option(settings: Settings) -> str:
-    """What is wrong with an option of the address; "": that cannot be said without showing what
-    may be a part of a password."""
+    """What is wrong with an option of the URL; "": unknown, or the option may be a part of the
+    password."""
     parts = urlsplit(settings.redis_url)
-    if "@" in parts.query:  # the password has a question mark
+    if "@" in parts.query:  # the password contains a question mark
         return ""
     kinds = {"rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection}
     kind: Any = kinds.get(parts.scheme, redis.Connection)
-    known = {name for each in kind.__mro__ for name in signature(each.__init__).parameters}
+    known = {name for base in kind.__mro__ for name in signature(base.__init__).parameters}
     tls = set(signature(redis.SSLConnection.__init__).parameters)
     for name in parse_qs(parts.query, keep_blank_values=True):
         if name in known:
@@ -161,22 +161,22 @@ def _wrong_option(settings: Settings) -> str:
             return f"{option}, which needs TLS: write rediss://, or remove it"
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         if near:
-            return f"{option}, which is none: did you mean {near[0]!r}?"
+            return f"{option}, which redis-py does not know; did you mean {near[0]!r}?"
     return ""
 
 
 def execute_above_maxmemory(
     client: redis.Redis, prefix: str, commands: Iterable[Iterable[Any]]
 ) -> list[Any]:
-    """Run commands of the broker that Redis refused because its memory is used up; their answers.
+    """Run commands of the broker that Redis refused above maxmemory.
 
-    Triggers of accepted messages are few (the queues have watermarks), and without them nothing
-    that was accepted would be finished, and no memory become free.
+    Triggers of accepted messages are few (the queues have watermarks), and without them no accepted
+    message would be finished, and no memory would be freed.
 
     Args:
         prefix: First part of the broker's keys.
     """
-    texts = json.dumps([[_as_text(each) for each in command] for command in commands])
+    texts = json.dumps([[_as_text(argument) for argument in command] for command in commands])
     answers: Any = client.eval(_ABOVE_MAXMEMORY, 1, f"{prefix}none", texts)
     return list(answers)
 
@@ -187,7 +187,7 @@ def _as_text(argument: Any) -> str:
 
 @contextmanager
 def translated(settings: Settings, *, for_operators: bool = False) -> Iterator[None]:
-    """Turn Redis's errors into QueueUnavailable, with what to do about it.
+    """Turn Redis's errors into QueueUnavailable, with the remedy.
 
     Args:
         for_operators: The account of an operator may run the command.
@@ -219,31 +219,31 @@ def error_of_answer(settings: Settings, text: str) -> exc.QueueUnavailable:
     return _translated(settings, kind(text))
 
 
-#: Redis answers so before a command, or a script's first write, has had any effect.
+#: Errors that Redis returns before a command, or a script's first write, has had any effect.
 _REFUSALS = (
     redis.exceptions.AuthenticationError,
     redis.exceptions.BusyLoadingError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.ReadOnlyError,
 )
-#: Classes of errors that redis-py makes of an answer, by the first word of its text.
+#: redis-py's error classes, by the first word of Redis's error.
 _ERRORS: dict[str, type[redis.exceptions.RedisError]] = {
     "LOADING": redis.exceptions.BusyLoadingError,
     "NOPERM": redis.exceptions.NoPermissionError,
     "OOM": redis.exceptions.OutOfMemoryError,
     "READONLY": redis.exceptions.ReadOnlyError,
 }
-#: How Redis 6.2, and Redis from 7 on, say that a command of a script is denied to the account.
+#: Errors of Redis 6.2, and of 7 and later, when a command of a script is denied to the account.
 _DENIED_IN_SCRIPT = re.compile("user executing the script|ACL failure in script")
-#: Errors of connecting: nothing was written yet.
+#: Errors of connecting, before anything was written.
 _NOT_CONNECTED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
 
-#: Reasons of ``ssl.SSLError`` with which a connection begins: nothing was written either.
+#: Reasons of ``ssl.SSLError`` in a handshake, before anything was written.
 _NO_TLS = ("CERTIFICATE_VERIFY_FAILED", "NO_CERTIFICATE_OR_CRL_FOUND")
 
 
 def _surely_without_effect(error: BaseException) -> bool:
-    """Did Redis surely not carry out the command that failed?"""
+    """Is it certain that Redis did not execute the command that failed?"""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, _NOT_CONNECTED) or getattr(cause, "reason", "") in _NO_TLS:
@@ -253,9 +253,9 @@ def _surely_without_effect(error: BaseException) -> bool:
 
 
 def _denied_as_sent(error: BaseException) -> bool:
-    """Was the command itself denied to the account, or one of the keys that it declares?
+    """Was the command itself, or one of its declared keys, denied to the account?
 
-    A script that is denied one of its own commands may have written before it.
+    A script that is denied a command of its own may have written before.
     """
     return (
         isinstance(error, redis.exceptions.NoPermissionError)
@@ -265,7 +265,7 @@ def _denied_as_sent(error: BaseException) -> bool:
 
 
 def _kind(error: redis.exceptions.RedisError) -> type[exc.QueueUnavailable]:
-    # What Redis says of its own condition has mostly a class of its own.
+    # Most transient errors have a class of their own.
     lasting = type(error) in (redis.exceptions.ResponseError, redis.exceptions.DataError)
     if lasting and not any(word in str(error) for word in _TRANSIENT):
         return exc.LedgerError
@@ -278,7 +278,7 @@ def _advice(settings: Settings, error: redis.exceptions.RedisError, for_operator
     if isinstance(error, redis.exceptions.AuthenticationError) or "WRONGPASS" in text:
         return f"{where} refused the user or password: correct SMSQUEUE_REDIS_URL"
     if "NOAUTH" in text:
-        return f"{where} wants a user and a password: put them into SMSQUEUE_REDIS_URL"
+        return f"{where} requires a user and a password: put them into SMSQUEUE_REDIS_URL"
     denied = isinstance(error, redis.exceptions.NoPermissionError)
     if denied or _DENIED_IN_SCRIPT.search(text):
         such_as = f", such as {settings.namespace}-operator," if for_operators else ""

@@ -16,11 +16,11 @@ from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["KeyedHashes"]
 
-#: What the key's place in Redis begins with if SMSQUEUE_HASH_KEY has the key.
+#: Prefix of the value in Redis if the key is in SMSQUEUE_HASH_KEY.
 _OUTSIDE = "outside:"
 
 #: Where the mark of SMSQUEUE_HASH_KEY is while the former key is still in Redis. It is among the
-#: idempotency keys: accounts that were made before there was such a mark may read and set it there.
+#: idempotency keys, which accounts that were made by older versions may read and write.
 _BESIDE = ("idem", "hash_key")
 
 
@@ -34,17 +34,17 @@ class KeyedHashes:
 
     @cached_property
     def _keys(self) -> tuple[bytes, bytes | None]:
-        """The key of the hashes, and the one in Redis that SMSQUEUE_HASH_KEY took the place of.
+        """The hash key, and the former one in Redis, which SMSQUEUE_HASH_KEY replaced.
 
-        A keyed hash keeps numbers out of the names of keys. SLOWLOG and MONITOR show numbers and
-        texts all the same, as arguments of the scripts.
+        Keyed hashes keep numbers out of the names of Redis keys. SLOWLOG and MONITOR still show
+        numbers and texts, as arguments of the scripts.
 
         Raises:
             SettingsError: other processes of this namespace have another SMSQUEUE_HASH_KEY.
         """
         own = self._settings.hash_key.encode()
         mark = ""
-        if own:  # says that the key is not here, and lets processes with another one be refused
+        if own:  # by which processes with another key are refused
             mark = (
                 f"{_OUTSIDE}{hmac.new(own, b'smsqueue hash key', hashlib.sha256).hexdigest()[:8]}"
             )
@@ -53,7 +53,7 @@ class KeyedHashes:
         with translated(self._settings):
             there: Any = self._client.get(secret)
             theirs: Any = self._client.get(beside)
-        # A full Redis refuses writes, even if they would change nothing.
+        # A full Redis refuses scripts that write, even if they would change nothing.
         if there is None or (mark and theirs is None and not there.startswith(_OUTSIDE)):
             there, theirs = self._scripts.run("hash_key", mark, secrets.token_hex(16))
         outside = there.startswith(_OUTSIDE)
@@ -70,16 +70,17 @@ class KeyedHashes:
         return (own, former) if own else (former, None)
 
     def hash_of(self, text: str) -> str:
-        """The keyed hash that stands for a text in key names: 20 hex digits.
+        """The keyed hash of a text for key names: 20 hex digits.
 
-        Half a character, which webhooks may hold, counts as "?".
+        An unpaired surrogate, which webhooks may contain, counts as "?".
         """
         return _hash(self._keys[0], text)
 
     def former_hash_of(self, text: str) -> str:
-        """The hash by the key that was in Redis before SMSQUEUE_HASH_KEY; "": there is none (any
-        more). Records of then are found by it, and processes that have no such setting yet find
-        by it what this one writes."""
+        """The hash with the key that was in Redis before SMSQUEUE_HASH_KEY; "": there is none.
+
+        Older records are found by it, and processes without the setting find new records by it.
+        """
         former = self._keys[1]
         return _hash(former, text) if former else ""
 

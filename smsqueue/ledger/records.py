@@ -1,4 +1,4 @@
-"""What the ledger tells of a message."""
+"""Records of messages, and of damaged ones, as the ledger returns them."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Record:
     msgid: Any
     #: How many times a provider was called.
     attempts: int
-    #: Error class and provider's code of the last thing that went wrong. If a delivery report made
-    #: the state: no class, and the report's code. What was overcome is in the timeline only.
+    #: Class and provider's code of the last error. If a delivery report made the state: None, and
+    #: the report's code. Errors before a success are in the timeline only.
     error: str | None
     code: str | None
-    #: Oldest first: ``at`` (aware datetime), ``state``, and what is known of: attempt, provider,
-    #: error, code, why, next, and ``times`` and ``last`` of a line that repeated itself.
+    #: Oldest first: ``at`` (aware datetime), ``state``, and where they apply: attempt, provider,
+    #: error, code, why, next, and ``times`` and ``last`` of a repeated line.
     timeline: list[dict[str, Any]]
     #: The message as it was sent, with id, msgid and meta. Personal data.
     message: OutgoingMessage = field(repr=False)
 
     @property
     def accepted_at(self) -> datetime:
-        """When the ledger took it."""
+        """When the ledger accepted it."""
         at: datetime = self.timeline[0]["at"]
         return at
 
     @property
     def changed_at(self) -> datetime:
-        """When its timeline last grew."""
+        """When its timeline last changed."""
         at: datetime = self.timeline[-1].get("last", self.timeline[-1]["at"])
         return at
 
@@ -63,7 +63,7 @@ class Damaged:
     kind: str
     #: What is wrong, without any of its values.
     cause: str
-    #: When it was put aside; None: it was not, it was only found to be damaged.
+    #: When it was set aside; None: it was found damaged and not set aside.
     at: datetime | None = None
 
 
@@ -71,7 +71,7 @@ _KINDS = {"msg": "message", "event": "event", "key": "index"}
 
 
 def parse_damaged(id: str, text: str) -> Damaged:
-    """What the ledger noted of a damaged record."""
+    """An entry of the ledger's list of damaged records."""
     try:
         entry = json.loads(text)
         kind, at = _KINDS[entry["kind"]], datetime.fromtimestamp(entry["at"] / 1000, UTC)
@@ -81,10 +81,10 @@ def parse_damaged(id: str, text: str) -> Damaged:
 
 
 def parse_record(id: str, fields: dict[str, str]) -> Record:
-    """A record out of its hash.
+    """The record in a hash.
 
     Raises:
-        DamagedRecord: it is not as the ledger writes it. The text holds none of its values.
+        DamagedRecord: it is not as the ledger writes it. The text shows none of its values.
     """
     timeline = _read(id, "timeline", _timeline, fields.get("timeline", ""))
     state = _read(id, "state", State, fields.get("state", ""))
@@ -105,25 +105,25 @@ def parse_record(id: str, fields: dict[str, str]) -> Record:
     )
 
 
-#: States in which nothing is wrong (any more).
+#: States in which no error is shown.
 _WELL = (State.SENT, State.ACCEPTED, State.DELIVERED)
-#: Why a line is there that a report of this sending made.
+#: ``why`` of lines that reports of the current sending made.
 _REPORTS = ("report", "report of a part")
 _REQUEUED = "requeued by an operator"
 
 
 def _trouble(state: State, timeline: list[dict[str, Any]]) -> dict[str, Any]:
-    """The line of the timeline that a record's error and code are taken from; empty: none."""
+    """The line of the timeline with a record's error and code; empty: there is none."""
     requeued = max(
         (i for i, line in enumerate(timeline) if line.get("why") == _REQUEUED), default=0
     )
-    # What made the state counts, whatever came after it.
-    made = [line for line in timeline[requeued:] if _reported(line, state)]
-    if made or state in _WELL:
-        return made[-1] if made else {}
+    # The report that made the state counts, whatever came later.
+    reports = [line for line in timeline[requeued:] if _reported(line, state)]
+    if reports or state in _WELL:
+        return reports[-1] if reports else {}
     failed = (State.UNDELIVERED, State.EXPIRED)
-    wrong = [line for line in timeline if "error" in line or _reported(line, *failed)]
-    return wrong[-1] if wrong else {}
+    errors = [line for line in timeline if "error" in line or _reported(line, *failed)]
+    return errors[-1] if errors else {}
 
 
 def _reported(line: dict[str, Any], *states: State) -> bool:
@@ -131,12 +131,12 @@ def _reported(line: dict[str, Any], *states: State) -> bool:
 
 
 def load_message(id: str, data: str) -> OutgoingMessage:
-    """The message out of its record's ``data``; DamagedRecord if that is not readable."""
+    """The message in its record's ``data``; DamagedRecord if that cannot be read."""
     return _read(id, "data", lambda text: serialization.load_outgoing(id, json.loads(text)), data)
 
 
 def read_event_data(id: str, fields: dict[str, str]) -> dict[str, Any]:
-    """What an event tells; DamagedRecord if that is not readable."""
+    """The data of an event; DamagedRecord if it cannot be read."""
 
     def parse(text: str) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(text)
@@ -155,12 +155,12 @@ def read_event_data(id: str, fields: dict[str, str]) -> dict[str, Any]:
 def _read(id: str, field: str, parse: Callable[[str], T], text: str) -> T:
     try:
         return parse(text)
-    except Exception as error:  # whatever is there instead
-        # Without the error's own text, which may quote.
+    except Exception as error:  # a damaged field may hold anything
+        # Without the text of the error, which may quote the field.
         raise exc.DamagedRecord(_cause(field, text, error), id) from None
 
 
-#: As shared/damage.lua says it.
+#: Worded as in shared/damage.lua.
 _CAUSES = {
     "timeline": "timeline is not a JSON list of lines",
     "state": "state is not a known one",

@@ -339,7 +339,7 @@ class Transition(NamedTuple):
     next_look_ms: int | None
     #: The attempt that has begun at the next provider; None: none has.
     attempt: int | None
-    #: Events whose triggers are to be published; "" stands for one that is not.
+    #: Events whose triggers are to be published; "": one that is not.
     events: list[str]
 
 
@@ -440,16 +440,16 @@ class Received(NamedTuple):
 class Reported(NamedTuple):
     """The answer to a delivery report."""
 
-    #: Id of a message whose task saw no such end, to be published once more.
+    #: Id of a message to publish once more, so that its task ends.
     close: str | None
-    #: Id of its message, and whether the report moved that on.
+    #: Id of its message, and whether the report changed its state.
     id: str | None
     moved: bool
-    #: As those of :class:`Transition`.
+    #: As in :class:`Transition`.
     events: list[str]
-    #: The state that it moved to; None if it did not.
+    #: The new state; None: it did not change.
     state: str | None = None
-    #: Was its message sent as one of many?
+    #: Its message was sent by ``send_many``.
     bulk: bool = False
 
 
@@ -500,25 +500,25 @@ class Examined(NamedTuple):
 
 
 class Lapse(NamedTuple):
-    """A message whose worker never came back."""
+    """A message whose lease ended before its worker settled it."""
 
     id: str
-    #: What it is now.
+    #: Its state now.
     state: str
-    #: The event that tells of its end, if it is to be published.
+    #: Id of the event of its end, if that is to be published.
     event: str | None
 
 
 class Webhooks(NamedTuple):
-    """What the webhooks of a provider hold in Redis, in bytes."""
+    """Bytes that the webhooks of one provider take in Redis."""
 
     provider: str
-    #: Those that wait for their handlers: how many, and what they hold.
+    #: Those that wait for their handlers: their number and bytes.
     waiting: int
     held: int
-    #: What is kept of handled ones.
+    #: Bytes that remain of handled ones.
     kept: int
-    #: More are refused, though there may be memory for those of other providers.
+    #: More of them are refused, while other providers may have room.
     refused: bool
 
 
@@ -526,30 +526,30 @@ class Room(NamedTuple):
     """The memory that Redis has for new messages, in bytes."""
 
     used: int
-    #: Redis's maxmemory; 0: there is no limit, or Redis does not tell it.
+    #: Redis's maxmemory; 0: there is no limit, or INFO is restricted.
     max: int
-    #: What accepted messages will still need until they are final, and the broker.
+    #: Bytes that accepted messages still need until they are final, and the broker.
     reserved: int
-    #: What is left for new messages.
+    #: Bytes left for new messages.
     left: int
-    #: What is left for webhooks: they are refused long before :meth:`send`.
+    #: Bytes left for webhooks, which are refused long before :meth:`send`.
     webhooks_left: int = 0
-    #: The same for providers whose webhooks hold much, and from how much on they do.
+    #: Bytes left for webhooks of heavy providers, and bytes from which on one is heavy.
     heavy_left: int = 0
     heavy: int = 0
-    #: What the webhooks of one provider may hold while they wait for their handlers.
+    #: Bytes that the unhandled webhooks of one provider may take.
     quota: int = 0
-    #: What they hold, by provider.
+    #: Bytes of webhooks, by provider.
     webhooks: tuple[Webhooks, ...] = ()
 
     @property
     def refuses_webhooks(self) -> bool:
-        """Are webhooks refused now, except reports that change an accepted message?"""
+        """Are webhooks refused now, except reports of accepted messages?"""
         return bool(self.max) and self.webhooks_left < 0
 
     @property
     def nearly_refuses(self) -> bool:
-        """Will new messages be refused soon: is less than a twentieth left for them?"""
+        """Is less than a twentieth of the memory left for new messages?"""
         return bool(self.max) and self.left < 0.05 * self.max
 
     @property
@@ -559,7 +559,7 @@ class Room(NamedTuple):
 
     @property
     def part(self) -> float:
-        """Which part of the memory is taken, from 0.0; from 1.0 on new messages are refused."""
+        """Fraction of the memory that is used; from 1.0 on new messages are refused."""
         taken = self.used + self.reserved
         return taken / max(1, taken + self.left) if self.max else 0.0
 
@@ -570,32 +570,32 @@ class Purged(NamedTuple):
     number: int
     #: Bytes that they held.
     bytes: int
-    #: Events that a worker has in its hands: they were left alone.
+    #: Events whose handlers are running: they were not deleted.
     running: int
 
 
 class Failure(NamedTuple):
-    """A record that upkeep could not look at."""
+    """A record that upkeep could not process."""
 
     id: str
     cause: str
-    #: It was put aside as damaged; else it is looked at again in a minute.
+    #: It was set aside as damaged; else it is tried again in a minute.
     aside: bool
 
 
 class Taken(NamedTuple):
-    """What was due in a lane."""
+    """Ids that were due in a lane."""
 
-    #: Ids, and how many attempts there were: single ones first.
+    #: Ids with their numbers of attempts; single ones first.
     due: list[tuple[str, int]]
     failures: list[Failure]
-    #: Is more due, and is there room for it?
+    #: More is due, and the broker has room for it.
     more: bool
-    #: How many of them are single ones; the others were sent as one of many.
+    #: How many of them are single; the others are bulk.
     single: int
     #: Ids of messages whose sender named a provider or routing values.
     routed: frozenset[str]
-    #: The single ones are few, and there is room for a trigger of each.
+    #: Each single id gets its own trigger: they are few, and the broker has room.
     alone: bool
 
 
@@ -604,16 +604,16 @@ class Swept(NamedTuple):
 
     lapses: list[Lapse]
     failures: list[Failure]
-    #: Its quota was full: there is more to do.
+    #: The quota was used up: there may be more.
     more: bool
 
 
 class Repaired(NamedTuple):
     """The answer of a repair."""
 
-    #: What it is now; "gone": there is none; "beyond": it cannot be mended, only removed.
+    #: Its state now; "gone": there is none; "beyond": it cannot be repaired, only removed.
     state: str
-    #: An event to be published.
+    #: Id of an event to publish.
     event: str | None
-    #: What was wrong and is mended, in words; of "beyond": why. Empty: nothing was wrong.
+    #: What was wrong; of "beyond": why. Empty: nothing was wrong.
     causes: list[str]

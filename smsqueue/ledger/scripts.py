@@ -18,44 +18,43 @@ from smsqueue.settings import Settings
 
 __all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
 
-#: Refused when memory is full, or writing nothing; every other script ends what was accepted before
-#: and may go on.
-_TAKE_IN = {"accept", "receive", "part", "room"}
+#: Scripts that Redis may refuse above maxmemory. All others finish accepted messages and may go on.
+_REFUSED_WHEN_FULL = {"accept", "receive", "part", "room"}
 
-#: These change nothing.
-_READ = {"page"}
+#: Scripts that write nothing.
+_READ_ONLY = {"page"}
 
-#: These need no event. All others declare a key of events, so that Redis refuses them before they
-#: change anything if the account may not write events: see acl.py. A script that is refused in its
-#: middle would leave half of a transition.
+#: Scripts that write no events. All others declare a key of events, so that Redis refuses them
+#: before they change anything if the account may not write events (see acl.py): a script that was
+#: refused halfway would leave half of a transition.
 _WITHOUT_EVENTS = {"accept", "hash_key", "page", "room"}
 
-#: What all scripts share, each file may use those before it.
+#: Files that all scripts share; each may use those before it.
 _SHARED = (
     *("base", "writes", "damage", "memory", "webhooks"),
     *("messages", "triggers", "events", "reports", "providers"),
 )
 
-#: Run by commands and applications that look for messages or change what became of them.
+#: Scripts for operators, who look messages up or change their state.
 _OF_OPERATORS = {"cancel", "decide", "hook_replay", "page", "purge", "remove", "repair", "requeue"}
 
-#: Scripts about one record, which their first argument names, and of which kind that is.
+#: Scripts about one record, whose id is the first argument; and the kind of the record.
 _SUBJECTS = dict.fromkeys(
     ("claim", "unclaim", "begin", "settle", "asked", "cancel", "requeue", "decide"), "msg"
 ) | dict.fromkeys(
     ("hook_claim", "hook_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"), "event"
 )
 
-#: Scripts that run for a group of items in one call. A single call is a group of one.
+#: Scripts that run for a group of items in one call; a single call is a group of one.
 _GROUPED = {"claim", "unclaim", "put_back", "begin", "settle", "hook_claim", "hook_settle"}
 
-#: Scripts about one thing that write later, as those of groups do: see shared/writes.lua.
-_WRITE_LATER = {"accept", "receive", "report"}
+#: Other scripts that defer their writes, as those of groups do: see shared/writes.lua.
+_DEFERRED_WRITES = {"accept", "receive", "report"}
 
-#: Items of a group at most.
+#: Maximum number of items of a group.
 GROUP_LIMIT = 64
 
-#: A write of every script that may go on when memory is full.
+#: First write of every script that may go on above maxmemory.
 _FIRST_WRITE = """
 local may_write, why = pcall(redis.call, 'ZREM', due_key('watch'), '')
 if not may_write then
@@ -64,41 +63,43 @@ end
 """
 
 
-#: A definition begins where a line does; what it has inside is indented.
+#: A definition begins at the start of a line; its contents are indented.
 _BEGINS = re.compile(r"^(?:local function|function|local) (\w+(?:, \w+)*)", re.MULTILINE)
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
 class Definition(NamedTuple):
-    """A statement at the outermost level of a shared file."""
+    """A top-level statement of a shared file."""
 
-    #: The local variables that it declares or, of ``function name``, whose value it sets.
+    #: The variables that it declares, or whose value ``function name`` sets.
     names: frozenset[str]
-    #: All words in it: the names that it uses are among them.
+    #: All words in it, including the names that it uses.
     words: frozenset[str]
     text: str
 
 
 def definitions_of(text: str) -> list[Definition]:
-    """The definitions of a shared file, in their order."""
+    """The definitions of a shared file, in order."""
     code = _COMMENT.sub("", text)
     begins = list(_BEGINS.finditer(code))
     ends = [match.start() for match in begins[1:]] + [len(code)]
-    found = []
+    definitions = []
     for match, end in zip(begins, ends, strict=True):
         part = code[match.start() : end]
         names = match.group(1).split(", ")
-        found.append(Definition(frozenset(names), frozenset(_WORD.findall(part)), part.strip()))
-    return found
+        definitions.append(
+            Definition(frozenset(names), frozenset(_WORD.findall(part)), part.strip())
+        )
+    return definitions
 
 
 def needed(definitions: Iterable[Definition], script: str) -> str:
-    """Those definitions that a script uses, or that these use themselves.
+    """The definitions that a script uses, directly or through others.
 
-    Redis runs all of a script's text at each call. To define what all the scripts share takes
-    longer than most of them take themselves, and grows with the square of the number of functions:
-    Lua looks for each variable that a function uses among all that are in use already.
+    Redis runs the whole text of a script at each call. Defining everything that scripts share takes
+    longer than most scripts themselves, and grows with the square of the number of functions, since
+    Lua searches each variable of a function among all that are defined.
     """
     everything = list(definitions)
     words, chosen = set(_WORD.findall(_COMMENT.sub("", script))), set[int]()
@@ -118,7 +119,7 @@ def _text(name: str) -> str:
 
 
 class Scripts:
-    """The Lua scripts by name, each with what it uses of the shared part and of the settings."""
+    """The Lua scripts of one ledger, by name."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
@@ -128,7 +129,7 @@ class Scripts:
 
     @cached_property
     def _shared(self) -> list[Definition]:
-        """What scripts may use: the times and limits of the settings, and the shared files."""
+        """Definitions for all scripts: times and limits of the settings, and the shared files."""
         s = self._settings
         times = {
             "GRACE": s.grace,
@@ -146,12 +147,12 @@ class Scripts:
 
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
-            how = "run_and_write" if name in _WRITE_LATER else "run_alone"
+            how = "run_and_write" if name in _DEFERRED_WRITES else "run_alone"
             how = "run_group" if name in _GROUPED else how
-            # When memory is full Redis forbids a script's first write unless that frees
-            # memory, and allows all after it.
-            text = "" if name in _TAKE_IN | _READ else _FIRST_WRITE
-            # Its ARGV are its own: of one item of the group.
+            # Above maxmemory Redis forbids a script's first write unless that frees memory, and
+            # allows all later ones.
+            text = "" if name in _REFUSED_WHEN_FULL | _READ_ONLY else _FIRST_WRITE
+            # Its ARGV are those of one item of the group.
             text += f"return {how}('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend)"
             self._scripts[name] = self._client.register_script(
                 f"{needed(self._shared, text)}\n{text}"
@@ -159,7 +160,7 @@ class Scripts:
         return self._scripts[name]
 
     def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
-        """Run a script; with a pipeline as ``client`` its answer comes with the pipeline's."""
+        """Run a script. With a pipeline as ``client`` the pipeline returns the answer."""
         if name in _GROUPED:
             (answer,) = self.run_group(name, [args])
             if isinstance(answer, exc.QueueUnavailable):
@@ -170,7 +171,7 @@ class Scripts:
         except exc.DamagedRecord as error:
             if name not in _SUBJECTS:
                 raise
-            # The script does not name the record, but is about one only.
+            # The error of the script does not name the record.
             raise exc.DamagedRecord(error.cause, str(args[0])) from None
 
     def _call(self, name: str, args: Sequence[Any], client: Any = None) -> Any:
@@ -179,28 +180,27 @@ class Scripts:
             return self._script(name)(keys=self._keys + events, args=args, client=client)
 
     def run_group(self, name: str, items: Sequence[Sequence[str | int | float]]) -> list[Any]:
-        """Run a script for each of some items, in few calls: as many as Redis does without keeping
-        others waiting.
+        """Run a script for each item of a group, in few calls, each of a few milliseconds.
 
         Args:
-            items: The arguments for each, the same number for all; first the id of its record.
+            items: The arguments of each item, the same number for all; first the id of its record.
 
         Returns:
             For each item its answer, or the error that concerns it alone.
 
         Raises:
-            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group gives the
-                first answers.
+            QueueUnavailable: Redis did not confirm all of them. Repeating the whole group returns
+                the first answers.
         """
         if len(items) > GROUP_LIMIT:
             raise ValueError(f"a group has {GROUP_LIMIT} items at most, not {len(items)}")
-        found: list[Any] = []
-        while len(found) < len(items):
-            rest = items[len(found) :]
+        answers: list[Any] = []
+        while len(answers) < len(items):
+            rest = items[len(answers) :]
             args = [len(rest[0]), *(argument for item in rest for argument in item)]
             for item, answer in zip(rest, self._call(name, args), strict=False):
-                found.append(answer[0] if len(answer) == 1 else self._error(answer[1], item[0]))
-        return found
+                answers.append(answer[0] if len(answer) == 1 else self._error(answer[1], item[0]))
+        return answers
 
     def _error(self, text: str, id: str | int | float) -> exc.QueueUnavailable:
         """The error of one item of a group."""

@@ -25,15 +25,15 @@ __all__ = [
     "verify_server",
 ]
 
-#: Seconds that a look at what speaks at an address may take.
+#: Seconds that probing a port for its protocol may take.
 _PROBE = 0.5
 
 
 class RedisMisconfigured(exc.QueueUnavailable):
-    """The Redis that SMSQUEUE_REDIS_URL names cannot be used as it is; waiting changes nothing.
+    """The Redis at SMSQUEUE_REDIS_URL cannot hold the ledger; waiting does not help.
 
     Args:
-        reason: What is wrong and what to do, without the address.
+        reason: What is wrong and the remedy, without the URL.
     """
 
     def __init__(self, settings: Settings, reason: str) -> None:
@@ -45,21 +45,20 @@ class Server(NamedTuple):
     """The Redis server that holds the ledger."""
 
     version: str
-    #: Bytes in use, and the most that it may use; 0: no limit, or it does not tell.
+    #: Bytes in use, and maxmemory; 0: no limit, or INFO is restricted.
     used: int
     max: int
-    #: Does it write an append-only file (None: it does not tell), and what does it do when it is
-    #: full?
+    #: Whether it writes an append-only file (None: INFO is restricted), and its maxmemory-policy.
     aof: bool | None
     policy: str
 
 
 def verify_server(client: redis.Redis, settings: Settings) -> None:
-    """Look at the server once.
+    """Check the server once.
 
     Raises:
-        RedisMisconfigured: it cannot be used.
-        QueueUnavailable: it does not answer now.
+        RedisMisconfigured: it cannot hold the ledger.
+        QueueUnavailable: it does not answer.
     """
     with translated(settings):
         try:
@@ -81,9 +80,9 @@ def verify_server(client: redis.Redis, settings: Settings) -> None:
 
 
 def diagnosed(settings: Settings, error: exc.QueueUnavailable) -> exc.QueueUnavailable:
-    """The error of a command that did not reach Redis, or the one that says what is wrong with TLS.
+    """The error of a command that did not reach Redis, or a RedisMisconfigured about TLS.
 
-    It may look what speaks at the address, which takes a moment: not for processes that go on.
+    It may probe the port, which takes a moment: for commands that end with the error.
     """
     unreached = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
     if not isinstance(error.__cause__, unreached):
@@ -91,14 +90,14 @@ def diagnosed(settings: Settings, error: exc.QueueUnavailable) -> exc.QueueUnava
     reason = _of_connection(settings, error)
     if reason is None:
         return error
-    found = RedisMisconfigured(settings, reason)
-    # No command passes between two sides of which one only speaks TLS, or trusts the other.
-    found.refused = error.refused or not unreadable_tls_file(settings)
-    return found
+    diagnosis = RedisMisconfigured(settings, reason)
+    # Without a common TLS session no command has reached Redis.
+    diagnosis.refused = error.refused or not unreadable_tls_file(settings)
+    return diagnosis
 
 
 def _facts(client: redis.Redis) -> dict[str, Any]:
-    """What INFO tells; services that somebody else runs may restrict it."""
+    """The server's INFO, or at least its role; managed services may restrict INFO."""
     facts: Any = {}
     with suppress(redis.exceptions.NoPermissionError):
         try:
@@ -116,7 +115,7 @@ def _facts(client: redis.Redis) -> dict[str, Any]:
 
 
 def _without_database(settings: Settings, error: redis.exceptions.ResponseError) -> dict[str, Any]:
-    """The facts of a server that refused SELECT, which a sentinel and a cluster do for all but 0.
+    """The facts of a server that refused SELECT, as a sentinel and a cluster do for all but 0.
 
     Raises:
         RedisMisconfigured: it has no such database.
@@ -138,7 +137,7 @@ def _without_database(settings: Settings, error: redis.exceptions.ResponseError)
 
 
 def _mode(facts: dict[str, Any]) -> str | None:
-    """What is wrong with how the server runs."""
+    """What is wrong with the mode of the server; None: nothing."""
     if "sentinel" in (facts.get("redis_mode"), facts.get("role")):
         return (
             "is a sentinel, which holds no data: name the primary that it watches in "
@@ -157,9 +156,9 @@ def _mode(facts: dict[str, Any]) -> str | None:
 
 
 def _of_connection(settings: Settings, error: BaseException) -> str | None:
-    """What is wrong with TLS; None: the server is away, or nobody knows."""
+    """What is wrong with TLS; None: the server does not answer, or the cause is unknown."""
     tls = urlsplit(settings.redis_url).scheme == "rediss"
-    texts = " ".join(str(each) for each in _chain(error))
+    texts = " ".join(map(str, _chain(error)))
     unreadable = unreadable_tls_file(settings)
     if unreadable:
         return unreadable
@@ -179,8 +178,7 @@ def _of_connection(settings: Settings, error: BaseException) -> str | None:
         )
     if "CERTIFICATE_REQUIRED" in texts:
         return (
-            "wants a certificate of its clients: add ssl_certfile and ssl_keyfile to "
-            "SMSQUEUE_REDIS_URL"
+            "requires a client certificate: add ssl_certfile and ssl_keyfile to SMSQUEUE_REDIS_URL"
         )
     if tls and _speaks_plain(settings):
         return "does not speak TLS at this port: write redis://, or name its TLS port"
@@ -215,7 +213,7 @@ def _speaks_tls(settings: Settings) -> bool:
     if address is None:
         return False
     context = ssl.create_default_context()
-    # Nothing is sent: this only looks whether there is TLS at all.
+    # Nothing is sent: this only probes whether the server speaks TLS.
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with (
@@ -224,7 +222,7 @@ def _speaks_tls(settings: Settings) -> bool:
         ):
             return True
     except ssl.SSLError as error:
-        # It answered in TLS, though it refuses this client.
+        # A TLS alert: the server speaks TLS and refuses this client.
         return "ALERT" in str(error).upper()
     except OSError:
         return False
