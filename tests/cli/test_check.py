@@ -324,7 +324,7 @@ def test_probe(run, app, serve) -> None:
 
 
 def test_providers(run, run_json, app, make) -> None:
-    make("retrying", error="CreditError", pause=60_000, pause_max=60_000)
+    make("retrying", error="CreditError", pause_ms=60_000, pause_max_ms=60_000)
     make("sent", "backup")
     where = app()
     lines = _lines(run("providers", SMSQUEUE_GATEWAY=where).stdout)

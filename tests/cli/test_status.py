@@ -100,7 +100,7 @@ def test_a_message_that_is_not_claimed(run, live, make, gateway: Gateway) -> Non
     text = "the oldest queued message has waited for 6 min: the workers do not keep up"
     assert text in run("status", code=1).stdout
     # While its provider is paused, it must wait.
-    make("retrying", error="LimitsError", pause=60_000, pause_max=60_000)
+    make("retrying", error="LimitsError", pause_ms=60_000, pause_max_ms=60_000)
     run("status")
 
 
@@ -140,7 +140,7 @@ def test_messages_that_wait_for_paused_providers(run, live, make, gateway: Gatew
     make("queued")
     assert "paused" not in _first(run("status"))
     for name in ("main", "backup"):
-        make("retrying", name, error="ServerError", pause=60_000, pause_max=600_000)
+        make("retrying", name, error="ServerError", pause_ms=60_000, pause_max_ms=600_000)
     waits = "3 messages wait while backup and main are paused"
     result = run("status")
     assert _first(result) == f"OK: {waits}, 1 worker"
@@ -205,7 +205,7 @@ def test_unresolved_messages_and_events_are_problems(
 )
 def test_a_paused_provider(run, run_json, live, make, gateway, error, code, do) -> None:
     live()
-    make("retrying", error=error, pause=60_000, pause_max=600_000)
+    make("retrying", error=error, pause_ms=60_000, pause_max_ms=600_000)
     text = run("status", code=code).stdout
     assert do in text
     assert ("provider main is paused" in text) == bool(code)
