@@ -12,8 +12,7 @@ import redis
 from benchmarks.stub import REFUSAL_CODE
 from smsqueue import Gateway, OutgoingMessage, exc
 from smsqueue.message.statuses import MessageStatus
-from smsqueue.providers.answer import Answer
-from smsqueue.providers.http import HttpProvider
+from smsqueue.providers.http import Answer, HttpProvider
 from smsqueue.providers.simulator import SimulatorProvider
 
 __all__ = ["ON_SEND", "ON_STATUS", "TOKEN", "receiving", "sending", "with_handlers"]

@@ -10,7 +10,7 @@ from flask import Blueprint, Response
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
-from smsqueue.providers.webhook import answer
+from smsqueue.providers.base.webhook_blueprints import text_response
 
 __all__ = ["health"]
 
@@ -29,13 +29,13 @@ def health(gateway: Gateway) -> Blueprint:
 
     @blueprint.get("/healthz")
     def healthz() -> Response:
-        return answer(200, "ok")
+        return text_response(200, "ok")
 
     readiness = _Readiness(gateway)
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
-        return answer(*readiness.now())
+        return text_response(*readiness.now())
 
     return blueprint
 

@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
-from smsqueue.providers.webhook import answer, log_access
+from smsqueue.providers.base.webhook_blueprints import log_access, text_response
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["metrics"]
@@ -38,14 +38,14 @@ def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
     @blueprint.get("/metrics")
     def page() -> Response:
         if not hmac.compare_digest(_given(), token):
-            refused = answer(401, "unauthorized")
+            refused = text_response(401, "unauthorized")
             refused.headers["WWW-Authenticate"] = 'Bearer realm="metrics"'
             return log_access("metrics", refused)
         try:
             return Response(scrape(gateway.ledger), content_type=CONTENT_TYPE)
         except QueueUnavailable as error:
             away = f"not available: {type(error.__cause__ or error).__name__}"
-            return log_access("metrics", answer(503, away))
+            return log_access("metrics", text_response(503, away))
 
     return blueprint
 

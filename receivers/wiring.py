@@ -20,7 +20,7 @@ from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.logs import get_logger
-from smsqueue.providers.webhook import log_access, plain, reason
+from smsqueue.providers.base.webhook_blueprints import describe_error, log_access, plain_http_error
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["make_app"]
@@ -35,7 +35,7 @@ class _App(Flask):
         self,
         exc_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None],
     ) -> None:
-        _log.error("request failed: %s", reason(exc_info[1]) if exc_info[1] else "?")
+        _log.error("request failed: %s", describe_error(exc_info[1]) if exc_info[1] else "?")
 
 
 def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
@@ -59,7 +59,7 @@ def make_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     # Nothing may reach the server: its log of an error would hold the request line.
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.config["SMSQUEUE_MAX_WEBHOOK"] = (settings or gateway.settings).max_webhook
-    app.register_error_handler(HTTPException, plain)
+    app.register_error_handler(HTTPException, plain_http_error)
     app.after_request(_log_unknown)
     app.register_blueprint(health(gateway))
     if page:

@@ -21,12 +21,16 @@ from smsqueue.message.statuses import MessageStatus
 from smsqueue.operator import REQUEUED_FROM, Operator
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
 from smsqueue.policy.router import Router, default_router, resolve, unknown_provider
-from smsqueue.providers.access import WebhookAccess
-from smsqueue.providers.arguments import check_arguments, parameters, unknown_argument
 from smsqueue.providers.base import IProvider
+from smsqueue.providers.base.event_validation import check_lengths
+from smsqueue.providers.base.provider_arguments import (
+    accepted_arguments,
+    convert_arguments,
+    describe_unknown_argument,
+)
+from smsqueue.providers.base.replay_protection import UsedSignatures
+from smsqueue.providers.base.webhook_access import WebhookAccess
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import check_lengths
-from smsqueue.providers.used import UsedSignatures
 from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
     from smsqueue.broker.queue import Queue
     from smsqueue.ledger import Ledger, Record
     from smsqueue.ledger.script_values import Accepted
-    from smsqueue.providers.webhook import Blueprints
+    from smsqueue.providers.base.webhook_blueprints import Blueprints
 
 __all__ = ["Gateway"]
 
@@ -184,21 +188,21 @@ class Gateway:
         if name in self._providers:
             raise AssertionError(f"Provider is already registered: {name!r}")
         if Provider.through_http_layer or Provider.__module__.startswith("smsqueue.providers."):
-            config = check_arguments(Provider, config)
+            config = convert_arguments(Provider, config)
         others = (prefix for access in self._access.values() for prefix in access.prefixes)
         taken = (*self.settings.receiver_prefix, *others) if webhook_prefix else ()
         if max_in_flight is not None:
             if type(max_in_flight) is not int or max_in_flight < 1:
                 raise ValueError(f"max_in_flight of provider {name!r} must be a number from 1 on")
             self._in_flight[name] = max_in_flight
-        access = WebhookAccess.of(name, webhook_prefix, webhook_sources, taken)
+        access = WebhookAccess.from_arguments(name, webhook_prefix, webhook_sources, taken)
         try:
             provider = Provider(self, name, **config)
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-            if not (unknown and unknown[1] in config.keys() - parameters(Provider).keys()):
+            if not (unknown and unknown[1] in config.keys() - accepted_arguments(Provider).keys()):
                 raise
-            raise TypeError(unknown_argument(Provider, unknown[1])) from None
+            raise TypeError(describe_unknown_argument(Provider, unknown[1])) from None
         self._providers[name] = provider
         self._access[name] = access
         if self._default_provider is None:
@@ -447,7 +451,7 @@ class Gateway:
         """Remember for which request a webhook's signature was used, to detect replays.
 
         It is kept in the ledger, in eager mode in this process; see
-        :mod:`smsqueue.providers.used`.
+        :mod:`smsqueue.providers.base.replay_protection`.
         """
         longest = self.settings.report_wait
         kept = None if seconds is None else min(seconds, longest)
@@ -482,7 +486,7 @@ class Gateway:
             KeyError: there is no such provider.
             NotImplementedError: the provider cannot receive.
         """
-        from smsqueue.providers.webhook import wrap
+        from smsqueue.providers.base.webhook_blueprints import wrap
 
         settings, access = self.settings, self.webhook_access(name)
         provider = self.get_provider(name)
@@ -490,7 +494,7 @@ class Gateway:
 
     def receiver_blueprints(self) -> Blueprints:
         """Blueprints of all providers that can receive: a dict whose iteration yields pairs."""
-        from smsqueue.providers.webhook import Blueprints
+        from smsqueue.providers.base.webhook_blueprints import Blueprints
 
         blueprints = Blueprints()
         for name in self._providers:

@@ -66,7 +66,7 @@ class Engine:
         others: CallThreads,
     ) -> None:
         self._gateway = gateway
-        import_module("smsqueue.providers.loop_transport")  # slow, so not on the loop
+        import_module("smsqueue.providers.base.aiohttp_transport")  # slow, so not on the loop
         in_flight = {name: gateway.max_in_flight(name) for name in gateway.providers}
         self._max_in_flight = sum(in_flight.values())
         self._loop = loop = Loop("smsqueue-engine", watched=False)

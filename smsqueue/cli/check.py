@@ -22,10 +22,10 @@ from smsqueue.configuration.loader import LoaderError
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Room, Worker
 from smsqueue.policy.router import default_router
+from smsqueue.providers.account import AccountProvider
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.forward.auth import Guard
 from smsqueue.providers.http import HttpProvider
-from smsqueue.providers.receiving import Receiving
 from smsqueue.settings import Settings, SettingsError, misspelled
 
 __all__ = ["check"]
@@ -398,7 +398,7 @@ def _check_webhooks(
 
 def _weakness(provider: IProvider) -> str:
     """Why others than the provider can send its webhooks; ``""`` if they cannot."""
-    if isinstance(provider, Receiving):
+    if isinstance(provider, AccountProvider):
         return provider.unsigned()
     guard = getattr(provider, "guard", None)
     if isinstance(guard, Guard):

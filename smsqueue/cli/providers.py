@@ -15,7 +15,7 @@ from smsqueue.cli.output import format_time, make_console, make_table, print_jso
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Pause
 from smsqueue.providers.base import IProvider
-from smsqueue.providers.known import names
+from smsqueue.providers.base.installed_providers import provider_names
 
 __all__ = [
     "ProviderTotals",
@@ -46,9 +46,9 @@ def providers(installed: bool, as_json: bool) -> None:
     """Show the providers of the gateway that SMSQUEUE_GATEWAY names, their totals and pauses."""
     if installed:
         if as_json:
-            print_json({"installed": names()})
+            print_json({"installed": provider_names()})
         else:
-            click.echo("\n".join(names()))
+            click.echo("\n".join(provider_names()))
         return
     with open_gateway() as ledger_gateway:
         gateway = load_application_gateway(ledger_gateway.settings)

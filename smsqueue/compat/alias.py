@@ -17,7 +17,7 @@ _ALIAS, _REAL = "smsframework", "smsqueue"
 #: hides each of them in its package, and a later import would replace the class by the module.
 _RENAMED = {
     "Gateway": "gateway",
-    "IProvider": "providers.base",
+    "IProvider": "providers.base.provider",
     "data.IncomingMessage": "message.messages",
     "data.OutgoingMessage": "message.messages",
     "data.MessageStatus": "message.statuses",

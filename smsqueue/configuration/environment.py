@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smsqueue.gateway import Gateway
-from smsqueue.providers.address import complaint, read
+from smsqueue.providers.base.provider_url import describe_error, parse_provider_url
 from smsqueue.settings import SettingsError, read_secret_file
 
 __all__ = ["add_providers", "named"]
@@ -63,11 +63,11 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
         text = environment[variable]
         if variable.endswith(_FILE):
             text = read_secret_file(variable, text)
-        kind, config = read(variable, text)
+        kind, config = parse_provider_url(variable, text)
         try:
             gateway.add_provider(name, kind, **config)
         except Exception as error:  # without its traceback, which may show the value
-            raise SettingsError(f"{variable}: {complaint(kind, config, error)}") from None
+            raise SettingsError(f"{variable}: {describe_error(kind, config, error)}") from None
         gateway.from_environment.add(name)
     default = environment.get(_DEFAULT)
     if default:

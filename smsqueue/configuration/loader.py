@@ -13,7 +13,7 @@ from typing import Any
 
 from smsqueue.configuration.environment import add_providers, named
 from smsqueue.gateway import Gateway
-from smsqueue.providers.address import hide_values
+from smsqueue.providers.base.provider_url import hide_values
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["LoaderError", "load_gateway"]

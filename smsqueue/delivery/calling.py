@@ -15,8 +15,7 @@ from smsqueue.logs import get_logger
 from smsqueue.message.masking import place_of
 from smsqueue.message.messages import OutgoingMessage
 from smsqueue.policy.retry import error_label
-from smsqueue.providers import transport
-from smsqueue.providers.base import IProvider
+from smsqueue.providers.base import IProvider, transport
 
 __all__ = ["Calls"]
 

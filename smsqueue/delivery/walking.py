@@ -35,7 +35,7 @@ from smsqueue.message.ids import new_id
 from smsqueue.message.messages import OutgoingMessage
 from smsqueue.message.states import State
 from smsqueue.policy.retry import GuardedPolicy, error_label
-from smsqueue.providers import transport
+from smsqueue.providers.base import transport
 
 __all__ = ["Walk", "leased"]
 

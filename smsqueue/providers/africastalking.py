@@ -1,7 +1,7 @@
 """Africa's Talking, bulk SMS: forms, answers in JSON.
 
 Source: Africa's Talking's Python SDK for requests and balance, its documentation of delivery
-reports and notifications; the codes are those that its users' libraries list.
+reports and notifications, and libraries of its users for the codes.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
 __all__ = ["AfricasTalkingProvider"]
 
 _SANDBOX = "https://api.sandbox.africastalking.com"
-#: Processed, sent, queued. The codes look like HTTP statuses, but are the provider's own.
-_TAKEN = frozenset([100, 101, 102])
+#: Codes: processed, sent, queued. They look like HTTP statuses, but are the provider's own.
+_ACCEPTED = frozenset([100, 101, 102])
 _RECIPIENTS = ("SMSMessageData", "Recipients")
-#: What an entry without an id has in its place.
+#: Values in place of a message id.
 _NO_IDS = (None, "", "None")
-#: Other characters that sender ids may have.
-_ALSO = " -_.&"
-#: Without recipients the text is the reason of a refusal, unless it says otherwise.
-_SOMEBODY = re.compile(r"sent to [1-9]|queue|process", re.IGNORECASE)
+#: More characters that sender ids may have.
+_SENDER_CHARACTERS = " -_.&"
+#: Without recipients the text is the reason of a refusal, unless it matches this.
+_SAYS_SENT = re.compile(r"sent to [1-9]|queue|process", re.IGNORECASE)
 _MONEY = re.compile(r"(?:([A-Z]{3})\s{0,9})?(-?[0-9][0-9,]{0,29}(?:\.[0-9]{1,30})?)")
 
 
-#: What parameters do not replace.
-_OURS = ("username", "to", "phoneNumbers", "recipients")
+#: Fields that message parameters cannot replace.
+_RESERVED = ("username", "to", "phoneNumbers", "recipients")
 
 
 class AfricasTalkingProvider(AccountProvider):
     """Sends and receives through Africa's Talking.
 
-    Webhooks are not signed: SMSQUEUE_RECEIVER_PREFIX is the only secret. They are entered in the
-    dashboard; reports are found by the provider's message id, as it takes no reference of ours.
+    Webhooks are not signed: SMSQUEUE_RECEIVER_PREFIX is the only secret. Their URLs are set in the
+    dashboard. Reports are matched by the provider's message id, as it stores no reference of ours.
 
     Args:
         username: Name of the application; ``sandbox`` is the sandbox.
         api_key: Its key.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://api.africastalking.com"
@@ -84,7 +84,7 @@ class AfricasTalkingProvider(AccountProvider):
             config["url"] = config.get("url") or _SANDBOX
         super().__init__(gateway, name, **config)
         if self._secrets:
-            raise ValueError("Africa's Talking signs no webhooks: leave the secret out")
+            raise ValueError("Africa's Talking does not sign webhooks: leave secret=... out")
         self._username = username
         self._headers = {"apiKey": api_key, "Accept": "application/json"}
 
@@ -92,28 +92,28 @@ class AfricasTalkingProvider(AccountProvider):
         form = {"message": message.body, "bulkSMSMode": "1"}
         src = self.sender_of(message)
         if src:
-            form["from"] = sender(src, plus=True, also=_ALSO)
-        # Several recipients would have commas between them: parameters do not change these.
-        form |= beside(message.provider_params, *_OURS) | {
+            form["from"] = sender(src, plus=True, also=_SENDER_CHARACTERS)
+        # Parameters do not replace these: commas would separate several recipients.
+        form |= beside(message.provider_params, *_RESERVED) | {
             "username": self._username,
             "to": recipient(message.dst),
         }
         answer = self.call("POST", "/version1/messaging", headers=self._headers, data=form)
         entries = answer.require(*_RECIPIENTS)
-        if entries == [] and not _SOMEBODY.search(str(answer.get("SMSMessageData", "Message"))):
-            raise self.refusal(answer)  # it was refused as a whole, and the message is the reason
+        if entries == [] and not _SAYS_SENT.search(str(answer.get("SMSMessageData", "Message"))):
+            raise self.refusal(answer)  # refused as a whole; the message is the reason
         answer.require(*_RECIPIENTS, 0, "statusCode")
         if len(entries) > 1:
             raise exc.ServerError(
-                "the answer is about several recipients",
+                "the response is about several recipients",
                 provider=self.name,
                 http_status=answer.status,
                 ambiguous=True,
             )
         code, msgid = _code(answer), answer.get(*_RECIPIENTS, 0, "messageId")
-        if code not in _TAKEN or msgid in _NO_IDS:
+        if code not in _ACCEPTED or msgid in _NO_IDS:
             error = self.error(answer)
-            # Unless it is clear that nothing was sent, nothing may send it again.
+            # It may only be sent again if it is clear that nothing was sent.
             clear = isinstance(error, exc.RequestError | exc.CreditError | exc.UnsupportedError)
             error.ambiguous = code not in self.codes or not (clear or msgid in _NO_IDS)
             if msgid in _NO_IDS and code not in self.codes and _says_refused(answer):
@@ -125,15 +125,15 @@ class AfricasTalkingProvider(AccountProvider):
     def error_code(self, answer: Answer) -> str | int | None:
         code = _code(answer)
         if code is not None:
-            return None if code in _TAKEN else code
-        # A reason is one word; anything else may hold a number.
+            return None if code in _ACCEPTED else code
+        # A reason is one word; other texts may contain a number.
         reason = answer.get("SMSMessageData", "Message")
         word = isinstance(reason, str) and re.fullmatch(r"[A-Za-z]+", reason.strip())
         return word[0] if word else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
-        if _code(answer) in _TAKEN:  # it contradicts its HTTP status, or has no id
+        if _code(answer) in _ACCEPTED:  # contradicts the HTTP status, or lacks an id
             error.ambiguous = True
         return error
 
@@ -153,11 +153,15 @@ class AfricasTalkingProvider(AccountProvider):
         @views.post("/im")
         def im() -> ResponseReturnValue:
             fields = form_fields()
-            source, target = address_of(fields, "from"), address_of(fields, "to")
-            told = (source, fields.get("text", ""), fields["id"], target)
-            message = IncomingMessage(*told, rtime=_time(fields.get("date")))
-            ours = ("from", "text", "id", "to")
-            message.meta = {k: v for k, v in fields.items() if k not in ours}
+            message = IncomingMessage(
+                address_of(fields, "from"),
+                fields.get("text", ""),
+                fields["id"],
+                address_of(fields, "to"),
+                rtime=_time(fields.get("date")),
+            )
+            hidden = ("from", "text", "id", "to")
+            message.meta = {k: v for k, v in fields.items() if k not in hidden}
             self._receive_message(message)
             return "", 200
 
@@ -167,8 +171,8 @@ class AfricasTalkingProvider(AccountProvider):
             report = self.report(
                 fields["status"], fields["id"], code=fields.get("failureReason") or None
             )
-            ours = ("id", "status", "failureReason", "phoneNumber")
-            report.meta = {k: v for k, v in fields.items() if k not in ours}
+            hidden = ("id", "status", "failureReason", "phoneNumber")
+            report.meta = {k: v for k, v in fields.items() if k not in hidden}
             self._receive_status(report)
             return "", 200
 
@@ -176,18 +180,18 @@ class AfricasTalkingProvider(AccountProvider):
 
 
 def _says_refused(answer: Answer) -> bool:
-    """Does the answer count nobody, whatever the code of its only recipient means?"""
+    """Does the text say that nothing was sent, whatever the code of the only recipient?"""
     return str(answer.get("SMSMessageData", "Message")).strip().startswith("Sent to 0/")
 
 
 def _code(answer: Answer) -> int | None:
-    """What is said of the only recipient."""
+    """The code of the only recipient."""
     code = str(answer.get(*_RECIPIENTS, 0, "statusCode"))
     return int(code) if re.fullmatch("[0-9]{1,9}", code) else None
 
 
 def _time(text: str | None) -> datetime | None:
-    """When a message came; None if that does not say in which time zone."""
+    """The time of a message; None without a time zone."""
     try:
         at = datetime.fromisoformat(text or "")
     except ValueError:

@@ -1,6 +1,6 @@
-"""What the providers on AWS share: credentials and signed calls.
+"""Base of the providers on AWS: credentials and signed calls.
 
-Requests are signed by botocore and sent by our own HTTP layer, which knows what was written.
+botocore signs the requests, and our own HTTP layer sends them, as it knows what was written.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from smsqueue.providers.account import AccountProvider
 from smsqueue.providers.http import Answer
 from smsqueue.settings import SettingsError
 
-__all__ = ["AUTH_ERRORS", "LIMIT_ERRORS", "AwsProvider", "missing"]
+__all__ = ["AUTH_ERRORS", "LIMIT_ERRORS", "AwsProvider", "missing_package"]
 
-#: Of what comes with every AWS service.
+#: Error codes of all AWS services: credentials or permissions.
 AUTH_ERRORS = (
     *("AccessDenied", "AccessDeniedException", "ExpiredToken", "ExpiredTokenException"),
     *("IncompleteSignature", "IncompleteSignatureException", "InvalidClientTokenId"),
@@ -26,7 +26,7 @@ AUTH_ERRORS = (
     *("MissingAuthenticationTokenException", "RequestExpired", "SignatureDoesNotMatch"),
     *("UnrecognizedClientException", "AuthFailure", "RequestTimeTooSkewed"),
 )
-#: AWS throttles with 400, too: the code says it.
+#: Error codes of all AWS services: throttled. The HTTP status may be 400.
 LIMIT_ERRORS = (
     *("Throttling", "ThrottlingException", "Throttled", "ThrottledException"),
     *("RequestLimitExceeded", "RequestThrottled", "TooManyRequestsException", "SlowDown"),
@@ -38,13 +38,13 @@ class AwsProvider(AccountProvider):
 
     Args:
         region: ``eu-west-1`` and the like.
-        access_key: With ``secret_key`` (and ``session_token``) the credentials. Without them
-            those are used that botocore finds: environment, files, role of the machine.
+        access_key: With ``secret_key`` (and ``session_token``) the credentials. By default
+            botocore looks for them: in the environment, in files, in the role of the machine.
         config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
     """
 
     url_arguments = ("access_key", "secret_key")
-    #: First part of the host's name, and what signatures are made for.
+    #: First part of the host name, and the service name in signatures.
     service: ClassVar[str] = ""
 
     def __init__(
@@ -60,7 +60,7 @@ class AwsProvider(AccountProvider):
         **config: Any,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9-]+", region):
-            raise ValueError("the region must be like eu-west-1")
+            raise ValueError("the region must have the form of eu-west-1")
         if bool(access_key) != bool(secret_key):
             raise ValueError("AWS needs access_key and secret_key, or neither of them")
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
@@ -68,13 +68,13 @@ class AwsProvider(AccountProvider):
             gateway, name, url=url or f"https://{self.service}.{region}.{suffix}", **config
         )
         self._region = region
-        self._given = (access_key, secret_key, session_token)
+        self._static_keys = (access_key, secret_key, session_token)
         self._credentials: Any = None
         self._lock = threading.Lock()
 
     def signed_call(self, body: str, headers: dict[str, str]) -> Answer:
         """Make the call; as :meth:`~smsqueue.providers.http.HttpProvider.call`."""
-        # Importing botocore takes a while, so it happens with this.
+        # This also imports botocore, which takes a while.
         credentials = blocking(self._frozen_credentials)
         from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
         from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
@@ -85,38 +85,39 @@ class AwsProvider(AccountProvider):
         return self.call("POST", "/", data=data, headers=dict(request.headers.items()))
 
     def _frozen_credentials(self) -> Any:
-        """Credentials that are good now: those that botocore found are renewed by it."""
+        """Credentials that are valid now; botocore renews those that it found."""
         try:
-            for name in ("botocore.auth", "botocore.awsrequest"):  # what signed_call uses
+            for name in ("botocore.auth", "botocore.awsrequest"):  # used by signed_call
                 import_module(name)
             from botocore.credentials import Credentials  # type: ignore[import-untyped]
             from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
             from botocore.session import get_session  # type: ignore[import-untyped]
         except ModuleNotFoundError:
-            raise missing(self.name, "botocore") from None
+            raise missing_package(self.name, "botocore") from None
 
         try:
             with self._lock:
                 if self._credentials is None:
                     self._credentials = (
-                        Credentials(*self._given)
-                        if self._given[0]
+                        Credentials(*self._static_keys)
+                        if self._static_keys[0]
                         else get_session().get_credentials()
                     )
-            found = self._credentials and self._credentials.get_frozen_credentials()
+            frozen = self._credentials and self._credentials.get_frozen_credentials()
         except BotoCoreError as error:
-            reason = f"AWS credentials could not be had ({type(error).__name__})"
+            reason = f"AWS credentials could not be loaded ({type(error).__name__})"
             raise exc.AuthError(reason, provider=self.name) from None
-        if not found:
+        if not frozen:
             raise exc.AuthError(
-                "there are no AWS credentials: give access_key and secret_key, or set up what "
-                "botocore looks at",
+                "there are no AWS credentials: set access_key and secret_key, or configure them "
+                "where botocore looks for them",
                 provider=self.name,
             )
-        return found
+        return frozen
 
 
-def missing(name: str, package: str) -> SettingsError:
+def missing_package(name: str, package: str) -> SettingsError:
+    """The error if an optional package is not installed."""
     return SettingsError(
         f"the provider {name!r} needs the package {package}: pip install 'smsqueue-gateway[aws]'"
     )

@@ -1,7 +1,7 @@
 """Amazon SNS: Publish to a phone number.
 
 Source: the service model in botocore (fields, errors), and the developer guide (attributes). SNS
-tells what became of a message in CloudWatch logs only, and takes no reference of ours.
+reports delivery in CloudWatch logs only, and stores no reference of ours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AwsSnsProvider(AwsProvider):
 
     Args:
         message_type: "Transactional" or "Promotional".
-        config: As :class:`~smsqueue.providers.aws.AwsProvider` has it.
+        config: Arguments of :class:`~smsqueue.providers.aws.AwsProvider`.
     """
 
     service = "sns"
@@ -92,6 +92,6 @@ class AwsSnsProvider(AwsProvider):
 
 
 def _element(answer: Answer, name: str) -> str | None:
-    """The text of an XML element without children; None if there is none."""
-    found = re.search(rf"<{name}>\s*([^<\s]+)\s*</{name}>".encode(), answer.body)
-    return found[1].decode(errors="replace") if found else None
+    """The text of an XML element without children; None if it is absent."""
+    match = re.search(rf"<{name}>\s*([^<\s]+)\s*</{name}>".encode(), answer.body)
+    return match[1].decode(errors="replace") if match else None

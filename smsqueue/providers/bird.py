@@ -25,8 +25,10 @@ from smsqueue.message.statuses import (
 )
 from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, fresh, hmac_base64
+from smsqueue.providers.base.event_validation import PREFIXED_ID
+from smsqueue.providers.base.replay_protection import register_signatures
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import PREFIXED_ID, Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     address_of,
@@ -37,43 +39,42 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
-from smsqueue.providers.used import signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint
 
 __all__ = ["BirdProvider"]
 
-#: Where our reference is in a message's metadata.
-_OURS = "smsqueue"
-#: A new message that is answered with one of these was given up at once.
-_ENDED = frozenset({"undelivered", "failed", "rejected", "canceled", "expired"})
+#: Key of our reference in a message's metadata.
+_REFERENCE_KEY = "smsqueue"
+#: Statuses in a response that say that nothing was sent.
+_NOT_SENT = frozenset({"undelivered", "failed", "rejected", "canceled", "expired"})
 
 
 class BirdProvider(AccountProvider):
     """Sends and receives through Bird.
 
-    Bird sends once for each key, for about three hours: a message whose answer was lost is sent
-    again with the same key and the same request. It answers as it did then, or says (409) that the
-    first request is not finished, or that the key was used: both leave open what became of it.
+    Bird sends once per key, for about three hours: a message whose response was lost is sent again
+    with the same key and the same request. Bird repeats its first response, or answers 409: the
+    first request is in progress, or the key was used. Then the state of the message is unknown.
 
     Args:
         api_key: ``bk_<region>_...``.
         secret: The webhook's signing secret, ``whsec_...``.
-        region: ``us1``, ``eu1`` ...; what the key says if not given.
-        category: Why messages are sent, if their parameters do not say: ``transactional``,
+        region: ``us1``, ``eu1`` ...; by default the one in the key.
+        category: The default category of messages: ``transactional``,
             ``authentication``, ``service`` or ``marketing``.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
-    #: Bird says "roughly 3 hours"; one less, for the clocks and for the word.
+    #: Bird documents "roughly 3 hours"; one hour less to be safe.
     dedup_window = 7200.0
     capabilities = frozenset(
         {Can.ALPHANUMERIC, Can.REPORTS, Can.INBOUND, Can.LOOKUP, Can.DEDUPLICATION}
     )
     url_arguments = ("api_key", "secret")
     ids: ClassVar = PREFIXED_ID
-    #: By the type of an error, and by its name where that says more.
+    #: By the type of an error, or by its name where that is more specific.
     codes: ClassVar = table(
         (exc.AuthError, ["auth_error", "permission_error", "misdirected_error"]),
         (exc.CreditError, ["billing_error"]),
@@ -101,18 +102,18 @@ class BirdProvider(AccountProvider):
         url: str | None = None,
         **config: Any,
     ) -> None:
-        found = re.match("bk_([a-z]{2}[0-9]+)_", api_key)
-        region = region or (found[1] if found else None)
+        match = re.match("bk_([a-z]{2}[0-9]+)_", api_key)
+        region = region or (match[1] if match else None)
         if not (url or region):
-            raise ValueError("the api_key of Bird does not begin with bk_<region>_: give a region")
+            raise ValueError("the api_key of Bird does not begin with bk_<region>_: set region=...")
         url = url or f"https://{region}.platform.bird.com"
         super().__init__(gateway, name, url=url, **config)
         self._headers = {"Authorization": f"Bearer {api_key}"}
         self._category = category
-        self._keys = [_key(secret) for secret in self._secrets]
+        self._keys = [_decode_secret(secret) for secret in self._secrets]
 
     def submit(self, message: OutgoingMessage) -> None:
-        # A repetition must be the same request: nothing of the moment may be in it.
+        # A repetition must be the same request, so nothing in it may depend on the time.
         params = beside(message.provider_params, "to", "cc", "bcc", "recipients", "receiver")
         # A template brings its own text and category.
         text = {"text": message.body, "category": self._category}
@@ -122,7 +123,7 @@ class BirdProvider(AccountProvider):
             body["from"] = sender(source, plus=True, also=" -_")
         body |= params | {"to": recipient(message.dst)}
         if message.reference:
-            body["metadata"] = {**(body.get("metadata") or {}), _OURS: message.reference}
+            body["metadata"] = {**(body.get("metadata") or {}), _REFERENCE_KEY: message.reference}
         key = message.dedup_key or message.reference
         answer = self.call(
             "POST",
@@ -131,23 +132,23 @@ class BirdProvider(AccountProvider):
             json=body,
         )
         status, msgid = answer.get("status"), answer.get("id")
-        if (isinstance(status, str) and status in _ENDED) or (not msgid and answer.get("error")):
+        if (isinstance(status, str) and status in _NOT_SENT) or (not msgid and answer.get("error")):
             raise self.refusal(answer)
         message.msgid = answer.require("id")
         message.meta = {name: answer.get(name) for name in ("status", "segments", "cost")}
 
     def error_code(self, answer: Answer) -> str | None:
         name, kind = answer.get("error", "name"), answer.get("error", "type")
-        found = name if isinstance(name, str) and name in self.codes else kind
-        if not isinstance(found, str):
+        code = name if isinstance(name, str) and name in self.codes else kind
+        if not isinstance(code, str):
             return None
-        # Others write errors of that form as well: of a 5xx only those count that Bird documents.
-        return found if found in self.codes or answer.status < 500 else None
+        # Gateways write errors of this form, too: for a 5xx only documented codes count.
+        return code if code in self.codes or answer.status < 500 else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
         conflict = answer.status == 409  # the key is in use, or was used for another request
-        # Bird's own 501 and 503 say that nothing was done; its other 5xx may have come late.
+        # Bird's 501 and 503 say that nothing was done; its other 5xx may follow a send.
         if conflict or (answer.status >= 500 and answer.status not in (501, 503)):
             error.ambiguous = True
         return self._with_code(error, answer)
@@ -165,7 +166,7 @@ class BirdProvider(AccountProvider):
         for where in ("error", "last_error"):
             code = answer.get(where, "code")
             if isinstance(code, str):
-                error.code = code  # E01234: ask the support for it
+                error.code = code  # E01234, for Bird's support
                 break
         return error
 
@@ -178,9 +179,9 @@ class BirdProvider(AccountProvider):
             params={"to": recipient(message.dst), "direction": "outbound"},  # the newest come first
         )
         items = answer.require("data")
-        for each in items if message.reference and isinstance(items, list) else ():
-            if isinstance(each, dict) and _reference(each) == message.reference:
-                return self._report(each, str(each.get("status")), each.get("id"), "last_error")
+        for item in items if message.reference and isinstance(items, list) else ():
+            if isinstance(item, dict) and _reference(item) == message.reference:
+                return self._report(item, str(item.get("status")), item.get("id"), "last_error")
         return None
 
     def make_receiver_blueprint(self) -> Blueprint:
@@ -188,12 +189,11 @@ class BirdProvider(AccountProvider):
         return event_views(self, self._events)  # one webhook may be subscribed to all events
 
     def _events(self) -> Iterator[IncomingMessage | MessageStatus]:
-
         self._authenticate()
         event = json_object(json_body())
         data, (resource, _, what) = event.get("data"), text_of(event, "type").partition(".")
         if resource != "sms":
-            return  # of another channel
+            return  # another channel
         if not isinstance(data, dict):
             raise Malformed("data is not a JSON object")
         at = time_of(event.get("timestamp"))
@@ -210,13 +210,13 @@ class BirdProvider(AccountProvider):
             report.rtime = at or report.rtime
             yield report
 
-    def _report(self, told: dict[str, Any], word: str, msgid: Any, error: str) -> MessageStatus:
-        reason = told.get(error)
+    def _report(self, fields: dict[str, Any], word: str, msgid: Any, error: str) -> MessageStatus:
+        reason = fields.get(error)
         report = self.report(
             word, msgid, code=reason.get("code") if isinstance(reason, dict) else None
         )
-        report.reference = _reference(told)
-        report.meta = {name: told.get(name) for name in ("cost", "carrier", "mcc_mnc", error)}
+        report.reference = _reference(fields)
+        report.meta = {name: fields.get(name) for name in ("cost", "carrier", "mcc_mnc", error)}
         return report
 
     def _authenticate(self) -> None:
@@ -228,40 +228,40 @@ class BirdProvider(AccountProvider):
         names = ("webhook-id", "webhook-timestamp", "webhook-signature")
         id, sent_at, signatures = (request.headers.get(name, "") for name in names)
         signed = f"{id}.{sent_at}.".encode() + request.get_data()
-        wanted = [f"v1,{hmac_base64(key, signed)}" for key in self._keys]
+        expected = [f"v1,{hmac_base64(key, signed)}" for key in self._keys]
         # Several, while Bird rotates the secret.
-        genuine = [any_equal(each, wanted) for each in signatures.split()]
+        genuine = [any_equal(signature, expected) for signature in signatures.split()]
         if not (any(genuine) and fresh(sent_at)):
-            raise Refused("the signature is not Bird's, or too old")
-        signed_with(wanted[0], seconds=_REPLAY, whole=True)
+            raise Refused("the signature is not by Bird, or too old")
+        register_signatures(expected[0], seconds=_REPLAY, whole=True)
 
 
-#: Seconds for which a signature is good, twice: its time may be in the future.
+#: Twice the seconds for which a signature is valid, as its time may be in the future.
 _REPLAY = 600.0
 
 
 def _media(data: dict[str, Any]) -> list[tuple[Any, Any]]:
-    """Files of an MMS. Bird has them in preview: named as where they are sent, or objects."""
+    """URLs and types of an MMS's files: a preview of Bird, as a list of URLs or of objects."""
     urls = data.get("media_urls")
-    found = [(url, None) for url in urls] if isinstance(urls, list) else []
+    files = [(url, None) for url in urls] if isinstance(urls, list) else []
     for name in ("media", "attachments"):
-        for each in listed(data.get(name)):
-            kind = each.get("content_type") or each.get("media_type")
-            found.append((each.get("url") or each.get("source_url"), kind))
-    return found
+        for file in listed(data.get(name)):
+            kind = file.get("content_type") or file.get("media_type")
+            files.append((file.get("url") or file.get("source_url"), kind))
+    return files
 
 
-def _key(secret: str) -> bytes:
+def _decode_secret(secret: str) -> bytes:
     try:
         key = b64decode(secret.removeprefix("whsec_"), validate=True)
     except ValueError:
         key = b""
     if not key:
-        raise ValueError("the secret of Bird's webhook must be like whsec_... with Base64 in it")
+        raise ValueError("the secret of Bird's webhook must be whsec_ followed by Base64")
     return key
 
 
-def _reference(told: dict[str, Any]) -> str | None:
-    metadata = told.get("metadata")
-    reference = metadata.get(_OURS) if isinstance(metadata, dict) else None
+def _reference(fields: dict[str, Any]) -> str | None:
+    metadata = fields.get("metadata")
+    reference = metadata.get(_REFERENCE_KEY) if isinstance(metadata, dict) else None
     return reference if isinstance(reference, str) else None

@@ -1,4 +1,4 @@
-"""What a provider can do, beyond taking a text for a number."""
+"""Optional capabilities of providers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ __all__ = ["Can"]
 
 
 class Can(StrEnum):
-    """A capability. What a provider lacks raises UnsupportedError before anything is sent."""
+    """A capability. A message that needs a missing one is refused with UnsupportedError."""
 
-    #: A sender id of letters in place of a number.
+    #: Sender ids of letters in place of numbers.
     ALPHANUMERIC = "alphanumeric"
-    #: The validity of a message travels with it, so that the network drops it in time.
+    #: The provider accepts a validity, after which the network drops the message.
     VALIDITY = "validity"
-    #: The provider can hold a message until a time. (The gateway does so itself: ``send_at``.)
+    #: The provider can send at a later time. (The gateway does so itself: ``send_at``.)
     SCHEDULING = "scheduling"
-    #: The address for a message's reports is given with the message.
+    #: Each message sets the URL of its reports.
     CALLBACK = "callback"
     #: Delivery reports.
     REPORTS = "reports"
@@ -24,13 +24,13 @@ class Can(StrEnum):
     INBOUND = "inbound"
     #: Pictures and other files of incoming messages (MMS).
     MEDIA = "media"
-    #: What is left on the account.
+    #: A query for the balance of the account.
     BALANCE = "balance"
-    #: It can say what became of a message whose answer was lost.
+    #: A query for the state of a message whose response was lost.
     LOOKUP = "lookup"
-    #: A repeated key sends once.
+    #: A message with a repeated key is sent once.
     DEDUPLICATION = "deduplication"
 
     @classmethod
     def _missing_(cls, value: object) -> None:
-        raise ValueError(f"no capability has such a name: there are {', '.join(cls)}")
+        raise ValueError(f"unknown capability; choose from {', '.join(cls)}")

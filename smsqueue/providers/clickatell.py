@@ -2,7 +2,7 @@
 
 Source: Clickatell's documentation of the One API (sending, received messages), a public client
 of it for codes, statuses and the balance, and another gateway's receiver for the callbacks of the
-older REST API, which are taken as well. How callbacks are repeated is not documented.
+older REST API, which are accepted, too. Repetitions of callbacks are not documented.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from smsqueue.message.statuses import (
 )
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, basic_matches, users_of
+from smsqueue.providers.base.event_validation import ID
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import ID, Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     address_of,
@@ -43,12 +44,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ClickatellProvider"]
 
-#: "Internal error": alone, without a word on the message, it does not say that nothing was sent.
+#: "Internal error": without details on the message, it does not say that nothing was sent.
 _INTERNAL = 18
 
-#: The numbers of the older REST API's callbacks. Those of the One API are not documented, so a
-#: status of it that has an unknown name is not looked up here.
-_NUMBERS: dict[Any, type[MessageStatus]] = table(
+#: Status numbers of the older REST API's callbacks. Not used for the One API, whose numbers are not
+#: documented.
+_STATUS_NUMBERS: dict[Any, type[MessageStatus]] = table(
     (MessageStatus, [1]),
     (MessageAccepted, [2, 3, 8, 11]),
     (MessageDelivered, [4]),
@@ -60,15 +61,15 @@ _NUMBERS: dict[Any, type[MessageStatus]] = table(
 class ClickatellProvider(AccountProvider):
     """Sends and receives through Clickatell.
 
-    Clickatell does not sign its callbacks: the secret prefix of their address is what tells them
-    from others. ``secret`` is for whoever has a proxy or an account that adds HTTP Basic.
+    Clickatell does not sign its callbacks: the secret URL prefix is the only protection. ``secret``
+    is for a proxy or an account that adds HTTP Basic.
 
     Args:
         api_key: The key of the integration.
-        secret: ``user:password`` that callbacks must show; without it they show nothing.
-        reference_field: Name of the field that takes our reference, which comes back in reports.
-            It is not documented with the request; None leaves it out.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        secret: ``user:password`` that callbacks must have; by default they are not authenticated.
+        reference_field: Name of the request's field for our reference, which reports repeat. The
+            request's documentation lacks it; None leaves it out.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://platform.clickatell.com"
@@ -81,8 +82,8 @@ class ClickatellProvider(AccountProvider):
         (exc.CreditError, [20]),
         (exc.LimitsError, [43]),
         (exc.UnsupportedError, [27, 28, 30, 38, 39, 101, 110, 111]),
-        # The request, the recipient (26: opted out), the content, the sender (44, 45: it is this
-        # message's that is wrong, not our key, so the others need not wait)
+        # The request, the recipient (26: opted out), the content, the sender (44, 45: of this
+        # message, so others need not wait)
         (exc.RequestError, [*range(21, 27), 31, 32, 33, 40, 41, 42, 44, 45, 100]),
     )
     statuses: ClassVar = table(
@@ -113,19 +114,19 @@ class ClickatellProvider(AccountProvider):
     def submit(self, message: OutgoingMessage) -> None:
         entry: dict[str, Any] = {"channel": "sms", "to": message.dst, "content": message.body}
         source = self.sender_of(message)
-        # Letters come here only if the lack of that capability is to be ignored.
+        # Letters get here only with ignore=["alphanumeric"]: then they are left out.
         if source and sender_kind(source) != "alphanumeric":
             entry["from"] = sender(source, plus=False)
         if self._reference_field and message.reference:
             entry[self._reference_field] = message.reference
-        ours = ("to", "channel", "clientMessageId", self._reference_field or "to")
+        reserved = ("to", "channel", "clientMessageId", self._reference_field or "to")
         answer = self.call(
             "POST",
             "/v1/message",
             headers=self._headers,
-            json={"messages": [entry | beside(message.provider_params, *ours)]},
+            json={"messages": [entry | beside(message.provider_params, *reserved)]},
         )
-        # 202 and 207: the status of the whole says nothing of the message.
+        # 202 and 207 are about the whole request, not about the message.
         if _refused(answer):
             raise self.refusal(answer)
         if _no_message(answer):
@@ -135,7 +136,7 @@ class ClickatellProvider(AccountProvider):
         msgid = answer.require("messages", 0, "apiMessageId")
         first = answer.get("messages", 0)
         if first.get("accepted") is not True or first.get("error") is not None:
-            raise self.error(answer)  # it contradicts itself: ambiguous
+            raise self.error(answer)  # contradictory: ambiguous
         message.msgid = msgid
         message.meta = {"http_status": answer.status}
 
@@ -144,7 +145,7 @@ class ClickatellProvider(AccountProvider):
             code = answer.get(*path)
             if isinstance(code, str) and code.isascii() and code.isdigit():
                 code = int(code[:9])
-            # The description tells Clickatell's own errors from those of a gateway.
+            # A gateway's errors have no description.
             about = answer.get(*path[:-1], "description") or answer.get("errorDescription")
             if isinstance(code, int) and not isinstance(code, bool) and about is not None:
                 return code
@@ -152,8 +153,10 @@ class ClickatellProvider(AccountProvider):
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
-        taken = answer.get("messages", 0, "apiMessageId") or answer.get("messages", 0, "accepted")
-        if taken or (error.code == _INTERNAL and not _refused(answer)):
+        accepted = answer.get("messages", 0, "apiMessageId") or answer.get(
+            "messages", 0, "accepted"
+        )
+        if accepted or (error.code == _INTERNAL and not _refused(answer)):
             error.ambiguous = True
         return error
 
@@ -167,30 +170,30 @@ class ClickatellProvider(AccountProvider):
 
             header = request.headers.get("Authorization")
             if self._users and not basic_matches(header, self._users):
-                raise Refused("the callback does not show the secret")
-            told = json_object(json_body())
-            # The older REST API's callbacks name the key of the integration.
-            shown = told.get("apiKey", self._api_key)
-            if not (isinstance(shown, str) and any_equal(shown, [self._api_key])):
-                raise Refused("it is about another account")
-            return self._events(told)
+                raise Refused("the callback does not have the user and password")
+            fields = json_object(json_body())
+            # The older REST API's callbacks contain the key of the integration.
+            key = fields.get("apiKey", self._api_key)
+            if not (isinstance(key, str) and any_equal(key, [self._api_key])):
+                raise Refused("it names another account")
+            return self._events(fields)
 
         return event_views(self, read, status=200)
 
     def _events(self, fields: dict[str, Any]) -> list[IncomingMessage | MessageStatus | Malformed]:
-        """All that a callback tells; ValueError if it tells nothing that can be understood."""
+        """The events of a callback, of the One API or the older REST API."""
         event = fields.get("event")
         if isinstance(event, dict):
             texts, files = event.get("moText") or [], event.get("moMedia") or []
             reports = event.get("messageStatusUpdate") or []
             return [
-                *read_each(_listed(texts), _incoming),
+                *read_each(_require_list(texts), _incoming),
                 *_incoming_media(files),
-                *read_each(_listed(reports), self._report),
+                *read_each(_require_list(reports), self._report),
             ]
         if "fromNumber" in fields:
             return [_incoming(fields)]
-        return [self._report(fields, _NUMBERS)]
+        return [self._report(fields, _STATUS_NUMBERS)]
 
     def _report(
         self, fields: dict[str, Any], numbers: dict[Any, type[MessageStatus]] | None = None
@@ -201,16 +204,16 @@ class ClickatellProvider(AccountProvider):
             raise Malformed("no status")
         name = name if isinstance(name, str) else str(code)
         kind = None if name in self.statuses else (numbers or {}).get(code)
-        made = self.report(name, text_of(fields, "messageId"), code=code, kind=kind)
+        report = self.report(name, text_of(fields, "messageId"), code=code, kind=kind)
         reference = fields.get("clientMessageId")
-        made.reference = reference if isinstance(reference, str) else None
-        made.rtime = time_of(fields.get("timestamp"), 1000) or made.rtime
-        made.meta = {k: v for k, v in fields.items() if k not in ("to", "from", "apiKey")}
-        return made
+        report.reference = reference if isinstance(reference, str) else None
+        report.rtime = time_of(fields.get("timestamp"), 1000) or report.rtime
+        report.meta = {k: v for k, v in fields.items() if k not in ("to", "from", "apiKey")}
+        return report
 
 
 def _refused(answer: Answer) -> bool:
-    """Does the answer say, without a contradiction, that the message was not taken?"""
+    """Does the response clearly say that the message was not accepted?"""
     first = answer.get("messages", 0)
     if not isinstance(first, dict) or first.get("apiMessageId"):
         return False
@@ -220,71 +223,71 @@ def _refused(answer: Answer) -> bool:
 
 
 def _no_message(answer: Answer) -> bool:
-    """Does the answer say that it is about no message at all, or hold an error in its place?"""
+    """Does the response have no message, or an error in its place?"""
     messages = answer.get("messages")
     return messages == [] or (messages is None and isinstance(answer.get("error"), dict))
 
 
 def _incoming(fields: dict[str, Any]) -> IncomingMessage:
-    """An incoming message, as the One API or the older REST API tell it."""
+    """An incoming message of the One API or of the older REST API."""
     source = address_of(fields, "from", "fromNumber")
     text = _decoded(text_of(fields, "content", "text"), fields.get("charset"))
-    named = fields.get("to") is not None or fields.get("toNumber") is not None
-    made = IncomingMessage(
+    has_target = fields.get("to") is not None or fields.get("toNumber") is not None
+    message = IncomingMessage(
         source,
         text,
         text_of(fields, "messageId"),
-        address_of(fields, "to", "toNumber") if named else None,
+        address_of(fields, "to", "toNumber") if has_target else None,
         rtime=time_of(fields.get("timestamp"), 1000),
     )
-    known = ("from", "fromNumber", "to", "toNumber", "content", "text", "apiKey")
-    made.meta = {k: v for k, v in fields.items() if k not in known}
-    made.channel = _channel(fields)
-    return made
+    hidden = ("from", "fromNumber", "to", "toNumber", "content", "text", "apiKey")
+    message.meta = {k: v for k, v in fields.items() if k not in hidden}
+    message.channel = _channel(fields)
+    return message
 
 
 def _incoming_media(values: Any) -> Iterator[IncomingMessage]:
-    """Messages with files, by the One API. A file without an address is in ``meta``, in Base64."""
+    """Messages with files, of the One API. A file without a URL is in ``meta``, as Base64."""
     for fields in listed(values):
         msgid = fields.get("messageId")
         try:
             source = address_of(fields, "from")
             target = address_of(fields, "to") if fields.get("to") is not None else None
         except Malformed:
-            continue  # it must not lose the texts that it came with
+            continue  # the texts of the callback must not be lost
         if not (isinstance(msgid, str) and ID.fullmatch(msgid)):
             continue
         caption = fields.get("caption")
-        made = IncomingMessage(
+        message = IncomingMessage(
             source,
             caption if isinstance(caption, str) else "",
             msgid,
             target,
             rtime=time_of(fields.get("timestamp"), 1000),
         )
-        known = ("from", "to", "caption", "apiKey")
-        made.meta = {k: v for k, v in fields.items() if k not in known}
+        hidden = ("from", "to", "caption", "apiKey")
+        message.meta = {k: v for k, v in fields.items() if k not in hidden}
         files = [(f.get("downloadUrl"), f.get("contentType")) for f in listed(fields.get("files"))]
-        made.media = media_of(files)
-        made.channel = _channel(fields)
-        yield made
+        message.media = media_of(files)
+        message.channel = _channel(fields)
+        yield message
 
 
 def _channel(fields: dict[str, Any]) -> str | None:
-    """The One API's channel of a message, which its examples write with a blank at its end."""
+    """A message's channel in the One API, whose examples have a trailing blank."""
     channel = fields.get("channel")
     name = channel.strip().lower() if isinstance(channel, str) else ""
     return name if name and name != "sms" else None
 
 
 def _decoded(text: str, charset: Any) -> str:
-    """A text as it was written: in these two character sets its bytes come percent-encoded."""
+    """Decode a text: in these two character sets its bytes are percent-encoded."""
     if charset == "UTF-16BE":
         return unquote_to_bytes(text.replace("+", " ")).decode("utf-16-be", "replace")
     return unquote_plus(text, "latin-1") if charset == "ISO-8859-1" else text
 
 
-def _listed(values: Any) -> list[Any]:
+def _require_list(values: Any) -> list[Any]:
     if not isinstance(values, list):
         raise Malformed("not a JSON list")
     return values

@@ -1,7 +1,7 @@
 """GatewayAPI, REST API (gatewayapi.com and gatewayapi.eu).
 
 Source: GatewayAPI's documentation of the REST API, its webhooks and its codes. Its newer Mobile
-Messaging API speaks otherwise and is not this one.
+Messaging API is another one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from smsqueue.message.statuses import (
 )
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused
+from smsqueue.providers.base.event_validation import NUMBER_ID
+from smsqueue.providers.base.replay_protection import jwt_signing_input, register_signatures
+from smsqueue.providers.base.signature_libraries import jwt_library
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import NUMBER_ID
-from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     address_of,
@@ -35,7 +36,6 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
-from smsqueue.providers.used import signed_text, signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -44,20 +44,20 @@ __all__ = ["GatewayApiProvider"]
 
 _EU = "https://gatewayapi.eu"
 _NEED = "GatewayAPI's webhooks are signed with JWT"
-#: Seconds. The shortest is documented, a longest is not: it is what ``expires`` can be at most.
+#: Seconds. Only the minimum is documented; the maximum is the longest that ``expires`` can be.
 _VALIDITY = (60, 315_360_000)
 
 
-#: What parameters do not replace.
-_OURS = ("recipients", "recipient", "msisdn", "userref", "callback_url")
+#: Fields that message parameters cannot replace.
+_RESERVED = ("recipients", "recipient", "msisdn", "userref", "callback_url")
 
 
 class GatewayApiProvider(AccountProvider):
     """Sends and receives through GatewayAPI.
 
-    A webhook shows a token (a JWT, HS256) whose claims are the event itself: what is reported is
-    what the token says. It has no time of its own, but the event has. A replay within
-    ``replay_window`` is recognised by the ledger, and a later one is too old.
+    A webhook has a token (a JWT, HS256) whose claims are the event itself, and only these are used.
+    The token has no time, but the event has. The ledger detects a replay within
+    ``replay_window``, and a later one is refused.
 
     Args:
         token: An API token.
@@ -67,7 +67,7 @@ class GatewayApiProvider(AccountProvider):
             goes there is signed; without, reports go to the account's default webhook.
         replay_window: Seconds by which an event may be older than its webhook. GatewayAPI repeats
             webhooks for half a day, and a phone's message may have waited in its network.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://gatewayapi.com"
@@ -112,14 +112,14 @@ class GatewayApiProvider(AccountProvider):
         self._replay_window = replay_window
 
     def submit(self, message: OutgoingMessage) -> None:
-        # As an integer, a number that begins with a zero would be another one.
+        # An integer has no leading zero, so it would be another number.
         if message.dst[:1] in ("", "0"):
             raise exc.RequestError("the number has no country code", provider=self.name)
         unicode = message.segments().encoding == "ucs2"
         body: dict[str, Any] = {
             "message": message.body,
             "recipients": [{"msisdn": int(message.dst)}],
-            "encoding": "UCS2" if unicode else "UTF8",  # it would not choose by itself
+            "encoding": "UCS2" if unicode else "UTF8",  # GatewayAPI does not choose the encoding
         }
         if message.reference:
             body["userref"] = message.reference
@@ -136,23 +136,23 @@ class GatewayApiProvider(AccountProvider):
             "POST",
             "/rest/mtsms",
             auth=self._auth,
-            json=body | beside(message.provider_params, *_OURS),
+            json=body | beside(message.provider_params, *_RESERVED),
         )
         ids, cost = answer.get("ids"), answer.get("usage", "total_cost")
         if not cost and (ids == [] or (ids is None and self.error_code(answer))):
             raise self.refusal(answer)
         message.msgid = answer.require("ids", 0)
-        # There may be more ids than one: their reports are found by our reference.
+        # There may be several ids: their reports are matched by our reference.
         message.meta = {"usage": answer.get("usage"), "ids": answer.get("ids")}
 
     def error_code(self, answer: Answer) -> str | None:
         code = answer.get("code")
-        found = re.fullmatch("0[xX]([0-9a-fA-F]{1,8})", code) if isinstance(code, str) else None
-        return f"0x{int(found[1], 16):04X}" if found else None
+        match = re.fullmatch("0[xX]([0-9a-fA-F]{1,8})", code) if isinstance(code, str) else None
+        return f"0x{int(match[1], 16):04X}" if match else None
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
-        # 500 is any exception of theirs, with a code or without: it may have come late.
+        # GatewayAPI answers 500 for any exception of its own, which may follow a send.
         if answer.status in (500, 502, 504) and error.code not in self.codes:
             error.ambiguous = True
         return error
@@ -164,7 +164,7 @@ class GatewayApiProvider(AccountProvider):
     def make_receiver_blueprint(self) -> Blueprint:
         self.need_secret()
         if not self.insecure:
-            jwt_library(_NEED)  # if it is missing, say so before the first webhook
+            jwt_library(_NEED)  # fail now, not at the first webhook
 
         def read() -> list[IncomingMessage | MessageStatus]:
             from flask import request
@@ -176,7 +176,7 @@ class GatewayApiProvider(AccountProvider):
         return event_views(self, read)
 
     def _event(self, token: str, body: bytes) -> dict[str, Any]:
-        """What a webhook's token says; PermissionError unless GatewayAPI made it for this body."""
+        """The claims of a webhook's token; Refused unless GatewayAPI signed it for this body."""
         if self.insecure:
             return json_object(body)
         jwt = jwt_library(_NEED)
@@ -186,16 +186,16 @@ class GatewayApiProvider(AccountProvider):
             except (jwt.PyJWTError, RecursionError):
                 continue
             if any(event.get(name, value) != value for name, value in json_object(body).items()):
-                raise Refused("the body is not what the token says")
+                raise Refused("the body does not match the token")
             at = time_of(event.get("time", event.get("senttime")))
             if at and (datetime.now(UTC) - at).total_seconds() > self._replay_window:
                 raise Refused("the event is too old")
-            signed_with(signed_text(token), whole=True)
+            register_signatures(jwt_signing_input(token), whole=True)
             return event
-        raise Refused("the token is not GatewayAPI's")
+        raise Refused("the token is not signed by GatewayAPI")
 
     def _report(self, event: dict[str, Any]) -> MessageStatus:
-        # The reference is not taken from the address, which is not signed.
+        # Not the reference in the URL, which is not signed.
         reference = event.get("userref")
         report = self.report(text_of(event, "status"), id_of(event), code=event.get("code"))
         report.reference = reference if isinstance(reference, str) else None
@@ -214,6 +214,6 @@ def _incoming(event: dict[str, Any]) -> IncomingMessage:
         None if target is None else address_of(event, "receiver", numeric=True),
         rtime=time_of(event.get("senttime")),
     )
-    known = ("msisdn", "message", "receiver")
-    message.meta = {k: v for k, v in event.items() if k not in known}
+    hidden = ("msisdn", "message", "receiver")
+    message.meta = {k: v for k, v in event.items() if k not in hidden}
     return message

@@ -1,8 +1,8 @@
 """Infobip, SMS API v3.
 
 Source: Infobip's OpenAPI description of SMS (3.210.0), account management and subscriptions, its
-tables of status codes, and its documentation of webhooks. It says that a message id that was used
-before is refused, not for how long; how webhooks are signed with HMAC is not published.
+tables of status codes, and its documentation of webhooks. It does not say for
+how long a used message id is refused, nor how webhooks are signed with HMAC.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from smsqueue.providers.authentic import (
     sha256_hex,
     users_of,
 )
+from smsqueue.providers.base.replay_protection import register_signatures
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     address_of,
@@ -49,7 +50,6 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
-from smsqueue.providers.used import signed_with
 from smsqueue.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -58,31 +58,31 @@ if TYPE_CHECKING:
 
 __all__ = ["InfobipProvider"]
 
-#: Status "duplicate message id": says that the id was used, not what became of that message.
+#: Status "duplicate message id": the id was used; it does not say whether that was sent.
 _DUPLICATE = "23"
-#: For how long Infobip shows a message in its log, in seconds.
-_LOGGED = 48 * 3600
-#: What a status means by its group. DELIVERED may be to the operator only.
+#: Seconds for which Infobip keeps a message in its log.
+_LOG_RETENTION = 48 * 3600
+#: Report classes by the group of a status. DELIVERED may mean to the operator only.
 _GROUPS: dict[str, type[Report]] = table(
     (MessageAccepted, ["ACCEPTED", "PENDING"]),
     (MessageExpired, ["EXPIRED"]),
     (MessageError, ["UNDELIVERABLE", "REJECTED"]),
 )
-#: Groups by their ids, which a status has as well.
+#: Groups by their ids.
 _GROUP_IDS = dict(enumerate(["ACCEPTED", "PENDING", "UNDELIVERABLE", "DELIVERED", "EXPIRED"]))
 _GROUP_IDS[5] = "REJECTED"
-#: Statuses of other groups that say that the message was not sent: UNDELIVERABLE_NOT_SENT and
+#: Statuses of other groups that say that nothing was sent: UNDELIVERABLE_NOT_SENT and
 #: EXPIRED_SIGNALS_BLOCKED.
 _NOT_SENT = frozenset({31, 87})
-#: Its codes of errors of the whole request.
+#: Form of an error code of the whole request.
 _ERROR = re.compile("E[0-9]{3}")
-#: Parameters that are options of the request, beside those of the message.
-_OF_REQUEST = {"schedule", "tracking", "conversionTracking", "includeSmsCountInResponse"}
+#: Parameters that are options of the request, not of the message.
+_REQUEST_OPTIONS = {"schedule", "tracking", "conversionTracking", "includeSmsCountInResponse"}
 _DIGESTS = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 
 
-#: What parameters do not replace; the names of older versions of the API as well.
-_OURS = (
+#: Fields that message parameters cannot replace, with the names of older API versions.
+_RESERVED = (
     *("destinations", "destination", "to", "messageId", "callbackData", "notifyUrl", "notify"),
     *("bulkId", "intermediateReport", "messages"),
 )
@@ -92,22 +92,22 @@ class InfobipProvider(AccountProvider):
     """Sends and receives through Infobip.
 
     Args:
-        api_key: Sends the messages.
-        secret: ``user:password`` that webhooks show (HTTP Basic); several while it changes.
-        hmac_key: What webhooks are signed with instead; needs ``hmac_header``.
-        hmac_header: The header that has the HMAC of the body, hexadecimal or Base64.
+        api_key: Authenticates our calls.
+        secret: ``user:password`` of webhooks (HTTP Basic); several while it rotates.
+        hmac_key: Signs webhooks instead; needs ``hmac_header``.
+        hmac_header: The header with the HMAC of the body, hexadecimal or Base64.
         hmac_digest: Its algorithm: md5, sha1, sha224, sha256, sha384 or sha512.
-        dedup_window: Seconds for which Infobip is trusted to send once what has the same message
-            id, 172800 at most; 0: not at all.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it; ``url`` is the
-            account's own address, ``https://xxxxx.api.infobip.com``.
+        dedup_window: Seconds for which Infobip is trusted to send once per message id, at most
+            172800; 0: not at all.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`; ``url`` is
+            the account's own base URL, ``https://xxxxx.api.infobip.com``.
     """
 
     base_url = "https://api.infobip.com"
     capabilities = frozenset(Can)
     url_arguments = ("api_key", "secret")
-    #: By the id of the status in a 200. Flooding (20) is about one recipient, so it is not a limit
-    #: of ours that would pause the provider for all.
+    #: By the id of the status in a 200. Flooding (20) is about one recipient, so it must not be a
+    #: LimitsError, which would pause the provider for all.
     codes: ClassVar = table(
         (exc.CreditError, [12, 17]),
         (exc.ServerError, [21, 100]),
@@ -115,7 +115,7 @@ class InfobipProvider(AccountProvider):
         # The recipient, the sender, the content
         (exc.RequestError, [8, 10, 14, 18, 20, 51, 52, 87, 99, 11, 13, 23, 24, 25]),
     )
-    #: Those that their group alone does not tell.
+    #: Statuses for which the group is not enough.
     statuses: ClassVar = table(
         (MessageAccepted, ["DELIVERED_TO_OPERATOR"]),
         (MessageDelivered, ["DELIVERED_TO_HANDSET"]),
@@ -138,11 +138,11 @@ class InfobipProvider(AccountProvider):
         super().__init__(gateway, name, secret=secret, **config)
         self._users = users_of(self._secrets, "Infobip's webhooks")
         if hmac_key and not hmac_header:
-            raise SettingsError("hmac_key needs hmac_header: which header has the signature?")
+            raise SettingsError("hmac_key needs hmac_header, the name of the header")
         if hmac_digest not in _DIGESTS:
             raise SettingsError(f"hmac_digest must be one of {', '.join(_DIGESTS)}")
-        if not 0 <= dedup_window <= _LOGGED:
-            raise SettingsError(f"Infobip's dedup_window must be 0 to {_LOGGED}")
+        if not 0 <= dedup_window <= _LOG_RETENTION:
+            raise SettingsError(f"Infobip's dedup_window must be 0 to {_LOG_RETENTION}")
         self._headers = {"Authorization": f"App {api_key}"}
         self._hmac = (hmac_header or "", secrets_of(hmac_key), hmac_digest)
         self.dedup_window = float(dedup_window)
@@ -161,44 +161,44 @@ class InfobipProvider(AccountProvider):
         if source:
             number = sender_kind(source) != "alphanumeric"
             entry["sender"] = sender(source, plus=False) if number else source
-        validity = self.validity_of(message, 1, _LOGGED)
+        validity = self.validity_of(message, 1, _LOG_RETENTION)
         if validity is not None:
             entry["options"] = {"validityPeriod": {"amount": validity, "timeUnit": "SECONDS"}}
         to = {"to": message.dst} | ({"messageId": key} if key else {})
-        params = beside(message.provider_params, *_OURS)
+        params = beside(message.provider_params, *_RESERVED)
         if isinstance(params.get("webhooks"), Mapping):
             params["webhooks"] = beside(params["webhooks"], "delivery", "callbackData")
         else:
             params.pop("webhooks", None)
         options = {"includeSmsCountInResponse": True}
-        options |= {n: params[n] for n in params if n in _OF_REQUEST}
-        entry = merged(entry, {n: params[n] for n in params if n not in _OF_REQUEST})
+        options |= {n: params[n] for n in params if n in _REQUEST_OPTIONS}
+        entry = merged(entry, {n: params[n] for n in params if n not in _REQUEST_OPTIONS})
         entry = merged(entry, {"destinations": [to], "webhooks": reference})
         body = {"messages": [entry], "options": options}
         answer = self.call("POST", "/sms/3/messages", headers=self._headers, json=body)
         no_messages = answer.get("messages") == []
         if no_messages or (not answer.get("messages") and self.error_code(answer)):
             raise self.refusal(answer)
-        # That the id was used by us, for this very sending, only the caller can know.
+        # A duplicate id is ours if this call repeats an earlier one.
         duplicate = str(answer.get("messages", 0, "status", "id")) == _DUPLICATE
         if not (duplicate and key and message.repeated):
-            self._check(answer, duplicate)
+            self._check_accepted(answer, duplicate)
         message.msgid = answer.get("messages", 0, "messageId") or key or answer.require("bulkId")
         message.meta = {"parts": answer.get("messages", 0, "details", "messageCount")}
 
-    def _check(self, answer: Answer, duplicate: bool) -> None:
-        """Raise an error unless a 200 says that the message was taken."""
+    def _check_accepted(self, answer: Answer, duplicate: bool) -> None:
+        """Raise an error unless a 200 says that the message was accepted."""
         group = _group(answer.require("messages", 0, "status"))
         if group in ("ACCEPTED", "PENDING", "DELIVERED") and not duplicate:
             return
         code = answer.get("messages", 0, "status", "id")
         code = code if isinstance(code, int) else None
-        # UNDELIVERABLE and EXPIRED are said of what was sent, and a duplicate may have been.
+        # UNDELIVERABLE and EXPIRED are about sent messages, and a duplicate may have been sent.
         if not duplicate and (group == "REJECTED" or code in _NOT_SENT):
             raise self.refusal(answer, code)
-        known = None if code is None else self.codes.get(code)
-        raise (known or exc.ServerError)(
-            "the provider did not say that it took the message",
+        kind = None if code is None else self.codes.get(code)
+        raise (kind or exc.ServerError)(
+            "the provider did not confirm the message",
             code=code,
             provider=self.name,
             http_status=answer.status,
@@ -214,20 +214,20 @@ class InfobipProvider(AccountProvider):
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> Report | None:
         key = message.dedup_key or message.reference
-        # Not /sms/3/reports: what is read there is not given again.
+        # Not /sms/3/reports, which returns each report only once.
         answer = self.call(
             "GET", "/sms/3/logs", safe=True, headers=self._headers, params={"messageId": key}
         )
         try:
             entries = answer.json["results"]
-            reports = [self._report(each) for each in entries if each["messageId"] == key]
+            reports = [self._report(entry) for entry in entries if entry["messageId"] == key]
         except (KeyError, TypeError, AttributeError, ValueError):
             raise exc.ServerError("the provider's log cannot be read", provider=self.name) from None
-        # Repetitions have the same id. Is there one that was not refused, it is the message.
-        reports = [each for each in reports if str(each.status_code) != _DUPLICATE]
-        for each in reports:
-            each.reference = message.reference
-        return min(reports, key=lambda each: (each.error, not each.delivered), default=None)
+        # Repetitions have the same id. If one of them was not refused, it is the message.
+        reports = [report for report in reports if str(report.status_code) != _DUPLICATE]
+        for report in reports:
+            report.reference = message.reference
+        return min(reports, key=lambda report: (report.error, not report.delivered), default=None)
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/account/1/balance", safe=True, headers=self._headers)
@@ -241,24 +241,25 @@ class InfobipProvider(AccountProvider):
 
         @views.post("/im")
         def im() -> ResponseReturnValue:
-            return self._take(_incoming, self._receive_message)
+            return self._record_all(_incoming, self._receive_message)
 
         @views.post("/status")
         def status() -> ResponseReturnValue:
-            return self._take(self._report, self._receive_status)
+            return self._record_all(self._report, self._receive_status)
 
         return views
 
-    def _take(self, make: Callable[[Any], Any], record: Callable[[Any], Any]) -> tuple[str, int]:
-        """Record all of a webhook that can be understood; ValueError if that was not all."""
-
+    def _record_all(
+        self, parse: Callable[[Any], Any], record: Callable[[Any], Any]
+    ) -> tuple[str, int]:
+        """Record all valid entries of a webhook; then raise Malformed if some are invalid."""
         self._authenticate()
-        # A letter that is none spoils its own entry, not the others.
+        # Invalid UTF-8 affects only its own entry.
         body = json_body().decode("utf-8", "replace").encode()
         results = json_object(body).get("results")
         if not isinstance(results, list):
-            raise Malformed("results is no list")
-        events = list(read_each(results, lambda told: self.validated(make(told))))
+            raise Malformed("results is not a list")
+        events = list(read_each(results, lambda entry: self.validated(parse(entry))))
         for event in events:
             if not isinstance(event, Malformed):
                 record(event)
@@ -267,58 +268,57 @@ class InfobipProvider(AccountProvider):
                 raise event
         return "", 200
 
-    def _report(self, told: dict[str, Any]) -> Report:
-        status = told["status"]
+    def _report(self, entry: dict[str, Any]) -> Report:
+        status = entry["status"]
         name, code = text_of(status, "name"), status.get("id")
         kind = self.statuses.get(name) or _GROUPS.get(_group(status))
-        # The refusal of a repetition: what it repeated is not refused.
+        # Only the repetition was refused, not the message.
         kind = Report if str(code) == _DUPLICATE else kind
-        report = self.report(name, id_of(told, "messageId"), code=code, kind=kind)
-        report.reference = told.get("callbackData") or None
-        report.rtime = time_of(told.get("doneAt")) or report.rtime
-        report.meta = {n: told.get(n) for n in ("error", "messageCount", "price", "mccMnc")}
+        report = self.report(name, id_of(entry, "messageId"), code=code, kind=kind)
+        report.reference = entry.get("callbackData") or None
+        report.rtime = time_of(entry.get("doneAt")) or report.rtime
+        report.meta = {n: entry.get(n) for n in ("error", "messageCount", "price", "mccMnc")}
         return report
 
     def _authenticate(self) -> None:
-        """PermissionError unless the running request shows one of the secrets."""
+        """Raise Refused unless the running request has a valid secret or signature."""
         from flask import request
 
         header, keys, digest = self._hmac
         body, signs = request.get_data(), (authentic.hmac_hex, authentic.hmac_base64)
-        given = request.headers.get(header)
-        signed = [any_equal(given, [sign(key, body, digest) for sign in signs]) for key in keys]
-        known = basic_matches(request.headers.get("Authorization"), self._users)
-        if not (known or any(signed) or self.insecure):
-            raise Refused("the webhook shows no secret of Infobip's")
+        signature = request.headers.get(header)
+        signed = [any_equal(signature, [sign(key, body, digest) for sign in signs]) for key in keys]
+        has_password = basic_matches(request.headers.get("Authorization"), self._users)
+        if not (has_password or any(signed) or self.insecure):
+            raise Refused("the webhook has neither a valid user and password nor a valid signature")
         if any(signed):
-            # Nothing else than the body is signed, and the signature has two forms.
-            signed_with(f"hmac:{sha256_hex(body)}", whole=True)
+            # Only the body is signed, and the signature has two encodings.
+            register_signatures(f"hmac:{sha256_hex(body)}", whole=True)
 
 
-def _incoming(told: dict[str, Any]) -> IncomingMessage:
-    """An SMS, or an MMS, whose ``message`` is a list of its parts (webhooks of the kind MO_MMS_2)
-    or has it as JSON text."""
-    parts = listed(_unpacked(told.get("message")))
-    texts = [text_of(told, "text")] if told.get("text") else []
+def _incoming(entry: dict[str, Any]) -> IncomingMessage:
+    """An SMS, or an MMS, whose ``message`` is a list of parts (webhooks MO_MMS_2) or JSON text."""
+    parts = listed(_mms_parts(entry.get("message")))
+    texts = [text_of(entry, "text")] if entry.get("text") else []
     for part in parts:
         texts += [v for v in (part.get("value"), part.get("text")) if isinstance(v, str) and v]
     message = IncomingMessage(
-        address_of(told, "from", numeric=True),
+        address_of(entry, "from", numeric=True),
         "\n".join(texts),
-        id_of(told, "messageId"),
-        address_of(told, "to", numeric=True) if told.get("to") else None,
-        time_of(told.get("receivedAt")),
-        {k: v for k, v in told.items() if k not in ("from", "to", "text", "cleanText")},
+        id_of(entry, "messageId"),
+        address_of(entry, "to", numeric=True) if entry.get("to") else None,
+        time_of(entry.get("receivedAt")),
+        {k: v for k, v in entry.items() if k not in ("from", "to", "text", "cleanText")},
     )
     message.media = media_of([(part.get("url"), part.get("contentType")) for part in parts])
-    group = listed(told.get("group"))
-    others = [each.get(name) for each in group for name in ("to", "cc")]
-    message.meta |= recipients_of(told.get("to"), *others)
+    group = listed(entry.get("group"))
+    others = [party.get(name) for party in group for name in ("to", "cc")]
+    message.meta |= recipients_of(entry.get("to"), *others)
     return message
 
 
-def _unpacked(message: Any) -> Any:
-    """The parts of an MMS; a text that is no JSON is the only part."""
+def _mms_parts(message: Any) -> Any:
+    """The parts of an MMS; a text that is not JSON is the only part."""
     if not isinstance(message, str):
         return message
     with suppress(ValueError):
@@ -327,7 +327,7 @@ def _unpacked(message: Any) -> Any:
 
 
 def _group(status: Any) -> str:
-    """Name of the group that a status belongs to; empty if it tells none."""
+    """The name of a status's group; "" if it has none."""
     if not isinstance(status, dict):
         return ""
     name, id = status.get("groupName"), status.get("groupId")

@@ -16,9 +16,9 @@ class LogProvider(NullProvider):
     """Logs each message at INFO.
 
     Args:
-        logger: Where to; this module's logger if not given.
-        show_body: Log number and text in full. Off by default: one-time passwords and
-            customers' numbers do not belong in logs.
+        logger: The target; by default this module's logger.
+        show_body: Log number and text in full. Off by default, because logs must not contain
+            one-time passwords and customers' numbers.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The provider that plays the network itself, for tests and development."""
+"""The provider that simulates a network in this process, for tests and development."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["LoopbackProvider"]
 class LoopbackProvider(NullProvider):
     """Delivers to subscribers in this process.
 
-    Local to the process that sends (in queued mode a worker): the traffic log, the subscribers.
-    Through the ledger, and so to hooks in any worker: what :meth:`received` and ``reply`` simulate
-    and the status reports. Subscribe in the gateway module, so that every worker has it.
+    The traffic log and the subscribers are local to the process that sends (in queued mode a
+    worker). Messages from :meth:`received` and ``reply``, and status reports, go through the ledger
+    to the handlers in any worker. Subscribe in the gateway module, so that every worker does.
     """
 
     reports = True
@@ -29,7 +29,7 @@ class LoopbackProvider(NullProvider):
         self._traffic: list[IncomingMessage | OutgoingMessage] = []
 
     def get_traffic(self) -> list[IncomingMessage | OutgoingMessage]:
-        """All messages that passed in this process since the last call, oldest first."""
+        """All messages of this process since the last call, oldest first."""
         traffic, self._traffic = self._traffic, []
         return traffic
 

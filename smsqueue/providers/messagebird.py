@@ -1,4 +1,4 @@
-"""MessageBird, the REST API (rest.messagebird.com) of before it was called Bird.
+"""MessageBird's REST API (rest.messagebird.com), older than the platform of Bird.
 
 Source: MessageBird's SDKs for Go, PHP and Python (fields, errors, the signature and its published
 examples), Bird's documentation of delivery reports, and another gateway's receiver for the fields
@@ -25,33 +25,33 @@ from smsqueue.message.statuses import (
 )
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, equal, sha256_hex
+from smsqueue.providers.base.event_validation import UUID
+from smsqueue.providers.base.replay_protection import jwt_signing_input, register_signatures
+from smsqueue.providers.base.signature_libraries import jwt_library
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import UUID
-from smsqueue.providers.extras import jwt_library
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import address_of, form_fields, query_fields
-from smsqueue.providers.used import signed_text, signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint
     from flask.typing import ResponseReturnValue
     from werkzeug.datastructures import MultiDict
 
-__all__ = ["MessageBirdProvider", "authentic"]
+__all__ = ["MessageBirdProvider", "is_authentic"]
 
-#: A message that is answered with one of these was given up at once.
-_ENDED = frozenset({"delivery_failed", "expired"})
-#: Seconds. Limits are not documented: it is what ``expires`` can be at most.
+#: Statuses in a response that say that nothing was sent.
+_NOT_SENT = frozenset({"delivery_failed", "expired"})
+#: Seconds. Limits are not documented: the longest that ``expires`` can be.
 _VALIDITY = (1, 315_360_000)
-#: By how much our clock and MessageBird's may differ.
-_CLOCKS = timedelta(hours=1)
-#: Names of the fields with addresses of files.
+#: Most that MessageBird's clock may differ from ours.
+_CLOCK_SKEW = timedelta(hours=1)
+#: Names of the fields with URLs of files.
 _MEDIA = re.compile(r"mediaUrls(\[[0-9]{0,2}\])?")
 _NEED = "MessageBird's webhooks are signed with JWT"
 
 
-#: What parameters do not replace.
-_OURS = ("recipients", "recipient", "groupIds", "reference", "reportUrl")
+#: Fields that message parameters cannot replace.
+_RESERVED = ("recipients", "recipient", "groupIds", "reference", "reportUrl")
 
 
 class MessageBirdProvider(AccountProvider):
@@ -59,8 +59,8 @@ class MessageBirdProvider(AccountProvider):
 
     Args:
         access_key: The API key.
-        secret: The signing key of the account, with which webhooks are signed.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        secret: The signing key of the account, which signs webhooks.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://rest.messagebird.com"
@@ -89,10 +89,10 @@ class MessageBirdProvider(AccountProvider):
             "body": message.body,
             "datacoding": "unicode" if unicode else "plain",
         }
-        # Parameters do not change these: an answer is about one recipient.
+        # Parameters do not replace these: a response must be about one recipient.
         ours: dict[str, Any] = {"recipients": [message.dst]}
         if message.reference:
-            ours["reference"] = message.reference  # without one there are no reports
+            ours["reference"] = message.reference  # without it there are no reports
         source = self.sender_of(message)
         if source:
             body["originator"] = sender(source, plus=False)
@@ -102,13 +102,13 @@ class MessageBirdProvider(AccountProvider):
         validity = self.validity_of(message, *_VALIDITY)
         if validity is not None:
             body["validity"] = validity
-        body |= beside(message.provider_params, *_OURS) | ours
+        body |= beside(message.provider_params, *_RESERVED) | ours
         answer = self.call("POST", "/messages", headers=self._headers, json=body)
         if answer.get("errors"):
             raise self.error(answer) if answer.get("id") else self.refusal(answer)
         first = _recipient(answer.json)
         status, reason = first.get("status"), first.get("statusErrorCode")
-        if _nobody(answer) or (isinstance(status, str) and status in _ENDED):
+        if _has_no_recipients(answer) or (isinstance(status, str) and status in _NOT_SENT):
             refusal = self.refusal(answer)
             refusal.code = reason if isinstance(reason, int | str) else None
             raise refusal
@@ -122,7 +122,7 @@ class MessageBirdProvider(AccountProvider):
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
-        # Codes that are not in our table are not documented: a 500 of theirs says nothing.
+        # Other codes are not documented, so a 500 with one of them is ambiguous.
         contradiction = 200 <= answer.status < 300
         if contradiction or (answer.status in (500, 502, 504) and error.code not in self.codes):
             error.ambiguous = True
@@ -130,12 +130,14 @@ class MessageBirdProvider(AccountProvider):
 
     def balance(self) -> Balance:
         answer = self.call("GET", "/balance", safe=True, headers=self._headers)
-        # Prepaid accounts may count credits: that is no currency.
+        # Prepaid accounts may count credits, which is not a currency.
         currency = {"euros": "EUR", "dollars": "USD", "pounds": "GBP"}.get(str(answer.get("type")))
         return Balance(answer.amount("amount"), currency)
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
-        begin = since.astimezone(UTC) - _CLOCKS  # 20 messages are told, in an order of its own
+        begin = (
+            since.astimezone(UTC) - _CLOCK_SKEW
+        )  # the response has 20 messages, in no documented order
         answer = self.call(
             "GET",
             "/messages",
@@ -144,11 +146,11 @@ class MessageBirdProvider(AccountProvider):
             params={"recipient": message.dst, "from": begin.isoformat(timespec="seconds")},
         )
         items = answer.require("items")
-        for each in items if message.reference and isinstance(items, list) else ():
-            if isinstance(each, dict) and each.get("reference") == message.reference:
-                first = _recipient(each)
+        for item in items if message.reference and isinstance(items, list) else ():
+            if isinstance(item, dict) and item.get("reference") == message.reference:
+                first = _recipient(item)
                 word, code = str(first.get("status", "sent")), first.get("statusErrorCode")
-                report = self.report(word, each.get("id"), code=code)
+                report = self.report(word, item.get("id"), code=code)
                 report.reference = message.reference
                 return report
         return None
@@ -158,7 +160,7 @@ class MessageBirdProvider(AccountProvider):
 
         self.need_secret()
         if not self.insecure:
-            jwt_library(_NEED)  # if it is missing, say so before the first webhook
+            jwt_library(_NEED)  # fail now, not at the first webhook
         views = Blueprint("messagebird", __name__)
 
         @views.post("/im")
@@ -195,23 +197,23 @@ class MessageBirdProvider(AccountProvider):
         return views
 
     def _authenticate(self) -> None:
-        """PermissionError unless MessageBird signed the running request."""
+        """Raise Refused unless MessageBird signed the running request."""
         from flask import request
 
         token, body = request.headers.get("MessageBird-Signature-JWT", ""), request.get_data()
         if not (token or self.insecure) and "MessageBird-Signature" in request.headers:
             raise Refused(
                 "it has only the deprecated MessageBird-Signature, which does not cover the "
-                "address: MessageBird-Signature-JWT is needed"
+                "URL: MessageBird-Signature-JWT is needed"
             )
-        if not (self.insecure or authentic(token, self.seen_url(), body, self._secrets)):
-            raise Refused("the signature is not MessageBird's")
+        if not (self.insecure or is_authentic(token, self.seen_url(), body, self._secrets)):
+            raise Refused("the signature is not by MessageBird")
         if not self.insecure:
-            signed_with(signed_text(token), whole=True)
+            register_signatures(jwt_signing_input(token), whole=True)
 
 
-def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool:
-    """Was a token made with one of these secrets, now, for this address and this body?"""
+def is_authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool:
+    """Did one of these secrets sign a valid token for this URL and this body?"""
     jwt = jwt_library(_NEED)
     for secret in secrets:
         try:
@@ -225,35 +227,35 @@ def authentic(token: str, url: str, body: bytes, secrets: Sequence[str]) -> bool
             )
         except (jwt.PyJWTError, RecursionError):
             continue
-        told, of_body = claims["url_hash"], claims.get("payload_hash")
-        same_url = isinstance(told, str) and equal(told, sha256_hex(url.encode()))
-        if not body or of_body is None:
-            same_body = not body and of_body is None
+        url_hash, body_hash = claims["url_hash"], claims.get("payload_hash")
+        same_url = isinstance(url_hash, str) and equal(url_hash, sha256_hex(url.encode()))
+        if not body or body_hash is None:
+            same_body = not body and body_hash is None
         else:
-            same_body = isinstance(of_body, str) and equal(of_body, sha256_hex(body))
+            same_body = isinstance(body_hash, str) and equal(body_hash, sha256_hex(body))
         if same_url and same_body:
             return True
     return False
 
 
-def _nobody(answer: Answer) -> bool:
-    """Does an answer say that the message has no recipients?"""
-    told = answer.get("recipients")
-    if not isinstance(told, dict):
+def _has_no_recipients(answer: Answer) -> bool:
+    """Does a response say that the message has no recipients?"""
+    recipients = answer.get("recipients")
+    if not isinstance(recipients, dict):
         return False
-    total, items = told.get("totalCount"), told.get("items")
+    total, items = recipients.get("totalCount"), recipients.get("items")
     return not items and (total == 0 or (total is None and items == []))
 
 
 def _media_urls(fields: MultiDict[str, str]) -> list[str]:
-    """Addresses of an MMS's files: one field of several values, or several fields with numbers."""
+    """URLs of an MMS's files: one field with several values, or several numbered fields."""
     names = sorted(n for n in fields if _MEDIA.fullmatch(n))
     names.sort(key=len)  # [2] before [10]
     return [url for name in names for url in fields.getlist(name)]
 
 
 def _recipient(message: Any) -> dict[str, Any]:
-    """What is told of a message's only recipient."""
+    """The details of a message's only recipient; {} if there are none."""
     try:
         first = message["recipients"]["items"][0]
     except (KeyError, IndexError, TypeError):
@@ -263,7 +265,7 @@ def _recipient(message: Any) -> dict[str, Any]:
 
 def _time(text: str | None) -> datetime | None:
     try:
-        found = datetime.fromisoformat(text or "")
+        time = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

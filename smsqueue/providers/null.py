@@ -12,7 +12,7 @@ __all__ = ["NullProvider"]
 
 
 class NullProvider(IProvider):
-    """Ignores what it is given; ``msgid`` counts '1', '2', ... in each process."""
+    """Sends nothing; ``msgid`` counts '1', '2', ... in each process."""
 
     unique_msgids = False
     reports = False

@@ -1,4 +1,4 @@
-"""Reading what webhooks hold: strictly, as anybody may have written it."""
+"""Strict parsers for the content of webhooks, which anybody may have written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from smsqueue.message.messages import IncomingMessage
 from smsqueue.message.numbers import incoming_address
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.providers.base import IProvider
-from smsqueue.providers.checked import ADDRESS, Malformed, checked
+from smsqueue.providers.base.event_validation import ADDRESS, validate_event
+from smsqueue.providers.base.webhook_errors import Malformed
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -35,26 +36,26 @@ __all__ = [
     "time_of",
 ]
 
-#: Recipients of one message.
-_MOST_RECIPIENTS = 100
+#: Most recipients of a group message that are kept.
+_MAX_RECIPIENTS = 100
 
 
 _Event = IncomingMessage | MessageStatus
-#: What reading something of the wrong form ends in.
-_MALFORMED = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError)
+#: Errors of code that reads fields of other types than it expects.
+_READ_ERRORS = (LookupError, TypeError, AttributeError, ArithmeticError, ValueError)
 
 
 def read_each(
     entries: Iterable[Any], read: Callable[[Any], _Event]
 ) -> Iterator[_Event | Malformed]:
-    """What each entry of a webhook with several tells, for :func:`event_views`: one that is
-    malformed costs the others nothing."""
+    """Read each entry of a webhook with several, for :func:`event_views`. A malformed entry becomes
+    a :class:`Malformed` and does not affect the others."""
     for entry in entries:
         try:
             yield read(entry)
         except PermissionError:
             raise
-        except _MALFORMED as error:
+        except _READ_ERRORS as error:
             yield _malformed(error)
 
 
@@ -70,12 +71,13 @@ def event_views(
     *,
     status: int = 204,
 ) -> Blueprint:
-    """The webhooks of a provider that may have one address for everything: both take both.
+    """Views for a provider that may post messages and reports to one URL: ``/im`` and ``/status``
+    accept both.
 
     Args:
-        read: What the running request tells, once it was found to be genuine. What cannot be
-            understood is answered 400, when all else that the request tells was recorded.
-        status: The answer's, if all went well.
+        read: Authenticates the running request and returns its events. If some are malformed, the
+            others are recorded, and the response is 400.
+        status: HTTP status of the response on success.
     """
     from flask import Blueprint
 
@@ -83,132 +85,131 @@ def event_views(
 
     @views.post("/im", endpoint="im")
     @views.post("/status", endpoint="status")
-    def events() -> ResponseReturnValue:
+    def receive() -> ResponseReturnValue:
         try:
-            told = list(read())
+            events = list(read())
         except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise _malformed(error) from error
-        validated = getattr(provider, "validated", checked)
-        good = [each for each in told if not isinstance(each, Malformed)]
-        read_again = list(read_each(good, validated))
-        for each in read_again:
-            if isinstance(each, IncomingMessage):
-                provider._receive_message(each)
-            elif isinstance(each, MessageStatus):
-                provider._receive_status(each)
-        for each in told + read_again:
-            if isinstance(each, Malformed):
-                raise each
+        validate = getattr(provider, "validated", validate_event)
+        readable = [event for event in events if not isinstance(event, Malformed)]
+        validated = list(read_each(readable, validate))
+        for event in validated:
+            if isinstance(event, IncomingMessage):
+                provider._receive_message(event)
+            elif isinstance(event, MessageStatus):
+                provider._receive_status(event)
+        for event in events + validated:
+            if isinstance(event, Malformed):
+                raise event
         return "", status
 
     return views
 
 
-# --- Where the fields of a webhook are -------------------------------------------------------
+# --- Fields of a request ---------------------------------------------------------------------
 #
-# A signature covers the query, or the form, or the body: these three functions are the only ones
-# that read fields, so that nothing counts that stands where the signature does not reach. They
-# never mix places: beside a form or JSON, a query is not read.
+# A signature covers either the query, the form or the body. Only these three functions read
+# fields, and each reads one of the three, so that no unsigned field is used.
 
 _FORM = "application/x-www-form-urlencoded"
 
 
 def query_fields(*repeatable: str) -> MultiDict[str, str]:
-    """The fields of a webhook that is a GET request: those of its query.
+    """The fields in the query of a GET request.
 
     Args:
-        repeatable: Names that may have several values; any other may not.
+        repeatable: Names that may have several values; others may not.
 
     Raises:
-        Malformed: it is another method, has a body, or has a field twice.
+        Malformed: the request has another method, a body, or a repeated field.
     """
     from flask import request
 
     if request.method != "GET":
-        raise Malformed("fields of a query come with GET only")
+        raise Malformed("the method is not GET")
     if request.get_data():
         raise Malformed("a GET request has a body")
-    return _once(request.args, repeatable)
+    return _reject_repeated(request.args, repeatable)
 
 
 def form_fields(*repeatable: str) -> MultiDict[str, str]:
-    """The fields of a webhook that is a POST request with a form: those of its body.
+    """The fields of the form in a POST request.
 
     Raises:
-        Malformed: it is another method or another content type, or has a field twice.
+        Malformed: the request has another method, another content type, or a repeated field.
     """
     from flask import request
 
     if request.method != "POST":
-        raise Malformed("fields of a form come with POST only")
+        raise Malformed("the method is not POST")
     if request.mimetype != _FORM:
         raise Malformed(f"the content type is not {_FORM}")
-    return _once(request.form, repeatable)
+    return _reject_repeated(request.form, repeatable)
 
 
-def json_body(*also: str) -> bytes:
-    """The body of a webhook that is a POST request with JSON.
+def json_body(*other_types: str) -> bytes:
+    """The body of a POST request with JSON.
 
     Args:
-        also: Other content types that the provider gives JSON.
+        other_types: Other content types that the provider declares for JSON.
 
     Raises:
-        Malformed: it is another method or another content type. None at all is taken for JSON.
+        Malformed: the request has another method or content type. A missing one means JSON.
     """
     from flask import request
 
     if request.method != "POST":
-        raise Malformed("JSON comes with POST only")
-    if request.mimetype and not request.is_json and request.mimetype not in also:
+        raise Malformed("the method is not POST")
+    if request.mimetype and not request.is_json and request.mimetype not in other_types:
         raise Malformed("the content type is not application/json")
     return request.get_data()
 
 
-def _once(fields: MultiDict[str, str], repeatable: Iterable[str]) -> MultiDict[str, str]:
-    several = {name for name, values in fields.lists() if len(values) > 1}
-    if not several.issubset(repeatable):
-        raise Malformed("a field is there more than once")
+def _reject_repeated(fields: MultiDict[str, str], repeatable: Iterable[str]) -> MultiDict[str, str]:
+    repeated = {name for name, values in fields.lists() if len(values) > 1}
+    if not repeated.issubset(repeatable):
+        raise Malformed("a field is repeated")
     return fields
 
 
-# --- What the fields hold --------------------------------------------------------------------
+# --- Values of fields ------------------------------------------------------------------------
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """A body that is a JSON object.
+    """Parse a body that must be a JSON object.
 
     Raises:
-        Malformed: it is none.
+        Malformed: it is not a JSON object.
     """
     try:
         value = json.loads(body)
     except RecursionError:
         raise Malformed("nested too deeply") from None
     except ValueError:
-        raise Malformed("not JSON") from None  # the error has the text in it
+        raise Malformed("not JSON") from None  # the error quotes the body
     if not isinstance(value, dict):
         raise Malformed("not a JSON object")
     return value
 
 
 def text_of(fields: dict[str, Any], *names: str) -> str:
-    """The first of these fields that is a text.
+    """The first of these fields that is a string.
 
     Raises:
-        Malformed: none is.
+        Malformed: none is a string.
     """
     for name in names:
         value = fields.get(name)
         if isinstance(value, str):
             return value
-    raise Malformed(f"{names[0]} is not a text")
+    raise Malformed(f"{names[0]} is not a string")
 
 
 def id_of(fields: dict[str, Any], name: str = "id") -> int | str:
-    """A provider's id.
+    """An id: a string that is not empty, or an integer.
 
     Raises:
-        Malformed: there is none.
+        Malformed: the field is missing or has another type.
     """
     value = fields.get(name)
     if isinstance(value, int | str) and not isinstance(value, bool) and value != "":
@@ -225,7 +226,7 @@ def address_of(fields: Mapping[str, Any], *names: str, numeric: bool = False) ->
     Raises:
         Malformed: there is none, or it has characters that no address has.
     """
-    name = next((each for each in names if fields.get(each) is not None), names[0])
+    name = next((key for key in names if fields.get(key) is not None), names[0])
     value = fields.get(name)
     if numeric and isinstance(value, int) and value is not True and 0 < value < 10**20:
         return str(value)
@@ -235,35 +236,35 @@ def address_of(fields: Mapping[str, Any], *names: str, numeric: bool = False) ->
 
 
 def listed(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list, or the only one; none if it is neither.
+    """The objects in a list, or a single object as a list; [] for anything else.
 
-    For what comes beside a text, and must not lose it when it is malformed.
+    For optional fields: if they are malformed, the text of the message is not lost.
     """
     values = value if isinstance(value, list) else [value]
-    return [each for each in values if isinstance(each, dict)]
+    return [item for item in values if isinstance(item, dict)]
 
 
 def numbered(fields: Mapping[str, str], name: str) -> list[tuple[int, str]]:
-    """Fields that are counted, as ``MediaUrl0``, ``MediaUrl1``: their numbers and values."""
+    """Numbers and values of numbered fields, such as ``MediaUrl0``, ``MediaUrl1``."""
     pattern = re.compile(rf"{name}([0-9]{{1,3}})")
-    found = ((pattern.fullmatch(each), each) for each in fields)
-    numbers = {int(match[1]): each for match, each in found if match}
-    return [(n, fields[numbers[n]]) for n in sorted(numbers)]
+    matches = ((pattern.fullmatch(field), field) for field in fields)
+    by_number = {int(match[1]): field for match, field in matches if match}
+    return [(n, fields[by_number[n]]) for n in sorted(by_number)]
 
 
 def recipients_of(*values: Any) -> dict[str, list[str]]:
-    """For ``meta``: all recipients of a group message; nothing if there is only one."""
+    """For ``meta``: all recipients of a group message; {} if there is only one."""
     texts = [str(v) for v in values if v and isinstance(v, str | int) and v is not True]
     texts = [text for text in texts if ADDRESS.fullmatch(text)]
-    found = list(dict.fromkeys(map(incoming_address, texts)))[:_MOST_RECIPIENTS]
-    return {"recipients": found} if len(found) > 1 else {}
+    recipients = list(dict.fromkeys(map(incoming_address, texts)))[:_MAX_RECIPIENTS]
+    return {"recipients": recipients} if len(recipients) > 1 else {}
 
 
 def time_of(value: Any, per_second: int = 1) -> datetime | None:
-    """A time: ISO 8601 with its offset, or a number since 1970; None if it is neither.
+    """Parse ISO 8601 with an offset, or a number since 1970; None for anything else.
 
     Args:
-        per_second: 1000 for a number of milliseconds.
+        per_second: 1000 for milliseconds.
     """
     try:
         if isinstance(value, str):

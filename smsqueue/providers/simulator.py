@@ -1,6 +1,6 @@
 """The provider of the carrier simulator, :mod:`smsqueue.simulator`.
 
-It is written as a real provider's would be: copy it to begin one.
+It is written like a real provider: copy it to begin one.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from smsqueue.message.statuses import (
     MessageStatus,
 )
 from smsqueue.providers.authentic import Refused, equal, hmac_hex
-from smsqueue.providers.checked import Malformed, checked
+from smsqueue.providers.base.event_validation import validate_event
+from smsqueue.providers.base.replay_protection import record_once, register_signatures
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.http import Answer, HttpProvider
 from smsqueue.providers.reading import address_of, json_body, json_object, listed
-from smsqueue.providers.used import record, signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -52,10 +53,10 @@ class SimulatorProvider(HttpProvider):
     """Sends to a carrier simulator, and receives its replies and delivery reports.
 
     Args:
-        url: Where the simulator serves.
+        url: Base URL of the simulator.
         account: The account to send from.
-        token: The account's password; also the key that webhooks are signed with.
-        config: As :class:`~smsqueue.providers.http.HttpProvider` has it.
+        token: The account's password; also the key that signs webhooks.
+        config: Arguments of :class:`~smsqueue.providers.http.HttpProvider`.
     """
 
     deadline = 15.0
@@ -72,12 +73,12 @@ class SimulatorProvider(HttpProvider):
         *,
         url: str,
         account: str = "main",
-        token: str = "simulator",  # noqa: S107  nothing is behind a simulator
+        token: str = "simulator",  # noqa: S107  protects nothing
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, url=url, **config)
         self._auth = (account, token)
-        self._surprises: set[str] = set()
+        self._logged_states: set[str] = set()
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         options = message.provider_options
@@ -124,11 +125,15 @@ class SimulatorProvider(HttpProvider):
         return views
 
     def report(self, fields: dict[str, Any]) -> MessageStatus:
-        """A delivery report; ValueError if it is malformed."""
+        """Parse a delivery report; ValueError if it is malformed."""
         state = _text(fields, "state")
-        if state not in _STATES and state not in self._surprises and len(self._surprises) < 100:
-            self._surprises.add(state)
-            _log.warning("%s reports a state that is not known: %.40r", self.name, state)
+        if (
+            state not in _STATES
+            and state not in self._logged_states
+            and len(self._logged_states) < 100
+        ):
+            self._logged_states.add(state)
+            _log.warning("%s reports an unknown state: %.40r", self.name, state)
         kind = _STATES.get(state, MessageStatus)
         report = kind(_text(fields, "id"), rtime=_time(fields))
         report.reference = _text(fields, "reference", optional=True)
@@ -139,23 +144,23 @@ class SimulatorProvider(HttpProvider):
     def _receive_message(self, message: IncomingMessage) -> IncomingMessage:
         message.provider = self.name
         gateway: Any = self.gateway
-        return record(gateway, checked(message), super()._receive_message)
+        return record_once(gateway, validate_event(message), super()._receive_message)
 
     def _receive_status(self, status: MessageStatus) -> MessageStatus:
         status.provider = self.name
         gateway: Any = self.gateway
-        return record(gateway, checked(status), super()._receive_status)
+        return record_once(gateway, validate_event(status), super()._receive_status)
 
     def _verified(self, body: bytes, signature: str | None) -> dict[str, Any]:
         if not equal(signature, sign(self._auth[1], body)):
-            raise Refused("the signature is not that of the body")
-        # It covers the body only, and has no time.
-        signed_with(str(signature), whole=True)
+            raise Refused("the signature does not match the body")
+        # It covers only the body, and has no time.
+        register_signatures(str(signature), whole=True)
         return json_object(json_body())
 
 
 def incoming(fields: dict[str, Any]) -> IncomingMessage:
-    """An incoming message; ValueError if it is malformed."""
+    """Parse an incoming message; ValueError if it is malformed."""
     message = IncomingMessage(
         address_of(fields, "from"),
         _text(fields, "text"),
@@ -164,7 +169,7 @@ def incoming(fields: dict[str, Any]) -> IncomingMessage:
         rtime=_time(fields),
     )
     files = listed(fields.get("media"))
-    message.media = media_of([(each.get("url"), each.get("type")) for each in files])
+    message.media = media_of([(file.get("url"), file.get("type")) for file in files])
     return message
 
 
@@ -172,18 +177,18 @@ def _text(fields: dict[str, Any], name: str, *, optional: bool = False) -> Any:
     value = fields.get(name)
     if isinstance(value, str) or (optional and value is None):
         return value
-    raise Malformed(f"{name} is not a text")
+    raise Malformed(f"{name} is not a string")
 
 
 def _time(fields: dict[str, Any]) -> datetime | None:
-    """``at``, an aware time in ISO 8601; None if it is not there."""
+    """The field ``at``, an aware time in ISO 8601; None if it is missing."""
     text = _text(fields, "at", optional=True)
     if text is None:
         return None
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise Malformed("at is no time") from None
+        raise Malformed("at is not a time") from None
     if time.tzinfo is None:
         raise Malformed("at has no time zone")
     return time

@@ -8,6 +8,8 @@ arranges: HTTP Basic, or the signature that the SDKs verify.
 from __future__ import annotations
 
 import re
+import threading
+import time as clock
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from smsqueue import exc
+from smsqueue.concurrency.loop import blocking
 from smsqueue.message.media import media_of
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.numbers import recipient, sender, sender_kind
@@ -36,10 +39,10 @@ from smsqueue.providers.authentic import (
     signed,
     users_of,
 )
+from smsqueue.providers.base.replay_protection import register_signatures
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import Malformed
-from smsqueue.providers.http import Answer
-from smsqueue.providers.oauth import Tokens
+from smsqueue.providers.http import Answer, HttpProvider
 from smsqueue.providers.reading import (
     address_of,
     event_views,
@@ -52,7 +55,6 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
-from smsqueue.providers.used import signed_with
 from smsqueue.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -61,50 +63,122 @@ if TYPE_CHECKING:
 __all__ = ["SinchProvider"]
 
 _SIGNATURE = "X-Sinch-Webhook-Signature"
-#: Validity over while the message was in Sinch's own queue.
+#: Status code: the validity ended in Sinch's own queue.
 _EXPIRED = 406
-#: How its error codes look.
+#: Form of an error code.
 _CODE = re.compile("[a-z][a-z0-9_]*")
 _DAY = 86400
-#: Longest call of the API, in seconds. It may have to wait for a token before.
+#: Longest call of the API, in seconds, without the wait for a token.
 _CALL = 30.0
+#: Seconds before its end at which a token is renewed.
+_RENEWAL_MARGIN = 60.0
 
 
-#: What parameters do not replace.
-_OURS = ("to", "callback_url", "client_reference", "delivery_report")
+#: Fields that message parameters cannot replace.
+_RESERVED = ("to", "callback_url", "client_reference", "delivery_report")
+
+
+class AccessTokens(HttpProvider):
+    """Fetches tokens of OAuth 2 (client credentials), and caches them. Shared by threads.
+
+    Args:
+        name: The provider's, for the errors.
+        url: The token endpoint.
+        user: Id of the key.
+        password: Its secret.
+    """
+
+    deadline = 5.0
+
+    def __init__(self, name: str, *, url: str, user: str, password: str) -> None:
+        super().__init__(None, name, url=url, read_timeout=self.deadline, pool_size=2)
+        self._auth = (user, password)
+        self._fetching = threading.Lock()
+        #: The token, and the monotonic time after which it is not used any more.
+        self._cached = ("", 0.0)
+
+    def token(self) -> str:
+        """A valid token, within twice :attr:`deadline`.
+
+        Raises:
+            AuthError: the user or the password is wrong.
+            ProviderError: the endpoint did not answer. Never ambiguous.
+        """
+        if self._is_valid():
+            return self._cached[0]
+        if not blocking(self._fetching.acquire, timeout=self.deadline):
+            raise exc.ConnectionError("there is no token yet", provider=self.name)
+        try:
+            if not self._is_valid():  # another thread may have fetched it
+                self._cached = self._fetch()
+            return self._cached[0]
+        finally:
+            self._fetching.release()
+
+    def forget(self, token: str) -> None:
+        """Drop a token that was refused."""
+        if self._cached[0] == token:
+            self._cached = ("", 0.0)
+
+    def _is_valid(self) -> bool:
+        return clock.monotonic() < self._cached[1]
+
+    def _fetch(self) -> tuple[str, float]:
+        began = clock.monotonic()
+        form = {"grant_type": "client_credentials"}
+        answer = self.call("POST", safe=True, auth=self._auth, data=form)
+        token, seconds = answer.get("access_token"), answer.get("expires_in")
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+            raise exc.ServerError("the provider's answer has no token", provider=self.name)
+        is_valid = isinstance(seconds, int | float) and 0 < seconds < 1e9
+        lifetime = seconds if is_valid else 2 * _RENEWAL_MARGIN
+        return token, began + max(lifetime - _RENEWAL_MARGIN, 1.0)
+
+    def error_code(self, answer: Answer) -> str | None:
+        code = answer.get("error")
+        return code if isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code) else None
+
+    def error(self, answer: Answer) -> exc.ProviderError:
+        error = super().error(answer)
+        if type(error) is not exc.RequestError:
+            return error
+        # Our key was refused (400 says so, too): that is not about a message.
+        facts = {"code": error.code, "http_status": error.http_status}
+        return exc.AuthError(*error.args, provider=self.name, **facts)
 
 
 class SinchProvider(AccountProvider):
     """Sends and receives through Sinch. Each message is a batch of its own.
 
     Args:
-        service_plan_id: Of the plan in Sinch's dashboard.
+        service_plan_id: Id of the plan in Sinch's dashboard.
         api_token: The plan's token, which sends.
-        project_id: In place of a plan: the project, whose key sends (OAuth 2).
-        key_id: Of an access key of the project.
+        project_id: In place of a plan: the project whose key authenticates (OAuth 2).
+        key_id: Id of an access key of the project.
         key_secret: Its secret.
-        region: ``us``, ``eu``, ``au``, ``br`` or ``ca``: where the plan or project is.
-        auth_url: Where the tokens of OAuth 2 come from.
-        secret: ``user:password`` that callbacks show (HTTP Basic); several while it changes.
-        hmac_key: What callbacks are signed with; several while it changes.
-        replay_window: Seconds by which a signature's time may differ from ours. Sinch repeats a
-            callback for 23 hours, and may not sign it anew; the ledger knows a repetition.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        region: Region of the plan or project: ``us``, ``eu``, ``au``, ``br`` or ``ca``.
+        auth_url: The token endpoint of OAuth 2.
+        secret: ``user:password`` of callbacks (HTTP Basic); several while it rotates.
+        hmac_key: Signs callbacks; several while it rotates.
+        replay_window: Most seconds by which a signature's time may differ from ours. Sinch repeats
+            a callback for 23 hours, perhaps with its first signature; the ledger detects
+            repetitions.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
-    deadline = _CALL + 2 * Tokens.deadline
+    deadline = _CALL + 2 * AccessTokens.deadline
     capabilities = frozenset(Can) - {Can.BALANCE, Can.DEDUPLICATION}
     url_arguments = ("service_plan_id", "api_token")
     codes: ClassVar = table(
         (exc.RequestError, ["syntax_invalid_json", "syntax_invalid_parameter_format"]),
         (exc.RequestError, ["syntax_constraint_violation"]),
-        # These come with a 403, which is about the account otherwise.
+        # These come with 403, which is otherwise about the account.
         (exc.RequestError, ["unknown_group", "unknown_campaign", "missing_callback_url"]),
     )
-    #: In small letters: documentation and SDKs do not agree on them.
+    #: In lower case: documentation and SDKs differ in case.
     statuses: ClassVar = table(
         (MessageAccepted, ["queued", "dispatched"]),
-        # Nobody will ever know more: what was accepted stays so.
+        # No further status follows: the message stays accepted.
         (MessageAccepted, ["unknown"]),
         (MessageDelivered, ["delivered"]),
         (MessageExpired, ["expired"]),
@@ -130,7 +204,7 @@ class SinchProvider(AccountProvider):
         **config: Any,
     ) -> None:
         if not region.isalnum():
-            raise SettingsError("the region of Sinch must be like us, eu, au, br or ca")
+            raise SettingsError("the region of Sinch must be us, eu, au, br or ca")
         host = url or f"https://{'zt.' if project_id else ''}{region}.sms.api.sinch.com"
         super().__init__(gateway, name, url=host, secret=secret, **config)
         self._users = users_of(self._secrets, "Sinch's callbacks")
@@ -139,11 +213,11 @@ class SinchProvider(AccountProvider):
             account = service_plan_id
         elif project_id and key_id and key_secret and not (service_plan_id or api_token):
             account = project_id
-            self._tokens = Tokens(name, url=auth_url, user=key_id, password=key_secret)
+            self._tokens = AccessTokens(name, url=auth_url, user=key_id, password=key_secret)
         else:
             raise SettingsError(
-                f"the provider {name!r} (Sinch) needs service_plan_id and api_token, or in their "
-                "place project_id, key_id and key_secret"
+                f"the provider {name!r} (Sinch) needs service_plan_id and api_token, or "
+                "project_id, key_id and key_secret"
             )
         self._batches = f"/xms/v1/{quote(account, safe='')}/batches"
         self._keys = secrets_of(hmac_key)
@@ -169,17 +243,17 @@ class SinchProvider(AccountProvider):
             url = self.callback_url("status")
             body["delivery_report"] = "per_recipient"
             body |= {"callback_url": url} if url else {}
-        # Clocks differ: an end that has passed would be refused.
+        # At least a minute: Sinch refuses an end in the past, and clocks differ.
         validity = self.validity_of(message, 60, 3 * _DAY - 60)
         if validity is not None:
             body["expire_at"] = _iso(datetime.now(UTC) + timedelta(seconds=validity))
         ours: dict[str, Any] = {"to": [recipient(message.dst)]}
         if message.reference:
             ours["client_reference"] = message.reference
-        answer = self._call("POST", json=body | beside(message.provider_params, *_OURS) | ours)
+        answer = self._call("POST", json=body | beside(message.provider_params, *_RESERVED) | ours)
         batch = answer.get("id")
-        nobody = answer.get("to") == [] or answer.get("canceled") is True
-        if (batch and nobody) or (not batch and self.error_code(answer)):
+        not_sent = answer.get("to") == [] or answer.get("canceled") is True
+        if (batch and not_sent) or (not batch and self.error_code(answer)):
             raise self.refusal(answer)
         message.msgid = answer.require("id")
 
@@ -189,13 +263,13 @@ class SinchProvider(AccountProvider):
         return code if own else None
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
-        ours = message.reference
-        asked = {"client_reference": ours, "start_date": _iso(since - timedelta(hours=1))}
-        for batch in self._call("GET", safe=True, params=asked).objects("batches"):
-            # Sinch may list more, if it does not look at what was asked for.
-            if ours and batch.get("client_reference") == ours and batch.get("id"):
+        reference = message.reference
+        filters = {"client_reference": reference, "start_date": _iso(since - timedelta(hours=1))}
+        for batch in self._call("GET", safe=True, params=filters).objects("batches"):
+            # Sinch may ignore the filter.
+            if reference and batch.get("client_reference") == reference and batch.get("id"):
                 report = self.report("listed", batch["id"], kind=MessageAccepted)
-                report.reference = ours
+                report.reference = reference
                 return report
         return None
 
@@ -209,84 +283,86 @@ class SinchProvider(AccountProvider):
         return event_views(self, read)
 
     def _events(
-        self, told: dict[str, Any]
+        self, fields: dict[str, Any]
     ) -> Sequence[IncomingMessage | MessageStatus | Malformed]:
-        if told.get("origin") == "MMS_MO":
-            return [_incoming_mms(told)]
-        kind = told["type"]
+        if fields.get("origin") == "MMS_MO":
+            return [_incoming_mms(fields)]
+        kind = fields["type"]
         if kind.startswith("mo_"):
-            return [_incoming(told)]
+            return [_incoming(fields)]
         if kind.startswith("recipient_delivery_report_"):
-            return [self._report(told, told)]
+            return [self._report(fields, fields)]
         if kind.startswith("delivery_report_"):
-            return list(read_each(told["statuses"], partial(self._report, told)))
+            return list(read_each(fields["statuses"], partial(self._report, fields)))
         raise Malformed("neither a message nor a report")
 
-    def _report(self, told: dict[str, Any], status: dict[str, Any]) -> MessageStatus:
-        """The report of a recipient, or what that of a batch says of some of them."""
+    def _report(self, fields: dict[str, Any], status: dict[str, Any]) -> MessageStatus:
+        """The report of a recipient, or an entry in the report of a batch."""
         word, code = text_of(status, "status"), status.get("code")
         kind = self.statuses.get(word.lower())
-        late = code == _EXPIRED and kind is MessageError
-        kind = MessageExpired if late else kind
-        report = self.report(word, id_of(told, "batch_id"), code=code, kind=kind)
-        reference = told.get("client_reference")
+        expired = code == _EXPIRED and kind is MessageError
+        kind = MessageExpired if expired else kind
+        report = self.report(word, id_of(fields, "batch_id"), code=code, kind=kind)
+        reference = fields.get("client_reference")
         report.reference = reference if reference and isinstance(reference, str) else None
-        report.rtime = time_of(told.get("at")) or report.rtime
+        report.rtime = time_of(fields.get("at")) or report.rtime
         hidden = ("type", "batch_id", "recipient", "client_reference", "statuses", "code", "status")
-        report.meta = {k: v for k, v in told.items() if k not in hidden}
+        report.meta = {k: v for k, v in fields.items() if k not in hidden}
         return report
 
     def _authenticate(self) -> None:
-        """PermissionError unless the running request shows a secret or is signed with one."""
+        """Raise Refused unless the running request has a valid secret or signature."""
         from flask import request
 
         if self.insecure or basic_matches(request.headers.get("Authorization"), self._users):
             return
-        given = request.headers.get(_SIGNATURE)
+        signature = request.headers.get(_SIGNATURE)
         nonce = request.headers.get(f"{_SIGNATURE}-Nonce", "")
         time = request.headers.get(f"{_SIGNATURE}-Timestamp", "")
         text = request.get_data() + f".{nonce}.{time}".encode()
-        if not signed(given, self._keys, lambda key: hmac_base64(key, text)):
-            raise Refused("neither a user of Sinch's nor its signature")
+        if not signed(signature, self._keys, lambda key: hmac_base64(key, text)):
+            raise Refused("neither a valid user and password nor a valid signature")
         if not fresh(time, self._replay_window):
             raise Refused("the signature is too old, or from the future")
-        signed_with(str(given), seconds=2 * self._replay_window, whole=True)
+        register_signatures(str(signature), seconds=2 * self._replay_window, whole=True)
 
 
-def _incoming(told: dict[str, Any]) -> IncomingMessage:
-    """Text; of what is binary (Base64) only what text it has: the rest is in meta."""
-    body = told["body"]
-    binary = told["type"] != "mo_text"
+def _incoming(fields: dict[str, Any]) -> IncomingMessage:
+    """An SMS. Of a binary one (Base64) the body is only its text; the rest is in ``meta``."""
+    body = fields["body"]
+    binary = fields["type"] != "mo_text"
     text = (body.get("message") or "" if isinstance(body, dict) else "") if binary else body
     if not isinstance(text, str):
-        raise Malformed("the body is no text")
-    message = IncomingMessage(address_of(told, "from"), text, id_of(told), _to(told))
-    message.rtime = time_of(told.get("received_at")) or message.rtime
+        raise Malformed("the body is not a string")
+    message = IncomingMessage(address_of(fields, "from"), text, id_of(fields), _to(fields))
+    message.rtime = time_of(fields.get("received_at")) or message.rtime
     hidden = ("from", "to") if binary else ("from", "to", "body")
-    message.meta = {k: v for k, v in told.items() if k not in hidden}
+    message.meta = {k: v for k, v in fields.items() if k not in hidden}
     files = listed(body.get("media")) if isinstance(body, dict) else []
-    message.media = media_of([(each.get("url"), each.get("content_type")) for each in files])
+    message.media = media_of([(file.get("url"), file.get("content_type")) for file in files])
     return message
 
 
-def _incoming_mms(told: dict[str, Any]) -> IncomingMessage:
-    """A postback of Sinch's MMS API (code N401): its texts are files, too."""
+def _incoming_mms(fields: dict[str, Any]) -> IncomingMessage:
+    """A postback of Sinch's MMS API (code N401), whose texts are files, too."""
     message = IncomingMessage(
-        address_of(told, "from", numeric=True),
+        address_of(fields, "from", numeric=True),
         "",
-        id_of(told, "tracking-id"),
-        _to(told),
+        id_of(fields, "tracking-id"),
+        _to(fields),
     )
-    message.rtime = time_of(told.get("timestamp")) or message.rtime
-    message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "content", "copy-to")}
-    others = (each.get("number") for each in listed(told.get("copy-to")))
-    message.meta |= recipients_of(told.get("to"), *others)
-    message.media = media_of([(each.get("file"), None) for each in listed(told.get("content"))])
+    message.rtime = time_of(fields.get("timestamp")) or message.rtime
+    message.meta = {
+        k: v for k, v in fields.items() if k not in ("from", "to", "content", "copy-to")
+    }
+    others = (party.get("number") for party in listed(fields.get("copy-to")))
+    message.meta |= recipients_of(fields.get("to"), *others)
+    message.media = media_of([(part.get("file"), None) for part in listed(fields.get("content"))])
     return message
 
 
-def _to(told: dict[str, Any]) -> str | None:
-    return address_of(told, "to", numeric=True) if told.get("to") else None
+def _to(fields: dict[str, Any]) -> str | None:
+    return address_of(fields, "to", numeric=True) if fields.get("to") else None
 
 
 def _iso(time: datetime) -> str:

@@ -1,8 +1,8 @@
 """Telnyx, Messaging API v2.
 
 Source: Telnyx's documentation (errors, webhooks, idempotency, balance) and its Python SDK
-(fields, signature). Telnyx replays the answer to a repeated ``Idempotency-Key`` on endpoints
-whose reference declares it; the one that sends a message does not: see ``dedup_window``.
+(fields, signature). Telnyx replays the response to a repeated ``Idempotency-Key`` on endpoints
+whose reference declares it. The one that sends a message does not: see ``dedup_window``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from smsqueue.message.statuses import (
 )
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, fresh, secrets_of, sha256_hex
+from smsqueue.providers.base.event_validation import UUID
+from smsqueue.providers.base.replay_protection import register_signatures
+from smsqueue.providers.base.signature_libraries import load_ed25519_keys, verify_ed25519
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import UUID
-from smsqueue.providers.ed25519 import load_keys, verifies
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     address_of,
@@ -40,7 +41,6 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
-from smsqueue.providers.used import signed_with
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -48,19 +48,19 @@ if TYPE_CHECKING:
 
 __all__ = ["TelnyxProvider"]
 
-#: What a key may consist of.
+#: Form of an idempotency key.
 _KEY = re.compile(r"[A-Za-z0-9_:-]{1,255}")
-#: Validity over; expired in the queue.
+#: Error codes: the validity ended; the message expired in the queue.
 _EXPIRED = frozenset({"40005", "40014"})
-#: What a detail record's final status means, where it says more than that Telnyx has the message.
+#: Final statuses of detail records. Any other says only that Telnyx has the message.
 _RECORDED = table((MessageDelivered, ["delivered"]), (MessageError, ["failed", "gw_reject"]))
-#: What the statuses mean with which a message is answered that was given up at once.
-_GIVEN_UP = (MessageError, MessageExpired)
+#: Report classes of statuses in a response that say that nothing was sent.
+_NOT_SENT = (MessageError, MessageExpired)
 _DAY = 86400
 
 
-#: What parameters do not replace.
-_OURS = ("to", "cc", "bcc", "webhook_url", "webhook_failover_url", "use_profile_webhooks")
+#: Fields that message parameters cannot replace.
+_RESERVED = ("to", "cc", "bcc", "webhook_url", "webhook_failover_url", "use_profile_webhooks")
 
 
 class TelnyxProvider(AccountProvider):
@@ -68,16 +68,16 @@ class TelnyxProvider(AccountProvider):
 
     Args:
         api_key: ``KEY...``, of API v2.
-        public_key: The account's public key (Base64), which webhooks are verified with; several
-            while it changes.
+        public_key: The account's public key (Base64), which verifies webhooks; several while it
+            rotates.
         profile: ``messaging_profile_id``; needed for a sender id of letters and for number pools.
-        dedup_window: Seconds for which Telnyx is trusted to send once what comes with the same
-            key, 86400 at most. 0 by default: the key goes with each message, but Telnyx does not
-            promise that this endpoint looks at it.
-        replay_window: Seconds by which a webhook's time may differ from ours.
-        failover: Where Telnyx reaches other receivers (as SMSQUEUE_PUBLIC_URL) if ours do not
-            answer three times.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        dedup_window: Seconds for which Telnyx is trusted to send once per key, at most 86400. 0 by
+            default: each message has a key, but Telnyx does not document that this endpoint uses
+            it.
+        replay_window: Most seconds by which a webhook's time may differ from ours.
+        failover: Public URL (like SMSQUEUE_PUBLIC_URL) of other receivers, which Telnyx calls if
+            ours do not answer three times.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://api.telnyx.com/v2"
@@ -97,7 +97,7 @@ class TelnyxProvider(AccountProvider):
     )
     statuses: ClassVar = table(
         (MessageAccepted, ["queued", "sending", "sent"]),
-        # Nobody will ever know more: what was accepted stays so.
+        # No further status follows: the message stays accepted.
         (MessageAccepted, ["delivery_unconfirmed"]),
         (MessageDelivered, ["delivered", "read"]),
         (MessageExpired, ["expired"]),
@@ -124,7 +124,7 @@ class TelnyxProvider(AccountProvider):
         self._profile = profile
         self._replay_window = replay_window
         self._failover = failover.rstrip("/") if failover else None
-        self._seals = secrets_of(api_key)  # the addresses of webhooks are not signed
+        self._seals = secrets_of(api_key)  # the URLs of webhooks are not signed
         if dedup_window:
             self.dedup_window = dedup_window
             self.capabilities = self.capabilities | {Can.DEDUPLICATION}
@@ -140,48 +140,47 @@ class TelnyxProvider(AccountProvider):
         if callback and message.provider_options.status_report:
             body["webhook_url"] = callback
             if self._failover:
-                ours = str(self.settings.public_url).rstrip("/")
-                body["webhook_failover_url"] = self._failover + callback.removeprefix(ours)
-        body |= beside(message.provider_params, *_OURS)
+                public_url = str(self.settings.public_url).rstrip("/")
+                path = callback.removeprefix(public_url)
+                body["webhook_failover_url"] = self._failover + path
+        body |= beside(message.provider_params, *_RESERVED)
         if re.search("[A-Za-z]", str(body.get("from"))) and "messaging_profile_id" not in body:
-            reason = (
-                "Telnyx takes a sender id of letters only with a messaging profile: profile=..."
-            )
+            reason = "Telnyx needs a messaging profile for a sender id of letters: set profile=..."
             raise exc.UnsupportedError(reason, provider=self.name)
         headers = self._headers | {"Content-Type": "application/json"}
         key = message.dedup_key or message.reference
         if key:
-            headers["Idempotency-Key"] = _as_key(key)
+            headers["Idempotency-Key"] = _idempotency_key(key)
         try:
             answer = self.call(
                 "POST", "/messages", data=json.dumps(body, sort_keys=True), headers=headers
             )
         except exc.MessageSendError as error:
-            # The key is known, with another body or still at work: then the message may be, too.
+            # The key was used with another body, or its request is in progress: maybe it was sent.
             if message.repeated and error.http_status in (409, 422):
                 error.ambiguous = True
             raise
-        self._check(answer)
+        self._check_accepted(answer)
         message.msgid = answer.require("data", "id")
         message.meta = {name: answer.get("data", name) for name in ("parts", "encoding", "cost")}
 
-    def _check(self, answer: Answer) -> None:
+    def _check_accepted(self, answer: Answer) -> None:
         """Raise an error if a 2xx says that nothing was sent."""
         if not answer.get("data", "id"):
             if answer.get("data") is None and self.error_code(answer):
                 raise self.refusal(answer)
             return
         status = answer.get("data", "to", 0, "status")
-        given_up = isinstance(status, str) and self.statuses.get(status) in _GIVEN_UP
-        if given_up or answer.get("data", "to") == []:
-            raise self.refusal(answer, self._first(answer.get("data", "errors")))
+        not_sent = isinstance(status, str) and self.statuses.get(status) in _NOT_SENT
+        if not_sent or answer.get("data", "to") == []:
+            raise self.refusal(answer, self._error_code_in(answer.get("data", "errors")))
 
     def error_code(self, answer: Answer) -> str | None:
-        return self._first(answer.get("errors"))
+        return self._error_code_in(answer.get("errors"))
 
-    def _first(self, errors: Any) -> str | None:
-        """The first code that is in ``codes``, else the first one."""
-        # Telnyx's codes have five digits; a gateway may write an HTTP status there.
+    def _error_code_in(self, errors: Any) -> str | None:
+        """The first code that is in ``codes``, otherwise the first one."""
+        # Telnyx's codes have five digits; a gateway may write an HTTP status.
         codes = [code for code in _codes(errors) if len(code) == 5]
         return next((code for code in codes if code in self.codes), codes[0] if codes else None)
 
@@ -199,17 +198,19 @@ class TelnyxProvider(AccountProvider):
         return Balance(left, answer.get("data", "currency"))
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
-        # Telnyx keeps no reference of ours, but the address that it reports to, which has it.
+        # Telnyx stores no reference of ours, but the URL of reports contains it.
         url = self.callback_url("status", message)
         if not url or not message.provider_options.status_report:
-            raise NotImplementedError("Telnyx finds a message by the address of its reports only")
-        asked = {
+            raise NotImplementedError("Telnyx identifies a message only by the URL of its reports")
+        filters = {
             "filter[record_type]": "messaging",
             "filter[direction]": "outbound",
             "filter[created_at][gte]": (since - timedelta(days=1)).date().isoformat(),
             "filter[cld][ends_with]": message.dst,
         }
-        answer = self.call("GET", "/detail_records", safe=True, headers=self._headers, params=asked)
+        answer = self.call(
+            "GET", "/detail_records", safe=True, headers=self._headers, params=filters
+        )
         for record in answer.objects("data"):
             if record.get("delivery_status_webhook_url") == url:
                 word = str(record.get("status") or "recorded")
@@ -220,17 +221,16 @@ class TelnyxProvider(AccountProvider):
     def _report(
         self, word: str, msgid: Any, codes: list[str], kind: type[MessageStatus] | None
     ) -> MessageStatus:
-        """A report; its first code tells whether the validity was over."""
+        """A report; its first code says whether the message expired."""
         code = codes[0] if codes else None
-        late = code in _EXPIRED and kind is MessageError
-        return self.report(word, msgid, code=code, kind=MessageExpired if late else kind)
+        expired = code in _EXPIRED and kind is MessageError
+        return self.report(word, msgid, code=code, kind=MessageExpired if expired else kind)
 
     def make_receiver_blueprint(self) -> Blueprint:
         self.need_secret(name="public_key")
-        keys = [] if self.insecure else load_keys(self._secrets, self.name)
+        keys = [] if self.insecure else load_ed25519_keys(self._secrets, self.name)
 
         def read() -> list[IncomingMessage | MessageStatus]:
-
             if not self.insecure:
                 self._authenticate(keys)
             return self._events(json_object(json_body())["data"])
@@ -238,63 +238,63 @@ class TelnyxProvider(AccountProvider):
         return event_views(self, read)
 
     def _events(self, data: dict[str, Any]) -> list[IncomingMessage | MessageStatus]:
-        """What an event tells, if it is anything that we want to know."""
+        """The incoming message or report in an event; [] for other kinds of events."""
         kind = data["event_type"]
         if kind == "message.received":
             return [_incoming(data["payload"])]
         if kind not in ("message.sent", "message.finalized", "message.read"):
             return []
-        told = data["payload"]
-        word, codes = text_of(told["to"][0], "status"), _codes(told.get("errors"))
-        if word == "webhook_delivered":  # said of incoming messages
+        payload = data["payload"]
+        word, codes = text_of(payload["to"][0], "status"), _codes(payload.get("errors"))
+        if word == "webhook_delivered":  # about an incoming message
             return []
-        report = self._report(word, id_of(told), codes, self.statuses.get(word))
+        report = self._report(word, id_of(payload), codes, self.statuses.get(word))
         report.reference = self.seen_reference()
         report.event_id = text_of(data, "id") if data.get("id") else None
         report.rtime = time_of(data.get("occurred_at")) or report.rtime
-        report.meta = {name: told.get(name) for name in ("parts", "cost", "encoding")}
+        report.meta = {name: payload.get(name) for name in ("parts", "cost", "encoding")}
         return [report]
 
     def _authenticate(self, keys: list[Ed25519PublicKey]) -> None:
-        """PermissionError unless Telnyx signed the running request, a moment ago."""
+        """Raise Refused unless Telnyx signed the running request recently."""
         from flask import request
 
         time = request.headers.get("telnyx-timestamp", "")
         if not fresh(time, self._replay_window):
             raise Refused("the webhook is too old, or from the future")
         text = time.encode() + b"|" + request.get_data()
-        if not verifies(keys, request.headers.get("telnyx-signature-ed25519", ""), text):
-            raise Refused("the signature is not Telnyx's")
-        signed_with(
+        if not verify_ed25519(keys, request.headers.get("telnyx-signature-ed25519", ""), text):
+            raise Refused("the signature is not by Telnyx")
+        register_signatures(
             f"{time}|{sha256_hex(request.get_data())}", seconds=2 * self._replay_window, whole=True
         )
 
 
-def _incoming(told: dict[str, Any]) -> IncomingMessage:
+def _incoming(payload: dict[str, Any]) -> IncomingMessage:
     message = IncomingMessage(
-        address_of(told["from"], "phone_number"),
-        "" if told.get("text") is None else text_of(told, "text"),
-        id_of(told),
-        address_of(told["to"][0], "phone_number"),
-        rtime=time_of(told.get("received_at")),
+        address_of(payload["from"], "phone_number"),
+        "" if payload.get("text") is None else text_of(payload, "text"),
+        id_of(payload),
+        address_of(payload["to"][0], "phone_number"),
+        rtime=time_of(payload.get("received_at")),
     )
-    message.meta = {k: v for k, v in told.items() if k not in ("from", "to", "cc", "text")}
-    all_of_them = [*listed(told["to"]), *listed(told.get("cc"))]
-    message.meta |= recipients_of(*(each.get("phone_number") for each in all_of_them))
+    message.meta = {k: v for k, v in payload.items() if k not in ("from", "to", "cc", "text")}
+    recipients = [*listed(payload["to"]), *listed(payload.get("cc"))]
+    message.meta |= recipients_of(*(party.get("phone_number") for party in recipients))
     message.media = media_of(
-        [(each.get("url"), each.get("content_type")) for each in listed(told.get("media"))]
+        [(file.get("url"), file.get("content_type")) for file in listed(payload.get("media"))]
     )
     return message
 
 
 def _codes(errors: Any) -> list[str]:
-    """The codes of errors: an answer's and an event's are objects, a record's are codes."""
-    listed = errors if isinstance(errors, list) else []
-    found = [each.get("code") if isinstance(each, dict) else each for each in listed]
-    return [code for code in map(str, found) if re.fullmatch("[0-9]{1,9}", code)]
+    """The codes of errors: objects in responses and events, plain codes in detail records."""
+    errors = errors if isinstance(errors, list) else []
+    codes = [error.get("code") if isinstance(error, dict) else error for error in errors]
+    return [code for code in map(str, codes) if re.fullmatch("[0-9]{1,9}", code)]
 
 
-def _as_key(text: str) -> str:
-    """A text as a key: our references have a dot, which keys may not have."""
+def _idempotency_key(text: str) -> str:
+    """A key for a reference: references have a dot, which keys cannot have."""
     key = text.replace(".", ":")
     return key if _KEY.fullmatch(key) else sha256_hex(text.encode())

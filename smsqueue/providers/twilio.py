@@ -1,7 +1,7 @@
 """Twilio, Programmable Messaging, API version 2010-04-01.
 
-Facts: Twilio's OpenAPI description and documentation, and its Python SDK for the signature.
-Twilio says that its error codes may change: the table refines what the HTTP status says.
+Source: Twilio's OpenAPI description and documentation, and its Python SDK for the signature.
+Twilio says that its error codes may change, so the table only refines the HTTP status.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from smsqueue.providers.authentic import (
     secrets_of,
     sha256_hex,
 )
+from smsqueue.providers.base.field_boundaries import check_field_boundaries
+from smsqueue.providers.base.replay_protection import register_signatures
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import Malformed
-from smsqueue.providers.concatenated import check_division
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import form_fields, numbered, query_fields, recipients_of
-from smsqueue.providers.used import signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 
 __all__ = ["TwilioProvider", "signature"]
 
-#: The message's time in Twilio's queue was over.
+#: Error code: the validity of the message ended in Twilio's queue.
 _EXPIRED = "30036"
-#: What parameters do not replace. The application has an address for reports, too.
-_OURS = ("To", "StatusCallback", "StatusCallbackMethod", "StatusCallbackUrl", "ApplicationSid")
-#: How a webhook that names its algorithm is signed.
+#: Fields that message parameters cannot replace. The application has a URL for reports, too.
+_RESERVED = ("To", "StatusCallback", "StatusCallbackMethod", "StatusCallbackUrl", "ApplicationSid")
+#: Digests by the algorithm that a webhook names.
 _DIGESTS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
 _PORTS = {"https": ":443", "http": ":80"}
-#: Fields of webhooks that stand elsewhere.
+#: Fields that are not copied to ``meta``.
 _NOT_META = {"From", "To", "Body", "MessageSid", "MessageStatus", "ErrorCode", "AccountSid"}
 
 
-#: Names and values are signed as one text without anything between them, so another division of
-#: that text has the same signature: each field must look as Twilio documents it.
+#: Names and values are signed as one text without separators, so another division of that text has
+#: the same signature. So each field must have the form that Twilio documents.
 _OTHERS = "(From|To)(City|Country|State|Zip)|MediaUrl|MessageSid|AccountSid|SmsSid|ApiVersion"
 #: A number in E.164 or a short code, a sender id, or an address of another channel, such as
 #: ``whatsapp:+15551234567``.
@@ -78,13 +78,13 @@ _FORMS = {
     "From": _ADDRESS,
     "To": _ADDRESS,
 }
-#: Where a name and the beginning of its value stand in a value, these were moved together. Only
-#: texts that people write may have that in them.
+#: A name with the beginning of its value, within another value: the boundary was moved. Only free
+#: texts may contain that.
 _SWALLOWED = re.compile(
     "(AccountSid)AC|(MessageSid|SmsSid)(SM|MM)|(ApiVersion|NumMedia|NumSegments|ErrorCode)[0-9]|"
     r"(From|To)(\+|[a-z]{2,20}:\+?)?[0-9]{3}|(MediaUrl)[0-9]|(MessageStatus|SmsStatus)[a-z]"
 )
-_WRITTEN = frozenset({"Body", "ProfileName", "ButtonText", "ButtonPayload", "Payload"})
+_FREE_TEXTS = frozenset({"Body", "ProfileName", "ButtonText", "ButtonPayload", "Payload"})
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,60}")
 
 
@@ -94,16 +94,16 @@ class TwilioProvider(AccountProvider):
     Args:
         account_sid: ``AC...``.
         auth_token: The account's token. Webhooks are signed with it; several while it rotates.
-        shared_key: The key that a webhook rule of the account signs with instead; several while
+        shared_key: The key with which a webhook rule of the account signs instead; several while
             it rotates.
         api_key: ``(SK..., its secret)`` to send with in place of the token.
         service: ``MG...``, a messaging service that picks the sender.
-        repeat: How often and when Twilio is to repeat a report that we did not take: what stands
-            behind the ``#`` of its address. Empty: as Twilio does by itself, which is hardly.
-        subaccounts: ``AC...`` of other accounts whose webhooks are taken, if they are signed with
-            one of our tokens.
-        fields: Names of fields that your webhooks have and this version does not know.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        repeat: When Twilio repeats a report that was not accepted: the part after the ``#`` of
+            its URL. Empty: Twilio's default, which hardly repeats.
+        subaccounts: ``AC...`` of other accounts whose webhooks are accepted if they are signed
+            with one of our tokens.
+        fields: More names of fields that your webhooks have.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://api.twilio.com"
@@ -173,15 +173,15 @@ class TwilioProvider(AccountProvider):
         validity = self.validity_of(message, 1, 36000)
         if validity is not None:
             form["ValidityPeriod"] = str(validity)
-        for name, value in beside(message.provider_params, *_OURS).items():
-            many = value if isinstance(value, list) else [value]
-            form[name] = [form_value(each) for each in many if each is not None]
+        for name, value in beside(message.provider_params, *_RESERVED).items():
+            several = value if isinstance(value, list) else [value]
+            form[name] = [form_value(item) for item in several if item is not None]
         form["To"] = recipient(message.dst)
         answer = self.call("POST", f"{self._account}/Messages.json", auth=self._auth, data=form)
         status = answer.get("status")
         ended = isinstance(status, str) and self.statuses.get(status) is MessageError
         if ended or (not answer.get("sid") and self.error_code(answer)):
-            code = answer.get("error_code")  # no report follows: Twilio has said it here
+            code = answer.get("error_code")  # no report follows
             raise self.refusal(answer, code if isinstance(code, int) else None)
         message.msgid = answer.require("sid")
         message.meta = {
@@ -190,7 +190,7 @@ class TwilioProvider(AccountProvider):
 
     def error_code(self, answer: Answer) -> int | None:
         code = answer.get("code")
-        # Five digits; gateways have a "code" as well, with an HTTP or gRPC status in it.
+        # Five digits. Gateways write an HTTP or gRPC status into a "code", too.
         return code if isinstance(code, int) and 10000 <= code <= 99999 else None
 
     def balance(self) -> Balance:
@@ -205,11 +205,16 @@ class TwilioProvider(AccountProvider):
 
         @views.route("/im", methods=["GET", "POST"])
         def im() -> ResponseReturnValue:
-            fields = self._authentic("From", "To", "MessageSid")
+            fields = self._verified_fields("From", "To", "MessageSid")
             if fields.get("MessageStatus", "received") not in ("received", "receiving"):
-                raise Malformed("a report at the address of incoming messages")
-            told = (fields["From"], fields.get("Body", ""), fields["MessageSid"], fields["To"])
-            message = IncomingMessage(*told, meta=_rest(fields))
+                raise Malformed("a report at the URL of incoming messages")
+            message = IncomingMessage(
+                fields["From"],
+                fields.get("Body", ""),
+                fields["MessageSid"],
+                fields["To"],
+                meta=_meta(fields),
+            )
             others = (number for _, number in numbered(fields, "OtherRecipients"))
             message.meta |= recipients_of(fields["To"], *others)
             urls = numbered(fields, "MediaUrl")
@@ -221,50 +226,50 @@ class TwilioProvider(AccountProvider):
 
         @views.post("/status")
         def status() -> ResponseReturnValue:
-            fields = self._authentic("MessageSid", "MessageStatus")
+            fields = self._verified_fields("MessageSid", "MessageStatus")
             word, code = fields["MessageStatus"], fields.get("ErrorCode")
             if word in ("receiving", "received"):
-                return "", 204  # of a message that came in; that one has an address of its own
-            late = code == _EXPIRED and self.statuses.get(word) is MessageError
-            kind = MessageExpired if late else None
+                return "", 204  # an incoming message, which is posted to /im
+            expired = code == _EXPIRED and self.statuses.get(word) is MessageError
+            kind = MessageExpired if expired else None
             report = self.report(word, fields["MessageSid"], code=code, kind=kind)
             report.reference = self.seen_reference()
-            report.meta = _rest(fields)
+            report.meta = _meta(fields)
             self._receive_status(report)
             return "", 204
 
         return views
 
-    def _authentic(self, *needed: str) -> MultiDict[str, str]:
-        """The running request's fields; PermissionError unless Twilio signed it."""
+    def _verified_fields(self, *needed: str) -> MultiDict[str, str]:
+        """The fields of the running request; Refused unless Twilio signed it."""
         from flask import request
 
         self._authenticate()
-        # The order of values of one name is not signed: what counts may be there only once.
+        # The order of values of one name is not signed, so fields that we read must not repeat.
         if request.method == "GET":
             fields = query_fields(*request.args.keys() - _NOT_META)
         elif "AccountSid" in request.query_string.decode("latin-1"):
-            # Address and form are signed as one text, whose form begins so.
+            # URL and form are signed as one text, in which the form begins with this name.
             raise Malformed("a POST request has fields of the form in its query")
         else:
             fields = form_fields(*request.form.keys() - _NOT_META)
-            check_division(
+            check_field_boundaries(
                 fields,
                 known=_KNOWN | self._more,
                 numbered=("MediaContentType", "MediaUrl", "OtherRecipients"),
                 optional=("Body", "ErrorCode"),
-                texts=_WRITTEN,
+                texts=_FREE_TEXTS,
                 words=("From", "To"),
             )
         if not all(fields.get(name) for name in (*needed, "AccountSid")):
-            raise Malformed(f"it lacks one of {', '.join(needed)}, AccountSid")
-        _check(fields)
+            raise Malformed(f"a field is missing: one of {', '.join(needed)}, AccountSid")
+        _check_forms(fields)
         if fields["AccountSid"] not in self._accounts:
-            raise Refused("it is about another account")
+            raise Refused("it names another account")
         return fields
 
     def _authenticate(self) -> None:
-        """PermissionError unless Twilio signed the running request."""
+        """Raise Refused unless Twilio signed the running request."""
         from flask import request
 
         if self.insecure:
@@ -272,51 +277,52 @@ class TwilioProvider(AccountProvider):
         secrets, digest = self._signing(request.headers.get("X-Twilio-Webhooks-Signature-Settings"))
         body_hash = request.args.get("bodySHA256")
         if body_hash is not None and not equal(body_hash, sha256_hex(request.get_data())):
-            raise Refused("the body is not what bodySHA256 says")
+            raise Refused("the body does not match bodySHA256")
         signs_form = body_hash is None and request.method == "POST"
         form = request.form.to_dict(flat=False) if signs_form else {}
-        addresses = _addresses(self.seen_url())
-        wanted = [signature(each, form, key, digest) for key in secrets for each in addresses]
-        if not any_equal(request.headers.get("X-Twilio-Signature"), wanted):
-            raise Refused("the signature is not Twilio's")
-        signed_with(request.headers["X-Twilio-Signature"])
+        urls = _urls_with_and_without_port(self.seen_url())
+        expected = [signature(url, form, key, digest) for key in secrets for url in urls]
+        if not any_equal(request.headers.get("X-Twilio-Signature"), expected):
+            raise Refused("the signature is not by Twilio")
+        register_signatures(request.headers["X-Twilio-Signature"])
 
     def _signing(self, settings: str | None) -> tuple[tuple[str, ...], str]:
-        """What a webhook is signed with, and how; it says so if that is not the token.
+        """The keys and the digest of a webhook's signature.
 
         Args:
-            settings: Like ``key=...,algorithm=HMAC_SHA256``.
+            settings: The header, if the webhook is not signed with the token:
+                ``key=...,algorithm=HMAC_SHA256``.
         """
         if not settings:
             return self._secrets, "sha1"
         named = dict(part.strip().partition("=")[::2] for part in settings.split(","))
         digest = _DIGESTS.get(named.get("algorithm", "HMAC_SHA1").upper())
         if digest is None:
-            raise Refused("the webhook is signed in a way that is not known")
+            raise Refused("the webhook is signed with an unknown algorithm")
         return self._shared, digest
 
 
 def signature(url: str, form: Mapping[str, Iterable[str]], key: str, digest: str = "sha1") -> str:
-    """What Twilio writes into X-Twilio-Signature.
+    """The value of X-Twilio-Signature.
 
     Args:
         url: With its query, as it was called.
-        form: The values of each field of the body; none of a body that is no form.
+        form: Values by field; empty if the body is not a form.
     """
     pairs = [name + value for name in sorted(form) for value in sorted(set(form[name]))]
     return hmac_base64(key, (url + "".join(pairs)).encode(), digest)
 
 
-def _addresses(url: str) -> list[str]:
-    """Twilio signs an address with its port or without it, also the scheme's own."""
-    found = re.fullmatch(r"(https?)://([^/?#]*?)(:\d+)?([/?#].*)?", url)
-    if found is None:
+def _urls_with_and_without_port(url: str) -> list[str]:
+    """The URLs that Twilio may have signed: with its port, even the default one, or without."""
+    match = re.fullmatch(r"(https?)://([^/?#]*?)(:\d+)?([/?#].*)?", url)
+    if match is None:
         return [url]
-    scheme, host, port, rest = found.groups("")
-    return [f"{scheme}://{host}{each}{rest}" for each in ("", port or _PORTS[scheme])]
+    scheme, host, port, rest = match.groups("")
+    return [f"{scheme}://{host}{suffix}{rest}" for suffix in ("", port or _PORTS[scheme])]
 
 
-#: Names of fields in webhooks of messages, as Twilio documents them. There may be more.
+#: Documented names of fields in webhooks of messages. There may be more.
 _KNOWN = frozenset(
     {
         *("AccountSid", "Address", "ApiVersion", "Body", "ButtonPayload", "ButtonText"),
@@ -336,24 +342,24 @@ _KNOWN = frozenset(
 )
 
 
-def _check(fields: MultiDict[str, str]) -> None:
-    """Raise Malformed for fields that Twilio does not write so."""
+def _check_forms(fields: MultiDict[str, str]) -> None:
+    """Raise Malformed for a field without the form that Twilio documents."""
     for name, value in fields.items(multi=True):
         if not _NAME.fullmatch(name) or _SWALLOWED.search(name, 1):
-            raise Malformed("a field has a name that Twilio does not use")
+            raise Malformed("the name of a field is not one of Twilio's")
         form = _ADDRESS if name.startswith("OtherRecipients") else _FORMS.get(name)
         if form is not None and not form.fullmatch(value):
-            raise Malformed(f"{name} is not as Twilio writes it")
-        if name not in _WRITTEN and _SWALLOWED.search(value):
-            raise Malformed("a field has another one in its value")
-    # The text could have taken in the number, if the name of its town became the sender.
+            raise Malformed(f"{name} does not have Twilio's form")
+        if name not in _FREE_TEXTS and _SWALLOWED.search(value):
+            raise Malformed("the value of a field contains another field")
+    # If the town's name became the sender, the text may contain the number.
     town = re.match("City|Country|State|Zip", fields.get("From", ""))
     if town and _ENDS_IN_SENDER.search(fields.get("Body", "")):
-        raise Malformed("the text has the sender in it")
+        raise Malformed("the text contains the sender")
 
 
 _ENDS_IN_SENDER = re.compile(r"From(\+|[a-z]{2,20}:\+?)?[0-9]{3,15}\Z")
 
 
-def _rest(fields: MultiDict[str, str]) -> dict[str, str]:
+def _meta(fields: MultiDict[str, str]) -> dict[str, str]:
     return {name: value for name, value in fields.items() if name not in _NOT_META}

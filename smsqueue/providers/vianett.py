@@ -1,8 +1,8 @@
 """Vianett, HTTP API V3 CPA.
 
 Source: Vianett's documentation of its HTTP API (fields, the acknowledgement, code 100, incoming
-messages and reports, in its current and its older version) and what public clients of it send and
-take. A list of all its error codes is not published: see ``codes``.
+messages and reports, in its current and its older version) and public clients of it. Other error
+codes are not published: see ``codes``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from smsqueue.message.statuses import (
 )
 from smsqueue.providers.account import AccountProvider, beside, table
 from smsqueue.providers.authentic import Refused, any_equal, users_of
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import address_of, form_fields, query_fields
 from smsqueue.settings import SettingsError
@@ -42,34 +42,34 @@ __all__ = ["VianettProvider"]
 
 _OK = "200"
 #: Longest acknowledgement that is parsed, in bytes.
-_LONGEST = 4096
+_MAX_ACK = 4096
 _SENDER_TYPES = {"number": "1", "short code": "2", "alphanumeric": "5"}
 
 
-#: What parameters do not replace; the service reads names in any case.
-_OURS = ("Tel", "destinationaddr", "to", "msgid", "refno", "username", "password", "nrq")
+#: Fields that message parameters cannot replace; their names are case-insensitive.
+_RESERVED = ("Tel", "destinationaddr", "to", "msgid", "refno", "username", "password", "nrq")
 
 
 class VianettProvider(AccountProvider):
     """Sends and receives through Vianett.
 
-    Vianett does not sign its webhooks: the secret prefix of their address is what tells them from
-    others. It can add a user and a password, which ``secret`` asks for.
+    Vianett does not sign its webhooks: the secret URL prefix is the only protection, unless Vianett
+    adds a user and a password, see ``secret``.
 
     Args:
         user: The account's name.
         password: Its password.
-        secret: ``user:password`` that webhooks must show; without it they show nothing.
-        charset: Of the request. What cannot be written in it is not sent. Vianett documents
+        secret: ``user:password`` that webhooks must have; by default they are not authenticated.
+        charset: Encoding of the request; other characters are refused. Vianett documents
             ISO-8859-1.
-        numeric_ids: Make the message id a number, as Vianett wants it: then a report is found by
-            that number. False: it is our reference, and a report is found even if the worker died
-            before the answer came.
-        use_prefix: Vianett cuts the first word off an incoming text. True leaves it in
-            ``meta["prefix"]`` only; by default the text is put together again.
-        reply_minutes: For how long a reply is taken, if the message allows replies; 0: leave it
-            to the account.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        numeric_ids: Make the message id a number, as Vianett documents it; reports are matched by
+            that number. False: it is our reference, and a report is matched even if the worker
+            died before the response.
+        use_prefix: Vianett splits off the first word of an incoming text. True leaves it in
+            ``meta["prefix"]`` only; by default the body is the whole text.
+        reply_minutes: Minutes for which a reply is accepted, if the message allows replies; 0: the
+            account's default.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://smsc.vianett.no"
@@ -77,7 +77,7 @@ class VianettProvider(AccountProvider):
     url_arguments = ("user", "password")
     authenticates = False
     codes: ClassVar = table((exc.AuthError, ["100"]))
-    #: Of reports from the phone: the words of SMPP.
+    #: Statuses of reports from the phone, as in SMPP.
     statuses: ClassVar = table(
         (MessageStatus, ["UNKNOWN"]),
         (MessageAccepted, ["ACCEPTD", "BUFFERD", "ENROUTE"]),
@@ -100,7 +100,7 @@ class VianettProvider(AccountProvider):
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, **config)
-        users_of(self._secrets, "Vianett's webhooks")  # they are shown as fields, not as Basic
+        users_of(self._secrets, "Vianett's webhooks")  # only validates them
         try:
             codecs.lookup(charset)
         except LookupError:
@@ -121,17 +121,17 @@ class VianettProvider(AccountProvider):
         if options.allow_reply and self._reply_minutes:
             form["ReplyPathValue"] = str(self._reply_minutes)
         reference = message.reference or new_id()
-        msgid = _number(reference) if self._numeric_ids else reference
-        # Several recipients would be separated by semicolons: parameters do not change these.
+        msgid = _numeric_id(reference) if self._numeric_ids else reference
+        # Parameters do not replace these: semicolons would separate several recipients.
         form |= (
-            beside(message.provider_params, *_OURS)
+            beside(message.provider_params, *_RESERVED)
             | self._account
             | {"msgid": msgid, "Tel": message.dst}
         )
-        message.msgid = msgid  # already: so its report is known even if the answer is lost
+        message.msgid = msgid  # now, so that reports match even if the response is lost
         try:
             body = urlencode(form, encoding=self._charset)
-        except UnicodeEncodeError:  # its text is the message's
+        except UnicodeEncodeError:  # it quotes the message
             raise exc.UnsupportedError(
                 f"the text has characters that {self._charset} does not have",
                 provider=self.name,
@@ -139,7 +139,7 @@ class VianettProvider(AccountProvider):
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = self.call("POST", "/V3/CPA/MT/MT.ashx", data=body, headers=headers)
         code = _code(answer)
-        # 0 is success in older versions of the API, and nothing in this one.
+        # 0 means success in older versions of the API, and is undefined in this one.
         if code in (None, "0"):
             raise exc.ServerError(
                 "the provider's acknowledgement cannot be read",
@@ -157,7 +157,7 @@ class VianettProvider(AccountProvider):
 
     def error(self, answer: Answer) -> exc.ProviderError:
         error = super().error(answer)
-        if _code(answer) in (_OK, "0"):  # it contradicts its HTTP status
+        if _code(answer) in (_OK, "0"):  # contradicts the HTTP status
             error.ambiguous = True
         return error
 
@@ -168,76 +168,82 @@ class VianettProvider(AccountProvider):
 
         @views.route("/im", methods=["GET", "POST"])
         def im() -> ResponseReturnValue:
-            told = self._told()
-            words = [told["message"]] if self._use_prefix else [told.get("prefix"), told["message"]]
+            fields = self._read_fields()
+            words = (
+                [fields["message"]]
+                if self._use_prefix
+                else [fields.get("prefix"), fields["message"]]
+            )
             message = IncomingMessage(
-                address_of(told, "sourceaddr"),
+                address_of(fields, "sourceaddr"),
                 " ".join(word for word in words if word),
-                told["refno"],
-                address_of(told, "destinationaddr") if told.get("destinationaddr") else None,
+                fields["refno"],
+                address_of(fields, "destinationaddr") if fields.get("destinationaddr") else None,
             )
             names = ("prefix", "operator", "replypathid", "retrycount")
-            message.meta = {name: told[name] for name in names if name in told}
+            message.meta = {name: fields[name] for name in names if name in fields}
             self._receive_message(message)
-            return _taken(told["refno"])
+            return _acknowledge(fields["refno"])
 
         @views.route("/status", methods=["GET", "POST"])
         def status() -> ResponseReturnValue:
-            told = self._told()
-            report = self._report(told)
-            report.reference = told["refno"] if "." in told["refno"] else None
+            fields = self._read_fields()
+            report = self._report(fields)
+            report.reference = fields["refno"] if "." in fields["refno"] else None
             self._receive_status(report)
-            return _taken(told["refno"])
+            return _acknowledge(fields["refno"])
 
         return views
 
-    def _report(self, told: Mapping[str, str]) -> MessageStatus:
-        if told["requesttype"] == "notificationstatus":
-            report = self.report(told["Status"], told["refno"], code=told.get("StatusCode"))
-            report.meta = {"description": told.get("StatusDescription")}
+    def _report(self, fields: Mapping[str, str]) -> MessageStatus:
+        if fields["requesttype"] == "notificationstatus":
+            report = self.report(fields["Status"], fields["refno"], code=fields.get("StatusCode"))
+            report.meta = {"description": fields.get("StatusDescription")}
             return report
-        if told["requesttype"] != "mtstatus":
+        if fields["requesttype"] != "mtstatus":
             raise Malformed("neither kind of report")
-        # From the operator, who has two dialects. That it took the message is all that it says.
-        wide = "ErrorCode" in told
-        code = told["ErrorCode"] if wide else told["errorcode"]
-        pending = told.get("msgok", "true").lower() in ("true", "1", "-1")
+        # From the operator, in two dialects: it only says that the operator accepted the message.
+        is_current = "ErrorCode" in fields
+        code = fields["ErrorCode"] if is_current else fields["errorcode"]
+        pending = fields.get("msgok", "true").lower() in ("true", "1", "-1")
         kind = MessageAccepted if pending else MessageStatus
-        if code != (_OK if wide else "0"):
+        if code != (_OK if is_current else "0"):
             kind = MessageError
-        report = self.report("mtstatus", told["refno"], code=code, kind=kind)
-        report.meta = {"description": told.get("ErrorDescription"), "status": told.get("Status")}
+        report = self.report("mtstatus", fields["refno"], code=code, kind=kind)
+        report.meta = {
+            "description": fields.get("ErrorDescription"),
+            "status": fields.get("Status"),
+        }
         return report
 
-    def _told(self) -> Mapping[str, str]:
-        """Fields of the running request; PermissionError if a secret is asked for and not shown."""
+    def _read_fields(self) -> Mapping[str, str]:
+        """Fields of the running request; Refused without the user and password in ``secret``."""
         from flask import request
 
         if request.method == "GET":
-            query_fields(
-                *request.args
-            )  # for its errors: the fields may be in another character set
+            # For its errors only: the fields may have another character set.
+            query_fields(*request.args)
             raw = request.query_string
         else:
             form_fields(*request.form)
             raw = request.get_data()
-        told = _Fields(_parsed(raw.decode("latin-1")))
+        fields = _Fields(_parse_fields(raw.decode("latin-1")))
         if self._secrets and not self.insecure:
-            shown = f"{told.get('username', '')}:{told.get('password', '')}"
-            if not any_equal(shown, self._secrets):
-                raise Refused("the webhook shows no secret of Vianett's")
-        return told
+            credentials = f"{fields.get('username', '')}:{fields.get('password', '')}"
+            if not any_equal(credentials, self._secrets):
+                raise Refused("the webhook does not have the user and password")
+        return fields
 
 
 class _Fields(dict[str, str]):
-    """What a webhook lacks makes it malformed."""
+    """A missing field raises Malformed."""
 
     def __missing__(self, name: str) -> str:
         raise Malformed(f"{name} is missing")
 
 
-def _parsed(text: str) -> list[tuple[str, str]]:
-    """Fields in UTF-8, else in the character set that Vianett documents."""
+def _parse_fields(text: str) -> list[tuple[str, str]]:
+    """Decode fields as UTF-8, or as the documented ISO-8859-1 if they are not UTF-8."""
     try:
         return parse_qsl(text, keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
@@ -245,10 +251,10 @@ def _parsed(text: str) -> list[tuple[str, str]]:
 
 
 def _ack(answer: Answer) -> Mapping[str, str]:
-    """Attributes of the answer's ``ack``; none if it is nothing of that kind."""
-    # As text: whatever the encoding, a DOCTYPE is seen here, and entities never get in.
+    """Attributes of the response's ``ack`` element; {} if there is none."""
+    # Decoded here, so that a DOCTYPE is detected in every encoding, and entities are never parsed.
     text = answer.body.decode("utf-8", "replace")
-    if len(answer.body) > _LONGEST or "<!" in text:
+    if len(answer.body) > _MAX_ACK or "<!" in text:
         return {}
     try:
         root = ElementTree.fromstring(text)  # noqa: S314  short, and without a DOCTYPE
@@ -258,16 +264,17 @@ def _ack(answer: Answer) -> Mapping[str, str]:
 
 
 def _code(answer: Answer) -> str | None:
-    """The code in an acknowledgement, of success too."""
+    """The code in an acknowledgement, including the one of success."""
     return _ack(answer).get("errorcode", "").strip() or None
 
 
-def _number(reference: str) -> str:
-    """A number of 15 digits that stands for a reference."""
-    found = int.from_bytes(hashlib.sha256(reference.encode()).digest()[:16])
-    return str(10**14 + found % (9 * 10**14))
+def _numeric_id(reference: str) -> str:
+    """A number of 15 digits, derived from a reference."""
+    value = int.from_bytes(hashlib.sha256(reference.encode()).digest()[:16])
+    return str(10**14 + value % (9 * 10**14))
 
 
-def _taken(refno: str) -> ResponseReturnValue:
+def _acknowledge(refno: str) -> ResponseReturnValue:
+    """The response that Vianett expects."""
     xml = f'<?xml version="1.0"?><ack refno={quoteattr(refno)} errorcode="0"/>'
     return xml, 200, {"Content-Type": "text/xml"}

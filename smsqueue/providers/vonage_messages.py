@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -24,9 +25,11 @@ from smsqueue.message.statuses import (
     MessageExpired,
 )
 from smsqueue.providers.account import AccountProvider, beside, table
-from smsqueue.providers.authentic import Refused, Secrets, fresh
+from smsqueue.providers.authentic import Refused, Secrets, equal, fresh, sha256_hex
+from smsqueue.providers.base import signature_libraries
+from smsqueue.providers.base.replay_protection import jwt_signing_input, register_signatures
+from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.checked import Malformed
 from smsqueue.providers.http import Answer
 from smsqueue.providers.reading import (
     address_of,
@@ -37,8 +40,8 @@ from smsqueue.providers.reading import (
     text_of,
     time_of,
 )
-from smsqueue.providers.used import signed_text, signed_with
-from smsqueue.providers.vonage_signing import WINDOW, claims_of, jwt_library, rsa_key
+from smsqueue.providers.vonage import REPLAY_WINDOW
+from smsqueue.settings import SettingsError
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -46,40 +49,43 @@ if TYPE_CHECKING:
 
 __all__ = ["VonageMessagesProvider"]
 
-#: Seconds for which a token of ours is good.
-_LIFE = 900
-#: An error is named by the end of a link.
+#: Lifetime of our tokens, in seconds.
+_TOKEN_LIFETIME = 900
+#: Most seconds by which Vonage's clock may differ from ours.
+_CLOCK_SKEW = 300
+#: The name of an error is the end of a link.
 _NAME = re.compile(r"[#/]([A-Za-z0-9-]+)/?$")
-#: Where the links to Vonage's own errors lead.
+#: Hosts in the links of Vonage's own errors.
 _OWN_LINK = re.compile(r"https?://([a-z0-9.-]+\.)?(vonage|nexmo)\.com/", re.IGNORECASE)
-#: The time to live was over.
+#: Error code: the time to live ended.
 _EXPIRED = "1360"
-#: Fields of webhooks that stand elsewhere.
+#: Fields that are not copied to ``meta``.
 _NOT_META = {"from", "to", "text", "message_uuid", "client_ref", "status"}
-#: Kinds of files that messages have.
+#: Fields with the files of a message.
 _FILES = ("image", "audio", "video", "file", "vcard", "sticker")
-#: What was chosen from what a message offered: the field with the words, and the object.
-_ANSWERS = (("title", "reply"), ("text", "button"))
-#: Channels whose senders an SMS reaches.
-_PHONES = ("sms", "mms")
+#: The recipient's choice from an interactive message: the field with its text, and the object.
+_CHOICES = (("title", "reply"), ("text", "button"))
+#: Channels whose senders have phone numbers.
+_PHONE_CHANNELS = ("sms", "mms")
 
 
-#: What parameters do not replace. A failover is another message, with a recipient of its own.
-_OURS = ("to", "webhook_url", "webhook_version", "client_ref", "failover")
+#: Fields that message parameters cannot replace. A failover is another message, with its own
+#: recipient.
+_RESERVED = ("to", "webhook_url", "webhook_version", "client_ref", "failover")
 
 
 class VonageMessagesProvider(AccountProvider):
     """Sends and receives SMS through Vonage's Messages API.
 
     Args:
-        application_id: The Vonage application, to send with a token of its own.
-        private_key: Its RSA key in PEM, or the path of a file that holds it.
-        api_key: The account, to send with in place of an application.
+        application_id: The Vonage application whose tokens authenticate our calls.
+        private_key: Its RSA key in PEM, or the path of a PEM file.
+        api_key: The account, which authenticates our calls in place of an application.
         api_secret: Its secret.
-        signature_secret: What webhooks are signed with; several while it rotates.
-        window: Seconds after which a signed webhook is too old; not more than
-            SMSQUEUE_REPORT_WAIT, for which the ledger knows repetitions.
-        config: As :class:`~smsqueue.providers.account.AccountProvider` has it.
+        signature_secret: Signs webhooks; several while it rotates.
+        window: Seconds after which a signed webhook is too old; at most
+            SMSQUEUE_REPORT_WAIT, for which the ledger detects repetitions.
+        config: Arguments of :class:`~smsqueue.providers.account.AccountProvider`.
     """
 
     base_url = "https://api.nexmo.com"
@@ -110,18 +116,18 @@ class VonageMessagesProvider(AccountProvider):
         api_key: str | None = None,
         api_secret: str | None = None,
         signature_secret: Secrets = None,
-        window: float = WINDOW,
+        window: float = REPLAY_WINDOW,
         **config: Any,
     ) -> None:
         super().__init__(gateway, name, secret=signature_secret, **config)
         if bool(application_id) != bool(private_key):
-            raise ValueError("application_id and private_key belong together: give both or none")
+            raise ValueError("application_id and private_key belong together: set both or neither")
         if not application_id and not (api_key and api_secret):
             raise ValueError(
                 "Vonage needs application_id and private_key, or api_key and api_secret"
             )
         self._application = application_id
-        self._key = rsa_key(private_key) if private_key else None
+        self._key = _load_rsa_key(private_key) if private_key else None
         self._account = (api_key or "", api_secret or "")
         self._window = float(window)
 
@@ -135,7 +141,7 @@ class VonageMessagesProvider(AccountProvider):
         validity = self.validity_of(message, 20, 604_800)
         if validity is not None:
             body["ttl"] = validity
-        body |= beside(message.provider_params, *_OURS) | {"to": message.dst}
+        body |= beside(message.provider_params, *_RESERVED) | {"to": message.dst}
         body |= {"client_ref": message.reference} if message.reference else {}
         how: dict[str, Any] = {"auth": self._account}
         if self._key is not None:
@@ -147,15 +153,15 @@ class VonageMessagesProvider(AccountProvider):
         message.meta = {"workflow_id": answer.get("workflow_id")}
 
     def _token(self) -> str:
-        """A token that says that it is the application which calls."""
+        """A token that authenticates the application."""
         now = int(time.time())
-        claims = {"application_id": self._application, "iat": now, "exp": now + _LIFE}
+        claims = {"application_id": self._application, "iat": now, "exp": now + _TOKEN_LIFETIME}
         claims["jti"] = str(uuid4())
-        return str(jwt_library().encode(claims, self._key, algorithm="RS256"))
+        return str(_jwt_library().encode(claims, self._key, algorithm="RS256"))
 
     def error_code(self, answer: Answer) -> str | None:
         link = answer.get("type")
-        # Other gateways write problems as well, with links of their own.
+        # Gateways write errors of this form, too, with other links.
         return _name(link) if isinstance(link, str) and _OWN_LINK.match(link) else None
 
     def make_receiver_blueprint(self) -> Blueprint:
@@ -163,98 +169,155 @@ class VonageMessagesProvider(AccountProvider):
 
         self.need_secret(name="signature_secret")
         if not self.insecure:
-            jwt_library()  # now, not when the first webhook comes
+            _jwt_library()  # fail now, not at the first webhook
         views = Blueprint("vonage_messages", __name__)
 
         @views.post("/im")
         def im() -> ResponseReturnValue:
-            told = self._authentic()
-            if "status" in told:
-                raise Malformed("a report at the address of incoming messages")
-            self._receive_message(_incoming(told))
+            fields = self._verified_fields()
+            if "status" in fields:
+                raise Malformed("a report at the URL of incoming messages")
+            self._receive_message(_incoming(fields))
             return "", 200
 
         @views.post("/status")
         def status() -> ResponseReturnValue:
-            told = self._authentic()
-            state, error = text_of(told, "status"), told.get("error")
+            fields = self._verified_fields()
+            state, error = text_of(fields, "status"), fields.get("error")
             code = _error(error) if isinstance(error, dict) else None
-            late = state == "rejected" and code == _EXPIRED
-            kind = MessageExpired if late else None
-            report = self.report(state, id_of(told, "message_uuid"), code=code, kind=kind)
-            report.reference = told.get("client_ref") or None
-            report.rtime = time_of(told.get("timestamp")) or report.rtime
-            report.meta = _rest(told)
+            expired = state == "rejected" and code == _EXPIRED
+            kind = MessageExpired if expired else None
+            report = self.report(state, id_of(fields, "message_uuid"), code=code, kind=kind)
+            report.reference = fields.get("client_ref") or None
+            report.rtime = time_of(fields.get("timestamp")) or report.rtime
+            report.meta = _meta(fields)
             self._receive_status(report)
             return "", 200
 
         return views
 
-    def _authentic(self) -> dict[str, Any]:
-        """The running request's JSON; PermissionError unless Vonage signed it."""
+    def _verified_fields(self) -> dict[str, Any]:
+        """The JSON of the running request; Refused unless Vonage signed it."""
         from flask import request
 
         body = request.get_data()
         if not self.insecure:
-            claims = claims_of(request.headers.get("Authorization", ""), body, self._secrets)
+            claims = _verified_claims(request.headers.get("Authorization", ""), body, self._secrets)
             if not fresh(claims["iat"], min(self._window, self.settings.report_wait)):
                 raise Refused("the webhook is too old")
-            # Claims that are not there say nothing of the account.
-            named = {"api_key": self._account[0], "application_id": self._application}
-            if any(ours and claims.get(name, ours) != ours for name, ours in named.items()):
-                raise Refused("it is about another account")
+            # A token need not name the account.
+            expected = {"api_key": self._account[0], "application_id": self._application}
+            if any(ours and claims.get(name, ours) != ours for name, ours in expected.items()):
+                raise Refused("it names another account")
             token = request.headers["Authorization"].split()[-1]
-            signed_with(signed_text(token), seconds=2 * self._window, whole=True)
+            register_signatures(jwt_signing_input(token), seconds=2 * self._window, whole=True)
         return json_object(json_body())
 
 
 def _name(link: Any) -> str | None:
-    found = _NAME.search(link) if isinstance(link, str) else None
-    return found[1] if found else None
+    match = _NAME.search(link) if isinstance(link, str) else None
+    return match[1] if match else None
 
 
 def _error(error: Mapping[str, Any]) -> str | None:
-    """The code of a report's error: the end of its link, else what stands in its place."""
+    """The code of a report's error: the end of its link, or its title or code."""
     code = _name(error.get("type")) or error.get("title") or error.get("code")
     return None if code is None else str(code)
 
 
-def _incoming(told: dict[str, Any]) -> IncomingMessage:
-    """A text, or a file of one of :data:`_FILES`; older webhooks have both in an object."""
-    content: Any = told.get("message")
-    content = content.get("content") if isinstance(content, dict) else told
+def _incoming(fields: dict[str, Any]) -> IncomingMessage:
+    """A text, or a file in one of :data:`_FILES`; older webhooks have both in an object."""
+    content: Any = fields.get("message")
+    content = content.get("content") if isinstance(content, dict) else fields
     content = content if isinstance(content, dict) else {}
-    # Several files come in a list, each with its own type.
+    # Several files are in a list, with their types.
     entries = [content, *listed(content.get("content"))]
-    files = [each for entry in entries for name in _FILES for each in listed(entry.get(name))]
-    files += [each for each in entries[1:] if "url" in each]
+    files = [file for entry in entries for name in _FILES for file in listed(entry.get(name))]
+    files += [entry for entry in entries[1:] if "url" in entry]
     texts: list[Any] = [text_of(content, "text")] if content.get("text") else []
     texts += [entry.get("text") for entry in entries[1:]]
-    texts += [each.get("caption") for each in files]
-    texts += [each.get(name) for name, key in _ANSWERS for each in listed(content.get(key))]
-    channel, sender = told.get("channel"), told.get("from")
+    texts += [file.get("caption") for file in files]
+    texts += [item.get(name) for name, key in _CHOICES for item in listed(content.get(key))]
+    channel, sender = fields.get("channel"), fields.get("from")
     if channel is None and isinstance(sender, dict):
         channel = sender.get("type")
     message = IncomingMessage(
-        _number(told, "from"),
+        _number(fields, "from"),
         "\n".join(text for text in texts if isinstance(text, str) and text),
-        id_of(told, "message_uuid"),
-        _number(told, "to") if told.get("to") else None,
-        time_of(told.get("timestamp")),
-        _rest(told),
+        id_of(fields, "message_uuid"),
+        _number(fields, "to") if fields.get("to") else None,
+        time_of(fields.get("timestamp")),
+        _meta(fields),
     )
-    message.media = media_of([(each.get("url"), each.get("mime_type")) for each in files])
-    message.channel = channel if isinstance(channel, str) and channel not in _PHONES else None
+    message.media = media_of([(file.get("url"), file.get("mime_type")) for file in files])
+    message.channel = (
+        channel if isinstance(channel, str) and channel not in _PHONE_CHANNELS else None
+    )
     return message
 
 
-def _number(told: dict[str, Any], name: str) -> str:
+def _number(fields: dict[str, Any], name: str) -> str:
     """A number, or an id of another channel; older webhooks have it in an object."""
-    party = told.get(name)
+    party = fields.get(name)
     if not isinstance(party, dict):
-        return address_of(told, name, numeric=True)
+        return address_of(fields, name, numeric=True)
     return address_of(party, "number" if party.get("number") else "id", numeric=True)
 
 
-def _rest(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name not in _NOT_META}
+def _meta(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in _NOT_META}
+
+
+def _verified_claims(header: str, body: bytes, secrets: Iterable[str]) -> dict[str, Any]:
+    """The claims of the token in an Authorization header; Refused unless it is for this body."""
+    jwt, (scheme, _, token) = _jwt_library(), header.partition(" ")
+    for secret in secrets if scheme.lower() == "bearer" else ():
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token.strip(),
+                secret,
+                algorithms=["HS256"],
+                leeway=_CLOCK_SKEW,
+                options={"require": ["iat", "payload_hash"], "verify_aud": False},
+            )
+        except jwt.PyJWTError:
+            continue
+        # The token alone does not authenticate the body.
+        if not equal(sha256_hex(body), str(claims["payload_hash"]).lower()):
+            raise Refused("the body does not match the token")
+        return claims
+    raise Refused("the token is not signed by Vonage")
+
+
+def _jwt_library() -> Any:
+    """PyJWT; SettingsError if it is not installed."""
+    return signature_libraries.jwt_library("Vonage's tokens need PyJWT")
+
+
+def _load_rsa_key(key_or_path: str | os.PathLike[str]) -> Any:
+    """Load a private key from PEM, or from the path of a PEM file.
+
+    Raises:
+        SettingsError: it is not an RSA key, or the package cryptography is missing.
+    """
+    try:
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    except ModuleNotFoundError:
+        raise SettingsError(
+            f"Vonage's private_key needs cryptography: {signature_libraries.INSTALL}"
+        ) from None
+    _jwt_library()
+    try:
+        is_pem = isinstance(key_or_path, str) and "-----BEGIN" in key_or_path
+        pem = str(key_or_path) if is_pem else Path(key_or_path).read_text()
+        key = load_pem_private_key(pem.encode(), None)
+    except (OSError, ValueError, TypeError) as error:
+        # ``from None``: the error may show a key that was taken for a path.
+        reason = (
+            f"the private_key is neither PEM nor the path of a PEM file ({type(error).__name__})"
+        )
+        raise SettingsError(reason) from None
+    if not isinstance(key, RSAPrivateKey):
+        raise SettingsError("the private_key is not an RSA key")
+    return key

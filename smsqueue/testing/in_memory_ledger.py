@@ -18,7 +18,7 @@ from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.states import State
 from smsqueue.message.statuses import MessageError, MessageStatus
 from smsqueue.policy.router import resolve
-from smsqueue.providers.used import UsedSignatures
+from smsqueue.providers.base.replay_protection import UsedSignatures
 
 __all__ = ["CapturedMessage", "InMemoryLedger", "route_copy"]
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 from smsqueue.gateway import Gateway
 from smsqueue.message import serialization
 from smsqueue.message.messages import IncomingMessage
-from smsqueue.providers.checked import checked
+from smsqueue.providers.base.event_validation import validate_event
 from smsqueue.settings import SettingsError
 from smsqueue.testing.examples import (
     PREFIX,
@@ -359,7 +359,7 @@ def _check_distorted(examples: Examples, webhook: Webhook) -> None:
             shown = (distorted.form or distorted.body, response.status_code)
             assert response.status_code < 500, shown
             for event in events:
-                incoming = isinstance(checked(event), IncomingMessage)
+                incoming = isinstance(validate_event(event), IncomingMessage)
                 dump = serialization.dump_incoming if incoming else serialization.dump_status
                 serialization.to_json(dump(event))
     assert not [line for line in lines if _PHONE_NUMBER in line], "a number is in the log"

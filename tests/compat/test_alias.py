@@ -15,7 +15,7 @@ INSTALL = "from smsqueue.compat import install_as_smsframework as install; insta
 MODULES = {
     "smsframework": "smsqueue",
     "smsframework.Gateway": "smsqueue.gateway",
-    "smsframework.IProvider": "smsqueue.providers.base",
+    "smsframework.IProvider": "smsqueue.providers.base.provider",
     "smsframework.exc": "smsqueue.exc",
     "smsframework.data": "smsqueue.data",
     "smsframework.data.IncomingMessage": "smsqueue.message.messages",

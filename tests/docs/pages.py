@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from smsqueue.providers.account import AccountProvider
-from smsqueue.providers.known import BUNDLED, load
+from smsqueue.providers.base.installed_providers import BUNDLED, load
 
 DOCS = Path(__file__).parents[2] / "docs"
 FOLDER = DOCS / "providers"

@@ -14,8 +14,8 @@ from flask import Flask
 
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
 from smsqueue.configuration.environment import add_providers
+from smsqueue.providers.base.installed_providers import load
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.known import load
 from smsqueue.testing.stub import Answer, Stub
 from tests.docs.pages import DOCS, accounts, page_of, words_of
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from smsqueue.providers.base.installed_providers import load
 from smsqueue.providers.capabilities import Can
-from smsqueue.providers.known import load
 from tests.docs.pages import FOLDER, accounts, page_of, words_of
 
 

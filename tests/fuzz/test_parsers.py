@@ -23,11 +23,11 @@ from smsqueue.message import numbers, serialization
 from smsqueue.message.media import media_of
 from smsqueue.message.segments import segments_of
 from smsqueue.providers import authentic, reading
-from smsqueue.providers.address import read
-from smsqueue.providers.answer import MAX_RETRY_AFTER, Answer
+from smsqueue.providers.base.provider_url import parse_provider_url
 from smsqueue.providers.forward.jsonex import jsonex_loads
 from smsqueue.providers.forward.peer import document_format
 from smsqueue.providers.forward.protocol import ForwardedEvent, parse_document
+from smsqueue.providers.http import MAX_RETRY_AFTER, Answer
 from smsqueue.settings import SettingsError
 from smsqueue.testing.webhooks import request_of
 from tests.fuzz.budget import EXAMPLES, SECONDS
@@ -255,7 +255,7 @@ def test_settings_of_the_environment(variable: str, text: str) -> None:
 @given(st.sampled_from(SCHEMES), st.lists(PARTS, max_size=6))
 def test_addresses_of_providers(scheme: str, parts: list[str]) -> None:
     address = f"{scheme}://{''.join(parts)}"
-    bounded(lambda: read("SMSQUEUE_PROVIDER_MAIN", address), SettingsError)
+    bounded(lambda: parse_provider_url("SMSQUEUE_PROVIDER_MAIN", address), SettingsError)
     gateway = Gateway(Settings(eager=True))
     bounded(lambda: add_providers(gateway, {"SMSQUEUE_PROVIDER_MAIN": address}), SettingsError)
 

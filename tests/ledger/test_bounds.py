@@ -15,7 +15,7 @@ from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, NextAttempt
 from smsqueue.message.messages import Part
 from smsqueue.message.statuses import MessageDelivered
 from smsqueue.providers.africastalking import AfricasTalkingProvider
-from smsqueue.providers.checked import Malformed
+from smsqueue.providers.base.webhook_errors import Malformed
 from tests.ledger.bench import Bench, Told
 
 ROOT = Path(__file__).parents[2]

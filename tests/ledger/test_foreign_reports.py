@@ -9,7 +9,7 @@ import time
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flask import Flask
 
-from smsqueue.providers.known import load
+from smsqueue.providers.base.installed_providers import load
 from tests.ledger.bench import Bench
 
 

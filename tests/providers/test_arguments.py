@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, MessageDelivered, OutgoingMessage, exc
-from smsqueue.providers.arguments import parameters
+from smsqueue.providers.base.installed_providers import load, provider_names
+from smsqueue.providers.base.provider_arguments import accepted_arguments
 from smsqueue.providers.http import HttpProvider
-from smsqueue.providers.known import load, names
 from smsqueue.testing.stub import Answer, Stub
 
 URL = "http://127.0.0.1:9"
@@ -50,14 +50,14 @@ WRONG: dict[str, list[Any]] = {
 
 def wrong() -> Iterator[tuple[str, str, Any]]:
     for name in NEEDS:
-        for argument, annotation in parameters(load(name)).items():
+        for argument, annotation in accepted_arguments(load(name)).items():
             for value in WRONG.get(annotation, []):
                 yield name, argument, value
 
 
 def test_every_bundled_provider_is_tried() -> None:
     plain = {"null", "loopback", "forward-client", "forward-server"}  # below, and without any
-    assert set(names()) - plain - {"pigeon"} <= set(NEEDS)
+    assert set(provider_names()) - plain - {"pigeon"} <= set(NEEDS)
     assert len({(name, argument) for name, argument, _ in wrong()}) > 100
 
 

@@ -394,7 +394,7 @@ class Endpoint:
 
     def later(self, seconds: float) -> None:
         """Let time pass for the certificates that are kept."""
-        certificates = self.provider._certificates
+        certificates = self.provider.topics.certificates
         clock = certificates.clock
         certificates.clock = lambda: clock() + seconds
 
@@ -651,7 +651,7 @@ def test_raw_delivery_is_refused_even_if_nobody_is_authenticated() -> None:
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smsqueue.providers.aws_topics.find_spec", lambda name: None)
+    monkeypatch.setattr("smsqueue.providers.aws_messaging.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"smsqueue-gateway\[aws\]"):
         Endpoint()
 

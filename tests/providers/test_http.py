@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from smsqueue import exc
-from smsqueue.providers import http, transport
+from smsqueue.providers import http
+from smsqueue.providers.base import transport
 from smsqueue.providers.http import Answer
 from tests.providers.raw_server import (
     Call,

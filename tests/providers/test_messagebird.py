@@ -17,7 +17,7 @@ import pytest
 from smsqueue import Gateway, exc
 from smsqueue.message.states import State
 from smsqueue.providers.authentic import hmac_base64, sha256_hex
-from smsqueue.providers.messagebird import MessageBirdProvider, authentic
+from smsqueue.providers.messagebird import MessageBirdProvider, is_authentic
 from smsqueue.settings import Settings, SettingsError
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, seen_by
 from smsqueue.testing.examples import (
@@ -324,8 +324,8 @@ def test_the_published_examples_of_a_signature(
     monkeypatch: pytest.MonkeyPatch, token: str, url: str, body: bytes, valid: bool
 ) -> None:
     monkeypatch.setattr("jwt.api_jwt.datetime", Then)
-    assert authentic(token, url, body, [OLD, VECTOR_KEY]) is valid
-    assert not authentic(token, url, body, [OLD])
+    assert is_authentic(token, url, body, [OLD, VECTOR_KEY]) is valid
+    assert not is_authentic(token, url, body, [OLD])
 
 
 Get = Callable[..., int]
@@ -349,8 +349,8 @@ def test_algorithms(algorithm: str) -> None:
     token = signed(SITE, b"")["MessageBird-Signature-JWT"]
     claims = jwt.decode(token, options={"verify_signature": False})
     key = SECRET * 2
-    assert authentic(jwt.encode(claims, key, algorithm), SITE, b"", [key])
-    assert not authentic(jwt.encode(claims, key, algorithm), SITE, b"", [key + " "])
+    assert is_authentic(jwt.encode(claims, key, algorithm), SITE, b"", [key])
+    assert not is_authentic(jwt.encode(claims, key, algorithm), SITE, b"", [key + " "])
 
 
 def test_secrets_rotate() -> None:

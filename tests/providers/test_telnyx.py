@@ -546,7 +546,7 @@ def test_a_new_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
     body = json.dumps(event("message.sent", outbound("teleported"))).encode()
     client, heard = receiver(EXAMPLES)
-    with caplog.at_level(logging.WARNING, "smsqueue.providers.receiving"):
+    with caplog.at_level(logging.WARNING, "smsqueue.providers.account"):
         for _ in range(2):
             client.post(f"/{PREFIX}/main/status", data=body, headers=signed({}, body))
     assert [each.status for each in heard] == ["teleported"] * 2

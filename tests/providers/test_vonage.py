@@ -19,8 +19,7 @@ from smsqueue import Gateway, Settings, exc
 from smsqueue.delivery.event_runner import Hooks
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.states import State
-from smsqueue.providers.vonage import VonageProvider
-from smsqueue.providers.vonage_signing import signature
+from smsqueue.providers.vonage import VonageProvider, signature
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL, Check, checks, made
 from smsqueue.testing.examples import (
     REF,

@@ -6,7 +6,7 @@ import pytest
 from flask import Blueprint, Flask, g
 
 from smsqueue.gateway import Gateway
-from smsqueue.providers.webhook import Blueprints, wrap
+from smsqueue.providers.base.webhook_blueprints import Blueprints, wrap
 from tests.receivers.plugin import HELLO, Heard, PluginProvider
 
 LIMIT = 1000

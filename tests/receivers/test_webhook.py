@@ -16,7 +16,7 @@ from smsqueue import exc
 from smsqueue.gateway import Gateway
 from smsqueue.message.messages import IncomingMessage
 from smsqueue.providers.base import IProvider
-from smsqueue.providers.webhook import wrap
+from smsqueue.providers.base.webhook_blueprints import wrap
 from tests.receivers.plugin import HELLO, NUMBER, TEXT, Heard
 
 SECRETS = (NUMBER, TEXT, "s3cret")

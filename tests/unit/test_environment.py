@@ -94,8 +94,8 @@ def test_the_default_may_be_one_of_the_modules() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("pigeon://default", "'pigeon', which is no provider: there are .*twilio"),
-        ("", "cannot be read: write it as twilio://"),
+        ("pigeon://default", "'pigeon', which is not a provider; choose .*twilio"),
+        ("", "is not a provider URL: write it as twilio://"),
         ("secret-word", "cannot be read"),
         (f"{SID}:secret-word@default", "cannot be read"),
         ("twilio://default", "TwilioProvider lacks 'account_sid'"),
@@ -110,10 +110,10 @@ def test_the_default_may_be_one_of_the_modules() -> None:
         (f"twilio://{SID}:tok@default?from=1&secret-word", "it takes: account_sid, api_key, .*url"),
         (f"twilio://{SID}:tok@default?name=secret-word", "does not take one of these arguments"),
         ("log://user:secret-word@default", "takes no user and password"),
-        (f"twilio://{SID}:secret-word@default?ignore=colour", "no capability has such a name"),
+        (f"twilio://{SID}:secret-word@default?ignore=colour", "unknown capability"),
         ("bird://secret-word@default", "does not begin with bk_<region>_: give a region"),
-        (f"twilio://{SID}:secret-word@default?from=1&from=2", "sender is given twice"),
-        (f"twilio://{SID}:secret-word@default?auth_token=x", "auth_token is given twice"),
+        (f"twilio://{SID}:secret-word@default?from=1&from=2", "sender is set twice"),
+        (f"twilio://{SID}:secret-word@default?auth_token=x", "auth_token is set twice"),
         (f"twilio://{SID}:secret-word@default?url=ftp://secret-word/", "must begin with http"),
         # Secrets that were not escaped.
         (f"twilio://{SID}:1/secret-word@default", "special characters as %XX"),
@@ -130,10 +130,10 @@ def test_the_default_may_be_one_of_the_modules() -> None:
         ("messagebird://secret-word@default?read_timeout=0", "must be more than 0"),
         ("sinch://plan:secret-word@default?replay_window=day", "replay_window .* a number"),
         ("messagebird://secret-word@default?pool_size=1.5", "pool_size .* a whole number"),
-        ("gatewayapi://secret-word@default?eu=maybe", "eu cannot be read: .*true or false"),
-        ("twilio://secret-word@default?api_key=SK1", "api_key .* two texts with a comma"),
-        ("vianett://u:secret-word@default?codes=1", "codes cannot be written there"),
-        ("log://?logger=secret-word", "logger cannot be written there"),
+        ("gatewayapi://secret-word@default?eu=maybe", "eu is invalid: .*true or false"),
+        ("twilio://secret-word@default?api_key=SK1", "api_key .* two strings separated by a comma"),
+        ("vianett://u:secret-word@default?codes=1", "codes cannot be set in a URL"),
+        ("log://?logger=secret-word", "logger cannot be set in a URL"),
         ("messagebird://secret-word@default?secret=", "a secret is empty"),
     ],
 )
@@ -217,13 +217,13 @@ Fails.__init__.__annotations__.update({"key": str | None, "n": int})
     [
         ("pigeon://?key=secret-word", r"PIGEON: what is \.\.\.\?$"),
         ("pigeon://?key=secret-word&n=1", r"PIGEON: Fails cannot be made \(OSError\)$"),
-        ("pigeon://?n=secret-word", "n cannot be read: it must be a whole number"),
+        ("pigeon://?n=secret-word", "n is invalid: it must be a whole number"),
     ],
 )
 def test_errors_of_a_provider_of_another_package(
     monkeypatch: pytest.MonkeyPatch, url: str, said: str
 ) -> None:
-    monkeypatch.setattr("smsqueue.providers.address.load", lambda name: Fails)
+    monkeypatch.setattr("smsqueue.providers.base.provider_url.load", lambda name: Fails)
     with pytest.raises(SettingsError, match=said):
         made(SMSQUEUE_PROVIDER_PIGEON=url)
 
@@ -240,7 +240,7 @@ def test_a_package_that_cannot_be_loaded(
             raise found
         return found
 
-    monkeypatch.setattr("smsqueue.providers.address.load", load)
+    monkeypatch.setattr("smsqueue.providers.base.provider_url.load", load)
     with pytest.raises(SettingsError, match=f"PIGEON names the provider 'pigeon', which .*{said}"):
         made(SMSQUEUE_PROVIDER_PIGEON="pigeon://default")
 

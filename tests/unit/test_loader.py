@@ -214,7 +214,7 @@ gateway.add_provider("africa", AfricasTalkingProvider, username="u", api_key="ke
     [
         ("webhook_sources='nowhere'", "webhook_sources of the provider 'africa'"),
         ("webhook_prefix='a b'", "webhook_prefix of the provider 'africa'"),
-        ("webhook_prefix=7", "webhook_prefix of the provider 'africa' must be a text or several"),
+        ("webhook_prefix=7", "webhook_prefix of the provider 'africa' must be a string or several"),
         ("url='key-of-ours'", "the url of provider 'africa' must begin with http"),
         ("read_timeout='key-of-ours'", "AfricasTalkingProvider: read_timeout must be a number"),
         ("webhook_source='1.2.3.4'", "not take 'webhook_source' (did you mean webhook_sources?)"),

@@ -33,8 +33,8 @@ VARIABLES = {
 #: Expressions that may take a time that grows faster, and why: their input is bounded before.
 BOUNDED = {
     "smsqueue/message/numbers.py:_EXTENSION": "200 characters, see test_addresses_of_250_kb",
-    "smsqueue/providers/aws_topics.py:_CONFIRM": "4096 characters, which SNS has signed",
-    r"smsqueue/providers/arguments.py:Optional\[(.*)\]": "the annotations of a provider's class",
+    "smsqueue/providers/aws_messaging.py:_CONFIRM": "4096 characters, which SNS has signed",
+    r"smsqueue/providers/base/provider_arguments.py:Optional\[(.*)\]": "annotations of classes",
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from smsqueue import exc
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.providers.base.replay_protection import record_once, register_signatures
 from smsqueue.providers.forward.auth import SIGNATURE, Guard, make_signer
 from smsqueue.providers.forward.dedup import RecentResults
 from smsqueue.providers.forward.hops import CONTEXT, Hops
@@ -20,7 +21,6 @@ from smsqueue.providers.forward.peer import (
     peer_format,
 )
 from smsqueue.providers.forward.protocol import ForwardedEvent, ForwardedMessage, parse_document
-from smsqueue.providers.used import record, signed_with
 
 if TYPE_CHECKING:
     from flask import Blueprint, Response
@@ -127,10 +127,10 @@ class ForwardClientProvider(PeerProvider):
         gateway: Any = self.gateway
         payload.provider = self.name
         if isinstance(payload, IncomingMessage):
-            record(gateway, payload, self._receive_message)
+            record_once(gateway, payload, self._receive_message)
             return
         payload.reference = self._reference(payload.reference, payload.msgid)
-        record(gateway, payload, self._receive_status)
+        record_once(gateway, payload, self._receive_status)
 
     def _reference(self, reference: str | None, msgid: Any) -> str | None:
         """A report's reference; None if the ledger can match the report by the server's id.
@@ -173,7 +173,7 @@ def _client_views(provider: ForwardClientProvider) -> Blueprint:
         gateway: Any = provider.gateway
         # The ledger recognizes repeated events; without one, signatures do.
         if not gateway.eager and signature is not None:
-            signed_with(signature, seconds=provider.guard.replay_window)
+            register_signatures(signature, seconds=provider.guard.replay_window)
 
         def receive_event() -> bool:
             provider.receive_event(event)

@@ -18,7 +18,7 @@ from smsqueue import exc
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.policy.retry import error_label
-from smsqueue.providers.checked import nested_too_deeply
+from smsqueue.providers.base.event_validation import nested_too_deeply
 from smsqueue.providers.forward.protocol import (
     STATUS_CLASSES,
     ForwardedEvent,

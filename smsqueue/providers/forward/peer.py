@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from smsqueue import exc
 from smsqueue.message import serialization
-from smsqueue.providers.answer import Answer
 from smsqueue.providers.forward.auth import Signer, split_credentials
 from smsqueue.providers.forward.jsonex import SmsframeworkFormat
 from smsqueue.providers.forward.protocol import (
@@ -17,7 +16,7 @@ from smsqueue.providers.forward.protocol import (
     check_version,
     parse_document,
 )
-from smsqueue.providers.http import HttpProvider
+from smsqueue.providers.http import Answer, HttpProvider
 from smsqueue.settings import SettingsError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from smsqueue.message.media import media_of
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage, OutgoingMessageOptions
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.policy.retry import error_label
-from smsqueue.providers.answer import MAX_RETRY_AFTER
-from smsqueue.providers.checked import nested_too_deeply
+from smsqueue.providers.base.event_validation import nested_too_deeply
+from smsqueue.providers.http import MAX_RETRY_AFTER
 
 __all__ = [
     "MARK",

@@ -1,6 +1,6 @@
-"""The providers there are, by name: the bundled ones, and those that other packages install.
+"""Names of all provider classes: the bundled ones, and those that other packages install.
 
-A package announces its own under the entry-point group ``smsqueue.providers``.
+A package registers its own in the entry-point group ``smsqueue.providers``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-__all__ = ["BUNDLED", "GROUP", "load", "names"]
+__all__ = ["BUNDLED", "ENTRY_POINT_GROUP", "load", "provider_names"]
 
-GROUP = "smsqueue.providers"
+ENTRY_POINT_GROUP = "smsqueue.providers"
 
-#: Name to module and class. Nothing of them is imported before it is asked for.
+#: Module and class by name. A module is imported when its class is loaded.
 BUNDLED = {
     "null": "smsqueue.providers.null:NullProvider",
     "log": "smsqueue.providers.log:LogProvider",
@@ -39,23 +39,23 @@ BUNDLED = {
 }
 
 
-def names() -> list[str]:
-    """Names of all providers that are installed."""
-    return sorted({*BUNDLED, *(found.name for found in entry_points(group=GROUP))})
+def provider_names() -> list[str]:
+    """Names of all installed providers, sorted."""
+    return sorted({*BUNDLED, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
 def load(name: str) -> type[Any]:
     """The class of a provider.
 
     Raises:
-        LookupError: there is none of that name.
+        LookupError: no provider has that name.
     """
-    where = BUNDLED.get(name)
-    if where is not None:
-        module, _, attribute = where.partition(":")
-        found: type[Any] = getattr(import_module(module), attribute)
-        return found
-    for point in entry_points(group=GROUP, name=name):
-        found = point.load()
-        return found
-    raise LookupError(f"there is no provider {name!r} (there are: {', '.join(names())})")
+    target = BUNDLED.get(name)
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        provider_class: type[Any] = getattr(import_module(module), attribute)
+        return provider_class
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        provider_class = point.load()
+        return provider_class
+    raise LookupError(f"there is no provider {name!r} (installed: {', '.join(provider_names())})")

@@ -1,23 +1,22 @@
-"""What every provider is: the interface of smsframework, unchanged for plugins."""
+"""The interface of every provider: smsframework's, unchanged for its plugins."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.statuses import MessageStatus
+from smsqueue.providers.base.webhook_errors import recording
 
 if TYPE_CHECKING:
     from flask import Blueprint
 
 __all__ = ["IProvider"]
 
-_Event = TypeVar("_Event", IncomingMessage, MessageStatus)
-
 
 class _Gateway(Protocol):
-    """The part of the gateway that a provider reports to."""
+    """The part of the gateway that providers report to."""
 
     def receive_message(self, message: IncomingMessage) -> None: ...
     def receive_status(self, status: MessageStatus) -> None: ...
@@ -30,20 +29,20 @@ class IProvider:
     Instances are shared by the threads of a worker.
     """
 
-    #: Seconds within which ``send`` is sure to have returned; a worker's lease is longer.
+    #: Longest time that ``send`` takes, in seconds; a worker's lease is longer.
     deadline: ClassVar[float] = 60.0
-    #: True if ``send`` makes its calls through :mod:`smsqueue.providers.http`, which knows
-    #: whether anything was written when an error came.
+    #: True if ``send`` makes its calls through :mod:`smsqueue.providers.http`, which knows for
+    #: each error whether anything was written before.
     through_http_layer: ClassVar[bool] = False
-    #: False if the provider counts its message ids anew in each process: they then identify
-    #: nothing, and reports are found by reference only.
+    #: False if the provider counts its message ids anew in each process. Such ids identify
+    #: nothing, and reports are matched by reference only.
     unique_msgids: ClassVar[bool] = True
 
-    #: Calls at once that the provider bears, if it says so; see ``add_provider(max_in_flight=)``.
+    #: Most concurrent calls that the provider accepts, if documented; see
+    #: ``add_provider(max_in_flight=)``.
     most_at_once: ClassVar[int | None] = None
 
-    #: Seconds for which the provider sends once, however often it is called with the same
-    #: ``message.dedup_key``; 0: it does not know such keys.
+    #: Seconds for which the provider sends once per ``message.dedup_key``; 0: it has no such keys.
     dedup_window: float = 0.0
 
     def __init__(self, gateway: Any, name: str, **config: Any) -> None:
@@ -52,14 +51,14 @@ class IProvider:
 
     @property
     def reports(self) -> bool:
-        """Does it ever tell what became of a message? If not, nobody waits for that."""
+        """Does the provider send delivery reports? If not, messages do not wait for them."""
         return True
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
-        """Hand a message to the provider, and set its ``msgid`` and ``meta``.
+        """Send a message, and set its ``msgid`` and ``meta``.
 
-        Who makes the id itself sets it before the call: a report then finds its message even if
-        the answer was lost.
+        A provider that chooses the id itself sets it before the call: a report is then matched
+        even if the response was lost.
 
         Raises:
             ProviderError: see :mod:`smsqueue.exc`; the class decides what happens next.
@@ -67,24 +66,24 @@ class IProvider:
         raise NotImplementedError("Provider.send not implemented")
 
     def look_up(self, message: OutgoingMessage, since: datetime) -> MessageStatus | None:
-        """Ask the provider what became of a message whose answer was lost.
+        """Ask the provider for the state of a message whose response was lost.
 
         Args:
             message: As it was sent, with the ``reference`` (and ``dedup_key``) of that attempt.
-            since: When the attempt began, by our clock.
+            since: Start of the attempt, by our clock.
 
         Returns:
-            A report, with the provider's msgid if it tells one; None: it does not know the
-            message (yet). It is asked again then, and nothing is sent.
+            A report, with the provider's msgid if known; None if the provider does not know the
+            message (yet). It is then asked again later, and nothing is sent.
 
         Raises:
-            NotImplementedError: the provider cannot be asked.
+            NotImplementedError: the provider has no such query.
             ProviderError: it did not answer.
         """
         raise NotImplementedError("Provider cannot be asked about a message")
 
     def make_receiver_blueprint(self) -> Blueprint:
-        """A Flask blueprint that takes the provider's webhooks.
+        """A Flask blueprint with the views of the provider's webhooks.
 
         Raises:
             NotImplementedError: the provider cannot receive.
@@ -92,17 +91,19 @@ class IProvider:
         raise NotImplementedError("Provider does not support message reception")
 
     def _receive_message(self, message: IncomingMessage) -> IncomingMessage:
-        """Report an incoming message: to the ledger, or in eager mode to the hooks.
+        """Record an incoming message in the ledger; in eager mode, call the handlers.
 
         Raises:
             QueueUnavailable: it was not recorded; answer the provider with an error.
         """
         message.provider = self.name
-        self.gateway.receive_message(message)
+        with recording(self):
+            self.gateway.receive_message(message)
         return message
 
     def _receive_status(self, status: MessageStatus) -> MessageStatus:
-        """Report a delivery report; as :meth:`_receive_message`."""
+        """Record a delivery report; as :meth:`_receive_message`."""
         status.provider = self.name
-        self.gateway.receive_status(status)
+        with recording(self):
+            self.gateway.receive_status(status)
         return status

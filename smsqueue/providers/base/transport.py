@@ -1,11 +1,11 @@
-"""What the two HTTP transports have in common: how a request is written, and what it ends in.
+"""What the two HTTP transports share: requests, responses, timeouts and write tracking.
 
-:mod:`smsqueue.providers.blocking_transport` makes a call in the calling thread, with requests;
-:mod:`smsqueue.providers.loop_transport` makes it on a loop (:mod:`smsqueue.concurrency.loop`), with
-aiohttp.
-Both get a request that is ready to be written, so providers see no difference, and both know what
-an error alone does not tell: whether the request had begun to be written when it came. Neither
-repeats a request, follows a redirect or keeps cookies.
+:mod:`smsqueue.providers.base.requests_transport` makes a call in the calling thread, with requests;
+:mod:`smsqueue.providers.base.aiohttp_transport` makes it on a loop
+(:mod:`smsqueue.concurrency.loop`), with aiohttp.
+Both get the same prepared request, so providers see no difference. Both record what an error alone
+does not say: whether the request had begun to be written. Neither repeats a request, follows a
+redirect or keeps cookies.
 """
 
 from __future__ import annotations
@@ -28,74 +28,74 @@ __all__ = [
     "MAX_ANSWER",
     "MAX_HEADERS",
     "MAX_LINE",
-    "Environment",
-    "Exchange",
     "NoAnswer",
+    "ProxySettings",
+    "RawResponse",
     "Request",
     "Timeouts",
-    "Watch",
+    "WriteTracker",
     "begin_attempt",
-    "environment_of",
-    "make_request",
+    "build_request",
+    "read_proxy_settings",
     "written",
 ]
 
 #: Seconds after which an idle connection is not used again. Servers close theirs after five
 #: or more; a request that crosses with the closing would leave an attempt uncertain.
 IDLE = 4.0
-#: Longest answer that is read, in bytes.
+#: Longest response body that is read, in bytes.
 MAX_ANSWER = 256 * 1024
-#: Longest line of an answer's head, in bytes, and the most headers: the limits of ``http.client``.
+#: Longest header line of a response, in bytes, and the most headers: the limits of ``http.client``.
 MAX_LINE, MAX_HEADERS = 65536, 100
 
-_USUAL_HEADERS = {
+_DEFAULT_HEADERS = {
     "User-Agent": "smsqueue",
     "Accept-Encoding": "gzip, deflate",
     "Accept": "*/*",
 }
-#: What a header must not hold: it would end it, or be written in two ways.
+#: Characters that no header may have: line ends, and what has more than one encoding.
 _NOT_IN_HEADERS = re.compile(r"[^\t\x20-\x7e]")
 
 
 class NoAnswer(Exception):
-    """An exchange came to no answer; the argument is the class of the innermost error."""
+    """There was no response. The argument is the class name of the innermost error."""
 
 
-class Exchange(NamedTuple):
-    """What came back, read to its end."""
+class RawResponse(NamedTuple):
+    """A complete response."""
 
     status: int
-    #: Case does not matter; headers that came several times are joined by ", ".
+    #: Case-insensitive; the values of a repeated header are joined by ", ".
     headers: Mapping[str, str]
     body: bytes
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request that is ready to be written."""
+    """A prepared request."""
 
     method: str
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(repr=False)
-    #: It sends no message, so it may be written twice.
+    #: It sends no message, so it may be repeated.
     safe: bool = False
 
 
 class Timeouts(NamedTuple):
-    """How long a call may take, in seconds."""
+    """Limits of a call, in seconds."""
 
-    #: For a connection (to each of the host's addresses), handshake included.
+    #: To connect (to each of the host's addresses), TLS handshake included.
     connect: float
-    #: That the provider may stay silent.
+    #: Longest silence of the provider.
     read: float
-    #: From connecting to the answer's last byte. Nothing is written after that.
+    #: From connecting to the last byte of the response. Nothing is written after that.
     deadline: float
 
 
 @dataclass
 class _Attempt:
-    """Requests that have begun to be written since :func:`begin_attempt`."""
+    """Counts the requests that have begun to be written since :func:`begin_attempt`."""
 
     writes: int = 0
 
@@ -111,7 +111,7 @@ def _running_attempt() -> _Attempt:
 
 
 def begin_attempt() -> _Attempt:
-    """Forget what was written before in this context: this thread, or this function on a loop."""
+    """Start counting writes anew in this context: a thread, or a function on a loop."""
     attempt = _Attempt()
     _attempt.set(attempt)
     return attempt
@@ -122,11 +122,11 @@ def written() -> bool:
     return _running_attempt().writes > 0
 
 
-class Watch:
-    """Of one call: has it begun to write?
+class WriteTracker:
+    """Records whether one call has begun to write its request.
 
     Args:
-        safe: What it writes does not count, as it can be repeated.
+        safe: Do not count this call, because it can be repeated.
     """
 
     __slots__ = ("_attempt", "began")
@@ -136,13 +136,13 @@ class Watch:
         self.began = False
 
     def begin(self) -> None:
-        """A transport calls this before it writes the first byte, never after."""
+        """Transports call this just before they write the first byte."""
         if self._attempt is not None:
             self.began = True
             self._attempt.writes += 1
 
 
-def make_request(
+def build_request(
     method: str,
     url: str,
     *,
@@ -153,94 +153,94 @@ def make_request(
     auth: tuple[str, str] | None = None,
     safe: bool = False,
 ) -> Request:
-    """A request, as :func:`requests.request` would write it.
+    """Prepare a request as :func:`requests.request` would write it.
 
     Args:
-        params: Of the query; without those that are None, lists as repeated names.
+        params: The query. Values of None are left out, lists become repeated names.
         json: Sent as JSON, if there is no ``data``.
-        data: A form, or a body as it is.
+        data: The fields of a form, or the body itself.
         auth: User and password of HTTP Basic.
 
     Raises:
-        ValueError, TypeError: it cannot be written: NaN, a line end in a header ...
+        ValueError, TypeError: it cannot be encoded: NaN, a line end in a header ...
     """
-    written_headers: dict[str, str] = dict(_USUAL_HEADERS)
+    all_headers: dict[str, str] = dict(_DEFAULT_HEADERS)
     if isinstance(data, bytes):
         body: bytes | None = data
     elif isinstance(data, str):
         body = data.encode()
     elif data:
         body = _form(data).encode("ascii")
-        written_headers["Content-Type"] = "application/x-www-form-urlencoded"
+        all_headers["Content-Type"] = "application/x-www-form-urlencoded"
     elif json is not None:
         body = json_module.dumps(json, allow_nan=False).encode()
-        written_headers["Content-Type"] = "application/json"
+        all_headers["Content-Type"] = "application/json"
     else:
         body = None
     if auth is not None:
         user = b64encode(f"{auth[0]}:{auth[1]}".encode("latin-1")).decode()
-        written_headers["Authorization"] = f"Basic {user}"
+        all_headers["Authorization"] = f"Basic {user}"
     for name, value in (headers or {}).items():
         text = value.decode("ascii") if isinstance(value, bytes) else str(value)
         if _NOT_IN_HEADERS.search(name) or _NOT_IN_HEADERS.search(text):
-            raise ValueError(f"the header {name!r} holds what no header may hold")
-        same = next((known for known in written_headers if known.lower() == name.lower()), name)
-        written_headers[same] = text
-    full_url = _url(url) if not params else _url_with(url, params)
-    return Request(method, full_url, written_headers, body, safe)
+            raise ValueError(f"the header {name!r} has a character that headers cannot have")
+        existing = next((key for key in all_headers if key.lower() == name.lower()), name)
+        all_headers[existing] = text
+    full_url = _quoted_url(url) if not params else _url_with_query(url, params)
+    return Request(method, full_url, all_headers, body, safe)
 
 
 def _form(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     pairs = values.items() if isinstance(values, Mapping) else values
     flat: list[tuple[str, Any]] = []
     for name, value in pairs:
-        several = value if isinstance(value, list | tuple) else [value]
-        flat += [(name, each) for each in several if each is not None]
+        values_of_name = value if isinstance(value, list | tuple) else [value]
+        flat += [(name, item) for item in values_of_name if item is not None]
     return urlencode(flat)
 
 
-def _url_with(url: str, params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
+def _url_with_query(url: str, params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     query = _form(params)
-    ready = _url(url)
+    quoted = _quoted_url(url)
     if not query:
-        return ready
-    return f"{ready}{'&' if '?' in ready else '?'}{query}"
+        return quoted
+    return f"{quoted}{'&' if '?' in quoted else '?'}{query}"
 
 
 @lru_cache(maxsize=256)
-def _url(url: str) -> str:
-    """An address with everything quoted that has to be."""
+def _quoted_url(url: str) -> str:
+    """A URL with its special characters percent-encoded."""
     prepared = requests.models.PreparedRequest()
     prepared.prepare_url(url, None)
     return str(prepared.url)
 
 
-class Environment(NamedTuple):
-    """What the process's environment says of calls to an address."""
+class ProxySettings(NamedTuple):
+    """Proxies and trusted certificates for a URL, from the process's environment."""
 
     #: By scheme or host, as requests has them.
     proxies: Mapping[str, str]
-    #: Verify certificates, or the file or folder of the authorities that are trusted.
+    #: Verify certificates; or the file or folder of the trusted authorities.
     verify: bool | str
 
     def proxy(self, url: str) -> str | None:
-        """The proxy for an address; None: it is called directly."""
+        """The proxy for a URL; None for a direct connection."""
         if not self.proxies:
             return None
-        found: str | None = select_proxy(url, dict(self.proxies))
-        return found
+        proxy: str | None = select_proxy(url, dict(self.proxies))
+        return proxy
 
 
-def environment_of(url: str) -> Environment:
-    """Proxies and certificates for an address. Read once for each provider: requests itself reads
-    the environment again for each call."""
-    around = requests.Session().merge_environment_settings(url, {}, None, None, None)
-    verify = around["verify"]
-    return Environment(around["proxies"], True if verify is None else verify)
+def read_proxy_settings(url: str) -> ProxySettings:
+    """Read the settings for a URL, once per provider: requests itself reads the environment again
+    for each call."""
+    settings = requests.Session().merge_environment_settings(url, {}, None, None, None)
+    verify = settings["verify"]
+    return ProxySettings(settings["proxies"], True if verify is None else verify)
 
 
 def read_bounded(chunks: Iterable[bytes]) -> bytes:
-    """All of an answer's body; NoAnswer if it is longer than :data:`MAX_ANSWER`."""
+    """The whole body of a response; NoAnswer if it is longer than :data:`MAX_ANSWER`."""
     body = bytearray()
     for chunk in chunks:
         body += chunk

@@ -1,7 +1,7 @@
-"""HTTP calls on a loop, with aiohttp: hundreds at once take one thread.
+"""HTTP calls on a loop, with aiohttp: one thread makes hundreds at once.
 
-aiohttp repeats by itself what it holds for harmless (GET, PUT, DELETE ...) when a server has closed
-a kept connection. Only POST, and what sends no message, goes through it.
+aiohttp repeats idempotent methods (GET, PUT, DELETE ...) by itself when a server has closed a kept
+connection. So only POST, and requests that send no message, go through it.
 """
 
 from __future__ import annotations
@@ -24,63 +24,65 @@ from urllib3.util.wait import wait_for_read
 from yarl import URL
 
 from smsqueue.concurrency.loop import Loop, wait
-from smsqueue.providers import transport
-from smsqueue.providers.transport import (
+from smsqueue.providers.base import transport
+from smsqueue.providers.base.transport import (
     MAX_ANSWER,
     MAX_HEADERS,
     MAX_LINE,
-    Environment,
-    Exchange,
     NoAnswer,
+    ProxySettings,
+    RawResponse,
     Request,
     Timeouts,
-    Watch,
+    WriteTracker,
 )
 
-__all__ = ["LoopTransport"]
+__all__ = ["AiohttpTransport"]
 
 
 class _Call(NamedTuple):
-    """A call that runs."""
+    """A running call."""
 
-    watch: Watch
-    #: When it must be over (monotonic).
+    tracker: WriteTracker
+    #: Monotonic time by which it must end.
     until: float
 
 
-class LoopTransport:
-    """Makes the calls of one provider on one loop, for functions that the loop runs."""
+class AiohttpTransport:
+    """Makes the calls of one provider, for functions that run on one loop."""
 
-    def __init__(self, environment: Environment, loop: Loop) -> None:
-        self._environment = environment
+    def __init__(self, proxy_settings: ProxySettings, loop: Loop) -> None:
+        self._proxy_settings = proxy_settings
         self._session = _session_of(loop)
         self._tls: ssl.SSLContext | None = None
         self._timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
 
-    def takes(self, request: Request) -> bool:
-        """Can this transport make a request? Not through proxies that aiohttp does not know, nor
-        what it might repeat by itself."""
-        proxy = self._environment.proxy(request.url)
-        through = proxy is None or proxy.lower().startswith("http://")
-        return through and (request.method == "POST" or request.safe)
+    def supports(self, request: Request) -> bool:
+        """May a request be made here? Not through proxies that aiohttp does not support, and not
+        if aiohttp might repeat it."""
+        proxy = self._proxy_settings.proxy(request.url)
+        reachable = proxy is None or proxy.lower().startswith("http://")
+        return reachable and (request.method == "POST" or request.safe)
 
-    def exchange(self, request: Request, timeouts: Timeouts, watch: Watch) -> Exchange:
-        """Make one exchange.
+    def exchange(self, request: Request, timeouts: Timeouts, tracker: WriteTracker) -> RawResponse:
+        """Write one request and read its response.
 
         Raises:
-            NoAnswer: see ``watch`` for whether the provider may have the request.
+            NoAnswer: ``tracker`` says whether the provider may have the request.
         """
-        return wait(self._exchange(request, timeouts, watch))
+        return wait(self._exchange(request, timeouts, tracker))
 
-    async def _exchange(self, request: Request, timeouts: Timeouts, watch: Watch) -> Exchange:
-        call = _Call(watch, time.monotonic() + timeouts.deadline)
+    async def _exchange(
+        self, request: Request, timeouts: Timeouts, tracker: WriteTracker
+    ) -> RawResponse:
+        call = _Call(tracker, time.monotonic() + timeouts.deadline)
         try:
             async with self._session.request(
                 request.method,
                 URL(request.url, encoded=True),
                 headers=request.headers,
                 data=request.body,
-                timeout=self._limits(timeouts),
+                timeout=self._client_timeout(timeouts),
                 allow_redirects=False,
                 ssl=self._tls_context() if request.url.startswith("https:") else True,
                 trace_request_ctx=call,
@@ -91,71 +93,73 @@ class LoopTransport:
                 except (aiohttp.ClientError, OSError, TimeoutError, NoAnswer):
                     if response.status < 300:
                         raise
-                    body = b""  # a refusal is one, even if its reasons were cut off
-                return Exchange(response.status, _joined(response.headers), body)
+                    body = b""  # the status alone is a refusal
+                return RawResponse(response.status, _join_repeated(response.headers), body)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            # ``from None``: what these errors say holds addresses with their queries.
-            raise NoAnswer(_cause(error)) from None
+            # ``from None``: these errors quote URLs with their queries.
+            raise NoAnswer(_innermost(error)) from None
 
-    def _limits(self, timeouts: Timeouts) -> aiohttp.ClientTimeout:
+    def _client_timeout(self, timeouts: Timeouts) -> aiohttp.ClientTimeout:
         if timeouts not in self._timeouts:
             self._timeouts[timeouts] = aiohttp.ClientTimeout(
-                total=max(timeouts.deadline, 0.001),  # 0 would be no limit
+                total=max(timeouts.deadline, 0.001),  # 0 means no limit
                 sock_connect=timeouts.connect,
                 sock_read=timeouts.read,
-                # aiohttp would round longer ones up to whole seconds.
+                # aiohttp rounds longer timeouts up to whole seconds by default.
                 ceil_threshold=float("inf"),
             )
         return self._timeouts[timeouts]
 
     def _tls_context(self) -> ssl.SSLContext:
-        """As requests trusts: its own bundle of authorities, or the environment's."""
+        """Trusts what requests trusts: its bundle of authorities, or the environment's."""
         if self._tls is None:
-            verify = self._environment.verify
+            verify = self._proxy_settings.verify
             self._tls = create_urllib3_context()
             if verify is False:
                 self._tls.check_hostname = False
                 self._tls.verify_mode = ssl.CERT_NONE
             else:
                 trusted = DEFAULT_CA_BUNDLE_PATH if verify is True else verify
-                folder = Path(trusted).is_dir()
-                self._tls.load_verify_locations(**{"capath" if folder else "cafile": trusted})
+                is_folder = Path(trusted).is_dir()
+                self._tls.load_verify_locations(**{"capath" if is_folder else "cafile": trusted})
         return self._tls
 
     def _proxy(self, url: str) -> dict[str, Any]:
-        proxy = self._environment.proxy(url)
+        proxy = self._proxy_settings.proxy(url)
         return {"proxy": proxy} if proxy else {}
 
 
 class _Connection(ResponseHandler):
-    """A connection that is not used again once something came that nobody had asked for: the next
-    message would take that for its own answer."""
+    """A connection that is not used again once it received unrequested data: the next message
+    would take that data for its own response."""
 
     kept = False
-    _unasked = False
+    _has_unrequested = False
 
     def set_response_params(self, **options: Any) -> None:
         self.kept = False
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
-        if data and self.kept:  # without data, aiohttp goes on with what came before
-            self._unasked = True
+        if data and self.kept:  # aiohttp passes b"" to continue with earlier data
+            self._has_unrequested = True
         super().data_received(data)
 
     def is_connected(self) -> bool:
         if not super().is_connected():
             return False
-        return not self.kept or not (self._unasked or self.should_close or self._waits())
+        return not self.kept or not (
+            self._has_unrequested or self.should_close or self._is_readable()
+        )
 
-    def _waits(self) -> bool:
-        """Is there something to read that the loop has not come to?"""
+    def _is_readable(self) -> bool:
+        """Is there data that the loop has not read yet?"""
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         return sock is not None and wait_for_read(sock, 0)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """aiohttp asks a kept connection only whether it is still open."""
+    """Uses :class:`_Connection`: aiohttp itself checks only that a kept connection is open."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
         super().__init__(loop=loop, **options)
@@ -172,20 +176,20 @@ _sessions: WeakKeyDictionary[Loop, aiohttp.ClientSession] = WeakKeyDictionary()
 
 
 def _session_of(loop: Loop) -> aiohttp.ClientSession:
-    """To be called by a function that the loop runs."""
+    """The loop's session. Call it from a function that the loop runs."""
     if loop not in _sessions:
-        watching = aiohttp.TraceConfig()
-        watching.on_request_headers_sent.append(_begin)
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_track_write)
         session = _sessions[loop] = aiohttp.ClientSession(
             connector=_Connector(
-                limit=0,  # slots say how many calls there are at once
+                limit=0,  # slots limit the number of calls
                 keepalive_timeout=transport.IDLE,
                 loop=loop.asyncio,
             ),
             loop=loop.asyncio,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            trace_configs=[watching],
+            trace_configs=[tracing],
             skip_auto_headers=["User-Agent", "Content-Type"],
             max_line_size=MAX_LINE,
             max_field_size=MAX_LINE,
@@ -195,12 +199,12 @@ def _session_of(loop: Loop) -> aiohttp.ClientSession:
     return _sessions[loop]
 
 
-async def _begin(session: Any, context: Any, params: Any) -> None:
-    """aiohttp calls this before it writes the first byte of a request, not of one to a proxy."""
+async def _track_write(session: Any, context: Any, params: Any) -> None:
+    """aiohttp calls this before it writes a request's first byte, not for CONNECT to a proxy."""
     call: _Call = context.trace_request_ctx
     if time.monotonic() >= call.until:
-        raise TimeoutError("the call's time is over")
-    call.watch.begin()
+        raise TimeoutError("the call's deadline has passed")
+    call.tracker.begin()
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -212,8 +216,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _joined(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Headers, each name once."""
+def _join_repeated(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Headers with one value per name."""
     pairs = list(headers.items())
     if len({name.lower() for name, _ in pairs}) == len(pairs):
         return headers
@@ -223,8 +227,8 @@ def _joined(headers: Mapping[str, str]) -> Mapping[str, str]:
     return joined
 
 
-def _cause(error: BaseException) -> str:
-    """Name of the innermost error."""
+def _innermost(error: BaseException) -> str:
+    """Class name of the innermost error."""
     inner = getattr(error, "os_error", None) or error.__cause__
-    known = isinstance(inner, OSError) and not isinstance(error, asyncio.TimeoutError)
-    return type(inner if known else error).__name__
+    use_inner = isinstance(inner, OSError) and not isinstance(error, asyncio.TimeoutError)
+    return type(inner if use_inner else error).__name__
