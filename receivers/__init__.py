@@ -1,4 +1,4 @@
-"""The HTTP application that takes the providers' webhooks.
+"""The Flask application that receives the providers' webhooks.
 
     gunicorn --config python:receivers.server          flask --app receivers run
 
@@ -19,16 +19,16 @@ __all__ = ["create_app"]
 
 
 def create_app(settings: Settings | None = None, gateway: Gateway | None = None) -> Flask:
-    """Make the application: ``/<prefix>/<provider>/...``, ``/healthz`` and ``/readyz``.
+    """Create the application: ``/<prefix>/<provider>/...``, ``/healthz`` and ``/readyz``.
 
     Args:
-        settings: The gateway's own if not given.
-        gateway: The one that SMSQUEUE_GATEWAY names if not given.
+        settings: By default the gateway's own.
+        gateway: By default the one that SMSQUEUE_GATEWAY names.
 
     Raises:
         LoaderError: there is no gateway.
-        SettingsError: there is no prefix to hide the webhooks under.
+        SettingsError: a setting is invalid, or there is no secret URL prefix.
     """
-    from receivers.wiring import make_app
+    from receivers.application import build_app
 
-    return make_app(settings, gateway)
+    return build_app(settings, gateway)

@@ -1,9 +1,10 @@
-"""What load balancers and supervisors ask."""
+"""Health checks for load balancers and supervisors: ``/healthz`` and ``/readyz``."""
 
 from __future__ import annotations
 
 import threading
 import time
+from typing import NamedTuple
 
 from flask import Blueprint, Response
 
@@ -14,16 +15,16 @@ from smsqueue.providers.base.webhook_blueprints import text_response
 
 __all__ = ["health"]
 
-#: Seconds for which an answer of ``/readyz`` is given again without asking Redis.
+#: Seconds for which ``/readyz`` returns a cached result.
 CACHED_FOR = 1.0
-#: Seconds for which it is given while another request is asking.
+#: Seconds for which it returns a cached result while another request checks.
 STALE_AFTER = 5.0
 
 
 def health(gateway: Gateway) -> Blueprint:
-    """``/healthz``: does this process answer? ``/readyz``: can it record a webhook now?
+    """``/healthz``: does this process respond? ``/readyz``: can it record a webhook now?
 
-    Only the latter asks Redis: a process that is restarted because Redis is away heals nothing.
+    Only ``/readyz`` checks Redis: restarting this process does not help when Redis is down.
     """
     blueprint = Blueprint("health", __name__)
 
@@ -35,58 +36,64 @@ def health(gateway: Gateway) -> Blueprint:
 
     @blueprint.get("/readyz")
     def readyz() -> Response:
-        return text_response(*readiness.now())
+        result = readiness.now()
+        return text_response(result.http_status, result.text)
 
     return blueprint
 
 
-class _Readiness:
-    """Can a webhook be recorded? Redis is asked once a second, by one request at a time.
+class _Result(NamedTuple):
+    http_status: int
+    text: str
 
-    So requests for ``/readyz``, however many, occupy one thread while Redis is frozen.
+
+class _Readiness:
+    """Checks once a second, by one request at a time, whether a webhook can be recorded.
+
+    So requests for ``/readyz`` occupy only one thread while Redis does not answer.
     """
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._asking = threading.Lock()
-        self._last: tuple[int, str] | None = None
-        self._at = 0.0
+        self._checking = threading.Lock()
+        self._last: _Result | None = None
+        self._checked_at = 0.0
 
-    def now(self) -> tuple[int, str]:
-        """HTTP status and text."""
+    def now(self) -> _Result:
+        """The current result, or a recent one."""
         if (last := self._recent(CACHED_FOR)) is not None:
             return last
-        if not self._asking.acquire(blocking=False):
-            # Another request asks: what was known before, if that is not long ago.
-            return self._recent(STALE_AFTER) or (503, "not ready: Redis is being asked")
+        if not self._checking.acquire(blocking=False):
+            # Another request checks.
+            return self._recent(STALE_AFTER) or _Result(503, "not ready: Redis is being checked")
         try:
-            # Another request may have asked since.
+            # Another request may have checked since.
             if (last := self._recent(CACHED_FOR)) is not None:
                 return last
-            last = self._ask()
-            self._last, self._at = last, time.monotonic()
+            last = self._check()
+            self._last, self._checked_at = last, time.monotonic()
             return last
         finally:
-            self._asking.release()
+            self._checking.release()
 
-    def _recent(self, seconds: float) -> tuple[int, str] | None:
-        return self._last if time.monotonic() - self._at < seconds else None
+    def _recent(self, seconds: float) -> _Result | None:
+        return self._last if time.monotonic() - self._checked_at < seconds else None
 
-    def _ask(self) -> tuple[int, str]:
+    def _check(self) -> _Result:
         try:
             self._gateway.ping()
-            trouble = "" if self._gateway.eager else _trouble(self._gateway)
+            problem = "" if self._gateway.eager else _memory_problem(self._gateway)
         except RedisMisconfigured as error:
-            # The address of Redis is nobody's business who asks here.
-            return 503, f"not ready: Redis {error.reason}"
+            # Without the address of Redis: this page is public.
+            return _Result(503, f"not ready: Redis {error.reason}")
         except QueueUnavailable as error:
-            return 503, f"not ready: {type(error.__cause__ or error).__name__}"
-        # Not 503: reports of accepted messages are recorded all the same.
-        return 200, f"ready, but {trouble}" if trouble else "ready"
+            return _Result(503, f"not ready: {type(error.__cause__ or error).__name__}")
+        # Not 503: reports of accepted messages are still recorded.
+        return _Result(200, f"ready, but {problem}" if problem else "ready")
 
 
-def _trouble(gateway: Gateway) -> str:
-    """What is refused, or soon will be, in words; "": nothing. It names no provider."""
+def _memory_problem(gateway: Gateway) -> str:
+    """What is refused for lack of memory, now or soon; "" if nothing. Names no provider."""
     room = gateway.ledger.room()
     if room.refuses:
         return "Redis is nearly full: new messages are refused, and webhooks"
@@ -94,7 +101,7 @@ def _trouble(gateway: Gateway) -> str:
         return "Redis is nearly full: webhooks are refused, and new messages soon will be"
     if room.refuses_webhooks:
         return "Redis is nearly full: webhooks are refused"
-    refused = sum(found.refused for found in room.webhooks)
+    refused = sum(webhooks.refused for webhooks in room.webhooks)
     if refused:
         providers = "1 provider" if refused == 1 else f"{refused} providers"
         return f"webhooks of {providers} are refused: they hold too much (SMSQUEUE_WEBHOOK_QUOTA)"

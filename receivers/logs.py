@@ -1,4 +1,4 @@
-"""Keeps the request line out of the servers' logs: it holds the prefix, numbers and texts."""
+"""Keeps request lines out of the servers' logs: they hold the prefix, numbers and texts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["set_up_logs"]
 
 
 def set_up_logs() -> None:
-    """Show smsqueue's log if nobody configured logging, and silence the servers' own.
+    """Configure smsqueue's log, unless logging is configured, and filter the servers' logs.
 
-    ``smsqueue.access`` takes the place of the access logs of gunicorn and of ``flask run``.
+    ``smsqueue.access`` replaces the access logs of gunicorn and of ``flask run``.
     """
     logger = logging.getLogger("smsqueue")
     if not logger.hasHandlers():
@@ -19,11 +19,11 @@ def set_up_logs() -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
-    # The same functions again are no second filter.
+    # Adding the same function again has no effect.
     logging.getLogger("gunicorn.access").addFilter(_drop)
     logging.getLogger("gunicorn.error").addFilter(_gunicorn)
     logging.getLogger("waitress").addFilter(_waitress)
-    # A queue of some requests is no news.
+    # waitress warns of every queued request.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     logging.getLogger("werkzeug").addFilter(_werkzeug)
 
@@ -33,9 +33,9 @@ def _drop(record: logging.LogRecord) -> bool:
 
 
 def _gunicorn(record: logging.LogRecord) -> bool:
-    """Of a request that gunicorn could not parse or the application did not survive: the class."""
+    """Reduce errors of parsing and of the application to their class."""
     text = str(record.msg)
-    if record.levelno <= logging.DEBUG:  # method and path of every request, or an error's text
+    if record.levelno <= logging.DEBUG:  # shows paths of requests and texts of errors
         if text.startswith("%"):
             return False
         if record.args:
@@ -47,15 +47,15 @@ def _gunicorn(record: logging.LogRecord) -> bool:
 
 
 def _waitress(record: logging.LogRecord) -> bool:
-    """Of an error in waitress or the application: the class."""
+    """Reduce errors of waitress and the application to their class."""
     if record.exc_info:
         _reduce(record, str(record.msg).partition(" %")[0])
     return True
 
 
 def _werkzeug(record: logging.LogRecord) -> bool:
-    """The development server: no access lines, and of an error the class."""
-    if " - - [" not in str(record.msg):  # what it says when it starts
+    """Of the development server: drop access lines, reduce errors to their class."""
+    if " - - [" not in str(record.msg):  # a line of its start
         return True
     _reduce(record, "a request failed")
     return record.levelno > logging.INFO

@@ -1,4 +1,4 @@
-"""``/metrics``: what a monitoring system reads, if it shows the token."""
+"""``/metrics`` for Prometheus, protected by a token."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["metrics"]
 
 
 def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
-    """The page as a blueprint; None without a token, or for a gateway that keeps no ledger.
+    """The page as a blueprint; None without a token, or for an eager gateway.
 
     Raises:
-        SettingsError: there is a token, and no prometheus_client.
+        SettingsError: there is a token, but prometheus_client is not installed.
     """
-    # A file's last newline may have come along; a token of blanks would let everybody in.
+    # A token from a file may end in a newline; one of blanks would match a missing token.
     token = settings.metrics_token.strip().encode()
     if not token or gateway.eager:
         return None
@@ -30,14 +30,14 @@ def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
         if error.name != "prometheus_client":
             raise
         raise SettingsError(
-            "SMSQUEUE_METRICS_TOKEN is set, and prometheus_client is not installed: "
+            "SMSQUEUE_METRICS_TOKEN is set, but prometheus_client is not installed: "
             "pip install 'smsqueue-gateway[receivers]'"
         ) from None
     blueprint = Blueprint("metrics", __name__)
 
     @blueprint.get("/metrics")
     def page() -> Response:
-        if not hmac.compare_digest(_given(), token):
+        if not hmac.compare_digest(_request_token(), token):
             refused = text_response(401, "unauthorized")
             refused.headers["WWW-Authenticate"] = 'Bearer realm="metrics"'
             return log_access("metrics", refused)
@@ -50,8 +50,8 @@ def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
     return blueprint
 
 
-def _given() -> bytes:
-    """The token that was shown, b"" if none was."""
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    # WSGI hands headers on as Latin-1, whatever the bytes were.
-    return given.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""
+def _request_token() -> bytes:
+    """The token of the running request; b"" if there is none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    # WSGI decodes headers as Latin-1.
+    return token.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""

@@ -1,7 +1,7 @@
-"""A worker type for gunicorn that slow clients do not occupy.
+"""A worker type for gunicorn whose threads do not wait for slow clients.
 
-gunicorn starts, watches and ends the processes; in each of them waitress reads requests and writes
-answers on one thread without waiting for anybody, and gives whole requests to a pool of threads.
+gunicorn starts, monitors and stops the processes. In each of them waitress reads requests and
+writes responses in one non-blocking thread, and passes whole requests to a pool of threads.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from smsqueue.logs import get_logger
 
 __all__ = ["WholeRequestWorker"]
 
-#: Seconds within which a client must have sent a whole request, or have taken its answer, if
-#: gunicorn's ``--timeout``, 30 unless it is set, is 0.
+#: Seconds for a client to send a whole request, or to read its response, if gunicorn's
+#: ``--timeout`` (30 by default) is 0.
 CLIENT_TIMEOUT = 30.0
-#: The same for the connections that may be closed while there are too many.
+#: The same while there are too many connections.
 CROWDED_TIMEOUT = 1.0
-#: Seconds that a request which has not come whole is still waited for when the process ends.
+#: Seconds to wait for the rest of a partial request when the process ends.
 PARTIAL_REQUEST_WAIT = 3.0
-#: Requests that a client may send before it has read the answers; no provider or proxy does so.
+#: Most requests that a client may send before it reads responses; providers and proxies send one.
 MAX_PIPELINED = 8
-#: The longest body, in bytes, for an application that does not say: see ``SMSQUEUE_MAX_WEBHOOK``.
+#: Longest body, in bytes, for applications without ``SMSQUEUE_MAX_WEBHOOK`` in their config.
 DEFAULT_MAX_BODY = 1024 * 1024
-#: Files that a process opens beside its clients' connections: Redis, logs, Python's own.
+#: Files of a process that are not clients' connections: Redis, logs, Python's own.
 _OTHER_FILES = 150
 
 _log = get_logger("smsqueue.receivers")
 
 
 class _Parser(HTTPRequestParser):
-    """Refuses a body by its announced length, before it comes."""
+    """Refuses a long body by its Content-Length, before it is read."""
 
     max_body = DEFAULT_MAX_BODY
 
@@ -57,8 +57,8 @@ class _Parser(HTTPRequestParser):
 
 
 class _Task(WSGITask):
-    """Keeps the connection after an answer without a body, where waitress closes it because it has
-    no length. Most webhooks are answered 204, and proxies keep their connections."""
+    """Keeps the connection open after a response without a body. waitress closes it, because such a
+    response has no length. Most webhooks are answered 204, and proxies keep their connections."""
 
     def set_close_on_finish(self) -> None:
         request: Any = self.request
@@ -68,12 +68,12 @@ class _Task(WSGITask):
 
 
 class _Channel(HTTPChannel):
-    """A connection that knows since when its client keeps us waiting."""
+    """A connection that records since when we wait for its client."""
 
     parser_class = _Parser
     task_class = _Task
 
-    #: When the client connected, completed a request, or got its answer.
+    #: Monotonic time at which the client connected, completed a request, or got its response.
     waiting_since: float
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -95,22 +95,22 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annot
     def run(self) -> None:
         self._connections: dict[int, Any] = {}
         self._limit = _connection_limit(self.cfg.worker_connections)
-        self._patience = self.cfg.timeout or CLIENT_TIMEOUT
-        self._next_look = 0.0
+        self._client_timeout = self.cfg.timeout or CLIENT_TIMEOUT
+        self._next_check = 0.0
         server = self._serve()
         while self.alive:
             self.notify()
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
                 break
-            self._turn()
+            self._run_once()
             self._close_slow()
         self._drain(server)
 
     def _serve(self) -> Any:
         if self.cfg.is_ssl:
-            self.log.error("The receivers speak plain HTTP: TLS is the work of a proxy in front")
-            raise SystemExit(4)  # gunicorn ends, because another process would fail as well
+            self.log.error("The receivers serve plain HTTP: use a proxy for TLS")
+            raise SystemExit(4)  # gunicorn exits, because another process would fail, too
         _Parser.max_body = max_body = getattr(self.wsgi, "config", {}).get(
             "SMSQUEUE_MAX_WEBHOOK", DEFAULT_MAX_BODY
         )
@@ -120,17 +120,17 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annot
             sockets=[listener.sock for listener in self.sockets],
             threads=self.cfg.threads,
             backlog=self.cfg.backlog,
-            # Accepting stops there; the slowest are closed before.
+            # waitress stops accepting there; the slowest clients are closed before.
             connection_limit=2 * self._limit + _OTHER_FILES,
-            channel_timeout=int(2 * self._patience),
-            # Chunks come with their lengths around them; the application has the exact limit.
+            channel_timeout=int(2 * self._client_timeout),
+            # Includes the lengths of chunks; the application enforces the exact limit.
             max_request_body_size=2 * max_body + 65536,
             max_request_header_size=65536,
-            # Longer bodies wait on disk for their end.
+            # Longer bodies are buffered on disk.
             inbuf_overflow=65536,
-            # The application decides itself what it believes of a proxy.
+            # The application evaluates the headers of proxies.
             clear_untrusted_proxy_headers=False,
-            # select() ends at 1024 connections.
+            # select() is limited to 1024 connections.
             asyncore_use_poll=True,
             log_socket_errors=False,
             ident="",
@@ -140,11 +140,11 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annot
             listener.handle_accept = functools.partial(self._accept, listener.handle_accept)
         return server
 
-    def _turn(self, timeout: float = 0.5) -> None:
+    def _run_once(self, timeout: float = 0.5) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._connections, count=1)
 
     def _accept(self, accept_one: Callable[[], None]) -> None:
-        """Accept all that wait: a turn is the longer the more connections there are."""
+        """Accept all pending connections: with many connections the loop turns slowly."""
         for _ in range(100):
             before = len(self._connections)
             accept_one()
@@ -152,23 +152,23 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annot
                 break
 
     def _listeners(self) -> list[Any]:
-        return [each for each in self._connections.values() if isinstance(each, BaseWSGIServer)]
+        return [c for c in self._connections.values() if isinstance(c, BaseWSGIServer)]
 
     def _channels(self) -> list[_Channel]:
-        return [each for each in self._connections.values() if isinstance(each, _Channel)]
+        return [c for c in self._connections.values() if isinstance(c, _Channel)]
 
     def _close_slow(self) -> None:
-        """Close clients that keep us waiting for too long, or for longest if there are too many."""
+        """Close clients that are too slow, and the slowest ones if there are too many."""
         now = time.monotonic()
         crowded = len(self._connections) > self._limit
-        if not crowded and now < self._next_look:
+        if not crowded and now < self._next_check:
             return
-        self._next_look = now + 1.0
+        self._next_check = now + 1.0
         waiting = []
         for channel in self._channels():
-            if channel.requests:  # it waits for us
+            if channel.requests:  # the client waits for us
                 channel.waiting_since = now
-            elif now - channel.waiting_since > self._patience:
+            elif now - channel.waiting_since > self._client_timeout:
                 channel.handle_close()
             elif now - channel.waiting_since > CROWDED_TIMEOUT:
                 waiting.append(channel)
@@ -178,32 +178,32 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annot
                 channel.handle_close()
 
     def _drain(self, server: Any) -> None:
-        """Accept nobody any more, and finish the requests that are here."""
+        """Stop accepting connections, and finish the pending requests."""
         for listener in self._listeners():
-            # Closing it whole would end the trigger by which threads wake the loop.
+            # close() would also close the trigger by which threads wake the loop.
             listener.accepting = False
             listener.del_channel(self._connections)
             listener.socket.close()
         began = time.monotonic()
         while (waited := time.monotonic() - began) < self.cfg.graceful_timeout:
             self.notify()
-            self._turn(0.1)
+            self._run_once(0.1)
             if not any(_is_busy(channel, waited) for channel in self._channels()):
                 break
         server.task_dispatcher.shutdown(timeout=1)
 
 
 def _is_busy(channel: _Channel, waited: float) -> bool:
-    """Has it a request, or an answer, that must not be lost?"""
+    """Does the connection have a request or a response that must not be lost?"""
     if channel.requests or channel.total_outbufs_len:
         return True
-    begun = channel.request is not None
-    new = time.monotonic() - channel.waiting_since < 1.0
-    return (begun or new) and waited < PARTIAL_REQUEST_WAIT
+    is_partial = channel.request is not None
+    is_new = time.monotonic() - channel.waiting_since < 1.0
+    return (is_partial or is_new) and waited < PARTIAL_REQUEST_WAIT
 
 
 def _connection_limit(wanted: int) -> int:
-    """As many of the wanted connections as this process may have files."""
+    """The number of connections, limited by the number of files that the process may open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * (wanted + _OTHER_FILES)
     if soft < needed:
@@ -211,5 +211,5 @@ def _connection_limit(wanted: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     limit = min(wanted, soft // 2 - _OTHER_FILES)
     if limit < wanted:
-        _log.warning("only %d connections at once: raise the limit of open files", max(limit, 1))
+        _log.warning("only %d concurrent connections: raise the limit of open files", max(limit, 1))
     return max(limit, 1)
