@@ -96,8 +96,8 @@ def test_the_default_may_be_one_of_the_modules() -> None:
     [
         ("pigeon://default", "'pigeon', which is not a provider; choose .*twilio"),
         ("", "is not a provider URL: write it as twilio://"),
-        ("secret-word", "cannot be read"),
-        (f"{SID}:secret-word@default", "cannot be read"),
+        ("secret-word", "is not a provider URL"),
+        (f"{SID}:secret-word@default", "is not a provider URL"),
         ("twilio://default", "TwilioProvider lacks 'account_sid'"),
         ("aws-sns://AKIA:secret-word@default", "AwsSnsProvider lacks 'region'"),
         ("twilio://AC1@default", "MAIN: Twilio needs an auth_token"),
@@ -111,7 +111,7 @@ def test_the_default_may_be_one_of_the_modules() -> None:
         (f"twilio://{SID}:tok@default?name=secret-word", "does not take one of these arguments"),
         ("log://user:secret-word@default", "takes no user and password"),
         (f"twilio://{SID}:secret-word@default?ignore=colour", "unknown capability"),
-        ("bird://secret-word@default", "does not begin with bk_<region>_: give a region"),
+        ("bird://secret-word@default", "does not begin with bk_<region>_: set region="),
         (f"twilio://{SID}:secret-word@default?from=1&from=2", "sender is set twice"),
         (f"twilio://{SID}:secret-word@default?auth_token=x", "auth_token is set twice"),
         (f"twilio://{SID}:secret-word@default?url=ftp://secret-word/", "must begin with http"),
@@ -122,8 +122,8 @@ def test_the_default_may_be_one_of_the_modules() -> None:
         (f"twilio://{SID}:tok@default?secret=x#secret-word", "special characters as %XX"),
         (f"twilio://{SID}:secret-word%ff@default", "special characters as %XX"),
         (f"twilio://{SID}:secret-word@default/path", "special characters as %XX"),
-        ("twilio://a:secret-word@[::1", "cannot be read"),
-        ("twilio://a:secret-word@host:99999", "cannot be read"),
+        ("twilio://a:secret-word@[::1", "is not a provider URL"),
+        ("twilio://a:secret-word@host:99999", "is not a provider URL"),
         # What is no text.
         ("messagebird://secret-word@default?read_timeout=soon", "read_timeout .* a number"),
         ("messagebird://secret-word@default?read_timeout=nan", "read_timeout .* a number"),
@@ -216,7 +216,7 @@ Fails.__init__.__annotations__.update({"key": str | None, "n": int})
     ("url", "said"),
     [
         ("pigeon://?key=secret-word", r"PIGEON: what is \.\.\.\?$"),
-        ("pigeon://?key=secret-word&n=1", r"PIGEON: Fails cannot be made \(OSError\)$"),
+        ("pigeon://?key=secret-word&n=1", r"PIGEON: Fails cannot be created \(OSError\)$"),
         ("pigeon://?n=secret-word", "n is invalid: it must be a whole number"),
     ],
 )
@@ -230,7 +230,7 @@ def test_errors_of_a_provider_of_another_package(
 
 @pytest.mark.parametrize(
     ("found", "said"),
-    [(ImportError("no flock"), r"loaded \(ImportError: no flock\)"), (len, "is no class")],
+    [(ImportError("no flock"), r"loaded \(ImportError: no flock\)"), (len, "is not a class")],
 )
 def test_a_package_that_cannot_be_loaded(
     monkeypatch: pytest.MonkeyPatch, found: Any, said: str
