@@ -54,10 +54,8 @@ def test_references_of_both_sendings_are_forgotten(brief: Bench) -> None:
     id = brief.send_by("a", "b")
     brief.deliver(id)
     assert brief.field(id, "refs") is None
-    brief.redis.zrem(brief.key("state", "sent"), id)
-    brief.redis.hset(brief.key("msg", id), "state", "failed")
-    brief.redis.zadd(brief.key("state", "failed"), {id: brief.now() + 60_000})
-    brief.gateway.requeue(id)
+    brief.report("undelivered", reference=f"{id}.1")
+    assert brief.gateway.requeue(id)
     brief.gateway.router = lambda message, *values: "b"
     brief.deliver(id)
     assert other.calls
