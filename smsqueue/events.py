@@ -1,7 +1,7 @@
 """Event hooks: ``gateway.onReceive += handler``.
 
-A handler has a name, by which a retry knows that it succeeded already: the one given to
-:meth:`EventHook.connect`, else ``module:qualname``.
+A handler has a name, under which its success is recorded, so that a retry does not call it again:
+the argument of :meth:`EventHook.connect`, else ``module:qualname``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ __all__ = ["EventHook", "Handler", "HookAttribute", "current_event", "derived_ke
 
 
 class Handler(NamedTuple):
-    """A handler and the name that it is remembered by."""
+    """A handler and its name."""
 
     name: str
     call: Callable[..., Any]
 
 
 class EventHook:
-    """An ordered list of handlers; calling it calls them all, an exception propagates.
+    """An ordered list of handlers. Calling it calls them all; an exception propagates.
 
-    Connecting and disconnecting while it is being called takes effect at the next call.
+    Handlers that are connected or disconnected during a call take effect at the next one.
     """
 
     def __init__(self, *handlers: Callable[..., Any]) -> None:
@@ -33,10 +33,10 @@ class EventHook:
             self.connect(handler)
 
     def connect(self, handler: Callable[..., Any], name: str | None = None) -> Callable[..., Any]:
-        """Add a handler under a name of your own, which survives its being renamed or moved.
+        """Add a handler. With an explicit name the handler may be renamed or moved later.
 
         Raises:
-            TypeError: it cannot be called.
+            TypeError: it is not callable.
             ValueError: another handler has that name.
         """
         if not callable(handler):
@@ -83,30 +83,30 @@ def _name_of(handler: Callable[..., Any], taken: set[str]) -> str:
     name = f"{getattr(inner, '__module__', None) or '?'}:{qualname}"
     if name not in taken:
         return name
-    # Two lambdas of one module share a name: tell them apart by their order.
+    # Two lambdas of one module share a name: number them in their order.
     return next(f"{name}#{n}" for n in range(2, len(taken) + 3) if f"{name}#{n}" not in taken)
 
 
 class HookAttribute:
-    """An attribute that is an EventHook of its object: ``+=``, ``-=``, and plain ``=`` with a
+    """An attribute that is an EventHook of its object. It supports ``+=``, ``-=``, and ``=`` with a
     single handler."""
 
     def __set_name__(self, kind: type, name: str) -> None:
         self._name = f"_{name}"
 
     def __get__(self, owner: Any | None, kind: type) -> EventHook:
-        if owner is None:  # asked of the class, as documentation tools do
+        if owner is None:  # accessed on the class, as documentation tools do
             return self  # type: ignore[return-value]
         hook: EventHook = owner.__dict__.setdefault(self._name, EventHook())
         return hook
 
-    # Typed for ``+=``, which mypy takes only if what is set has the type of what is got.
+    # mypy accepts ``+=`` only if __set__ takes the type that __get__ returns.
     def __set__(self, owner: Any, value: EventHook) -> None:
         owner.__dict__[self._name] = value if isinstance(value, EventHook) else EventHook(value)
 
 
 class _Scope:
-    """Counts what one handler sends while it works on one event."""
+    """Counts the sends of one handler for one event."""
 
     def __init__(self, event_id: str, handler: str) -> None:
         self.event_id = event_id
@@ -119,7 +119,7 @@ _scope: ContextVar[_Scope | None] = ContextVar("smsqueue_hook_scope", default=No
 
 @contextmanager
 def hook_scope(event_id: str, handler: str) -> Iterator[None]:
-    """While a handler runs: what it sends gets keys that its retry will derive again."""
+    """Give sends in a running handler idempotency keys that a retry of it derives again."""
     token = _scope.set(_Scope(event_id, handler))
     try:
         yield
@@ -128,13 +128,13 @@ def hook_scope(event_id: str, handler: str) -> Iterator[None]:
 
 
 def current_event() -> str | None:
-    """Id of the event that the running hook is called for; None outside of workers' hooks."""
+    """Id of the event whose handler is running; None outside of a worker's handlers."""
     scope = _scope.get()
     return None if scope is None else scope.event_id
 
 
 def derived_key() -> str | None:
-    """The idempotency key for the next send of the running hook; None outside of hooks."""
+    """The idempotency key for the next send of the running handler; None outside of handlers."""
     scope = _scope.get()
     if scope is None:
         return None

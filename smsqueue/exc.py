@@ -1,7 +1,4 @@
-"""Every error that a send can end in.
-
-The nine classes of smsframework's manual, with facts attached, and the three that a queue adds.
-"""
+"""The errors of smsqueue: the nine classes of smsframework's manual, and those of the queue."""
 
 from __future__ import annotations
 
@@ -28,41 +25,41 @@ __all__ = [
 class ProviderError(RuntimeError):
     """Generic provider error.
 
-    Facts are keyword arguments and attributes; a fact that is not given keeps its class-level
-    default, so that a subclass may set its own before calling ``super().__init__``.
+    Its facts are keyword arguments and attributes. Facts without an argument keep their class-level
+    default, so that a subclass may set them before calling ``super().__init__``.
     """
 
     #: The provider's own error code, as the provider wrote it.
     code: str | int | None = None
     #: Name under which the provider was added to the gateway.
     provider: str | None = None
-    #: Status of the provider's HTTP answer, if there was one.
+    #: HTTP status of the provider's answer, if there was one.
     http_status: int | None = None
-    #: Seconds after which the provider asked to be called again.
+    #: Seconds after which the provider wants to be called again.
     retry_after: float | None = None
-    #: True if the provider may have accepted the message all the same: nothing resends it.
+    #: True: the provider may have accepted the message, so it is not resent.
     ambiguous: bool = False
 
     def __init__(self, *args: object, **facts: Any) -> None:
         super().__init__(*args)
         for name, value in facts.items():
             if name not in ("code", "provider", "http_status", "retry_after", "ambiguous"):
-                raise TypeError(f"{type(self).__name__} knows no fact named {name!r}")
+                raise TypeError(f"{type(self).__name__} has no fact named {name!r}")
             setattr(self, name, value)
 
 
 class ConnectionError(ProviderError):
-    """The connection failed; with ``ambiguous=True`` after the request had been written."""
+    """The connection failed; ``ambiguous=True``: after the request had been written."""
 
 
 class MessageSendError(ProviderError):
-    """Base of the errors that the provider itself reported."""
+    """Base of the errors that the provider reported."""
 
 
 class RequestError(MessageSendError):
-    """The message is invalid: repeating it would fail again."""
+    """The message is invalid: sending it again would fail again."""
 
-    #: Of ``send_many``: the message's place in the list, from 0, and its number, masked.
+    #: Set by ``send_many``: the message's index in the list, and its masked number.
     index: int | None = None
     destination: str = ""
 
@@ -72,48 +69,47 @@ class UnsupportedError(MessageSendError):
 
 
 class ServerError(MessageSendError):
-    """The provider failed on its side: unavailable, internal error."""
+    """The provider is unavailable or has an internal error."""
 
 
 class AuthError(MessageSendError):
-    """The provider refused our credentials."""
+    """The provider refused the credentials."""
 
 
 class LimitsError(MessageSendError):
-    """The provider's sending limits are exceeded (throttled)."""
+    """The provider's rate limit is exceeded."""
 
 
 class CreditError(MessageSendError):
-    """Not enough money on the account."""
+    """The account has not enough credit."""
 
 
 class QueueUnavailable(ConnectionError):
-    """The ledger did not confirm the message: it may be in there or not.
+    """Redis did not confirm the message: it may have been accepted or not.
 
-    Sending the *same object*, or the same idempotency key, again is safe: it goes out once.
+    Sending the *same object*, or the same idempotency key, again is safe: it is sent once.
     """
 
-    #: Of ``send``: this call did not put the message into the ledger, because Redis was not reached
-    #: or refused it. False: that is not known. ``send_many`` does not set it.
+    #: Set by ``send``, not by ``send_many``: the message was not accepted, because Redis was not
+    #: reached or refused it. False: that is not known.
     refused: bool = False
-    #: Of a webhook: why there is no room for it, in words that hold nothing secret; "": it is not
-    #: that.
+    #: Of a webhook: why Redis has no room for it, without secrets; "": another cause.
     no_room: str = ""
-    #: Of ``send_many``: the messages that were confirmed.
+    #: Set by ``send_many``: the messages that Redis confirmed.
     accepted: Sequence[Any] = ()
 
 
 class LedgerError(QueueUnavailable):
-    """Redis is there, and answered with an error that repeating the command will not change."""
+    """Redis answered with an error that repeating the command would not change."""
 
 
 class DamagedRecord(LedgerError):
-    """A record in the ledger is not as this package writes it.
+    """A record in the ledger is damaged: no version of smsqueue writes it like this.
 
     Args:
         cause: What is wrong with it, without any of its values.
-        id: Of the message or event.
-        mendable: False: ``repair`` met it and can only remove it.
+        id: Id of the message or event.
+        mendable: False: it cannot be repaired, only removed.
     """
 
     def __init__(self, cause: str, id: str = "", *, mendable: bool = True) -> None:
@@ -130,5 +126,5 @@ class DamagedRecord(LedgerError):
 class IdempotencyConflict(RequestError):
     """The idempotency key was used before, for a message with other content."""
 
-    #: Of ``send_many``: the messages that were confirmed.
+    #: Set by ``send_many``: the messages that Redis confirmed.
     accepted: Sequence[Any] = ()

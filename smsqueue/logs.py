@@ -1,4 +1,4 @@
-"""Loggers that never raise, and one line per transition with its fields in ``extra``."""
+"""Loggers that never raise, and the log line of a transition."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["SafeLogger", "get_logger", "transition"]
 class SafeLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose calls raise no Exception.
 
-    The application's filters and handlers may raise. That must not stop what is logged: a message
-    that was sent would not be recorded as sent.
+    The application's filters and handlers may raise. That must not stop the caller: a message that
+    was sent would not be recorded as sent.
     """
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         with suppress(Exception):
-            # The line that is shown is the caller's, not this one.
+            # Log the line of the caller, not this one.
             kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
             self.logger.log(level, msg, *args, **kwargs)
 
@@ -30,7 +30,7 @@ class SafeLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def get_logger(name: str) -> SafeLogger:
-    """The logger of a name, as one that never raises; for all that this package logs."""
+    """The logger of a name, which never raises; for all log lines of this package."""
     return SafeLogger(logging.getLogger(name))
 
 
@@ -44,11 +44,11 @@ def transition(
     why: str = "",
     level: int = logging.INFO,
 ) -> None:
-    """Log that a message or event came into a state.
+    """Log that a message or event entered a state, with its fields in ``extra``.
 
     Args:
-        error: Class of the error that led there.
-        why: More words for people; never a number or a text.
+        error: Class of the error that caused it.
+        why: Further explanation, without numbers and texts of messages.
     """
     if log.isEnabledFor(level):
         extra = {"id": id, "state": str(state), "provider": provider, "error_class": error}

@@ -1,4 +1,4 @@
-"""One settings object, read once: keyword, then SMSQUEUE_* in the environment, then default."""
+"""Settings: from keywords, else SMSQUEUE_* in the environment, else defaults; read once."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ __all__ = [
 
 log = get_logger(__name__)
 
-#: A hook's lease is at least so many times as long as a handler's time limit: what remains is for
-#: recording how it ended.
+#: An event's lease is at least so many times as long as a handler's time limit: the rest is for
+#: recording the result.
 LEASE_FACTOR = 1.25
 _HANDLER_TIMEOUT = 60.0
 
 
-#: A secret with less than this is refused: all of the kind are tried in an hour or so.
+#: Minimum length, and number of different characters, of a secret: shorter ones can be guessed in
+#: about an hour.
 _SHORTEST_SECRET, _FEWEST_DIFFERENT = 6, 4
-#: Keys of hashes can be tried without asking us.
+#: Minimum length of a hash key, which can be guessed offline.
 _SHORTEST_KEY = 32
-#: Bytes that the webhooks of a provider may hold at least: one may take 20 kB.
+#: Minimum of SMSQUEUE_WEBHOOK_QUOTA, in bytes: a webhook may take 20 kB.
 _LEAST_QUOTA = 65536
 _TOO_WEAK = (
     f"can be guessed: give at least {_SHORTEST_SECRET} characters, {_FEWEST_DIFFERENT} of them "
@@ -48,28 +49,28 @@ _TOO_WEAK = (
 
 
 def too_short(secret: str) -> bool:
-    """Can a secret of ours be guessed by trying?"""
+    """Can a secret be guessed by trying?"""
     letters = "".join(secret.split())
     return len(letters) < _SHORTEST_SECRET or len(set(letters)) < _FEWEST_DIFFERENT
 
 
 class SettingsError(ValueError):
-    """A setting has a value that cannot be used; the text names it and says what to do."""
+    """A setting has an invalid value; the text names the setting and the remedy."""
 
 
-#: Among trusted proxies: whoever connects to a Unix socket.
+#: Name for clients of a Unix socket among the trusted proxies.
 UNIX = "unix"
 
 
 def check_prefix(where: str, prefix: str) -> None:
-    """Raise SettingsError if webhooks cannot be served under a prefix, or anybody could guess it.
+    """Raise SettingsError if a prefix is invalid or can be guessed.
 
     Args:
-        where: What has it, for the error, which does not show it.
+        where: Name of the setting or argument, for the error, which does not show the prefix.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.~/-]+", prefix) or not prefix.strip("/"):
         raise SettingsError(
-            f"{where} may hold letters, digits and -._~/ only, "
+            f"{where} may contain letters, digits and -._~/ only, "
             "several prefixes are separated by commas"
         )
     if too_short(prefix.replace("/", "")):
@@ -80,19 +81,19 @@ def networks_of(where: str, texts: Iterable[str]) -> tuple[IPv4Network | IPv6Net
     """Networks: ``192.0.2.0/24``, ``2001:db8::/32``, or single addresses.
 
     Raises:
-        SettingsError: one of them cannot be read.
+        SettingsError: one of them is not a network.
     """
-    found = []
+    networks = []
     for text in texts:
         try:
-            found.append(ip_network(text))
+            networks.append(ip_network(text))
         except ValueError:
             try:
                 hint = f"did you mean {ip_network(text, strict=False)}?"
             except ValueError:
                 hint = "write addresses as 192.0.2.7 or 2001:db8::7, networks as 192.0.2.0/24"
-            raise SettingsError(f"{where} has {text!r}, which is no network: {hint}") from None
-    return tuple(found)
+            raise SettingsError(f"{where} has {text!r}, which is not a network: {hint}") from None
+    return tuple(networks)
 
 
 def _bool(text: str) -> bool:
@@ -117,38 +118,40 @@ def _setting(name: str, default: Any, parse: Callable[[str], Any], *, secret: bo
     return field(default_factory=read, repr=not secret, metadata=metadata)
 
 
-#: Longest file of a secret, in characters.
+#: Maximum length of a file with a secret, in characters.
 _LONGEST_FILE = 65536
 
 
 def secret_text(environment: Mapping[str, Any], variable: str) -> Any:
-    """The value of a secret. It may stand in a file (SMSQUEUE_REDIS_URL_FILE names it), as Docker's
-    and Kubernetes' secrets do; None: it is not set. Line breaks at the file's end do not count.
+    """The value of a secret; None: it is not set.
+
+    ``<VARIABLE>_FILE`` may name a file with the secret, as for Docker's and Kubernetes' secrets.
+    Line breaks at the end of the file are ignored.
 
     Raises:
-        SettingsError: both are given, or the file cannot be read. The secret is not shown.
+        SettingsError: both are set, or the file cannot be read. The secret is not shown.
     """
     text, path = environment.get(variable), environment.get(f"{variable}_FILE")
     if not path:
         return text
     if text:
-        raise SettingsError(f"{variable} and {variable}_FILE are both given: remove one of them")
+        raise SettingsError(f"{variable} and {variable}_FILE are both set: remove one of them")
     return read_secret_file(f"{variable}_FILE", path)
 
 
 def read_secret_file(variable: str, path: Any) -> str:
     """The secret in a file; SettingsError, which names variable and path, if there is none."""
     if not isinstance(path, str | os.PathLike) or "://" in str(path):
-        # Without the value, which is the secret itself.
-        raise SettingsError(f"{variable} must be the path of a file that holds the secret")
+        # Without the value, which may be the secret itself.
+        raise SettingsError(f"{variable} must be the path of a file that contains the secret")
     try:
-        with open(path, encoding="utf-8-sig") as file:  # editors of Windows begin it with a mark
+        with open(path, encoding="utf-8-sig") as file:  # Windows editors write a byte order mark
             text = file.read(_LONGEST_FILE + 1)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise SettingsError(
-            f"{variable} is {str(path)!r}, which cannot be read ({why}): correct the path, or let "
-            "this process read the file"
+            f"{variable} is {str(path)!r}, which cannot be read ({why}): correct the path, or give "
+            "this process read access"
         ) from None
     secret = text.rstrip("\r\n")
     if not secret.strip():
@@ -168,18 +171,18 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
     except (ValueError, KeyError):
         # ``from None``: the value may be a secret, and a chained error would print it.
         raise SettingsError(
-            f"{variable} cannot be read, it must be {_WRITTEN[parse]}: correct it or unset it"
+            f"{variable} must be {_SYNTAX[parse]}: correct it or unset it"
         ) from None
 
 
-#: What the text of a setting must be, by the function that reads it.
-_WRITTEN: dict[Any, str] = {
+#: Syntax of a setting, by its parser.
+_SYNTAX: dict[Any, str] = {
     _bool: "true, yes, on or 1, or else false, no, off or 0",
     int: "a whole number, such as 50",
     _bytes: "a number of bytes, such as 134217728 for 128 MB",
     float: "a number, such as 2.5",
 }
-#: What a setting is, by the function that reads its text.
+#: Type of a setting, by its parser.
 _KINDS: dict[Any, str] = {
     str: "a text",
     _list: "a list of texts",
@@ -191,7 +194,7 @@ _KINDS: dict[Any, str] = {
 
 
 def _typed(variable: str, value: Any, parse: Callable[[str], Any]) -> Any:
-    """The value of a keyword, in its type. A text is read as that of the variable is.
+    """The value of a keyword argument; a text is parsed as that of the variable.
 
     Raises:
         SettingsError: it has another type. The value, which may be a secret, is not shown.
@@ -205,25 +208,25 @@ def _typed(variable: str, value: Any, parse: Callable[[str], Any]) -> Any:
     elif parse is _list:
         if value is None or isinstance(value, list | tuple | set | frozenset):
             texts = tuple(value or ())
-            if all(isinstance(each, str) for each in texts):
+            if all(isinstance(text, str) for text in texts):
                 return texts
     elif parse is _bool:
         if isinstance(value, int) and value in (0, 1):
             return bool(value)
-    elif number and (parse is float or value == value // 1):  # not so for nan and inf
+    elif number and (parse is float or value == value // 1):  # false for nan and inf
         return value if parse is float else int(value)
     raise SettingsError(f"{variable} must be {_KINDS[parse]}, not {type(value).__name__}")
 
 
-def _region(given: str) -> str:
-    # Not above: importing smsqueue would take a third longer.
+def _region(text: str) -> str:
+    # Imported here, since it would make importing smsqueue a third slower.
     from phonenumbers import SUPPORTED_REGIONS
 
-    region = given.strip().upper()
+    region = text.strip().upper()
     if region not in SUPPORTED_REGIONS:
         hint = "; the United Kingdom is GB" if region == "UK" else ""
         raise SettingsError(
-            f"SMSQUEUE_REGION is {given!r}: use the two letters that ISO 3166 has for a country, "
+            f"SMSQUEUE_REGION is {text!r}: use the two letters of a country in ISO 3166, "
             f"such as GB or US{hint}"
         )
     return region
@@ -234,70 +237,69 @@ class Settings:
     """Every setting of the gateway, its workers and its receivers. Times are in seconds.
 
     Raises:
-        SettingsError: a value cannot be used.
+        SettingsError: a value is invalid.
     """
 
-    #: Redis >= 6.2, broker and ledger in one. May hold a password, so it is not in the repr.
+    #: Redis >= 6.2, for broker and ledger. May contain a password, so it is not in the repr.
     redis_url: str = _setting("REDIS_URL", "redis://127.0.0.1:6379/0", str, secret=True)
-    #: The file (PEM) of the private authority that signed the certificate of a ``rediss://`` Redis.
+    #: PEM file of the private CA that signed the certificate of a ``rediss://`` Redis.
     redis_ca: str = _setting("REDIS_CA", "", str)
-    #: First part of every key and queue name, so that applications can share a Redis.
+    #: Prefix of all keys and queue names, so that applications can share a Redis.
     namespace: str = _setting("NAMESPACE", "sms", str)
     #: Where workers, receivers and the command line find the gateway: ``package.module:attribute``.
     gateway: str = _setting("GATEWAY", "", str)
-    #: The hard-to-guess URL prefixes that webhooks are served under.
+    #: Secret URL prefixes of webhooks.
     receiver_prefix: tuple[str, ...] = _setting("RECEIVER_PREFIX", (), _list, secret=True)
-    #: Addresses and networks of the proxies in front of the receivers, whose X-Forwarded-For tells
-    #: who calls; ``unix`` stands for whoever connects to a Unix socket. Nobody else's is believed.
+    #: Addresses and networks of the proxies in front of the receivers, whose X-Forwarded-For is
+    #: trusted; ``unix`` stands for clients of a Unix socket.
     trusted_proxies: tuple[str, ...] = _setting("TRUSTED_PROXIES", (), _list)
-    #: Where the internet reaches the receivers, without the prefix: ``https://sms.example.org``.
+    #: Public URL of the receivers, without the prefix: ``https://sms.example.org``.
     public_url: str = _setting("PUBLIC_URL", "", str)
-    #: What a monitoring system has to show (Bearer) to read the receivers' ``/metrics``; without
-    #: one there is no such page.
+    #: Bearer token for the receivers' ``/metrics``; "": there is no such page.
     metrics_token: str = _setting("METRICS_TOKEN", "", str, secret=True)
-    #: The key of the hashes that stand for numbers in key names, the same in all processes. Without
-    #: one it is in Redis: whoever reads that can try all numbers.
+    #: Key of the hashes that stand for numbers in key names, the same in all processes; "": a key
+    #: in Redis, with which a reader of Redis can try all numbers.
     hash_key: str = _setting("HASH_KEY", "", str, secret=True)
-    #: A file that each worker process touches as long as it works, for liveness probes.
+    #: File that each worker process touches while it works, for liveness probes.
     heartbeat_file: str = _setting("HEARTBEAT_FILE", "", str)
     #: Deliver in the calling process, without Redis and Celery, as smsframework does.
     eager: bool = _setting("EAGER", False, _bool)
-    #: How long a record is kept after its final state.
+    #: How long a record is kept after it has reached a final state.
     retention: float = _setting("RETENTION", 30 * 86400.0, float)
     #: How long to wait for delivery reports.
     report_wait: float = _setting("REPORT_WAIT", 72 * 3600.0, float)
-    #: How long a report may wait for its send to be settled before its hook runs unmatched.
+    #: How long a report waits for its message before its handlers run without one.
     park_wait: float = _setting("PARK_WAIT", 60.0, float)
-    #: After this long a published trigger counts as lost and is published again.
+    #: Time after which a published trigger counts as lost and is published again.
     grace: float = _setting("GRACE", 60.0, float)
-    #: How often each worker process looks for what is due.
+    #: Interval at which each worker process looks for due messages and events.
     upkeep_interval: float = _setting("UPKEEP_INTERVAL", 0.5, float)
-    #: After this long without a sign of life the worker that runs an event's handlers counts as
-    #: dead, and another one runs the event.
+    #: Lease of an event: after it the worker that runs its handlers counts as dead, and another
+    #: one runs them.
     hook_lease: float = _setting("HOOK_LEASE", 300.0, float)
-    #: Time limit of one call of a handler; if not given, 60 s or half of the lease if that is less.
+    #: Time limit of one call of a handler; by default 60 s, or half of the lease if that is less.
     handler_timeout: float = _setting("HANDLER_TIMEOUT", None, float)
-    #: Calls past their time limit (handlers, routers, look-ups) that a worker process bears; with
-    #: so many it ends in order, for its supervisor to start it anew.
+    #: Calls that exceeded their time limit (handlers, routers, look-ups) at which a worker process
+    #: shuts down, so that its supervisor restarts it.
     max_hung_calls: int = _setting("MAX_HUNG_CALLS", 50, int)
-    #: Triggers in a queue of the broker above which what is new waits in the ledger: single
-    #: sends and webhooks, or one of many. The first is higher, so that a one-time password
-    #: overtakes a campaign.
+    #: Triggers in a queue of the broker above which new ids wait in the ledger: single messages
+    #: and webhooks; bulk. The first is higher, so that a one-time password overtakes a campaign.
     watermark: int = _setting("WATERMARK", 1000, int)
     bulk_watermark: int = _setting("BULK_WATERMARK", 200, int)
-    #: Country, such as ``GB``, whose national numbers ``send`` and ``find`` understand.
+    #: Country, such as ``GB``, whose national numbers ``send`` and ``find`` accept.
     region: str = _setting("REGION", "", str)
-    #: Longest text that ``send`` takes, in characters.
+    #: Maximum length of a message's text, in characters.
     max_body: int = _setting("MAX_BODY", 1600, int)
-    #: Longest webhook that the receivers read, in bytes.
+    #: Maximum size of a webhook, in bytes.
     max_webhook: int = _setting("MAX_WEBHOOK", 256 * 1024, int)
-    #: Bytes that the webhooks of one provider may hold in Redis while they wait for their handlers;
-    #: at most an eighth of its maxmemory.
+    #: Bytes that the unhandled webhooks of one provider may take in Redis; at most an eighth of its
+    #: maxmemory.
     webhook_quota: int = _setting("WEBHOOK_QUOTA", 128 * 1024 * 1024, _bytes)
-    #: Calls of one provider at once in one worker process, unless it has a number of its own: see
-    #: ``add_provider(max_in_flight=)``. Of as many a killed worker leaves the outcome unknown.
+    #: Simultaneous calls of one provider in one worker process, unless
+    #: ``add_provider(max_in_flight=)`` says otherwise. So many messages may be unknown after
+    #: a worker was killed.
     max_in_flight: int = _setting("MAX_IN_FLIGHT", 250, int)
-    #: Tasks that one worker process runs at once, and handlers of events.
+    #: Tasks, and handlers of events, that one worker process runs at once.
     concurrency: int = _setting("CONCURRENCY", 50, int)
 
     def __post_init__(self) -> None:
@@ -312,7 +314,7 @@ class Settings:
             parts = urlsplit(self.redis_url)
             scheme, _ = parts.scheme, parts.port
         except ValueError:
-            # ``from None``: the error would print a part of the password.
+            # ``from None``: the error would quote a part of the password.
             raise SettingsError(
                 f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}, which cannot be read: "
                 "a password's special characters must be written as %XX"
@@ -331,7 +333,7 @@ class Settings:
             )
         if self.redis_ca and "ssl_ca_certs" in parse_qs(parts.query):
             raise SettingsError(
-                "SMSQUEUE_REDIS_CA and ssl_ca_certs in SMSQUEUE_REDIS_URL name the same: "
+                "SMSQUEUE_REDIS_CA and ssl_ca_certs in SMSQUEUE_REDIS_URL are both set: "
                 "remove one of them"
             )
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self.namespace):
@@ -346,8 +348,8 @@ class Settings:
         ):
             if not network.prefixlen:
                 raise SettingsError(
-                    f"SMSQUEUE_TRUSTED_PROXIES has {network}: everybody could write whom a webhook "
-                    "comes from. Name the addresses of your proxies"
+                    f"SMSQUEUE_TRUSTED_PROXIES has {network}: any client could forge the address "
+                    "of a webhook. Name the addresses of your proxies"
                 )
         if self.hash_key and (too_short(self.hash_key) or len(self.hash_key) < _SHORTEST_KEY):
             raise SettingsError(
@@ -373,8 +375,8 @@ class Settings:
                 )
         if self.webhook_quota < _LEAST_QUOTA:
             raise SettingsError(
-                f"SMSQUEUE_WEBHOOK_QUOTA is {self.webhook_quota} bytes, in which not even a few "
-                f"webhooks fit: give at least {_LEAST_QUOTA}, better the default of 134217728 "
+                f"SMSQUEUE_WEBHOOK_QUOTA is {self.webhook_quota} bytes, too few for some "
+                f"webhooks: give at least {_LEAST_QUOTA}, better the default of 134217728 "
                 "(128 MB)"
             )
         if self.hook_lease < self.handler_timeout * LEASE_FACTOR:
@@ -387,14 +389,14 @@ class Settings:
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> Self:
-        """Settings from a web framework's configuration: its SMSQUEUE_* keys, other keys ignored.
+        """Settings from the SMSQUEUE_* keys of a web framework's configuration.
 
-        What the mapping does not name comes from the environment. Texts are parsed as there. A key
-        that is nearly the name of a setting is ignored, with a warning in the log.
+        Other settings come from the environment. Texts are parsed as there. A key that is similar
+        to a setting's name is ignored, with a warning in the log.
         """
         for name, meant in misspelled(config):
-            log.warning("%s is not a setting: did you mean %s?", name, meant)
-        given: dict[str, Any] = {}
+            log.warning("%s is not a known setting; did you mean %s?", name, meant)
+        keywords: dict[str, Any] = {}
         for each in fields(cls):
             variable, parse = each.metadata["variable"], each.metadata["parse"]
             if each.metadata["secret"]:
@@ -402,10 +404,10 @@ class Settings:
             else:
                 value = config.get(variable)
             if value is not None:
-                given[each.name] = (
+                keywords[each.name] = (
                     _parsed(variable, value, parse) if isinstance(value, str) else value
                 )
-        return cls(**given)
+        return cls(**keywords)
 
     @property
     def send_queue(self) -> str:
@@ -414,12 +416,12 @@ class Settings:
 
     @property
     def hook_queue(self) -> str:
-        """Name of the broker queue whose tasks run hooks."""
+        """Name of the broker queue whose tasks run handlers."""
         return f"{self.namespace}.hook"
 
     @property
     def broker_prefix(self) -> str:
-        """First part of every key that the broker keeps in Redis."""
+        """Prefix of the broker's keys in Redis."""
         return f"{self.namespace}:broker:"
 
     @property
@@ -434,7 +436,7 @@ class Settings:
 
     @property
     def unverified_tls(self) -> str:
-        """The part of SMSQUEUE_REDIS_URL that turns off verification of the certificate, or ""."""
+        """The option of SMSQUEUE_REDIS_URL that disables certificate verification, or ""."""
         parts = urlsplit(self.redis_url)
         query = _first_values(parts) if parts.scheme == "rediss" else {}
         if query.get("ssl_cert_reqs") == "none":
@@ -445,12 +447,12 @@ class Settings:
 
     @property
     def safe_redis_url(self) -> str:
-        """The Redis URL as it may be printed."""
+        """The Redis URL without secrets."""
         return hide_password(self.redis_url)
 
 
 def misspelled(names: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    """Of names of variables those that are nearly a setting's, each with that setting's."""
+    """Names that are similar to a setting's variable, each with that variable."""
     known = {each.metadata["variable"] for each in fields(Settings)} | {"SMSQUEUE_DEFAULT_PROVIDER"}
     files = (each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"])
     known |= {f"{variable}_FILE" for variable in files}
@@ -461,33 +463,33 @@ def misspelled(names: Iterable[Any]) -> Iterator[tuple[str, str]]:
             yield name, near[0]
 
 
-#: What redis-py takes for false and for true.
+#: redis-py's words for false and for true.
 _FALSE, _TRUE = ("0", "f", "false", "n", "no"), ("1", "t", "true", "y", "yes")
 
 
 def _first_values(parts: SplitResult) -> dict[str, str]:
-    """The parameters of an address; of repeated ones the first, which is the one in redis-py."""
+    """The parameters of a URL; the first of repeated ones, as in redis-py."""
     return {name: values[0] for name, values in parse_qs(parts.query).items()}
 
 
 def _wrong_in_redis_url(parts: SplitResult) -> str:
-    """What redis-py or kombu would fail at, or ignore; "": nothing."""
+    """What redis-py or kombu would reject or ignore in the URL; "": nothing."""
     query = _first_values(parts)
     database = query.get("db", "" if parts.scheme == "unix" else parts.path.strip("/"))
     if database and not re.fullmatch("[0-9]+", database):
-        return "the database is a number, as in redis://host:6379/0"
+        return "the database must be a number, as in redis://host:6379/0"
     if parts.scheme == "unix" and len(parts.path) < 2:
         return "write the path of the socket, as in unix:///run/redis/redis.sock?db=0"
     if query.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
-        return "ssl_cert_reqs is required, optional or none"
+        return "ssl_cert_reqs must be required, optional or none"
     if query.get("ssl_check_hostname", "true").lower() not in _FALSE + _TRUE:
-        return "ssl_check_hostname is true or false"
+        return "ssl_check_hostname must be true or false"
     return ""
 
 
 def hide_password(url: str) -> str:
-    """A URL as it may be printed: user and password are replaced by ``***``."""
-    # Not by urlsplit: it takes a password with an unquoted "/", "#" or "?" for something else.
+    """A URL with user and password replaced by ``***``."""
+    # urlsplit would split a password at an unquoted "/", "#" or "?".
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url

@@ -14,18 +14,18 @@ _TIME_LENGTH = 9  # 45 bits of milliseconds, enough for a thousand years
 _RANDOM_BITS = (_LENGTH - _TIME_LENGTH) * 5
 
 
-#: All pairs of letters, by the ten bits that they stand for.
+#: All pairs of letters, by their ten bits.
 _PAIRS = [first + second for first in _LETTERS for second in _LETTERS]
 
-#: Random numbers of 64 bits from the operating system, asked for many at once.
+#: Random 64-bit numbers of the operating system, which are read in batches.
 _random: list[int] = []
 _AT_ONCE = 128
-# A child would make the ids that its parent makes.
+# A forked child would make the same ids as its parent.
 os.register_at_fork(after_in_child=_random.clear)
 
 
 def _random_bits() -> int:
-    """64 random bits, which nobody can guess."""
+    """64 unpredictable bits."""
     try:
         return _random.pop()
     except IndexError:
@@ -35,7 +35,7 @@ def _random_bits() -> int:
 
 
 def new_id() -> str:
-    """An id that nobody else makes: milliseconds since 1970, then 55 random bits."""
+    """A unique id: milliseconds since 1970, then 55 random bits."""
     random = _random_bits() & ((1 << _RANDOM_BITS) - 1)
     value = (time.time_ns() // 1_000_000) << _RANDOM_BITS | random
     return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(90, -1, -10)])
@@ -47,7 +47,7 @@ def new_token() -> str:
 
 
 def time_of(id: str) -> float:
-    """When an id was made, in seconds since 1970 by its maker's clock; 0 if it is not ours."""
+    """When an id was made, in seconds since 1970 by its maker's clock; 0: not an id of ours."""
     value = 0
     for letter in id[:_TIME_LENGTH]:
         value = value << 5 | max(_LETTERS.find(letter), 0)

@@ -18,26 +18,26 @@ _LONGEST = timedelta(days=3650)
 
 
 class OutgoingMessageOptions:
-    """What the sender asks of the gateway, whichever provider sends. Values are class defaults."""
+    """Options of a message, for all providers. Class attributes are the defaults."""
 
-    #: Replies allowed?
+    #: The recipient may reply.
     allow_reply: bool = True
-    #: Ask the network for a delivery report?
+    #: Ask the network for a delivery report.
     status_report: bool = False
     #: Validity in minutes (fractions allowed), counted from ``send_at``; None: no limit.
     expires: float | None = None
-    #: Sender ID that replaces the number.
+    #: Sender id in place of a number.
     senderId: str | None = None
-    #: High priority: delivered faster and at a higher price, where a provider offers it.
+    #: High priority: faster and more expensive, if the provider offers it.
     escalate: bool = False
-    #: Sends with the same key and content are one message.
+    #: Sends with the same key and content make one message.
     idempotency_key: str | None = None
     #: Earliest time of sending, an aware datetime.
     send_at: datetime | None = None
     #: What to do if a provider's answer is lost: "hold" it as unknown, or "resend" it and
     #: accept that it may arrive twice.
     on_unknown: Literal["hold", "resend"] = "hold"
-    #: JSON data that comes back in onSend and onStatus.
+    #: JSON data that is passed to onSend and onStatus.
     context: dict[str, Any] = {}  # noqa: RUF012  never changed in place
 
     def update(self, **options: Any) -> None:
@@ -45,7 +45,7 @@ class OutgoingMessageOptions:
 
         Raises:
             TypeError: there is no option of that name, or a value has the wrong type.
-            ValueError: the value cannot be used, e.g. ``send_at`` without a time zone.
+            ValueError: a value is invalid, e.g. ``send_at`` without a time zone.
         """
         for name in options:
             if (
@@ -63,10 +63,10 @@ class OutgoingMessageOptions:
 
 
 def sender_text(name: str, value: Any) -> str | None:
-    """A number or sender id as text; a short code may be given as a number.
+    """A number or sender id as text; short codes may be integers.
 
     Raises:
-        TypeError: it is neither text nor a whole number. The text begins with ``name``.
+        TypeError: it is neither text nor an integer. The error begins with ``name``.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -93,10 +93,10 @@ def _check_send_at(name: str, value: Any) -> datetime:
         raise TypeError(f"send_at must be a datetime, not {type(value).__name__}")
     if value.tzinfo is None or value.utcoffset() is None:
         raise ValueError(
-            "send_at has no time zone, so it could mean any hour of the day: "
+            "send_at has no time zone, so the hour is ambiguous: "
             "give an aware datetime, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
         )
-    # The last years of the calendar cannot be read back.
+    # datetime cannot parse the last years of its calendar.
     if value > datetime.now(UTC) + 10 * _LONGEST:
         raise ValueError(f"send_at must be within a hundred years, not {value.isoformat()}")
     return value
@@ -125,7 +125,7 @@ def _check_key(name: str, value: Any) -> str:
 _OPTION_NAMES = [
     name for name in vars(OutgoingMessageOptions) if not name.startswith("_") and name != "update"
 ]
-#: Each returns the value as it is kept.
+#: Validators, which return the value to store.
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "allow_reply": _check_flag,
     "status_report": _check_flag,
@@ -140,36 +140,35 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 
 
 class OutgoingMessage:
-    """A message to be sent, or that was sent.
+    """A message that is to be sent or was sent.
 
     Args:
-        dst: Destination phone number or short code. Everything but digits is cut off; of one with
-            a plus also the extension and the "(0)", see
-            :func:`smsqueue.message.numbers.destination`. Of what is neither nothing is kept, and
-            sending raises RequestError.
+        dst: Destination phone number or short code. Only its digits are kept, without an extension
+            or a "(0)" after a plus, see :func:`smsqueue.message.numbers.destination`. Of any other
+            text nothing is kept, and sending raises RequestError.
         body: The text.
-        src: Source number or sender id, left as it is; of a whole number, the digits.
-        provider: Name of the provider to use; without one, the router decides.
+        src: Source number or sender id, not changed; an integer becomes its digits.
+        provider: Name of the provider to use; None: the router decides.
     """
 
-    #: Our id, set by ``gateway.send``; 20 characters that sort by time.
+    #: The message's id, set by ``gateway.send``; 20 characters that sort by time.
     id: str | None = None
-    #: True if ``send`` found that the idempotency key had been sent before.
+    #: True: a message with this idempotency key had been sent before.
     duplicate: bool = False
-    #: ``id.attempt``: what a provider gives back to us in its reports; set before each attempt.
+    #: ``id.attempt``, which a provider returns in its reports; set before each attempt.
     reference: str | None = None
-    #: What tells a provider that de-duplicates that this is the same sending again; set before
-    #: each attempt.
+    #: Key by which a provider that de-duplicates recognizes a repeated call; set before each
+    #: attempt.
     dedup_key: str | None = None
-    #: True if an attempt with this key was made before, whose answer was lost.
+    #: True: an earlier attempt with this key lost its answer.
     repeated: bool = False
     #: Values for the router, see :meth:`route`.
     routing_values: tuple[Any, ...] | None = None
     #: The provider's message id, set by the provider.
     msgid: Any = None
-    #: Anything else that the provider tells of the message.
+    #: Other data of the provider about the message.
     meta: Any = None
-    #: Why no SMS can be sent to the destination that was given, in words; None: one can.
+    #: Why no SMS can be sent to the destination; None: one can.
     dst_problem: str | None = None
 
     def __init__(
@@ -179,18 +178,18 @@ class OutgoingMessage:
             raise TypeError(f"the number must be text, not {type(dst).__name__}")
         self.src = sender_text("src", src)
         self.dst, self.dst_problem = numbers.destination(dst)
-        #: The destination as it was written, and ``dst`` then: if nobody has changed that since,
-        #: what was written tells a national number from an international one.
+        #: The destination as written, and ``dst`` at that time: while ``dst`` is unchanged, the
+        #: written form distinguishes a national number from an international one.
         self.dst_written = (dst, self.dst)
         self.body = body
         self.provider = provider
         self.provider_options = OutgoingMessageOptions()
         self.provider_params: dict[str, Any] = {}
-        #: The provider that the gateway chose, to tell it from one that the sender asked for.
+        #: The provider, if the gateway and not the sender chose it.
         self.routed_to: str | None = None
-        #: Id of a send that was not confirmed: sending this object again must reuse it.
+        #: Id of a send that was not confirmed; sending this object again reuses it.
         self.unconfirmed_id: str | None = None
-        #: Idempotency key of such a send that a running hook made, for this one send only.
+        #: Idempotency key of such a send in a running handler, for this send only.
         self.derived_key: str | None = None
 
     def options(self, **options: Any) -> Self:
@@ -199,21 +198,21 @@ class OutgoingMessage:
         return self
 
     def params(self, **params: Any) -> Self:
-        """Set parameters that only the provider understands."""
+        """Set parameters that are specific to the provider."""
         self.provider_params = params
         return self
 
     def route(self, *values: Any) -> Self:
-        """Set the values that the router is called with; the router is not called without."""
+        """Set the values for the router, which is called only for messages that have some."""
         self.routing_values = values
         return self
 
     def segments(self) -> Segments:
-        """How many SMS the text is, in which encoding, and what makes it Unicode."""
+        """How many SMS the text takes, in which encoding, and which character makes it Unicode."""
         return segments_of(self.body)
 
     def __repr__(self) -> str:
-        # Error trackers record it: no number and no text.
+        # Without number and text, since error trackers record it.
         return (
             f"{type(self).__name__}({mask(self.dst)!r}, {body_size(self.body)}, "
             f"src={mask(self.src)!r}, provider={self.provider!r}, msgid={shown_id(self.msgid)}, "
@@ -223,17 +222,18 @@ class OutgoingMessage:
 
 @dataclass(frozen=True)
 class Part:
-    """Which part of a long message an incoming one is, if its provider does not join them.
+    """Which part of a long message an incoming one is, if its provider does not join the parts.
 
-    ValueError: there is no such part.
+    Raises:
+        ValueError: the number is not between 1 and ``total``, or the total is above 255.
     """
 
-    #: What the parts share. A phone uses the same again after some messages.
+    #: Reference that the parts share. Phones reuse it after some messages.
     ref: str
     #: From 1 to ``total``.
     number: int
     total: int
-    #: Seconds for which the first one to come waits for the others.
+    #: Seconds for which the first part to arrive waits for the others.
     wait: float = 600.0
 
     def __post_init__(self) -> None:
@@ -245,31 +245,32 @@ class IncomingMessage:
     """A message received from a provider.
 
     Args:
-        src: Who sent it: digits of a phone number, any other address as it came, see
+        src: The sender: the digits of a phone number, any other address unchanged, see
             :func:`smsqueue.message.numbers.incoming_address`.
-        body: The text; ``""`` if there was none.
+        body: The text; may be empty.
         msgid: The provider's message id, of any type.
-        dst: What it was sent to, kept as ``src`` is.
-        rtime: When it was received; now (aware, UTC) if not given.
-        meta: Anything else that the provider told. ``meta["recipients"]`` lists all recipients of
-            a group message, kept as ``src`` is.
+        dst: The recipient, in the form of ``src``.
+        rtime: When it was received; None: now (aware, UTC).
+        meta: Other data of the provider. ``meta["recipients"]`` lists all recipients of a group
+            message, in the form of ``src``.
         media: Pictures and other files, in order.
     """
 
-    #: Our id of the event, set when it is recorded.
+    #: Id of the event, set when it is recorded.
     id: str | None = None
     #: Name of the provider that received it.
     provider: str | None = None
-    #: Set by a provider that hands over the parts of long messages: the ledger joins them. The
-    #: whole has ``meta["parts"]``; if the rest did not come in time, ``meta["missing"]`` is a list.
+    #: Set by a provider that does not join the parts of long messages: the ledger joins them. The
+    #: message has ``meta["parts"]``; if parts did not arrive in time, ``meta["missing"]`` lists
+    #: them.
     part: Part | None = None
-    #: Signature of the webhook and place in it: tells a repetition if there is no ``msgid``.
+    #: Signature of the webhook and index in it: identifies repetitions without a ``msgid``.
     signed_by: str | None = None
-    #: The channel that it came by, if the provider has several; None: SMS or MMS.
+    #: The channel, if the provider has several; None: SMS or MMS.
     channel: str | None = None
-    #: Country whose national numbers can be answered, too: the gateway's setting.
+    #: Country whose national numbers can be answered: SMSQUEUE_REGION.
     region: str | None = None
-    #: Addresses and types of what came beside the text, in order.
+    #: URLs and types of attached files, in order.
     media: tuple[Media, ...] = ()
 
     def __init__(
@@ -295,12 +296,12 @@ class IncomingMessage:
     def replyable(self) -> bool:
         """Can an SMS to ``src`` answer it? See :func:`smsqueue.message.numbers.replyable`.
 
-        Not if it came by another channel: there the sender may be no phone number.
+        False for other channels, whose senders may not be phone numbers.
         """
         return self.channel is None and numbers.replyable(self.src, self.region)
 
     def __repr__(self) -> str:
-        # Error trackers record it: no number and no text.
+        # Without number and text, since error trackers record it.
         return (
             f"{type(self).__name__}({self.provider!r}, {mask(self.src)!r}, {body_size(self.body)}, "
             f"dst={mask(self.dst)!r}, msgid={shown_id(self.msgid)}, id={self.id!r})"

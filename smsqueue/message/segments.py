@@ -1,7 +1,7 @@
-"""How a text becomes SMS: its encoding, its parts, and what makes it more expensive.
+"""How a text is sent as SMS: its encoding and its parts.
 
-The alphabet is the GSM 7 bit default alphabet with its extension table, as 3GPP TS 23.038 has
-them (6.2.1 and 6.2.1.1). National shift tables are not used: no phone has to know them.
+The alphabet is the GSM 7 bit default alphabet with its extension table (3GPP TS 23.038, 6.2.1 and
+6.2.1.1). National shift tables are not used, since phones need not support them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNICODE = re.compile(f"[^{re.escape(_DEFAULT + _EXTENSION)}]")
 
 @dataclass(frozen=True)
 class Segments:
-    """What a text is as SMS.
+    """The SMS that a text takes.
 
     A unit is a septet in GSM-7 and a UTF-16 code unit in UCS-2.
     """
@@ -33,21 +33,20 @@ class Segments:
     encoding: Literal["gsm7", "ucs2"]
     #: Units of the whole text. A character of the extension table, or one beyond U+FFFF, is two.
     units: int
-    #: Number of SMS that are sent, and charged; 0 for an empty text.
+    #: Number of SMS that are sent and charged; 0 for an empty text.
     parts: int
-    #: Units that fit into each part: fewer if there are several, which begin with six bytes by
-    #: which the phone joins them.
+    #: Units in each part: fewer if there are several, which begin with a header of six bytes.
     per_part: int
     #: Units that are free in the last part.
     remaining: int
-    #: Index and text of the first character that GSM-7 does not have; None in GSM-7.
+    #: Index and text of the first character outside of GSM-7; None in GSM-7.
     first_unicode: tuple[int, str] | None
 
 
 def segments_of(text: str) -> Segments:
-    """Count a text; in time that grows with its length."""
-    found = _UNICODE.search(text)
-    first = (found.start(), found[0]) if found else None
+    """The segments of a text, in linear time."""
+    match = _UNICODE.search(text)
+    first = (match.start(), match[0]) if match else None
     units, per_part = _measure(text, first is not None)
     used = [used for _, used in _cut(text, first is not None, per_part)]
     left = per_part - (used[-1] if used else 0)
@@ -55,12 +54,11 @@ def segments_of(text: str) -> Segments:
 
 
 def split(text: str) -> list[str]:
-    """The texts of the parts, in order; put together they are the text again.
+    """The texts of the parts, in order; joined, they are the text.
 
-    No escape pair (GSM-7) and no surrogate pair (UTF-16) is cut in two: the part then holds one
-    unit less. What a reader sees as one character may be several (an accent of its own, an emoji
-    with a skin tone); those may come to stand in two parts, and the phone that joins the parts
-    shows them whole.
+    Escape pairs (GSM-7) and surrogate pairs (UTF-16) are not split: the part then has one unit
+    less. A visible character of several code points (a combining accent, an emoji with a skin tone)
+    may be split; the phone joins the parts and shows it whole.
     """
     unicode = _UNICODE.search(text) is not None
     _, per_part = _measure(text, unicode)

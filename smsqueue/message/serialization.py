@@ -1,4 +1,4 @@
-"""Messages and reports as the ledger keeps them: JSON text, exactly what the sender gave."""
+"""Messages and reports as JSON, as the ledger stores them; validation of outgoing messages."""
 
 from __future__ import annotations
 
@@ -41,35 +41,35 @@ _STATUS_CLASSES: dict[str, type[MessageStatus]] = {
     name: getattr(statuses, name) for name in statuses.__all__
 }
 _STATUS_FIELDS = ("accepted", "delivered", "expired", "error", "status_code", "status")
-#: Not part of the stored options: what the ledger keeps in fields of its own.
+#: Options that the ledger stores in fields of their own.
 _LEDGER_OPTIONS = ("idempotency_key", "send_at", "expires")
-#: Bytes that are kept of a webhook's text, and of all else that it says: an SMS of ten parts has
-#: 3 kB. Whoever knows the address of unsigned webhooks shall not fill Redis with few of them.
+#: Bytes that are stored of a webhook's text, and of its other data: an SMS of ten parts has 3 kB.
+#: The limit keeps forged webhooks from filling Redis quickly.
 _MOST_TEXT = _MOST_META = 8 * 1024
-#: What stands in place of what was left out.
+#: Marks of text and data that were cut.
 _CUT = " [cut by smsqueue]"
 _CUT_META = {"smsqueue": "cut: it was too long"}
-_HALF = re.compile(r"[\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
-#: Made once: json.dumps would make one for each text.
+#: Reused, since json.dumps would make one for each text.
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON; whatever JSON does not know is written as its ``str``."""
+    """Compact JSON; values of other types are written as their ``str``."""
     text = _ENCODER.encode(value)
-    # Half a character, which UTF-8 cannot write: a webhook's JSON may hold one.
-    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+    # Unpaired surrogates, which a webhook's JSON may contain, cannot be encoded in UTF-8.
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def clean(text: str) -> str:
-    """A text that Redis and the JSON of its Lua can take: half a character becomes "?"."""
+    """A text for Redis and its Lua JSON: unpaired surrogates become "?"."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _plain(what: str, value: Any) -> None:
-    """Raise RequestError unless a value is the same after a way through JSON."""
+    """Raise RequestError unless JSON preserves a value."""
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         same = json.loads(text) == value
@@ -77,15 +77,15 @@ def _plain(what: str, value: Any) -> None:
         raise exc.RequestError(f"{what} cannot be queued: {error}") from None
     if not same:
         raise exc.RequestError(
-            f"{what} would change on its way through the queue: use lists, "
+            f"{what} cannot be stored as JSON without changes: use lists, "
             "not tuples, and text as keys"
         )
-    if _HALF.search(text):
-        raise exc.RequestError(f"{what} cannot be queued: it has half a character in it")
+    if _SURROGATE.search(text):
+        raise exc.RequestError(f"{what} cannot be queued: it contains an unpaired surrogate")
 
 
 def check_kind(message: object) -> None:
-    """Raise TypeError for what is no message of ours, such as one of smsframework's."""
+    """Raise TypeError for other objects, such as messages of smsframework."""
     if not isinstance(message, OutgoingMessage):
         kind = type(message)
         raise TypeError(
@@ -95,13 +95,12 @@ def check_kind(message: object) -> None:
 
 
 def check_outgoing(message: OutgoingMessage, max_body: int, region: str | None = None) -> None:
-    """Raise RequestError if a message cannot be sent; nothing has happened then.
+    """Raise RequestError if a message is invalid.
 
-    What was set as an attribute is checked, and converted, as if it had been given to the
-    constructor or to ``options()``.
+    Attributes are validated and converted as the arguments of the constructor and ``options()``.
 
     Args:
-        region: Country whose national numbers get its code; see
+        region: Country whose national numbers get its country code; see
             :func:`smsqueue.message.numbers.resolved`.
     """
     _check_destination(message, region)
@@ -154,7 +153,7 @@ def _check_destination(message: OutgoingMessage, region: str | None) -> None:
         found = destination(written, region)[0]
         problem = resolved(written, region)[1]
     else:
-        # With a plus it was read when the message was made: that takes a while.
+        # A number with a plus was parsed, which takes time, when the message was made.
         problem = resolved(found)[1] if found[0] == "0" or not is_international(written) else None
     if problem:
         raise exc.RequestError(f"the destination {mask(message.dst)} cannot be called: {problem}")
@@ -179,21 +178,21 @@ def _check_body(message: OutgoingMessage, max_body: int) -> None:
         message.body.encode()
     except UnicodeEncodeError as error:
         raise exc.RequestError(
-            f"the body is not text: half a character at position {error.start}"
+            f"the body contains an unpaired surrogate at index {error.start}"
         ) from None
 
 
 def dump_outgoing(message: OutgoingMessage) -> dict[str, Any]:
-    """What is stored of an outgoing message: what differs from a bare one."""
+    """The stored form of an outgoing message: the values that are not defaults."""
     options = {
         name: value
         for name, value in vars(message.provider_options).items()
         if name not in _LEDGER_OPTIONS and value != getattr(OutgoingMessageOptions, name)
     }
-    asked_for = None if message.provider == message.routed_to else message.provider
+    chosen = None if message.provider == message.routed_to else message.provider
     data: dict[str, Any] = {"dst": message.dst, "body": message.body}
     data |= {"src": message.src} if message.src is not None else {}
-    data |= {"provider": asked_for} if asked_for is not None else {}
+    data |= {"provider": chosen} if chosen is not None else {}
     data |= {"route": message.routing_values} if message.routing_values is not None else {}
     data |= {"params": message.provider_params} if message.provider_params else {}
     data |= {"options": options} if options else {}
@@ -201,14 +200,14 @@ def dump_outgoing(message: OutgoingMessage) -> dict[str, Any]:
 
 
 def content_of(message: OutgoingMessage) -> str:
-    """What must be the same for two sends to be one: everything but the options."""
+    """The content that sends with one idempotency key must share: everything but the options."""
     data = dump_outgoing(message)
     data.pop("options", None)
     return json.dumps(data, sort_keys=True)
 
 
 def older_content_of(message: OutgoingMessage) -> str | None:
-    """The same as versions wrote it that kept the 00 before a number; None: no difference."""
+    """The content in older versions, which kept the 00 before a number; None: the same."""
     written = digits_only(message.dst_written[0])
     if not written.startswith("00") or message.dst_written[1] != message.dst:
         return None
@@ -216,16 +215,16 @@ def older_content_of(message: OutgoingMessage) -> str | None:
 
 
 def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
-    """A fresh message, a snapshot that nobody else holds."""
-    src = data.get("src")  # older versions took numbers, and more
+    """A new object for a stored message."""
+    src = data.get("src")  # older versions accepted numbers and other types
     src = src if src is None else str(src)
     message = OutgoingMessage("", data["body"], src, data.get("provider"))
     message.dst, message.dst_problem = data["dst"], None
-    message.dst_written = (f"+{message.dst}", message.dst)  # it has its country code by now
+    message.dst_written = (f"+{message.dst}", message.dst)  # it has its country code
     message.id = id
     message.routing_values = tuple(data["route"]) if "route" in data else None
     message.provider_params = data.get("params", {})
-    # An older worker may meet options of a newer one: it ignores them.
+    # Ignore options of newer versions.
     known = data.get("options", {}).items()
     options = vars(message.provider_options)
     options.update((name, value) for name, value in known if hasattr(OutgoingMessageOptions, name))
@@ -235,7 +234,7 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
 
 
 def dump_incoming(message: IncomingMessage) -> dict[str, Any]:
-    """What is stored of an incoming message."""
+    """The stored form of an incoming message."""
     data = {"src": message.src, "body": _bounded_text(message.body), "msgid": message.msgid}
     data |= {"dst": message.dst, "meta": bounded_meta(message.meta), "provider": message.provider}
     media = media_of(message.media)
@@ -247,14 +246,14 @@ def dump_incoming(message: IncomingMessage) -> dict[str, Any]:
 
 
 def _bounded_text(text: str) -> str:
-    """A text, cut with a mark if it is longer than any message: it is not to be lost."""
+    """A text, cut with a mark if it is longer than any message."""
     if len(text) * 4 <= _MOST_TEXT or len(clean(text).encode()) <= _MOST_TEXT:
         return text
     return clean(text).encode()[: _MOST_TEXT - len(_CUT)].decode("utf-8", "ignore") + _CUT
 
 
 def bounded_meta(meta: Any) -> Any:
-    """What a provider said beside, or a note that it was too long."""
+    """A provider's other data, or a mark that it was too long."""
     return meta if _size(meta) <= _MOST_META else dict(_CUT_META)
 
 
@@ -265,7 +264,7 @@ def _size(value: Any) -> int:
 def load_incoming(id: str, data: dict[str, Any]) -> IncomingMessage:
     """The incoming message of an event."""
     message = IncomingMessage("", data["body"], data["msgid"])
-    # As they were recorded, by whichever version.
+    # Not parsed again: any version may have recorded them.
     message.src = known_number(data["src"])
     message.dst = None if data["dst"] is None else known_number(data["dst"])
     media = media_of(data.get("media"))
@@ -279,7 +278,7 @@ def load_incoming(id: str, data: dict[str, Any]) -> IncomingMessage:
 
 
 def dump_status(status: MessageStatus) -> dict[str, Any]:
-    """What is stored of a report: its class by the nearest known one, and the fields' values."""
+    """The stored form of a report: the nearest known class, and its fields."""
     known = next(c.__name__ for c in type(status).__mro__ if c.__name__ in _STATUS_CLASSES)
     data = {name: getattr(status, name) for name in _STATUS_FIELDS}
     data |= {"class": known, "msgid": status.msgid, "meta": bounded_meta(status.meta)}
@@ -292,7 +291,7 @@ def dump_status(status: MessageStatus) -> dict[str, Any]:
 
 
 def load_status(data: dict[str, Any]) -> MessageStatus:
-    """A report as its provider gave it, or as the ledger made it of a message's end."""
+    """A stored report of a provider, or of a message that ended without one."""
     status = _STATUS_CLASSES.get(data["class"], MessageStatus)(data.get("msgid"))
     for name in (*_STATUS_FIELDS, "provider", "reference", "meta", "of_part"):
         if name in data:
@@ -303,7 +302,7 @@ def load_status(data: dict[str, Any]) -> MessageStatus:
 
 
 def _dump_time(value: Any) -> Any:
-    if isinstance(value, str):  # as a plugin may leave it
+    if isinstance(value, str):  # of a plugin
         return value[:64]
     return {"iso": value.isoformat()} if isinstance(value, datetime) else value
 

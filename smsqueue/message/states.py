@@ -1,4 +1,4 @@
-"""The states of a message and of an event, and what they mean.
+"""The states of messages and events.
 
     queued | scheduled | retrying -> sending -> sent -> accepted
     sent | accepted -> delivered | undelivered | expired     (report)
@@ -7,9 +7,8 @@
     unknown -> sent | accepted | delivered | undelivered | expired      (report, operator)
     failed | expired | undelivered | unknown -> queued       (operator: a new generation)
 
-A report is a fact: any state gives way to *delivered*, and a message that we had given up on
-(failed, cancelled, expired here) gives way to any report. The transitions themselves are the
-Lua scripts of :mod:`smsqueue.ledger`.
+*delivered* replaces any state. Any report replaces a state that smsqueue itself decided: failed,
+cancelled, expired before sending. The Lua scripts of :mod:`smsqueue.ledger` make the transitions.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = [
 
 
 class State(StrEnum):
-    """Where a message is."""
+    """The state of a message."""
 
     QUEUED = "queued"
     SCHEDULED = "scheduled"
@@ -45,7 +44,7 @@ class State(StrEnum):
 
 
 class EventState(StrEnum):
-    """Where an event (something that hooks are told of) is."""
+    """The state of an event, for which handlers are called."""
 
     WAITING = "waiting"
     PARKED = "parked"
@@ -55,19 +54,19 @@ class EventState(StrEnum):
     UNHEARD = "unheard"
 
 
-#: What is told in place of the state of a record that cannot be read; no record has it.
+#: Shown as the state of a record that cannot be read; not stored.
 DAMAGED = "damaged"
 
-#: A worker may claim these.
+#: States in which a worker may claim a message.
 WAITING = frozenset({State.QUEUED, State.SCHEDULED, State.RETRYING})
 
-#: A provider took the message, and nothing is known to have gone wrong with it since.
+#: A provider accepted the message, and no failure was reported.
 ENDED_WELL = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
 
-#: Its recipient does not have it, whoever said so: a provider, a report or an operator.
+#: The message was not delivered.
 ENDED_BADLY = frozenset({State.FAILED, State.UNDELIVERED, State.EXPIRED, State.CANCELLED})
 
-#: What an operator may settle an unknown message as.
+#: States that an operator may give an unknown message.
 SETTLED_BY_HAND = frozenset(
     {State.SENT, State.ACCEPTED, State.DELIVERED, State.UNDELIVERED, State.EXPIRED}
 )

@@ -1,6 +1,6 @@
-"""What a provider reports of a message after it was sent.
+"""Delivery reports.
 
-The fields are class attributes, because provider plugins override them in subclasses.
+Their fields are class attributes, because provider plugins override them in subclasses.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ __all__ = [
 
 
 class MessageStatus:
-    """The network's word on a sent message.
+    """A delivery report about a sent message.
 
     Args:
         msgid: The provider's message id, of any type.
-        rtime: When it was reported; now (aware, UTC) if not given.
-        meta: Anything else that the provider told.
+        rtime: When it was reported; None: now (aware, UTC).
+        meta: Other data of the provider.
     """
 
-    #: Our id of the message, None if the report matches none that we know.
+    #: Id of the message; None: the report matches no known message.
     id: str | None = None
-    #: ``id.attempt`` as the provider gave it back, if it did.
+    #: ``id.attempt``, if the provider returned it.
     reference: str | None = None
-    #: Is it of one part of a long message? ``msgid`` is then that part's, and ``state`` what became
-    #: of the part; ``gateway.lookup(status.id).state`` is the message's.
+    #: It is about one part of a long message: ``msgid`` and ``state`` are those of the part, and
+    #: ``gateway.lookup(status.id).state`` is the message's state.
     of_part: bool = False
-    #: The provider's id of this report, if it has one: repetitions of it have the same.
+    #: The provider's id of this report, if it has one, by which repetitions are recognized.
     event_id: str | None = None
     #: The ``context`` option of the message.
     context: dict[str, Any] = {}  # noqa: RUF012  never changed in place
@@ -46,13 +46,13 @@ class MessageStatus:
     accepted: bool | None = None
     #: Delivered to the phone? None: not known.
     delivered: bool | None = None
-    #: Has the validity run out?
+    #: Its validity has ended.
     expired: bool = False
-    #: Has it failed? See ``status_code`` and ``status``.
+    #: It has failed, see ``status_code`` and ``status``.
     error: bool = False
     #: The provider's status code.
     status_code: Any = None
-    #: The provider's words.
+    #: The provider's status text.
     status: Any = None
     meta: Any = None
 
@@ -63,12 +63,12 @@ class MessageStatus:
 
     @property
     def states(self) -> set[str]:
-        """The fields that hold, out of: accepted, delivered, expired, error."""
+        """Which of these fields are true: accepted, delivered, expired, error."""
         return {n for n in ("accepted", "delivered", "expired", "error") if getattr(self, n)}
 
     @property
     def state(self) -> State | None:
-        """The message state that this report speaks for; None if it speaks for none."""
+        """The message state that this report means; None: it means none."""
         if self.delivered:
             return State.DELIVERED
         if self.expired:
@@ -78,7 +78,7 @@ class MessageStatus:
         return State.ACCEPTED if self.accepted else None
 
     def __repr__(self) -> str:
-        # Error trackers record it, and a provider's sentence may quote the number or the text.
+        # Error trackers record it, and a provider's status text may quote number or text.
         status = self.status if self.status is None else word(str(self.status))
         return (
             f"{type(self).__name__}({self.provider!r}, {shown_id(self.msgid)}, "
@@ -111,7 +111,7 @@ class MessageExpired(MessageAccepted):
 
 
 class MessageError(MessageStatus):
-    """A late error: sent, then failed. Also what a message that could not be sent ends with."""
+    """Sent, then failed. Also reported for a message that could not be sent."""
 
     accepted: bool | None = True
     delivered: bool | None = False

@@ -49,7 +49,7 @@ def test_every_secret_setting_can_stand_in_a_file(
     monkeypatch.setenv(variable, "")  # as Compose sets what is not there
     assert attribute(Settings(), variable) == value_of(variable)
     monkeypatch.setenv(variable, value_of(variable))
-    with pytest.raises(SettingsError, match=f"{variable} and {variable}_FILE are both given"):
+    with pytest.raises(SettingsError, match=f"{variable} and {variable}_FILE are both set"):
         Settings()
     # What the program itself says goes first.
     other = (

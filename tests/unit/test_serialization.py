@@ -159,8 +159,8 @@ BAD: dict[str, Any] = {
     "datetime": {"v": datetime(2030, 1, 1, tzinfo=UTC)},
     "object": {"v": object()},
     "circular": {"v": circular()},
-    "half a character": {"v": HALF},
-    "half a character as key": {HALF: 1},
+    "unpaired surrogate": {"v": HALF},
+    "unpaired surrogate as key": {HALF: 1},
 }
 
 PLACES: dict[str, tuple[str, Callable[[OutgoingMessage, Any], Any]]] = {
@@ -205,7 +205,7 @@ def test_a_refusal_does_not_show_the_value() -> None:
         ("", "x", "no digits"),
         ("nobody", "x", "neither a phone number nor a short code"),
         ("1", "x" * 101, "101 characters, more than the 100 that SMSQUEUE_MAX_BODY"),
-        ("1", f"ok{HALF}", "half a character at position 2"),
+        ("1", f"ok{HALF}", "unpaired surrogate at index 2"),
         ("1", b"x", "must be text, not bytes"),
         ("1", None, "must be text, not NoneType"),
         ("1", 5, "must be text, not int"),

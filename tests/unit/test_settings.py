@@ -131,7 +131,7 @@ def test_a_misspelled_key_of_a_mapping_is_a_warning(caplog: pytest.LogCaptureFix
     assert Settings.from_mapping(config).max_body == 70
     [record] = caplog.records
     assert record.getMessage() == (
-        "SMSQUEUE_MAXBODY is not a setting: did you mean SMSQUEUE_MAX_BODY?"
+        "SMSQUEUE_MAXBODY is not a known setting; did you mean SMSQUEUE_MAX_BODY?"
     )
 
 
@@ -151,7 +151,7 @@ def test_a_setting_that_cannot_be_read_says_what_is_accepted(
     with pytest.raises(SettingsError) as caught:
         Settings()
     assert str(caught.value) == (
-        f"SMSQUEUE_{name} cannot be read, it must be {must}: correct it or unset it"
+        f"SMSQUEUE_{name} must be {must}: correct it or unset it"
     )
 
 
@@ -260,8 +260,8 @@ def test_a_lease_is_longer_than_a_handler_may_take() -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("redis://:hush@h/abc", "the database is a number"),
-        ("redis://:hush@h?db=x", "the database is a number"),
+        ("redis://:hush@h/abc", "the database must be a number"),
+        ("redis://:hush@h?db=x", "the database must be a number"),
         ("unix://", "the path of the socket"),
         ("rediss://:hush@h/0?ssl_cert_reqs=perhaps", "required, optional or none"),
     ],
@@ -357,7 +357,7 @@ def test_a_wrong_option_of_the_address_is_named(url: str, text: str) -> None:
 
 
 def test_a_quota_that_holds_no_webhooks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="not even a few webhooks fit: give at least 65536"):
+    with pytest.raises(SettingsError, match="too few for some webhooks: give at least 65536"):
         Settings(webhook_quota=128)
     monkeypatch.setenv("SMSQUEUE_WEBHOOK_QUOTA", "128MB")
     with pytest.raises(SettingsError, match="a number of bytes, such as 134217728"):

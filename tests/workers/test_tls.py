@@ -234,7 +234,7 @@ def test_unverified_tls_works_where_it_is_asked_for() -> None:
 def test_a_ca_that_would_not_count_is_refused(url: str, text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         Settings(redis_url=url, redis_ca="/ca.pem")
-    with pytest.raises(SettingsError, match="ssl_check_hostname is true or false"):
+    with pytest.raises(SettingsError, match="ssl_check_hostname must be true or false"):
         Settings(redis_url="rediss://h/0?ssl_check_hostname=off")
 
 
