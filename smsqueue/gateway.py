@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from smsqueue import exc
 from smsqueue.compat import adapted
 from smsqueue.events import HookAttribute, derived_key
+from smsqueue.ledger import GROUP_LIMIT
 from smsqueue.logs import get_logger, transition
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Gateway"]
 
 log = get_logger(__name__)
-
-#: Messages that ``send_many`` sends to Redis in one round trip; other clients wait meanwhile.
-_CHUNK = 100
 
 
 class Gateway:
@@ -333,8 +331,8 @@ class Gateway:
         queue = self.queue if batch else None
         for message in batch:
             _identify(message)
-        for start in range(0, len(batch), _CHUNK):
-            chunk = batch[start : start + _CHUNK]
+        for start in range(0, len(batch), GROUP_LIMIT):
+            chunk = batch[start : start + GROUP_LIMIT]
             triggers: list[tuple[str, int]] = []
             failure: exc.QueueUnavailable | exc.IdempotencyConflict | None = None
             try:

@@ -27,8 +27,7 @@ if known.content and was_accepted(known) then
   return { 'accepted', id, known.state == 'queued' and 1 or 0 }
 end
 if idempotency ~= '' then
-  local first = redis.call('GET', key('idem', idempotency)) or
-      former ~= '' and redis.call('GET', key('idem', former))
+  local first = value_of(key('idem', idempotency)) or former ~= '' and value_of(key('idem', former))
   if first then
     local there = read(key('msg', first), 'content', 'hashed', 'state', 'token', 'attempt')
     if not there.content or was_accepted(there) then
@@ -42,7 +41,7 @@ end
 -- longer than everything else here, so it is read for one small message in sixteen, and for every one while
 -- there is no room.
 local CHECK_EACH, LARGE = 16, 4096
-local before = tonumber(redis.call('HGET', key('counts'), 'accepted') or 0) or 0
+local before = (tonumber(redis.call('HGET', key('counts'), 'accepted') or 0) or 0) + (counters.accepted or 0)
 if (before % CHECK_EACH == 0 or #data > LARGE) and not has_room_to_send(#data, ARGV[8] ~= '') then
   return { 'full', id, 0 }
 end
@@ -70,6 +69,7 @@ end
 index_add(key('number', number), NOW, id)
 note(id, { state = state, next = later and not_before or nil })
 count('accepted')
+promise_memory(#data, ARGV[8] ~= '')
 
 if later then
   enter(id, nil, state, sooner(not_before, expires))

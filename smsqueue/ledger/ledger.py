@@ -84,27 +84,31 @@ class Ledger(LedgerReader):
 
     def accept(self, message: OutgoingMessage, id: str, *, bulk: bool = False) -> Accepted:
         """Accept a message; it is kept once this has returned ``accepted``."""
-        return _accepted(self._accept(message, id, bulk, None))
+        return _accepted(self._scripts.run("accept", *self._accept_arguments(message, id, bulk)))
 
     def accept_many(self, batch: list[tuple[OutgoingMessage, str]]) -> list[Accepted]:
-        """Accept many messages in one round trip.
+        """Accept up to ``GROUP_LIMIT`` messages of a campaign in one round trip.
 
-        If it raises an error, any of them may have been accepted.
+        If it raises an error, any of them may have been accepted. Repeating the call with the same
+        ids is safe.
         """
-        with translated(self.settings):
-            pipe = self.redis.pipeline(transaction=False)
-            for message, id in batch:
-                self._accept(message, id, True, pipe)
-            return [_accepted(answer) for answer in pipe.execute()]
+        items = [self._accept_arguments(message, id, True) for message, id in batch]
+        answers = self._scripts.run_group("accept", items)
+        for answer in answers:
+            if isinstance(answer, exc.QueueUnavailable):
+                raise answer
+        return [_accepted(answer) for answer in answers]
 
-    def _accept(self, message: OutgoingMessage, id: str, bulk: bool, client: Any) -> Any:
+    def _accept_arguments(
+        self, message: OutgoingMessage, id: str, bulk: bool
+    ) -> tuple[str | int, ...]:
+        """The arguments of accept.lua."""
         options = message.provider_options
         dumped = serialization.dump_outgoing(message)
         data = serialization.to_json(dumped | ({"bulk": True} if bulk else {}))
         key = options.idempotency_key or message.derived_key
         older = serialization.older_content_of(message)
-        return self._scripts.run(
-            "accept",
+        return (
             id,
             data,
             int(options.send_at.timestamp() * 1000) if options.send_at else "",
@@ -120,7 +124,6 @@ class Ledger(LedgerReader):
             self.hidden_before(serialization.content_of(message)),
             self.hidden_before(older) if older else "",
             1 if "provider" in dumped or "route" in dumped else "",
-            client=client,
         )
 
     def receive(self, message: IncomingMessage, *, repeats: bool) -> Received:

@@ -46,10 +46,12 @@ _SUBJECTS = dict.fromkeys(
 )
 
 #: Scripts that run for a group of items in one call; a single call is a group of one.
-_GROUPED = {"claim", "unclaim", "put_back", "begin", "settle", "hook_claim", "hook_settle"}
+_GROUPED = {
+    "accept", "claim", "unclaim", "put_back", "begin", "settle", "hook_claim", "hook_settle",
+}  # fmt: skip
 
 #: Other scripts that defer their writes, as those of groups do: see shared/writes.lua.
-_DEFERRED_WRITES = {"accept", "receive", "report"}
+_DEFERRED_WRITES = {"receive", "report"}
 
 #: Maximum number of items of a group.
 GROUP_LIMIT = 64

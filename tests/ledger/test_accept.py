@@ -289,8 +289,9 @@ def test_send_many_again_after_an_error_is_one_message_each(
     with pytest.raises(exc.QueueUnavailable) as caught:
         bench.gateway.send_many(batch)
     accepted = caught.value.accepted
-    assert accepted == batch[:100]
-    bench.gateway.send_many(batch[100:])
+    assert 0 < len(accepted) < 120
+    assert accepted == batch[: len(accepted)]
+    bench.gateway.send_many(batch[len(accepted) :])
     assert bench.ledger.counts()["queued"] == 120
 
 

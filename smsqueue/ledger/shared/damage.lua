@@ -267,11 +267,12 @@ end
 -- Runs a script, for one item of a group if it has several. Returns: its answer | nil, the error
 -- kind: kind of the record that the first argument names, or ''
 local function protected(kind, args, run)
+  local others = #last_commands
   local well, answer = pcall(run, args)
   if well then return answer end
   local message = tostring(answer)
   -- Keep what was done before it failed; what follows reads Redis again.
-  last_commands = {}
+  for i = #last_commands, others + 1, -1 do last_commands[i] = nil end
   local written, why = pcall(write_all)
   if not written then message = tostring(why) end
   if not is_transient(message) then

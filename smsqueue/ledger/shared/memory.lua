@@ -89,9 +89,15 @@ local function room_left(headroom)
   return math.floor(max * (1 - headroom)) - used - reserved()
 end
 
--- Is there room for a message with so many bytes of data, until it is final?
+-- Bytes that a message with so many bytes of data needs until it is final.
+local function need_of(size, report) return size + NEW + GROWTH.hashtable[report and 'report' or 'plain'] end
+
+-- Bytes for messages of a group that were accepted and are not written yet.
+local promised = 0
+local function promise_memory(size, report) promised = promised + need_of(size, report) end
+
+-- Is there room for another message?
 local function has_room_to_send(size, report)
   local left = room_left(SEND_HEADROOM)
-  local growth = GROWTH.hashtable[report and 'report' or 'plain']
-  return not left or size + NEW + growth <= left
+  return not left or promised + need_of(size, report) <= left
 end

@@ -11,6 +11,14 @@ local function call_last(...)
   last_commands[#last_commands + 1] = { ... }
 end
 
+-- The value of a string key, also if call_last() will set it.
+local function value_of(name)
+  for _, command in ipairs(last_commands) do
+    if command[1] == 'SET' and command[2] == name then return command[3] end
+  end
+  return redis.call('GET', name)
+end
+
 -- A number in the format of Redis.
 local texts = {}
 local function as_text(value)
