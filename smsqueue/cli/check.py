@@ -219,7 +219,7 @@ def _check_redis(gateway: Gateway) -> Iterator[Finding]:
         server, warnings = ledger.server(), gateway.check()
         room, packed = ledger.room(), ledger.packs_records()
         workers = ledger.workers()
-        former_key = settings.hash_key and ledger.hidden_before("any")
+        former_key = settings.hash_key and ledger.former_hash_of("any")
     except (exc.QueueUnavailable, SettingsError) as error:
         yield Finding("problem", "redis", *split_advice(str(error)))
         return

@@ -113,16 +113,16 @@ class Ledger(LedgerReader):
             data,
             int(options.send_at.timestamp() * 1000) if options.send_at else "",
             int(options.expires * 60_000) if options.expires else "",
-            self.hidden(message.dst),
-            self.hidden(key) if key else "",
-            self.hidden(serialization.content_of(message)),
+            self.hash_of(message.dst),
+            self.hash_of(key) if key else "",
+            self.hash_of(serialization.content_of(message)),
             1 if options.status_report else "",
             1 if options.on_unknown == "resend" else "",
             1 if bulk else "",
-            self.hidden(older) if older else "",
-            self.hidden_before(key) if key else "",
-            self.hidden_before(serialization.content_of(message)),
-            self.hidden_before(older) if older else "",
+            self.hash_of(older) if older else "",
+            self.former_hash_of(key) if key else "",
+            self.former_hash_of(serialization.content_of(message)),
+            self.former_hash_of(older) if older else "",
             1 if "provider" in dumped or "route" in dumped else "",
         )
 
@@ -143,9 +143,9 @@ class Ledger(LedgerReader):
         if not known and message.signed_by:
             same = (message.provider, "signature", message.signed_by)
         repeats = (repeats and known) or bool(not known and message.signed_by)
-        repetition = self.hidden(serialization.to_json(same)) if repeats else ""
-        former = self.hidden_before(serialization.to_json(same)) if repeats else ""
-        rest = (self.hidden(message.src), message.provider or "")
+        repetition = self.hash_of(serialization.to_json(same)) if repeats else ""
+        former = self.former_hash_of(serialization.to_json(same)) if repeats else ""
+        rest = (self.hash_of(message.src), message.provider or "")
         if message.part is None:
             answer = self._scripts.run(
                 "receive", new_id(), repetition, serialization.to_json(data), *rest, former
@@ -162,7 +162,7 @@ class Ledger(LedgerReader):
             (message.provider, message.src, message.dst, part.ref, part.total)
         )
         # One key for all processes, including those without SMSQUEUE_HASH_KEY yet.
-        joined = self.hidden_before(group) or self.hidden(group)
+        joined = self.former_hash_of(group) or self.hash_of(group)
         answer = self._scripts.run(
             *("part", new_id(), repetition, serialization.to_json(data)[:-2], body[1:-1], *rest),
             *(joined, part.number, part.total, int(part.wait * 1000)),
@@ -181,8 +181,8 @@ class Ledger(LedgerReader):
         """
         kept_ms = "" if seconds is None else max(1, int(seconds * 1000))
         names = (
-            self.hidden(serialization.to_json(["signature", provider, signature])),
-            self.hidden(request),
+            self.hash_of(serialization.to_json(["signature", provider, signature])),
+            self.hash_of(request),
         )
         answer: str = self._scripts.run("note", *names, kept_ms)
         return answer
@@ -257,10 +257,10 @@ class Ledger(LedgerReader):
             attempt if attempt.isdigit() and len(attempt) < 9 else "",
             status.state or "",
             "" if status.status_code is None else serialization.clean(str(status.status_code))[:64],
-            self.hidden(repetition),
+            self.hash_of(repetition),
             serialization.to_json(data),
             self._parts_of(id) if status.of_part else "",
-            self.hidden_before(repetition),
+            self.former_hash_of(repetition),
         )
         if verdict == "full":
             raise self._full_of_webhooks(close, status.provider)
@@ -554,7 +554,7 @@ class Ledger(LedgerReader):
 
     # --- upkeep --------------------------------------------------------------------------------
 
-    def take(
+    def take_due(
         self,
         lane: str,
         quota: int,
@@ -574,7 +574,7 @@ class Ledger(LedgerReader):
             few: Up to this number, single ids get a trigger each.
         """
         bulk = quota if most_bulk is None else most_bulk
-        answer = self._scripts.run("take", lane, quota, per_trigger, bulk, few)
+        answer = self._scripts.run("take_due", lane, quota, per_trigger, bulk, few)
         due, failures, more, single, routed, alone = answer
         taken = [(due[i], int(due[i + 1] or 0)) for i in range(0, len(due), 2)]
         return Taken(
@@ -640,13 +640,13 @@ class Ledger(LedgerReader):
         """Remove a record, or what was set aside of an index, for good; False if there is none."""
         return bool(self._scripts.run("remove", id))
 
-    def beat(self, worker: str, about: dict[str, Any] | None) -> None:
+    def record_heartbeat(self, worker: str, about: dict[str, Any] | None) -> None:
         """Record a worker's heartbeat.
 
         Args:
             about: The fields of :class:`Worker`; None: the worker ends.
         """
-        self._scripts.run("beat", worker, serialization.to_json(about) if about else "")
+        self._scripts.run("heartbeat", worker, serialization.to_json(about) if about else "")
 
 
 def _parsed(parse: Callable[[Any], T], answers: list[Any]) -> list[T | exc.QueueUnavailable]:

@@ -210,8 +210,8 @@ class LedgerReader:
 
     def find(self, number: str) -> Iterator[str]:
         """Ids of messages and incoming events of a number, newest first."""
-        indexes = [self._ids_of(self.hidden(number))]
-        former = self.hidden_before(number)
+        indexes = [self._ids_of(self.hash_of(number))]
+        former = self.former_hash_of(number)
         if former:
             indexes.append(self._ids_of(former))
         # Ids begin with their time.
@@ -281,11 +281,11 @@ class LedgerReader:
     def _hashes(self) -> KeyedHashes:
         return KeyedHashes(self.redis, self.settings, self._scripts)
 
-    def hidden(self, text: str) -> str:
+    def hash_of(self, text: str) -> str:
         """See :meth:`KeyedHashes.hash_of`."""
         return self._hashes.hash_of(text)
 
-    def hidden_before(self, text: str) -> str:
+    def former_hash_of(self, text: str) -> str:
         """See :meth:`KeyedHashes.former_hash_of`."""
         return self._hashes.former_hash_of(text)
 

@@ -98,7 +98,7 @@ class Heartbeat:
                 description = self.description | {"hung": dict(self.hung())}
                 if failing:
                     description |= {"failing": dict(failing)}
-                self.ledger.beat(self.name, description)
+                self.ledger.record_heartbeat(self.name, description)
 
     def end(self) -> None:
         """Remove the file and the entry in the ledger: the process ends in order."""
@@ -106,7 +106,7 @@ class Heartbeat:
             with suppress(OSError):
                 self.file.unlink(missing_ok=True)
         with suppress(exc.QueueUnavailable):
-            self.ledger.beat(self.name, None)
+            self.ledger.record_heartbeat(self.name, None)
 
 
 def _version() -> str:

@@ -139,7 +139,7 @@ class Upkeep:
         left = max(most, _MAX_SINGLE_TRIGGERS)
         for _ in range(_MAX_SCRIPTS):
             quota = min(_QUOTA, left - number)
-            taken = self.ledger.take(
+            taken = self.ledger.take_due(
                 lane,
                 quota,
                 per_trigger=1 if room is None else _BATCH,

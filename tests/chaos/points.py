@@ -123,8 +123,8 @@ def install() -> None:
     _around(Ledger, "settle_many", _settle)
     for name in ("claim", "begin"):
         _around(Ledger, f"{name}_many", lambda *args, n=name: n, _got)
-    for name in ("sweep", "take"):
-        _around(Ledger, name, lambda *args, n=name: n, bool)
+    _around(Ledger, "sweep", lambda *args: "sweep", bool)
+    _around(Ledger, "take_due", lambda *args: "take", bool)
     for name in ("receive", "report"):
         _around(Ledger, name, lambda *args: "record")
     _around(Ledger, "hook_claim_many", lambda *args: "hook-claim", _got)

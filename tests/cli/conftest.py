@@ -97,6 +97,8 @@ def live(gateway: Gateway, settings: Settings) -> Callable[..., None]:
 
     def beat(*queues: str) -> None:
         report = {"queues": queues or (settings.send_queue, settings.hook_queue)}
-        gateway.ledger.beat("celery@host/1", report | {"concurrency": 8, "version": "0.1.0"})
+        gateway.ledger.record_heartbeat(
+            "celery@host/1", report | {"concurrency": 8, "version": "0.1.0"}
+        )
 
     return beat

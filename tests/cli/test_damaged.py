@@ -188,7 +188,9 @@ def test_failing_upkeep_is_reported(
     make("queued")
     queues = [gateway.settings.send_queue, gateway.settings.hook_queue]
     report = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
-    gateway.ledger.beat("celery@host/1", report | {"failing": {"sweep": "ERR of Redis"}})
+    gateway.ledger.record_heartbeat(
+        "celery@host/1", report | {"failing": {"sweep": "ERR of Redis"}}
+    )
     text = run("status", code=2).stdout
     assert "upkeep fails on worker celery@host/1: sweep: ERR of Redis" in text
     assert "no worker is consuming" not in text

@@ -61,7 +61,7 @@ def test_text_from_standard_input(run_json, gateway: Gateway) -> None:
         (["15551234567", "x", "--expires", "0"], 2, "expires"),
         (["15551234567", "x", "--expires", "nan"], 2, "expires"),
         (["15551234567", "x", "--key", ""], 2, "idempotency_key"),
-        (["15551234567", "half \udcff"], 1, "not text"),
+        (["15551234567", "half \udcff"], 1, "unpaired surrogate"),
         (["15551234567", "x", "--src", "\udcff"], 1, ""),
         (["15551234567"], 2, "TEXT"),
     ],
@@ -154,7 +154,7 @@ def test_a_message_that_redis_refused_was_not_queued(
     elif trouble == "full":
         url = redis_server().url
         with Gateway(replace(settings, redis_url=url)) as gateway:
-            gateway.ledger.hidden("creates the secret, as any earlier message did")
+            gateway.ledger.hash_of("creates the secret, as any earlier message did")
             gateway.ledger.redis.config_set("maxmemory", 1_000_000)
     else:
         url = redis_server("--requirepass", "right").url

@@ -155,7 +155,7 @@ def test_messages_that_wait_for_paused_providers(run, live, make, gateway: Gatew
 def test_calls_that_do_not_end(run, run_json, live, gateway: Gateway, settings: Settings) -> None:
     queues = (settings.send_queue, settings.hook_queue)
     report = {"queues": queues, "concurrency": 8, "version": "0.1.0"}
-    gateway.ledger.beat("celery@host/1", report | {"hung": {"handler": 8, "router": 1}})
+    gateway.ledger.record_heartbeat("celery@host/1", report | {"hung": {"handler": 8, "router": 1}})
     result = run("status", code=1)
     assert _first(result) == (
         "WARNING: worker celery@host/1 has calls that do not end (8 of handler, 1 of router)"
@@ -300,7 +300,9 @@ def test_redis_is_filling_up(run, redis_server: Callable, settings, part, code, 
         queues = [settings.send_queue, settings.hook_queue]
         # SETRANGE, as the buffer of a long SET would count as used memory and be freed at any time.
         gateway.ledger.redis.setrange("much", 50_000_000, "x")
-        gateway.ledger.beat("w", {"queues": queues, "concurrency": 8, "version": "0.1.0"})
+        gateway.ledger.record_heartbeat(
+            "w", {"queues": queues, "concurrency": 8, "version": "0.1.0"}
+        )
         gateway.ledger.redis.config_set("maxmemory", int(gateway.ledger.server().used / part))
         text = run("status", code=code, SMSQUEUE_REDIS_URL=url).stdout
         assert ("accepted messages still need" in text) == bool(code)
@@ -316,7 +318,9 @@ def test_status_check_and_send_agree_on_what_is_refused(
     there = {"SMSQUEUE_REDIS_URL": url}
     with Gateway(replace(settings, redis_url=url)) as gateway:
         queues = [settings.send_queue, settings.hook_queue]
-        gateway.ledger.beat("w", {"queues": queues, "concurrency": 8, "version": "0.1.0"})
+        gateway.ledger.record_heartbeat(
+            "w", {"queues": queues, "concurrency": 8, "version": "0.1.0"}
+        )
         for n in range(64):
             gateway.send(OutgoingMessage(f"1555{n:07}", "hello").options(status_report=True))
         gateway.ledger.redis.config_set("maxmemory", 1_000_000_000)

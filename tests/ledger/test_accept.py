@@ -78,7 +78,7 @@ def test_a_key_of_an_older_version_is_known_although_that_kept_the_00(bench: Ben
         return bench.gateway.send(message)
 
     first = send("0044 7700 900123")
-    content = bench.ledger.hidden('{"body": "hello", "dst": "00447700900123"}')
+    content = bench.ledger.hash_of('{"body": "hello", "dst": "00447700900123"}')
     bench.redis.hset(bench.key("msg", str(first.id)), "content", content)
     again = send("0044 7700 900123")
     assert (again.id, again.duplicate) == (first.id, True)

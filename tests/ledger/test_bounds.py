@@ -27,7 +27,7 @@ MANY = 8_200
 BOUNDS = {
     "smsqueue/ledger/purge.lua: #ARGV": "a page of 200 ids",
     "smsqueue/ledger/shared/webhooks.lua: HKEYS": "fields of a provider; spans of 6 h",
-    "smsqueue/ledger/beat.lua: HGETALL": "worker processes of the last hour",
+    "smsqueue/ledger/heartbeat.lua: HGETALL": "worker processes of the last hour",
     "smsqueue/ledger/client.py: unpack(command)": "250 triggers of a batch, see queue.py",
     "smsqueue/ledger/hook_claim.lua: SMEMBERS": "handlers of an application",
     "smsqueue/ledger/queries.py: hgetall": "fields of one record, also page by page; at most a "

@@ -312,7 +312,7 @@ def test_an_index_of_the_wrong_type_begins_anew(
     after = bench.send(status_report=True)
     work(bench)
     work(bench)
-    bench.ledger.beat("w/1", {"queues": []})
+    bench.ledger.record_heartbeat("w/1", {"queues": []})
     assert [bench.state(id) for id in (*before, after)] == ["sent"] * 4
     assert bench.upkeep.failing == {}
     bench.report("delivered", reference=f"{after}.1")
@@ -467,7 +467,7 @@ def test_damaged_workers_and_counters_are_passed_over(bench: Bench) -> None:
     workers = {"w1": "zzz", "w2": "5", "w3": "12 []", "w4": b"\xff\xff", "w5": '7 {"queues":3}'}
     bench.redis.hset(bench.key("workers"), mapping=workers)
     bench.redis.hset(bench.key("counts"), mapping={"accepted": "zzz", "attempts|a": b"\xff"})
-    bench.ledger.beat("w/1", {"queues": ["q"], "concurrency": 3, "version": "1"})
+    bench.ledger.record_heartbeat("w/1", {"queues": ["q"], "concurrency": 3, "version": "1"})
     assert [worker.name for worker in bench.ledger.workers()] == ["w/1"]
     bench.deliver(bench.send())
     assert bench.ledger.counters()[("accepted",)] == 1
@@ -641,7 +641,7 @@ def test_cancel_does_nothing_to_a_damaged_message(bench: Bench) -> None:
 
 def test_a_send_that_an_index_stopped_halfway_is_not_taken_for_accepted(bench: Bench) -> None:
     bench.add("a")
-    number = bench.key("number", bench.ledger.hidden("15550001"))
+    number = bench.key("number", bench.ledger.hash_of("15550001"))
     bench.redis.set(number, "mine")
     id = bench.send()
     assert bench.deliver(id).state == "sent"

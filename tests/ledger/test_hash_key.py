@@ -166,7 +166,7 @@ def test_of_processes_that_begin_at_once_with_two_keys_one_key_wins(make_bench: 
     def begin(bench: Bench) -> str:
         together.wait(10)
         with suppress(SettingsError):
-            return bench.settings.hash_key if bench.ledger.hidden(NUMBER) else ""
+            return bench.settings.hash_key if bench.ledger.hash_of(NUMBER) else ""
         return ""
 
     with ThreadPoolExecutor(len(benches)) as threads:

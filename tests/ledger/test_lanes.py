@@ -43,13 +43,13 @@ def due_since(bench: Bench, lane: str, when: int, ids: set[str]) -> None:
 
 def take(bench: Bench, lane: str, quota: int) -> list[str]:
     """What one script takes. It stops after a few milliseconds, but looks at eight of each lane."""
-    return [id for id, _ in bench.ledger.take(lane, quota).due]
+    return [id for id, _ in bench.ledger.take_due(lane, quota).due]
 
 
 def publish_what_is_due(bench: Bench) -> list[str]:
     found: list[str] = []
     while True:
-        taken = bench.ledger.take("send", 64)
+        taken = bench.ledger.take_due("send", 64)
         bench.queue.deliver(taken.due)
         found += [id for id, _ in taken.due]
         if not taken.due and not taken.more:
@@ -61,7 +61,7 @@ def take_all(bench: Bench, lane: str = "send") -> list[str]:
     found: list[str] = []
     while True:
         bench.drain("hook" if lane == "hook" else "send")
-        taken = bench.ledger.take(lane, 100)
+        taken = bench.ledger.take_due(lane, 100)
         found += [id for id, _ in taken.due]
         if not taken.due and not taken.more:
             return found
@@ -255,7 +255,7 @@ def test_a_backlog_that_workers_take_quickly_leaves_room_for_single_messages(
     bench.drain()
 
     def take_and_consume() -> None:
-        assert bench.ledger.take("send", 10, per_trigger=10).due
+        assert bench.ledger.take_due("send", 10, per_trigger=10).due
         bench.redis.set(bench.key("passed", "send"), bench.now())
 
     for _ in range(20):
@@ -376,11 +376,11 @@ def test_a_few_single_messages_get_a_trigger_each_only_if_there_is_room_for_them
     ids = {bench.send() for _ in range(5)}
     due_since(bench, "send", 1, ids)
     bench.drain()
-    assert bench.ledger.take("send", 100, per_trigger=100, few=16).alone
+    assert bench.ledger.take_due("send", 100, per_trigger=100, few=16).alone
     bench.redis.lpush(bench.settings.send_key, *["somebody's"] * 7)
     due_since(bench, "send", 1, ids)
     bench.redis.delete(bench.key("filled", "send"))
     for id in ids:
         bench.redis.hdel(bench.key("msg", id), "out")
-    taken = bench.ledger.take("send", 100, per_trigger=100, few=16)
+    taken = bench.ledger.take_due("send", 100, per_trigger=100, few=16)
     assert (len(taken.due), taken.alone) == (5, False)

@@ -40,7 +40,7 @@ def taken(bench: Bench) -> set[str]:
     found, more = set(), True
     while more:
         bench.drain()
-        due, _, more, *_ = bench.ledger.take("send", 500)
+        due, _, more, *_ = bench.ledger.take_due("send", 500)
         found |= {id for id, _ in due}
     return found
 

@@ -459,7 +459,7 @@ class Machine(RuleBasedStateMachine):
     def ask(self) -> None:
         """Its provider is asked about it."""
         self.bench.redis.zadd(self.key("due", "ask"), {self.id: 1}, xx=True)
-        for id, _ in self.ledger.take("ask", 9).due:
+        for id, _ in self.ledger.take_due("ask", 9).due:
             assert (id, self.model.state) == (self.id, "unknown")
         self.ledger.asked(self.id, 60)
 

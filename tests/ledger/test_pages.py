@@ -51,7 +51,7 @@ def large(redis_server: Callable[..., RedisServer], settings: Settings) -> tuple
 def fill(ledger: Ledger, many: int) -> None:
     line = {"state": "delivered", "at": 1_700_000_000_000, "why": "report", "code": "0"}
     data = {"dst": "15551234567", "body": "the secret text", "options": {}}
-    script, number = ledger.redis.register_script(FILL), ledger.hidden("15551234567")
+    script, number = ledger.redis.register_script(FILL), ledger.hash_of("15551234567")
     for n in range(0, many, 1000):
         arguments = [json.dumps(data), json.dumps([line]), number, n, n + 999]
         script(keys=[ledger.settings.namespace], args=arguments)

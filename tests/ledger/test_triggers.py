@@ -101,7 +101,7 @@ def test_two_workers_do_not_fill_the_same_room(short: Bench) -> None:
     short.drain()
     pipe = short.redis.pipeline(transaction=True)  # nothing comes between
     for _ in range(2):
-        short.ledger._scripts.run("take", "send", 500, 1, 500, 0, client=pipe)
+        short.ledger._scripts.run("take_due", "send", 500, 1, 500, 0, client=pipe)
     first, second = pipe.execute()
     assert len(first[0]) == 2 * 3
     assert second[0] == []
@@ -216,13 +216,13 @@ def test_a_trigger_is_lost_too_if_only_questions_have_overtaken_it(bench: Bench)
     bench.redis.set(bench.key("passed", "send"), bench.field(lost, "out") or "")
     bench.redis.zadd(bench.key("due", "ask"), {unknown: 1})
     bench.drain()
-    assert bench.ledger.take("ask", 500).due == [(unknown, 1)]
+    assert bench.ledger.take_due("ask", 500).due == [(unknown, 1)]
     bench.deliver(unknown)
     bench.drain()
     bench.redis.lpush(bench.settings.send_key, "a question")
     for taken in ([], [(lost, 0)]):  # at first a worker may keep it still, as one of many
         overdue(bench, lost)
-        assert bench.ledger.take("send", 500).due == taken
+        assert bench.ledger.take_due("send", 500).due == taken
 
 
 def test_a_report_that_waits_no_more_is_put_off_by_a_busy_worker(bench: Bench) -> None:
@@ -262,7 +262,7 @@ def test_what_a_worker_gives_back_as_it_stops_is_published_at_once(bench: Bench)
     overdue_events(bench, running, parked)
 
     def take(lane: str) -> list[str]:
-        return sorted(id for id, _ in bench.ledger.take(lane, 10).due)
+        return sorted(id for id, _ in bench.ledger.take_due(lane, 10).due)
 
     events = sorted([running, parked])
     assert (take("hook"), take("ask")) == (events, [unknown])

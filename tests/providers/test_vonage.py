@@ -512,7 +512,7 @@ class Parts:
     def run(self) -> list[tuple[str, Any]]:
         """Run what is due; bodies and what is missing of what was told since the start."""
         hooks = Hooks(self.gateway, self.gateway.ledger)
-        for event, _ in self.gateway.ledger.take("hook", 100).due:
+        for event, _ in self.gateway.ledger.take_due("hook", 100).due:
             hooks.run(event)
         return [(each.body, each.meta.get("missing")) for each in self.heard]
 

@@ -262,7 +262,7 @@ def test_backlog_and_workers(bench: Bench, app: Flask) -> None:
     bench.redis.zadd(bench.key("state", "queued"), {waiting: now - 100_000})
     for name, queues in (("w1", ["send", "hook"]), ("w2", ["send"]), ("gone", ["hook"])):
         told = {"queues": [f"{ns}.{queue}" for queue in queues], "concurrency": 1, "version": "1"}
-        bench.ledger.beat(name, told)
+        bench.ledger.record_heartbeat(name, told)
     seen = bench.redis.hget(bench.key("workers"), "gone")
     assert isinstance(seen, str)
     bench.redis.hset(bench.key("workers"), "gone", f"{now - 60_000} {seen.partition(' ')[2]}")

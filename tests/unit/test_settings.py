@@ -150,9 +150,7 @@ def test_a_setting_that_cannot_be_read_says_what_is_accepted(
     monkeypatch.setenv(f"SMSQUEUE_{name}", value)
     with pytest.raises(SettingsError) as caught:
         Settings()
-    assert str(caught.value) == (
-        f"SMSQUEUE_{name} must be {must}: correct it or unset it"
-    )
+    assert str(caught.value) == (f"SMSQUEUE_{name} must be {must}: correct it or unset it")
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,9 @@ def test_older_workers_get_no_batches(
     campaign: Callable[..., list[str]],
     until: Callable[..., None],
 ) -> None:
-    gateway.ledger.beat("older@host/1", {"queues": [], "concurrency": 8, "version": "0.9"})
+    gateway.ledger.record_heartbeat(
+        "older@host/1", {"queues": [], "concurrency": 8, "version": "0.9"}
+    )
     ids = campaign(100)
     worker = start()
     until(lambda: states(gateway, ids) == {State.SENT: 100})

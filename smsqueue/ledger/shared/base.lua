@@ -106,7 +106,7 @@ end
 
 -- Waiting messages and events have two lanes each: 'send' and 'hook' for single messages, 'send_bulk' and 'hook_bulk'
 -- for bulk (messages of send_many; the field `bulk` of their records is '1'), so that a single message never waits
--- behind a campaign. take.lua says how they share the broker's queues.
+-- behind a campaign. take_due.lua says how they share the broker's queues.
 -- Older versions have one lane only. So bulk gets its own lane only while upkeep that reads it is running (which sets
 -- `filled:lanes`); upkeep moves bulk that it finds in the other lane.
 local bulk_has_lanes

@@ -48,7 +48,7 @@ class Hops:
             if self._gateway.eager:
                 self._origin = _eager_origins.setdefault(self._gateway, secrets.token_hex(6))
             else:
-                self._origin = str(self._gateway.ledger.hidden("forward"))
+                self._origin = str(self._gateway.ledger.hash_of("forward"))
         return self._origin
 
     def extend(self, context_or_meta: Any) -> tuple[str, ...]:
