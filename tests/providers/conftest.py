@@ -1,4 +1,4 @@
-"""HTTP calls of providers, over both transports."""
+"""Fixtures for HTTP calls of providers, over both transports."""
 
 from __future__ import annotations
 

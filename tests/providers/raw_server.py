@@ -1,4 +1,4 @@
-"""A server on a real socket that misbehaves as a test likes, and a provider that calls it."""
+"""A server on a real socket that misbehaves as a test asks, and a provider that calls it."""
 
 from __future__ import annotations
 

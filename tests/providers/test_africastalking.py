@@ -23,7 +23,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Stub
 from smsqueue.testing.webhooks import client_of
-from tests.providers.speaking import account, code_of, malformed
+from tests.providers.helpers import account, code_of, malformed
 
 USER, KEY = "shop", "africastalking-key"
 PATH = "/version1/messaging"
@@ -267,7 +267,7 @@ def test_a_reason_that_is_no_word_is_not_taken_for_a_code() -> None:
     assert caught.value.code is None
 
 
-def test_what_somebody_knows_more_of_the_codes_and_words() -> None:
+def test_a_user_can_add_codes_and_statuses() -> None:
     with Stub(answer(recipient(499, "None"))) as stub:
         known = {"codes": {499: exc.CreditError}, "statuses": {"Lost": MessageError}}
         gateway, provider, heard = made(EXAMPLES, stub.url, **known)
@@ -292,7 +292,7 @@ def test_without_redis_a_webhook_is_answered_503() -> None:
         assert code_of(posts, view, data=hook.form) == 503
 
 
-def test_what_a_report_and_a_message_tell_beside() -> None:
+def test_meta_of_reports_and_messages() -> None:
     posts, heard = client()
     posts.post(f"/{PREFIX}/main/im", data=INCOMING)
     posts.post(f"/{PREFIX}/main/im", data=INCOMING | {"date": "2026-01-02 03:04:05"})

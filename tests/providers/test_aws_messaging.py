@@ -1,4 +1,4 @@
-"""AWS End User Messaging SMS, and what Amazon SNS delivers."""
+"""AWS End User Messaging SMS, and webhooks of Amazon SNS."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
 from smsqueue.testing.webhooks import client_of
-from tests.providers.speaking import account, away, code_of, malformed, same
+from tests.providers.helpers import account, away, code_of, malformed, same
 
 KEY, SECRET = "AKIDEXAMPLE", "aws-secret-key"
 TOPIC, OTHER_TOPIC = (f"arn:aws:sns:eu-west-1:123456789012:{name}" for name in ("sms", "other"))
@@ -369,7 +369,7 @@ def test_a_message_without_a_reference_has_no_context() -> None:
 @pytest.mark.parametrize(
     "at", [None, True, "soon", [1], -(10**30), 10**30, 1e300, float("nan"), float("inf")], ids=str
 )
-def test_a_time_that_is_none_is_no_reason_to_refuse(at: Any) -> None:
+def test_an_invalid_event_time_is_ignored(at: Any) -> None:
     endpoint = Endpoint()
     told = event("TEXT_DELIVERED", eventTimestamp=at)
     assert endpoint.post(signed(delivery(told))) == 204
@@ -416,7 +416,7 @@ def test_a_certificate_is_fetched_once() -> None:
     assert endpoint.provider.fetched == [CERTIFICATE]
 
 
-def test_without_its_certificate_a_message_is_asked_for_again() -> None:
+def test_without_its_certificate_a_message_is_answered_503() -> None:
     endpoint = Endpoint()
     page = endpoint.provider.pages.pop(CERTIFICATE)
     assert endpoint.post(signed(delivery(INBOUND))) == 503
@@ -433,7 +433,7 @@ def test_without_its_certificate_a_message_is_asked_for_again() -> None:
 @pytest.mark.parametrize(
     "signature", [None, "", "x", "AAAA", b64encode(bytes(64)).decode(), "é" * 200, ["a"], 7]
 )
-def test_an_unsigned_request_makes_us_fetch_nothing(signature: Any, insecure: bool) -> None:
+def test_an_unsigned_request_causes_no_fetch(signature: Any, insecure: bool) -> None:
     endpoint = Endpoint(insecure=insecure)
     for told in (confirmation(), delivery(INBOUND)):
         if told["Type"] == "Notification" and insecure:
@@ -443,7 +443,7 @@ def test_an_unsigned_request_makes_us_fetch_nothing(signature: Any, insecure: bo
     assert endpoint.provider.fetched == []
 
 
-def test_false_signatures_make_us_fetch_few_certificates() -> None:
+def test_forged_signatures_cause_few_fetches() -> None:
     endpoint = Endpoint()
     false = signed(delivery(INBOUND), who="evil")
     names = [CERTIFICATE.replace("f3ecfb72", f"{n:08x}") for n in range(200)]
@@ -476,7 +476,7 @@ def test_a_certificate_of_another_region_is_not_fetched(region: str) -> None:
         certificate(ec.generate_private_key(ec.SECP256R1())),
     ],
 )
-def test_certificates_that_are_none(page: bytes) -> None:
+def test_invalid_certificates(page: bytes) -> None:
     endpoint = Endpoint()
     endpoint.provider.pages[CERTIFICATE] = page
     assert [endpoint.post(signed(delivery(INBOUND))) for _ in range(3)] == [403] * 3
@@ -501,7 +501,7 @@ def test_certificates_that_are_none(page: bytes) -> None:
         "",
     ],
 )
-def test_certificates_of_somebody_else_are_not_even_fetched(url: str) -> None:
+def test_certificates_of_other_hosts_are_not_fetched(url: str) -> None:
     endpoint = Endpoint()
     endpoint.provider.pages[url] = certificate(rsa_key("evil"))
     assert endpoint.post(signed(delivery(INBOUND), who="evil") | {"SigningCertURL": url}) == 403
@@ -517,7 +517,7 @@ def test_a_certificate_in_china() -> None:
     assert endpoint.post(told | {"SigningCertURL": url}) == 204
 
 
-def test_genuine_messages_of_somebody_elses_topic() -> None:
+def test_genuine_messages_of_a_foreign_topic_are_refused() -> None:
     endpoint = Endpoint()
     assert endpoint.post(signed(delivery(INBOUND, TopicArn=OTHER_TOPIC))) == 403
     assert endpoint.post(signed(confirmation(TopicArn=OTHER_TOPIC))) == 403
@@ -531,7 +531,7 @@ def test_several_topics() -> None:
     assert endpoint.post(signed(delivery(INBOUND, TopicArn=f"{TOPIC}2"))) == 403
 
 
-def test_somebody_elses_key() -> None:
+def test_a_signature_with_another_key_is_refused() -> None:
     endpoint = Endpoint()
     assert endpoint.post(signed(delivery(INBOUND), who="evil")) == 403
 
@@ -580,7 +580,7 @@ def test_replays(late: int, taken: bool) -> None:
 
 
 @pytest.mark.parametrize("stamp", ["", "soon", "2999-01-01T00:00:00Z", "no zone"])
-def test_times_that_are_none(stamp: str) -> None:
+def test_invalid_times(stamp: str) -> None:
     if stamp == "no zone":
         stamp = datetime.now(UTC).replace(tzinfo=None).isoformat()
     assert Endpoint().post(signed(delivery(INBOUND, Timestamp=stamp))) == 403
@@ -592,7 +592,7 @@ def test_a_subscription_is_confirmed() -> None:
     assert endpoint.provider.fetched == [CERTIFICATE, CONFIRM]
 
 
-def test_a_subscription_that_cannot_be_confirmed_now_is_asked_for_again() -> None:
+def test_a_failed_confirmation_is_answered_503() -> None:
     endpoint = Endpoint()
     del endpoint.provider.pages[CONFIRM]
     assert endpoint.post(signed(confirmation())) == 503
@@ -620,7 +620,7 @@ def test_a_subscription_is_confirmed_at_amazon_only(url: str, insecure: bool) ->
 
 
 @pytest.mark.parametrize("topics", [None, [TOPIC]])
-def test_only_our_own_topics_are_subscribed_to_even_if_nobody_is_authenticated(topics: Any) -> None:
+def test_only_our_topics_are_confirmed_even_if_insecure(topics: Any) -> None:
     endpoint = Endpoint(insecure=True, topics=topics)
     url = CONFIRM.replace(TOPIC, OTHER_TOPIC)
     endpoint.provider.pages[url] = b"<ok/>"
@@ -632,19 +632,19 @@ def test_only_our_own_topics_are_subscribed_to_even_if_nobody_is_authenticated(t
     assert endpoint.provider.fetched == ([CERTIFICATE, CONFIRM] if topics else [])
 
 
-def test_who_was_unsubscribed_is_not_subscribed_again() -> None:
+def test_an_unsubscribed_endpoint_is_not_subscribed_again() -> None:
     endpoint = Endpoint()
     assert endpoint.post(signed(confirmation(Type="UnsubscribeConfirmation"))) == 204
     assert endpoint.provider.fetched == [CERTIFICATE]
 
 
-def test_a_message_that_is_not_recorded_is_asked_for_again() -> None:
+def test_a_message_that_is_not_recorded_is_answered_503() -> None:
     endpoint = Endpoint()
     endpoint.client = away(EXAMPLES)
     assert endpoint.post(signed(delivery(INBOUND))) == 503
 
 
-def test_raw_delivery_is_refused_even_if_nobody_is_authenticated() -> None:
+def test_raw_delivery_is_malformed_even_if_insecure() -> None:
     endpoint = Endpoint(insecure=True)
     assert endpoint.post(INBOUND) == 400
     assert endpoint.heard == []
@@ -685,6 +685,6 @@ def test_fetching() -> None:
     ],
     ids=["missing", "failed", "redirect", "cut", "long"],
 )
-def test_pages_that_cannot_be_had(answer: Answer) -> None:
+def test_failed_fetches(answer: Answer) -> None:
     with pytest.raises(ServiceUnavailable):
         fetched(answer)

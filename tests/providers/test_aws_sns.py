@@ -1,4 +1,4 @@
-"""Amazon SNS, and what the providers on AWS share: credentials and signatures."""
+"""Amazon SNS, and what the AWS providers share: credentials and signatures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smsqueue.settings import SettingsError
 from smsqueue.testing.contract import Check, checks, failure, made
 from smsqueue.testing.examples import Examples, Refusal, Sending, message
 from smsqueue.testing.stub import Answer, Seen, Stub
-from tests.providers.speaking import account
+from tests.providers.helpers import account
 
 KEY, SECRET, TOKEN = "AKIDEXAMPLE", "aws-secret-key", "aws-session-token"
 GOOD = Answer(

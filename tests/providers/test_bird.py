@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import receiver
-from tests.providers.speaking import account, away, code_of, malformed
+from tests.providers.helpers import account, away, code_of, malformed
 
 KEY = "bk_eu1_bird-api-key"
 RAW, RAW_OLD = b"0123456789abcdef", b"fedcba9876543210"
@@ -272,7 +272,7 @@ def looked_up(*items: Any) -> Any:
     return found
 
 
-def test_a_message_is_found_by_our_reference() -> None:
+def test_look_up_finds_a_message_by_our_reference() -> None:
     other = told("delivered", id="sms_2", metadata={"smsqueue": REF.replace(".1", ".2")})
     failed = told("failed", last_error={"code": "unreachable"})
     found = looked_up("odd", {"metadata": []}, other, failed)
@@ -357,7 +357,7 @@ def test_a_replay_is_refused() -> None:
 
 
 @pytest.mark.parametrize("sent_at", ["", "soon", "nan", "inf"])
-def test_a_time_that_is_none_is_refused(sent_at: str) -> None:
+def test_an_invalid_time_is_refused(sent_at: str) -> None:
     post, heard = receiving()
     signature = "v1," + hmac_base64(RAW, f"msg_1.{sent_at}.".encode() + BODY)
     headers = {"webhook-id": "msg_1", "webhook-timestamp": sent_at, "webhook-signature": signature}
@@ -368,7 +368,7 @@ def test_a_time_that_is_none_is_refused(sent_at: str) -> None:
 @pytest.mark.parametrize(
     "secret", ["whsec_", "whsec_%%%", "whsec_AAA%A", "whsec_A", ["whsec_AAAA", ""]]
 )
-def test_a_secret_that_cannot_be_one(secret: Any) -> None:
+def test_an_invalid_secret_is_refused(secret: Any) -> None:
     with pytest.raises(ValueError, match="secret"):
         receiving(secret=secret)
 

@@ -27,7 +27,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.speaking import account, basic, code_of, failure_of, malformed
+from tests.providers.helpers import account, basic, code_of, failure_of, malformed
 
 KEY = "clickatell-key=="
 ENTRY = {"apiMessageId": "m1", "accepted": True, "to": "15551234567", "error": None}
@@ -274,7 +274,7 @@ def test_the_balance() -> None:
     assert (stub.seen[0].path, stub.seen[0].headers["Authorization"]) == ("/v1/balance", KEY)
 
 
-def test_a_balance_that_is_not_told() -> None:
+def test_a_missing_balance() -> None:
     error = failure_of(EXAMPLES, lambda provider: provider.balance(), Answer(500, "<html>"))
     assert (isinstance(error, exc.ServerError), error.ambiguous) == (True, False)
 
@@ -289,7 +289,7 @@ def receiving(**config: Any) -> tuple[Callable[..., int], list[Any]]:
     return post, heard
 
 
-def test_a_secret_must_be_shown_and_may_rotate() -> None:
+def test_a_secret_is_required_and_may_rotate() -> None:
     post, heard = receiving(secret=["user:new:one", "user:old"])
     assert [post(basic(s)) for s in ("user:new:one", "user:old")] == [200, 200]
     for headers in (None, {"Authorization": "user:old"}, basic("user:"), basic("user:ol")):
@@ -298,12 +298,12 @@ def test_a_secret_must_be_shown_and_may_rotate() -> None:
 
 
 @pytest.mark.parametrize("secret", ["word", ["user:word", "word"], ""])
-def test_a_secret_that_cannot_be_one(secret: Any) -> None:
+def test_an_invalid_secret_is_refused(secret: Any) -> None:
     with pytest.raises(ValueError, match="secret"):
         receiving(secret=secret)
 
 
-def test_a_status_that_is_not_known_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     post, heard = receiving()
     strange = {"event": {"messageStatusUpdate": [UPDATE | {"status": "STRANGE"}]}}
     assert [post(body=strange), post(body=strange)] == [200, 200]
@@ -311,7 +311,7 @@ def test_a_status_that_is_not_known_is_logged_once(caplog: pytest.LogCaptureFixt
     assert caplog.text.count("STRANGE") == 1
 
 
-def test_nothing_is_confirmed_that_was_not_recorded() -> None:
+def test_a_callback_that_is_not_recorded_is_answered_503() -> None:
     gateway, _, heard = made(EXAMPLES, "http://127.0.0.1:9")
     client = client_of(gateway)
 
@@ -329,7 +329,7 @@ def test_nothing_is_confirmed_that_was_not_recorded() -> None:
     assert [each.msgid for each in heard[2:]] == ["m1", "m2"]
 
 
-def test_times_and_what_else_is_told() -> None:
+def test_times_and_meta() -> None:
     client, heard = receiver(EXAMPLES)
     client.post(f"/{PREFIX}/main/im", json={"event": {"moText": [MO]}})
     odd = {"event": {"moText": [MO | {"timestamp": 10**30}]}}

@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Stub
 from smsqueue.testing.webhooks import receiver
-from tests.providers.speaking import account, away, basic, malformed
+from tests.providers.helpers import account, away, basic, malformed
 
 TOKEN, SECRET = "gateway-api-token", "the authentication token of the webhook"
 OLD = "the authentication token of before, also long"

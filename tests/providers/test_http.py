@@ -1,4 +1,4 @@
-"""What a provider's HTTP call ends in, against a server that misbehaves on a real socket."""
+"""Results of HTTP calls, against a server on a real socket that misbehaves."""
 
 from __future__ import annotations
 
@@ -461,7 +461,7 @@ def test_lists_of_objects() -> None:
         assert not caught.value.ambiguous
 
 
-def test_retry_after_is_told(serve: Callable[[Handle], RawServer], post: Post) -> None:
+def test_retry_after_of_an_error(serve: Callable[[Handle], RawServer], post: Post) -> None:
     with pytest.raises(exc.LimitsError) as caught:
         post(example(serve(answering(429, Retry_After="3"))))
     assert caught.value.retry_after == 3
@@ -478,7 +478,7 @@ def test_safe_call_is_never_ambiguous(serve: Callable[[Handle], RawServer], call
     assert not answered.value.ambiguous
 
 
-def test_request_that_cannot_be_made(call: Call) -> None:
+def test_a_request_that_cannot_be_built(call: Call) -> None:
     provider = example(f"http://127.0.0.1:{refused_port()}")
     for request in ({"json": float("nan")}, {"headers": {"X": "a\nb"}}, {"json": object()}):
         with pytest.raises(exc.RequestError):
@@ -486,7 +486,7 @@ def test_request_that_cannot_be_made(call: Call) -> None:
     assert not http.written()
 
 
-def test_errors_and_logs_tell_no_secret(
+def test_errors_and_logs_contain_no_secret(
     serve: Callable[[Handle], RawServer], caplog: pytest.LogCaptureFixture, call: Call
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -544,7 +544,7 @@ def test_session_is_not_shared_through_a_fork(serve: Callable[[Handle], RawServe
     assert server.connections == 2
 
 
-def test_threads_do_not_see_each_other(serve: Callable[[Handle], RawServer]) -> None:
+def test_threads_track_their_own_writes(serve: Callable[[Handle], RawServer]) -> None:
     provider = example(serve(answering(200, "{}")))
     thread = threading.Thread(target=provider.call, args=("POST",))
     thread.start()

@@ -1,4 +1,4 @@
-"""Whoever sent a message: every provider keeps what is no phone number as it came."""
+"""Senders that are not phone numbers are kept unchanged, for every provider."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.providers import test_twilio as twilio
 from tests.providers import test_vianett as vianett
 from tests.providers import test_vonage as vonage
 from tests.providers import test_vonage_messages as vonage_messages
-from tests.providers.speaking import account, failure_of
+from tests.providers.helpers import account, failure_of
 
 #: As they come, and as they are kept; can an SMS answer them?
 SENDERS = [

@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.speaking import account, basic, code_of, failure_of, malformed
+from tests.providers.helpers import account, basic, code_of, failure_of, malformed
 
 KEY, HMAC, HEADER = "infobip-api-key", "infobip-hmac-key", "X-Signature"
 PATH = "/sms/3/messages"
@@ -332,7 +332,7 @@ def test_another_refusal_of_a_repetition_is_no_success() -> None:
         provider.send(repeated())
 
 
-def test_the_number_of_parts_is_told() -> None:
+def test_the_number_of_parts_is_in_meta() -> None:
     with account(EXAMPLES, GOOD) as (provider, _):
         assert provider.send(message()).meta == {"parts": 1}
 
@@ -364,7 +364,7 @@ def looked_up(*entries: Any) -> Any:
     return report
 
 
-def test_the_log_tells_what_became_of_a_message() -> None:
+def test_look_up_reads_the_state_from_the_log() -> None:
     entry = told(1, 7, "PENDING_ENROUTE", destination="15551234567")
     del entry["callbackData"]
     report = looked_up(entry)
@@ -527,7 +527,7 @@ MALFORMED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_report_loses_none_of_those_beside_it(name: str) -> None:
+def test_a_malformed_report_does_not_affect_others(name: str) -> None:
     good = [DELIVERED | {"messageId": str(n)} for n in range(100)]
     for index in (0, 50, 99):
         body = {"results": [*good[:index], MALFORMED[name], *good[index + 1 :]]}
@@ -538,7 +538,7 @@ def test_a_malformed_report_loses_none_of_those_beside_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("part", [b"\xff", b"\\ud800", b"\\u0000"])
-def test_a_letter_that_is_none_loses_no_message(part: bytes) -> None:
+def test_invalid_utf8_loses_no_message(part: bytes) -> None:
     entries = [INCOMING | {"messageId": str(n)} for n in range(3)]
     body = json.dumps({"results": entries}).encode().replace(b"QUIZ hi", b"QUIZ " + part, 1)
     code, heard = raw(body, "im")
@@ -565,7 +565,7 @@ def test_2000_reports_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (code, len(heard)) == (200, 2000)
 
 
-def test_if_one_is_not_recorded_the_whole_is_to_be_repeated(
+def test_if_one_event_is_not_recorded_the_response_is_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded: list[Any] = []

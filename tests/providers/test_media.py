@@ -1,4 +1,4 @@
-"""Pictures and groups: what providers' documentation shows of a message with several files."""
+"""Media and group messages, with the examples of the providers' documentation."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_a_malformed_picture_does_not_lose_the_text_nor_the_others(value: Any) -
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", {}, {"url": CAT}, [[]], [None], [CAT]])
-def test_whatever_stands_in_place_of_the_pictures_does_not_lose_the_text(value: Any) -> None:
+def test_invalid_media_do_not_lose_the_text(value: Any) -> None:
     client, heard = receiver(telnyx.EXAMPLES)
     assert post_webhook(client, telnyx_hook(media=value, cc=value)).status_code == 204
     assert heard[0].body == "look"
@@ -269,7 +269,7 @@ def test_aws_without_a_text_is_recorded() -> None:
     assert (heard[0].src, heard[0].body, heard[0].media) == ("15551234567", "", ())
 
 
-def test_telnyx_groups_are_told_once_each_and_only_if_they_are_groups() -> None:
+def test_telnyx_recipients_of_a_group_are_distinct() -> None:
     client, heard = receiver(telnyx.EXAMPLES)
     assert post_webhook(client, telnyx_hook(to=GROUP[:1], cc=GROUP)).status_code == 204
     assert post_webhook(client, telnyx_hook()).status_code == 204

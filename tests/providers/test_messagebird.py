@@ -1,4 +1,4 @@
-"""MessageBird, the REST API of before it was called Bird."""
+"""MessageBird's REST API."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.speaking import account, away, code_of, failure_of, malformed
+from tests.providers.helpers import account, away, code_of, failure_of, malformed
 
 KEY, SECRET = "messagebird-access-key", "the signing key of the account, long enough"
 PAGE = Path(__file__).parents[2] / "docs" / "providers" / "messagebird.md"
@@ -226,7 +226,7 @@ def looked_up(*items: Any) -> Any:
     return found
 
 
-def test_a_message_is_found_by_our_reference() -> None:
+def test_look_up_finds_a_message_by_our_reference() -> None:
     other = told("delivered") | {"id": "mb2", "reference": REF.replace(".1", ".2")}
     found = looked_up("odd", other, told("delivery_failed", statusErrorCode=103))
     assert (found.msgid, found.reference, found.state) == ("mb1", REF, State.UNDELIVERED)

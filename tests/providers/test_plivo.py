@@ -27,7 +27,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import receiver
-from tests.providers.speaking import account, away, basic, code_of, malformed
+from tests.providers.helpers import account, away, basic, code_of, malformed
 
 ID, TOKEN, NONCE = "MA" + "0" * 18, "plivo-token", "12345"
 PATH = f"/v1/Account/{ID}/Message/"
@@ -268,7 +268,7 @@ def test_the_published_example_of_version_2() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
-def test_a_captured_signature_is_good_for_no_form_that_comes_by_another_method(method: str) -> None:
+def test_a_captured_signature_is_invalid_for_another_method(method: str) -> None:
     """Of a GET only the query is signed, and Flask would answer HEAD with the same view."""
     client, heard = receiver(EXAMPLES)
     url = f"{PUBLIC_URL}/{PREFIX}/main/status?{urlencode(FORM)}"
@@ -469,7 +469,7 @@ def test_tokens_rotate() -> None:
     assert stub.seen[0].headers["Authorization"] == basic(f"{ID}:new")["Authorization"]
 
 
-def test_without_a_proxy_the_request_tells_its_address() -> None:
+def test_without_a_public_url_the_url_of_the_request_is_used() -> None:
     gateway = Gateway(Settings(receiver_prefix=(PREFIX,), eager=True))
     gateway.add_provider("main", PlivoProvider, auth_id=ID, auth_token=TOKEN)
     app = gateway.receiver_blueprints_register(Flask("plivo"), PREFIX)
@@ -479,6 +479,6 @@ def test_without_a_proxy_the_request_tells_its_address() -> None:
         assert answer.status_code == status
 
 
-def test_a_report_that_is_not_recorded_is_asked_for_again() -> None:
+def test_a_report_that_is_not_recorded_is_answered_503() -> None:
     client = away(EXAMPLES)
     assert code_of(client, f"status?ref={SEALED}", data=FORM, headers=v3()) == 503

@@ -1,4 +1,4 @@
-"""Reading webhooks: what is not as it must be is malformed, and never half of it is reported."""
+"""Webhooks with an invalid field are malformed, and no part of them is reported."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_both_addresses_take_both_kinds(path: str) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, IndexError, TypeError, AttributeError, OverflowError])
-def test_what_cannot_be_read_is_malformed_as_a_whole(
+def test_an_unreadable_webhook_is_malformed_as_a_whole(
     error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     def read() -> Iterator[Any]:

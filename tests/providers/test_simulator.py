@@ -1,4 +1,4 @@
-"""The simulator's provider: both directions, without a gateway around it."""
+"""The simulator's provider, sending and receiving, without a gateway."""
 
 from __future__ import annotations
 

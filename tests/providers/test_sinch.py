@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Stub
 from smsqueue.testing.webhooks import receiver
-from tests.providers.speaking import account, basic, code_of, failure_of, malformed
+from tests.providers.helpers import account, basic, code_of, failure_of, malformed
 
 PLAN, TOKEN, KEY = "plan1", "sinch-api-token", "sinch-hmac-key"
 PATH = f"/xms/v1/{PLAN}/batches"
@@ -260,7 +260,7 @@ def test_the_region_is_in_the_address() -> None:
 
 
 @pytest.mark.parametrize("region", ["", "evil.example.org/", "eu.x"])
-def test_a_region_that_is_none_is_refused(region: str) -> None:
+def test_an_invalid_region_is_refused(region: str) -> None:
     with pytest.raises(SettingsError, match="region"):
         SinchProvider(None, "main", service_plan_id="p", api_token="t", region=region)
 
@@ -357,7 +357,7 @@ def test_without_a_token_nothing_is_sent(answer: Answer, error: type[exc.Provide
 
 
 @pytest.mark.parametrize("seconds", [None, "3600", float("nan"), -5, 1e300, True])
-def test_a_token_whose_end_is_not_told_is_used_for_a_moment(seconds: Any) -> None:
+def test_a_token_without_an_expiry_is_cached_briefly(seconds: Any) -> None:
     with Stub(token(seconds=seconds), GOOD) as stub:
         project(stub).send(message())
     assert paths(stub) == ["token", "batches"]
@@ -407,7 +407,7 @@ def looked_up(*batches: Any) -> Any:
     return report
 
 
-def test_a_batch_with_our_reference_is_found() -> None:
+def test_look_up_finds_a_batch_by_our_reference() -> None:
     report = looked_up({"id": "01FC", "client_reference": REF, "canceled": False})
     assert (report.state, report.msgid, report.reference) == (State.ACCEPTED, "01FC", REF)
 
@@ -530,7 +530,7 @@ def test_settings_that_could_not_authenticate_are_refused(config: dict[str, Any]
         post(ONE, {}, **config)
 
 
-def test_if_one_is_not_recorded_the_whole_is_to_be_repeated(
+def test_if_one_event_is_not_recorded_the_response_is_503(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded: list[Any] = []

@@ -34,7 +34,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
 from smsqueue.testing.webhooks import receiver
-from tests.providers.speaking import account, away, code_of, failure_of, malformed
+from tests.providers.helpers import account, away, code_of, failure_of, malformed
 
 API_KEY = "KEY-of-telnyx"
 PRIVATE, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
@@ -379,7 +379,7 @@ def test_a_key_that_is_empty_would_seal_nothing() -> None:
         made(EXAMPLES, "http://127.0.0.1:9", api_key="")
 
 
-def test_a_message_without_a_reference_goes_without_a_key() -> None:
+def test_a_message_without_a_reference_has_no_key() -> None:
     with account(EXAMPLES, GOOD) as (provider, stub):
         provider.send(OutgoingMessage("15551234567", "hello"))
     assert "Idempotency-Key" not in stub.seen[0].headers
@@ -443,7 +443,7 @@ def looked_up(*records: Any) -> Any:
         ({"status": None, "errors": [None]}, State.ACCEPTED, None),
     ],
 )
-def test_a_message_is_found_by_the_address_of_its_reports(
+def test_look_up_finds_a_message_by_its_callback_url(
     told: dict[str, Any], state: State, code: str | None
 ) -> None:
     other = record(uuid="T0", delivery_status_webhook_url=URL.replace(".1.", ".2."))
@@ -498,7 +498,7 @@ def test_the_window_of_replays() -> None:
 
 
 @pytest.mark.parametrize("stamp", ["", "soon", "nan", "inf", "-1"])
-def test_times_that_are_none(stamp: str) -> None:
+def test_invalid_times(stamp: str) -> None:
     assert post(signed({}, BODY, stamp)) == (403, [])
 
 
@@ -508,7 +508,7 @@ def test_the_time_is_signed_too() -> None:
 
 
 @pytest.mark.parametrize("signature", ["", "!", "A", "AAAA", b64encode(bytes(64)).decode()])
-def test_signatures_that_are_none(signature: str) -> None:
+def test_invalid_signatures(signature: str) -> None:
     assert post(signed({}, BODY) | {"telnyx-signature-ed25519": signature}) == (403, [])
 
 
@@ -519,7 +519,7 @@ def test_keys_change() -> None:
     assert post(signed({}, BODY), public_key=[OTHER_PUBLIC]) == (403, [])
 
 
-def test_a_key_that_is_none() -> None:
+def test_an_invalid_key() -> None:
     with pytest.raises(SettingsError, match="public_key"):
         post({}, public_key="AAAA")
     assert len(b64decode(PUBLIC)) == 32
@@ -553,6 +553,6 @@ def test_a_new_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     assert len([r for r in caplog.records if "teleported" in r.getMessage()]) == 1
 
 
-def test_a_report_that_is_not_recorded_is_asked_for_again() -> None:
+def test_a_report_that_is_not_recorded_is_answered_503() -> None:
     client = away(EXAMPLES)
     assert code_of(client, "status", data=BODY, headers=signed({}, BODY)) == 503

@@ -1,4 +1,4 @@
-"""Both transports write the same requests, and come to the same verdict on every fault."""
+"""Both transports write the same requests, and map every fault to the same error."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def until_received(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("unasked", UNASKED)
-def test_what_nobody_asked_for_is_not_the_answer_to_the_next_message(
+def test_unrequested_data_is_not_the_response_to_the_next_message(
     serve: Serve, post: Post, unasked: str
 ) -> None:
     taken, there = threading.Event(), threading.Event()
@@ -137,7 +137,7 @@ def test_an_interim_answer_is_not_the_answer(serve: Serve, post: Post, status: i
 
 
 @pytest.mark.parametrize("status", [100, 101, 103])
-def test_ambiguous_when_only_an_interim_answer_comes(serve: Serve, post: Post, status: int) -> None:
+def test_ambiguous_after_only_an_interim_response(serve: Serve, post: Post, status: int) -> None:
     def handle(connection: socket.socket) -> None:
         connection.sendall(f"HTTP/1.1 {status} Wait\r\n\r\n".encode())
         connection.shutdown(socket.SHUT_RDWR)
@@ -211,7 +211,7 @@ def test_ambiguous_when_an_answer_cannot_be_read(serve: Serve, post: Post, answe
     assert len(server.requests) == 1
 
 
-def test_headers_that_come_several_times_are_joined(serve: Serve, post: Post) -> None:
+def test_repeated_headers_are_joined(serve: Serve, post: Post) -> None:
     head = b"HTTP/1.1 200 OK\r\nX-Reset: 1\r\nx-reset: 2\r\nContent-Length: 2\r\n\r\n{}"
     answer = post(example(serve(lambda connection: connection.sendall(head))))
     assert answer.headers["X-RESET"] == "1, 2"
@@ -380,7 +380,7 @@ def test_nothing_written_when_a_proxy_is_away(post: Post, monkeypatch: pytest.Mo
 # --- the loop --------------------------------------------------------------------------------
 
 
-def test_calls_on_a_loop_are_made_at_the_same_time(serve: Serve, loop: Loop) -> None:
+def test_calls_on_a_loop_are_concurrent(serve: Serve, loop: Loop) -> None:
     everybody = threading.Barrier(20)
 
     def handle(connection: socket.socket) -> None:
@@ -392,7 +392,7 @@ def test_calls_on_a_loop_are_made_at_the_same_time(serve: Serve, loop: Loop) -> 
     assert all(each.result(20).status == 200 for each in running)
 
 
-def test_functions_on_a_loop_do_not_see_each_others_writes(serve: Serve, loop: Loop) -> None:
+def test_functions_on_a_loop_track_their_own_writes(serve: Serve, loop: Loop) -> None:
     server = serve(answering(200, "{}"))
 
     def attempt(url: str) -> bool:

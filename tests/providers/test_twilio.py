@@ -28,7 +28,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.speaking import account, basic, malformed, needs_a_sender, same
+from tests.providers.helpers import account, basic, malformed, needs_a_sender, same
 
 SID, TOKEN = "AC" + "0" * 32, "twilio-token"
 SM1, SM9 = "SM" + "1" * 32, "SM" + "9" * 32
@@ -247,7 +247,7 @@ def test_the_balance() -> None:
     assert (str(balance.amount), balance.currency) == ("12.50", "USD")
 
 
-def test_a_message_that_nothing_gives_a_sender_goes_elsewhere() -> None:
+def test_a_message_without_any_sender_is_unsupported() -> None:
     assert needs_a_sender(EXAMPLES)
 
 
@@ -370,14 +370,14 @@ def test_a_body_that_is_no_form_is_signed_by_its_hash() -> None:
         assert post(url, headers, body, kind="application/json") == (status, 0)
 
 
-def test_a_hash_that_somebody_adds_to_a_form_is_of_no_use() -> None:
+def test_a_body_hash_added_to_a_form_is_refused() -> None:
     other = BODY.replace(b"hi", b"ho")
     url = f"{URL}?bodySHA256={hashlib.sha256(other).hexdigest()}"
     for given in (signed(URL, BODY), signed(url, BODY), signed(URL, b"")):
         assert post(url, {"X-Twilio-Signature": given}, other) == (403, 0)
 
 
-def test_what_a_report_and_a_message_tell_beside() -> None:
+def test_meta_of_reports_and_messages() -> None:
     client, heard = receiver(EXAMPLES, insecure=True)
     client.post(f"/{PREFIX}/main/im", data=INCOMING | {"OptOutType": "STOP"})
     client.post(f"/{PREFIX}/main/status", data=REPORT | {"RawDlrDoneDate": "2601020304"})
@@ -471,7 +471,7 @@ def test_fields_are_as_twilio_writes_them_and_of_our_account(wrong: dict[str, st
     assert (code in (400, 403), heard) == (True, 0)
 
 
-def test_a_webhook_that_was_not_recorded_may_come_again() -> None:
+def test_a_webhook_that_was_not_recorded_may_be_repeated() -> None:
     headers = {"X-Twilio-Signature": signed(URL, urlencode(INCOMING).encode())}
 
     def fail(event: Any) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a message whose answer says little: sent once, never twice, never lost."""
+"""A message with an uncertain response is sent once: never twice, never lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_503_of_a_proxy_sends_no_second_sms(bench: Bench) -> None:
         assert (len(stub.seen), len(other.seen)) == (1, 0)
 
 
-def test_a_503_with_the_providers_own_code_goes_to_the_next_provider(bench: Bench) -> None:
+def test_a_503_with_the_providers_own_code_is_sent_by_the_next_provider(bench: Bench) -> None:
     busy = {"code": 20503, "message": "no", "status": 503}
     with Stub(Answer(503, busy)) as stub, Stub(Answer(201, {"sid": "SM2"})) as other:
         twilio(bench, stub, "a")
@@ -98,7 +98,7 @@ def test_a_2xx_that_cannot_be_understood_is_unknown(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("id", [{"a": 1}, [{"a": 1}], [[]], 1.5])
-def test_an_id_that_is_none_is_unknown(bench: Bench, id: Any) -> None:
+def test_an_invalid_id_leaves_the_message_unknown(bench: Bench, id: Any) -> None:
     with Stub(Answer(202, {"message_uuid": id})) as stub:
         add(bench, stub, "main", PlivoProvider, auth_id="MA1", auth_token="t")
         sent = bench.send()

@@ -26,7 +26,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import receiver
-from tests.providers.speaking import account, away, code_of, malformed
+from tests.providers.helpers import account, away, code_of, malformed
 
 USER, PASSWORD = "vianett-user", "vianett-password"
 PATH = "/V3/CPA/MT/MT.ashx"
@@ -325,7 +325,7 @@ DELIVERED = urlencode({"requesttype": "notificationstatus", "Status": "DELIVRD",
 
 @pytest.mark.parametrize("path", ["im", "status"])
 @pytest.mark.parametrize("user", [("new", "pass:word"), ("old", "one")])
-def test_a_secret_is_asked_for_if_there_is_one(path: str, user: tuple[str, str]) -> None:
+def test_a_configured_secret_is_required(path: str, user: tuple[str, str]) -> None:
     query = urlencode(INCOMING) if path == "im" else DELIVERED
     shown = f"{query}&{urlencode({'username': user[0], 'password': user[1]})}"
     code, heard = get(shown, path, secret=["new:pass:word", "old:one"])
@@ -357,7 +357,7 @@ def test_the_first_word_can_be_left_out() -> None:
     assert "password" not in heard.meta
 
 
-def test_no_markup_is_told_back() -> None:
+def test_markup_in_a_refno_is_escaped() -> None:
     client, heard = receiver(EXAMPLES)
     query = urlencode({"sourceaddr": "1", "message": "x", "refno": '"/><b a="&'})
     response = client.get(f"/{PREFIX}/main/im?{query}")

@@ -34,7 +34,7 @@ from smsqueue.testing.examples import (
 from smsqueue.testing.stub import Answer, Seen, Stub
 from smsqueue.testing.webhooks import client_of, receiver
 from tests.ledger.bench import Bench
-from tests.providers.speaking import account, basic, code_of, malformed, needs_a_sender
+from tests.providers.helpers import account, basic, code_of, malformed, needs_a_sender
 
 FORM = "application/x-www-form-urlencoded"
 KEY, SECRET, SIGNATURE = "abcd1234", "vonage-secret", "vonage-signature-secret"
@@ -340,7 +340,7 @@ def folded(fields: dict[str, str], *names: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", ["md5hash", "md5", "sha1", "sha256", "sha512"])
 @pytest.mark.parametrize("how", ["form", "JSON", "GET"])
-def test_who_saw_a_webhook_cannot_hide_its_fields_in_a_name(method: str, how: str) -> None:
+def test_fields_cannot_be_hidden_in_a_name(method: str, how: str) -> None:
     part = {"concat": "true", "concat-part": "1", "concat-ref": "7", "concat-total": "2"}
     told = signed_fields(INCOMING | part, method=method)
     sig = told.pop("sig")
@@ -371,7 +371,7 @@ def test_a_second_value_of_a_field_is_not_read() -> None:
     assert [(each.src, each.body) for each in heard] == [("15551234567", INCOMING["text"])]
 
 
-def test_what_stands_in_the_address_of_a_form_is_not_read() -> None:
+def test_the_query_of_a_form_is_not_read() -> None:
     posts, heard = receiver(EXAMPLES)
     data = signed_fields(INCOMING)
     posts.post(f"/{PREFIX}/main/im?text=forged&status=delivered&concat=true", data=data)
@@ -451,7 +451,7 @@ def test_what_cannot_work_is_refused_when_the_provider_is_added(config: dict[str
         made(EXAMPLES, "http://127.0.0.1:9", **config)
 
 
-def test_a_message_without_a_sender_goes_elsewhere() -> None:
+def test_a_message_without_a_sender_is_unsupported() -> None:
     assert needs_a_sender(EXAMPLES)
 
 
@@ -464,7 +464,7 @@ def test_a_callback_that_is_too_long_is_left_to_the_account() -> None:
     assert stub.seen[0].form == PLAIN | {"status-report-req": "1"}
 
 
-def test_what_a_report_and_a_message_tell_beside() -> None:
+def test_meta_of_reports_and_messages() -> None:
     posts, heard = receiver(EXAMPLES)
     for view, hook in (("status", status("delivered", State.DELIVERED)), ("im", None)):
         form = INCOMING if hook is None else hook.form
@@ -533,7 +533,7 @@ def parts(settings: Settings) -> Iterator[Parts]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_parts_are_joined_in_whatever_order_they_come(settings: Settings, seed: int) -> None:
+def test_parts_are_joined_in_any_order(settings: Settings, seed: int) -> None:
     texts = {1: 'one "quoted" \\ \n', 2: "два 😀 ", 3: "drei\x00 &=%c%1"}
     order = Random(seed).sample([1, 2, 3, 1, 2, 3], 6)
     for number in order:  # each time another process
@@ -550,7 +550,7 @@ def test_parts_are_joined_in_whatever_order_they_come(settings: Settings, seed: 
         assert heard.provider == "main"
 
 
-def test_a_character_that_was_cut_in_two_is_whole_again(parts: Parts) -> None:
+def test_a_character_split_between_parts_is_joined(parts: Parts) -> None:
     stamp = str(int(time.time()))
     for number, text in ((1, "smile \ud83d"), (2, "\ude00!")):
         fields = INCOMING | {"messageId": f"0C{number}", "concat": "true", "timestamp": stamp}
@@ -561,7 +561,7 @@ def test_a_character_that_was_cut_in_two_is_whole_again(parts: Parts) -> None:
     assert parts.run_published() == [("smile 😀!", None)]
 
 
-def test_an_incomplete_message_is_told_of_when_its_time_is_over(parts: Parts) -> None:
+def test_an_incomplete_message_is_reported_after_parts_wait(parts: Parts) -> None:
     parts.post(3, "three")
     parts.post(1, "one ")
     assert parts.run_published() == []
@@ -587,7 +587,7 @@ def test_how_long_parts_wait_is_the_providers_argument(settings: Settings, wait:
         assert bool(parts.run()) == (wait < 100)
 
 
-def test_before_its_time_is_over_nothing_is_told(parts: Parts) -> None:
+def test_an_incomplete_message_is_not_reported_before_parts_wait(parts: Parts) -> None:
     parts.post(1, "one", total=2)
     assert parts.run() == []
     assert parts.run_published() == []
@@ -634,14 +634,12 @@ def test_the_same_reference_again_after_a_complete_message(parts: Parts) -> None
         {"concat-total": "1"},
     ],
 )
-def test_a_part_that_makes_no_sense_is_told_of_by_itself(
-    parts: Parts, fields: dict[str, str]
-) -> None:
+def test_an_invalid_part_is_reported_by_itself(parts: Parts, fields: dict[str, str]) -> None:
     assert parts.post(1, "alone", **fields) == 204
     assert parts.run_published() == [("alone", None)]
 
 
-def test_a_receipt_that_says_unknown_is_no_surprise(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_status_unknown_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It is one of Vonage's statuses: kept as it is, without a warning and without a new state."""
     report = VonageProvider(Gateway(eager=True), "main", api_key="k", api_secret="s").report
     told = report("unknown", "0A1", code="1")

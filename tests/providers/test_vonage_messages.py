@@ -38,7 +38,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Seen
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.speaking import account, basic, code_of, malformed, needs_a_sender
+from tests.providers.helpers import account, basic, code_of, malformed, needs_a_sender
 
 KEY, SECRET = "abcd1234", "vonage-secret"
 SIGNATURE = "vonage-signature-secret-that-is-long"
@@ -276,7 +276,7 @@ def post(posts: Any, told: Any, view: str = "im", secret: str = SIGNATURE, **cla
     return code_of(posts, view, data=body, headers=headers)
 
 
-def test_a_token_made_elsewhere() -> None:
+def test_a_token_of_another_library() -> None:
     """Made with nothing but HMAC, as RFC 7515 has it."""
     import hmac
 
@@ -342,7 +342,7 @@ def test_the_address_of_a_report_does_not_say_which_message_it_is_for() -> None:
     assert heard[0].reference is None
 
 
-def test_what_a_report_and_a_message_tell_beside() -> None:
+def test_meta_of_reports_and_messages() -> None:
     posts, heard = receiver(EXAMPLES)
     post(posts, INCOMING)
     post(posts, INCOMING | {"status": "delivered"}, "status")
@@ -410,5 +410,5 @@ def test_what_is_not_installed_is_said_at_once(
             receiver(EXAMPLES)
 
 
-def test_a_message_without_a_sender_goes_elsewhere() -> None:
+def test_a_message_without_a_sender_is_unsupported() -> None:
     assert needs_a_sender(EXAMPLES)

@@ -1,4 +1,4 @@
-"""Secrets that are no secrets are refused where a provider is added."""
+"""Empty and blank secrets are refused when a provider is added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider as published plugins are: one blueprint of the module for all instances."""
+"""A provider like published plugins: one blueprint for all instances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that keep a server waiting, and clients that do not."""
+"""Slow clients, and clients that measure how webhooks are answered meanwhile."""
 
 from __future__ import annotations
 

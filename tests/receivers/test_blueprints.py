@@ -1,4 +1,4 @@
-"""Blueprints of providers on applications: names, prefixes, ways to iterate."""
+"""Blueprints of providers on applications: names, prefixes, iteration."""
 
 from __future__ import annotations
 

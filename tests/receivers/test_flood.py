@@ -1,4 +1,4 @@
-"""Somebody who knows the address of unsigned webhooks floods them: nobody else notices."""
+"""A flood of unsigned webhooks does not affect other providers."""
 
 from __future__ import annotations
 

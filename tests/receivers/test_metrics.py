@@ -1,4 +1,4 @@
-"""``/metrics``: who may read it, and that what it says is what happened."""
+"""``/metrics``: its token and its values."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_token_opens_the_page(app: Flask, scheme: str) -> None:
     assert app.test_client().post("/metrics", headers=headers).status_code == 405
 
 
-def test_a_token_of_other_letters(bench: Bench, watched: Settings) -> None:
+def test_a_token_that_is_not_ascii(bench: Bench, watched: Settings) -> None:
     """Blanks around it, as a file's last line has them, do not count."""
     app = create_app(replace(watched, metrics_token="pässwörd\n"), bench.gateway)
     shown = {"Authorization": "Bearer " + "pässwörd".encode().decode("latin-1")}
@@ -148,7 +148,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, watched: Settings)
     create_app(gateway=Gateway(replace(watched, metrics_token="")))
 
 
-def test_nobody_loads_the_library_who_does_not_want_it() -> None:
+def test_without_a_token_prometheus_client_is_not_imported() -> None:
     code = (
         "import sys, smsqueue, receivers; from smsqueue import Gateway, Settings; "
         "receivers.create_app(gateway=Gateway(Settings(receiver_prefix=('prefix',), eager=True))); "

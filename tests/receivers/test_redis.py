@@ -1,4 +1,4 @@
-"""The receivers and their Redis: away, frozen, back, forgetful."""
+"""The receivers while Redis is down, hanging, back, or empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application in real server processes: what they answer, and what they write."""
+"""The application in real server processes: responses and logs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_connection_is_kept_after_an_answer_without_a_body(start: Start, tmp_p
     assert (b"close" in first, b"Connection: close" in second) == (False, True)
 
 
-def test_a_worker_that_gunicorn_kills_does_not_tell(start: Start) -> None:
+def test_a_killed_worker_logs_no_request(start: Start) -> None:
     server = start(SERVERS["gunicorn sync"])
     address = address_of(server)
     body = f'{{"from": "{NUMBER}", "text": "hang"}}'.encode()

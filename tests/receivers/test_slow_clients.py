@@ -1,4 +1,4 @@
-"""The documented command, and clients that keep it waiting."""
+"""The documented command of the receivers, with slow clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports whose address was changed on the way: they never count for another message."""
+"""Reports to a changed URL never count for another message."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_report_counts_for_the_message_that_it_is_of(account: Account) -> None
     assert bench.state(two) == "delivered"
 
 
-def test_a_message_whose_answer_was_lost_is_found_by_its_address_only(account: Account) -> None:
+def test_a_message_without_a_response_is_matched_by_its_url_only(account: Account) -> None:
     bench = account.bench
     id, url = account.sends(None)
     assert bench.state(id) == "unknown"

@@ -1,4 +1,4 @@
-"""Addresses of webhooks: the reference in them comes back only as it was given."""
+"""The reference in a callback URL is accepted only unchanged."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def seen(by: AccountProvider, ref: str | None) -> str | None:
 
 
 @pytest.mark.parametrize("reference", [REF, "a", "a.b.c", "żółć & co?#", "x" * 300])
-def test_a_reference_comes_back(reference: str) -> None:
+def test_a_sealed_reference_is_read(reference: str) -> None:
     made = provider("key")
     ref = ref_of(made.callback_url("status", message(reference)))
     assert ref != reference
     assert seen(made, ref) == reference
 
 
-def test_it_comes_back_to_another_process() -> None:
+def test_another_process_reads_a_sealed_reference() -> None:
     ref = ref_of(provider("key").callback_url("status", message()))
     assert seen(provider("key"), ref) == REF
 
 
-def test_nothing_else_comes_back() -> None:
+def test_a_changed_reference_is_ignored() -> None:
     made = provider("key")
     ref = ref_of(made.callback_url("status", message()))
     other = ref_of(made.callback_url("status", message("1m842psghd5k1m5599r6.2")))

@@ -1,4 +1,4 @@
-"""What every provider's views are wrapped in, on a user's own application."""
+"""The wrapper around every provider's views, on a user's own application."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def refuse(error: Exception) -> Callable[[Any], None]:
     return hook
 
 
-def test_instances_that_share_a_blueprint_are_told_apart(client: FlaskClient, heard: Heard) -> None:
+def test_views_of_a_shared_blueprint_get_their_own_provider(
+    client: FlaskClient, heard: Heard
+) -> None:
     assert client.post("/s3cret/main/im", json=HELLO).text == "taken"
     left = {"X-Key": "left"}
     assert client.post("/s3cret/other/im", json=HELLO, headers=left).status_code == 200
@@ -95,7 +97,7 @@ def test_a_large_form_is_one_webhook_like_any_other(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("terminated", [True, False])
-def test_a_body_that_breaks_off_reaches_no_view(
+def test_a_truncated_body_reaches_no_view(
     client: FlaskClient, heard: Heard, terminated: bool
 ) -> None:
     body = b'{"from": "1", "text": "half"}'
@@ -108,7 +110,7 @@ def test_a_body_that_breaks_off_reaches_no_view(
     assert heard == []
 
 
-def test_chunks_that_are_none_are_malformed(client: FlaskClient) -> None:
+def test_invalid_chunks_are_malformed(client: FlaskClient) -> None:
     class Broken(io.BytesIO):
         def readinto(self, buffer: Any) -> int:
             raise RuntimeError("invalid chunk size")
@@ -118,7 +120,9 @@ def test_chunks_that_are_none_are_malformed(client: FlaskClient) -> None:
     assert answer.status_code == 400
 
 
-def test_what_is_not_recorded_is_to_be_repeated(gateway: Gateway, client: FlaskClient) -> None:
+def test_a_webhook_that_is_not_recorded_is_answered_503(
+    gateway: Gateway, client: FlaskClient
+) -> None:
     gateway.onReceive += refuse(exc.QueueUnavailable("no answer"))
     answer = client.post("/s3cret/main/im", json=HELLO)
     assert answer.status_code == 503
@@ -129,7 +133,7 @@ def test_what_is_not_recorded_is_to_be_repeated(gateway: Gateway, client: FlaskC
 @pytest.mark.parametrize(
     "error", [ValueError("x"), PermissionError("x"), exc.ServerError("x"), KeyError("x")]
 )
-def test_an_error_behind_the_view_is_not_blamed_on_the_webhook(
+def test_an_error_of_a_handler_is_answered_500(
     gateway: Gateway, client: FlaskClient, error: Exception
 ) -> None:
     # Providers drop what is answered 4xx, and repeat what is answered 5xx.
@@ -156,7 +160,7 @@ def test_an_application_that_refuses_before_we_begin(gateway: Gateway) -> None:
     assert app.test_client().post("/s3cret/main/im").status_code == 418
 
 
-def test_the_log_tells_provider_route_status_and_time(
+def test_the_access_log_has_provider_route_status_and_time(
     client: FlaskClient, heard: Heard, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "smsqueue.access")
@@ -210,7 +214,7 @@ def test_an_error_is_logged_with_class_and_place(
     )
 
 
-def test_an_incoming_message_keeps_what_the_provider_told(
+def test_an_incoming_message_has_the_fields_of_the_webhook(
     gateway: Gateway, client: FlaskClient
 ) -> None:
     got: list[IncomingMessage] = []
@@ -219,7 +223,7 @@ def test_an_incoming_message_keeps_what_the_provider_told(
     assert (got[0].src, got[0].body, got[0].provider) == ("15551234567", "hunter2", "main")
 
 
-def test_a_document_that_is_nested_too_deeply_is_the_senders_fault() -> None:
+def test_a_document_that_is_nested_too_deeply_is_malformed() -> None:
     gateway = Gateway(eager=True)
     gateway.add_provider("main", _Deep)
     client = gateway.receiver_blueprints_register(Flask("app")).test_client()

@@ -1,4 +1,4 @@
-"""Webhooks that tell several things: one that is malformed costs the others nothing."""
+"""Webhooks with several entries: a malformed one does not affect the others."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ BAD: list[Any] = ["rubbish", None, 7, [], {}, {"messageId": "x"}, MESSAGE | {"me
 
 
 @pytest.mark.parametrize("kind", ["moText", "messageStatusUpdate"])
-def test_of_several_entries_of_clickatell_only_the_malformed_is_refused(
-    settings: Settings, kind: str
-) -> None:
+def test_only_the_malformed_entry_of_clickatell_is_refused(settings: Settings, kind: str) -> None:
     entry = MESSAGE if kind == "moText" else REPORT
     config: dict[str, Any] = {"api_key": "k", "insecure": True}
     for bad in BAD:

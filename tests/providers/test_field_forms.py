@@ -1,4 +1,4 @@
-"""What webhooks hold looks as the provider documents it, though it is genuinely signed."""
+"""Fields of signed webhooks must have the form that the provider documents."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_vonage_messages_takes_tokens_of_its_own_account(claim: str, code: int) 
     assert len(heard) == (code == 200)
 
 
-def test_clickatell_takes_callbacks_of_its_own_key() -> None:
+def test_clickatell_accepts_callbacks_with_its_own_key() -> None:
     hook = clickatell.reply("hi", "UTF-8", "hi")
     client, heard = receiver(clickatell.EXAMPLES)
     assert post_webhook(client, hook).status_code == 200

@@ -1,4 +1,4 @@
-"""Webhooks with one thing wrong, against ledger and hooks: refused or recorded, never an error."""
+"""Webhooks with one thing wrong are refused or recorded, and never answered 500."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def some(examples: Examples) -> list[Webhook]:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_whatever_is_signed_is_answered(
+def test_signed_changes_are_never_answered_500(
     bench: Bench, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     examples = ALL[name]
@@ -97,7 +97,7 @@ def test_whatever_is_signed_is_answered(
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if ALL[name].provider.authenticates])
-def test_what_is_not_signed_is_refused(bench: Bench, name: str) -> None:
+def test_unsigned_changes_are_refused(bench: Bench, name: str) -> None:
     examples = ALL[name]
     client = receiving(bench, examples)
     refused = {403, 413} | ALSO.get(name, set())

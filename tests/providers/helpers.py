@@ -1,4 +1,4 @@
-"""What the tests of providers ask of a provider, and say to its receivers."""
+"""Helpers of provider tests: calls of a provider, and webhooks to its receivers."""
 
 from __future__ import annotations
 

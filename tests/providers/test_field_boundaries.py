@@ -1,4 +1,4 @@
-"""Other divisions of one signed text into names and values. Each of these was taken."""
+"""Shifted boundaries between signed fields. Each of these was once accepted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def text_of(form: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize(("path", "genuine", "what"), TWILIO)
-def test_another_division_of_what_twilio_signed_is_refused(
+def test_shifted_boundaries_of_twilio_are_refused(
     path: str, genuine: dict[str, str], what: dict[str, str | None]
 ) -> None:
     form = {"im": twilio.INCOMING, "status": twilio.REPORT}[path] | genuine
@@ -57,7 +57,7 @@ def test_another_division_of_what_twilio_signed_is_refused(
 
 
 @pytest.mark.parametrize(("path", "genuine", "what"), PLIVO)
-def test_another_division_of_what_plivo_signed_is_refused(
+def test_shifted_boundaries_of_plivo_are_refused(
     path: str, genuine: dict[str, str], what: dict[str, str | None]
 ) -> None:
     report = {"MessageUUID": "P1", "Status": "failed", "To": "15551234567"}

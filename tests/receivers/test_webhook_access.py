@@ -1,4 +1,4 @@
-"""Who reaches a provider's webhooks: a prefix of its own, and addresses that may call."""
+"""Webhooks with a URL prefix of their own, or restricted to networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _post(app: Flask, path: str, peer: str = "203.0.113.9", **headers: str) -> i
     return client.post(path, json=HELLO, headers=named, environ_base=base).status_code
 
 
-def test_a_provider_with_its_own_prefix_is_reached_by_that_only() -> None:
+def test_a_provider_with_its_own_prefix_has_no_other_url() -> None:
     gateway, heard = _gateway(public_url="https://sms.example.org"), Heard()
     gateway.onReceive += lambda message: heard.append((message.provider, message.body))
     gateway.add_provider("main", PluginProvider)
@@ -46,7 +46,7 @@ def test_a_provider_with_its_own_prefix_is_reached_by_that_only() -> None:
     assert OWN not in repr(gateway.webhook_access("own"))
 
 
-def test_nor_is_it_reached_in_an_application_that_registers_it_by_hand() -> None:
+def test_a_blueprint_registered_by_hand_is_also_limited_to_its_prefix() -> None:
     gateway = _gateway()
     gateway.add_provider("own", PluginProvider, webhook_prefix=OWN)
     app = Flask(__name__)
@@ -145,7 +145,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("trusted", CALLS)
-def test_only_addresses_on_the_list_come_in(trusted: tuple[str, ...], caplog: Any) -> None:
+def test_only_listed_networks_may_call(trusted: tuple[str, ...], caplog: Any) -> None:
     gateway, heard = _gateway(trusted_proxies=trusted), Heard()
     gateway.onReceive += lambda message: heard.append((message.provider, message.body))
     networks = ["192.0.2.0/24", "2001:db8::/32"]

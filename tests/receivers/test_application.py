@@ -1,4 +1,4 @@
-"""The application that create_app makes."""
+"""The application that create_app returns."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_given_settings_go_before_the_gateways() -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/prefix", "/prefix/", "/q/main/im", "/prefix/none/im", "/static/x", "//"]
 )
-def test_an_address_that_is_none_tells_nothing(path: str) -> None:
+def test_an_unknown_url_reveals_nothing(path: str) -> None:
     client = make("prefix").test_client()
     answers = [client.get(path), client.post(path, json=HELLO)]
     for answer in answers:
@@ -180,7 +180,7 @@ def test_redis_away_at_the_start_does_not_stop_the_receivers(
     assert "hunter2" not in caplog.text
 
 
-def test_nothing_reaches_the_server(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_error_reaches_the_server(caplog: pytest.LogCaptureFixture) -> None:
     app = make("p3cret")
     app.testing = True
     # A view that returns nothing fails outside of the views' own error handling.

@@ -1,4 +1,4 @@
-"""A signature is good for one request; the provider's repetition is the same request."""
+"""A signature is valid for one request; the provider's repetition is the same request."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_without_a_ledger_the_process_remembers() -> None:
     assert [each.msgid for each in heard] == [report(1)["MessageUUID"]]
 
 
-def test_divisions_of_one_signed_text_are_one_event(settings: Settings) -> None:
+def test_fields_with_shifted_boundaries_are_one_event(settings: Settings) -> None:
     """31 of them became 13 events."""
     bench = Bench(replace(settings, public_url=PUBLIC_URL, receiver_prefix=(PREFIX,)))
     try:

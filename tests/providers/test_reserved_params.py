@@ -1,4 +1,4 @@
-"""Parameters of a message never replace its recipient, its reference and the address of reports."""
+"""Parameters of a message never replace its recipient, its reference or the URL of reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from smsqueue.testing.contract import made
 from smsqueue.testing.examples import message
 from smsqueue.testing.stub import Stub
-from tests.providers.test_hostile import ALL
+from tests.providers.test_forged_webhooks import ALL
 
 THEIRS = "15559998888"
 NAMES = {

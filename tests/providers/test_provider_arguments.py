@@ -1,4 +1,4 @@
-"""An argument of the wrong type is refused, or converted, where the provider is added."""
+"""An argument of the wrong type is converted or refused when the provider is added."""
 
 from __future__ import annotations
 
