@@ -27,7 +27,7 @@ def test_texts_and_ids() -> None:
     assert text_of({"b": "x"}, "a", "b") == "x"
     assert (id_of({"id": 5}), id_of({"n": "x"}, "n")) == (5, "x")
     for wrong in (None, [], {}, 1.5, True):
-        with pytest.raises(ValueError, match="not a text"):
+        with pytest.raises(ValueError, match="not a string"):
             text_of({"a": wrong}, "a")
         with pytest.raises(ValueError, match="no id"):
             id_of({"id": wrong})
