@@ -1,4 +1,4 @@
-"""Addresses: phone numbers, short codes and sender ids, as they come and as networks want them."""
+"""Phone numbers, short codes and sender ids: parsing, validation, and the forms of networks."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ Kind = Literal["alphanumeric", "number", "short code"]
 #: E.164: country code and number together.
 _LONGEST = 15
 _LONGEST_ID = 11
-#: Characters that a number may be written with; what is longer is none, and takes long to read.
+#: Maximum length of a written number; a longer text is not a number, and takes long to parse.
 _LONGEST_WRITTEN = 200
-#: What people write between the digits of a number.
+#: Digits with the usual separators.
 _NUMBER = re.compile(r"\(?\+?[0-9 ()./-]+")
-#: The same, as copied from anywhere: any script's digits, spaces and dashes, or a ``tel:`` link.
+#: The same with digits, spaces and dashes of any script, as in copied text.
 _SEPARATORS = r"\s()\[\]./+\uff0b\-\u2010-\u2015\u2212\u00b7'"
 _WRITTEN = re.compile(rf"[\d{_SEPARATORS}]*")
 _EXTENSION = re.compile(r"[\s;,]*(?:ext(?:ension|n)?|x|#)[\s.:=]*\d{1,7}\s*$", re.IGNORECASE)
 #: Letters that stand for digits, in a number with a plus: ``+1 800 FLOWERS``.
 _VANITY = re.compile(rf"[\s(]*[+\uff0b][\dA-Za-z{_SEPARATORS}]*")
-#: Before a number: the scheme of a link, or what it is called (then it has a plus).
+#: A prefix of a number: the scheme of a link, or a label (before a number with a plus).
 _LABEL = re.compile(
     r"\A(?:(?:tel|sms|smsto):|(?:tel|phone|mobile|cell)[.:]*\s+(?=\(?[+\uff0b]))", re.IGNORECASE
 )
-#: Soft hyphens, joiners, marks of direction: they come along when a number is copied.
+#: Invisible characters of copied numbers: soft hyphens, joiners, marks of direction.
 _INVISIBLE = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-#: Digits of a short code; a number has more.
+#: Number of digits of a short code; a phone number has more.
 _SHORT = range(3, 7)
 
 
@@ -56,7 +56,7 @@ _SHORT = range(3, 7)
 
 
 class InternationalNumber(str):
-    """Digits that are known to begin with a country code: no region changes what they mean."""
+    """Digits that are known to begin with a country code, whatever the region."""
 
     __slots__ = ()
 
@@ -64,10 +64,9 @@ class InternationalNumber(str):
 def digits(number: str, region: str | None = None) -> str:
     """A number's digits, country code first: ``'+44 (0)20 7946 0958 x12' -> '442079460958'``.
 
-    A number with a plus, or with 00 in its place, is parsed: its extension goes, and so does the
-    prefix that is dialled only inside of its country, the "(0)". All digits are kept of any other
-    number, and of one that cannot be understood. Nothing is refused here; see
-    :func:`resolved` and :func:`number_problem`.
+    A number with a plus, or with 00 in its place, is parsed: its extension and its trunk prefix,
+    the "(0)", are removed. Other numbers, and those that cannot be parsed, keep all digits. Nothing
+    is refused here; see :func:`resolved` and :func:`number_problem`.
 
     Args:
         region: Country, such as ``"GB"``, whose national numbers get its code:
@@ -81,15 +80,15 @@ def digits(number: str, region: str | None = None) -> str:
 
 
 def is_international(number: str) -> bool:
-    """Has it a plus, or 00 in its place, or is it known to be international?"""
+    """Does it have a plus, or 00 in its place, or is it known to be international?"""
     if isinstance(number, InternationalNumber):
         return True
     return "+" in number or "\uff0b" in number or _double_zero(_ascii_digits(number))
 
 
-def _double_zero(found: str) -> bool:
-    # With fewer digits it is no number: see resolved().
-    return found.startswith("00") and len(found) >= _SHORT.stop
+def _double_zero(all_digits: str) -> bool:
+    # With fewer digits it is not a number, see resolved().
+    return all_digits.startswith("00") and len(all_digits) >= _SHORT.stop
 
 
 def _international_digits(number: str) -> str:
@@ -104,32 +103,37 @@ def _international_digits(number: str) -> str:
 
 
 def resolved(number: str, region: str | None = None) -> tuple[str, str | None]:
-    """A number's digits, country code first, and why they cannot be that, in words.
+    """A number's digits, country code first, and what is wrong with them; None: nothing.
 
     Numbers with a plus or 00 are international. Of the others, up to 6 digits are a short code,
     which never begins with 00.
-    With a region the longer ones are national if they begin with its trunk prefix 0. Without that
-    prefix they are international where national numbers are written with it, as in Great Britain;
-    where they are not, as in the USA, they are what is a valid number, of a mobile phone if both
-    are: ``2125551234`` is a number in New York there. Without a region they are international,
-    unless they begin with 0 or like no country code, or are too short for theirs.
+
+    With a region, longer ones are national if they begin with its trunk prefix 0. Without that
+    prefix they are international in regions whose national numbers have it, as in Great Britain.
+    In other regions, as in the USA, the valid reading counts, and that of a mobile phone if both
+    are valid: ``2125551234`` is a number in New York there.
+
+    Without a region they are international, unless they begin with 0 or with no country code, or
+    are too short.
     """
-    found = _ascii_digits(number)
+    all_digits = _ascii_digits(number)
     if isinstance(number, InternationalNumber):
-        return found, None
+        return all_digits, None
     if is_international(number):
-        found = _international_digits(number)
-        return found, _ZERO if found.startswith("0") and len(found) >= _SHORT.stop else None
-    if found.startswith("00") and len(found) < _SHORT.stop:
-        return found, _DOUBLE_ZERO
-    if len(found) < _SHORT.stop or len(found) > _LONGEST:
-        return found, None  # a short code; what is too long is refused as that
+        all_digits = _international_digits(number)
+        return all_digits, _ZERO if all_digits.startswith("0") and len(
+            all_digits
+        ) >= _SHORT.stop else None
+    if all_digits.startswith("00") and len(all_digits) < _SHORT.stop:
+        return all_digits, _DOUBLE_ZERO
+    if len(all_digits) < _SHORT.stop or len(all_digits) > _LONGEST:
+        return all_digits, None  # a short code, or refused later as too long
     if region:
-        return _resolved_in(number, found, region)
-    if found.startswith("0"):
-        return found, _ZERO
-    problem = _country_problem(found)
-    return found, f"{problem}; {_HINT}" if problem else None
+        return _resolved_in(number, all_digits, region)
+    if all_digits.startswith("0"):
+        return all_digits, _ZERO
+    problem = _country_problem(all_digits)
+    return all_digits, f"{problem}; {_HINT}" if problem else None
 
 
 _HINT = (
@@ -143,17 +147,17 @@ _DOUBLE_ZERO = (
 _ZERO = f"it begins with 0, as only national numbers do; {_HINT}"
 
 
-def _country_problem(found: str) -> str | None:
-    """Why digits cannot begin with a country code and be long enough, in words."""
+def _country_problem(all_digits: str) -> str | None:
+    """Why digits are not a country code and a number of sufficient length; None: they may be."""
     from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
 
-    codes = (found[:length] for length in (1, 2, 3))
-    code = next((each for each in codes if int(each) in COUNTRY_CODE_TO_REGION_CODE), None)
+    codes = (all_digits[:length] for length in (1, 2, 3))
+    code = next((code for code in codes if int(code) in COUNTRY_CODE_TO_REGION_CODE), None)
     if code is None:
         return "no country code begins like this"
-    # Those of North America are not looked at: its made-up numbers (1 555 0001) stand in the
-    # documentation and the tests of everybody.
-    if code != "1" and _too_short(code, len(found) - len(code)):
+    # Not for North America, whose fictitious numbers (1 555 0001) are common in documentation and
+    # tests.
+    if code != "1" and _too_short(code, len(all_digits) - len(code)):
         return f"it is too short for a number in the country with the code {code}"
     return None
 
@@ -168,7 +172,7 @@ def _too_short(code: str, length: int) -> bool:
     return is_possible_number_with_reason(number) == ValidationResult.TOO_SHORT
 
 
-def _resolved_in(number: str, found: str, region: str) -> tuple[str, str | None]:
+def _resolved_in(number: str, all_digits: str, region: str) -> tuple[str, str | None]:
     import phonenumbers as library
 
     def reading(text: str, of: str | None) -> tuple[str, Any]:
@@ -184,40 +188,40 @@ def _resolved_in(number: str, found: str, region: str) -> tuple[str, str | None]
 
     text = _with_ascii_digits(number)
     national, of_region = reading(text, region)
-    abroad, international = reading(f"+{found}", None)
+    abroad, international = reading(f"+{all_digits}", None)
     metadata = library.PhoneMetadata.metadata_for_region(region)
     trunk_zero = str(metadata.national_prefix or "").startswith("0") if metadata else False
-    if found.startswith("0") or not possible(international):
+    if all_digits.startswith("0") or not possible(international):
         if possible(of_region):
             return national, None
     elif national == abroad or trunk_zero or not possible(of_region):
-        return found, None
+        return all_digits, None
     else:
         kinds = (library.PhoneNumberType.MOBILE, library.PhoneNumberType.FIXED_LINE_OR_MOBILE)
         ranks = [
-            library.is_valid_number(each) + (library.number_type(each) in kinds)
-            for each in (of_region, international)
+            library.is_valid_number(parsed) + (library.number_type(parsed) in kinds)
+            for parsed in (of_region, international)
         ]
         if ranks[0] != ranks[1] or not ranks[0]:
-            return (national if ranks[0] >= ranks[1] else found), None
-        return found, f"it may be a number in {region} or abroad: write it with a plus"
-    if found.startswith("0"):
-        return found, f"there is no such number in {region}: write it with a plus"
-    problem = _country_problem(found)
+            return (national if ranks[0] >= ranks[1] else all_digits), None
+        return all_digits, f"it may be a number in {region} or abroad: write it with a plus"
+    if all_digits.startswith("0"):
+        return all_digits, f"there is no such number in {region}: write it with a plus"
+    problem = _country_problem(all_digits)
     where = f"and there is no such number in {region}"
-    return found, f"{problem}, {where}: write it with a plus" if problem else None
+    return all_digits, f"{problem}, {where}: write it with a plus" if problem else None
 
 
 def _with_ascii_digits(text: str) -> str:
-    """A text whose digits and plus signs, of whichever script, are those of ASCII."""
+    """A text with the digits and plus signs of all scripts in ASCII."""
     if text.isascii():
         return text
-    text = "".join(str(int(each)) if each.isdecimal() else each for each in text)
+    text = "".join(str(int(char)) if char.isdecimal() else char for char in text)
     return text.replace("\uff0b", "+")
 
 
 def _parsed_digits(number: str) -> str:
-    # Not above: importing smsqueue would take a third longer.
+    # Imported here, since it would make importing smsqueue a third slower.
     import phonenumbers
 
     all_digits = phonenumbers.normalize_digits_only(number)
@@ -226,8 +230,8 @@ def _parsed_digits(number: str) -> str:
     except phonenumbers.NumberParseException:
         return all_digits
     country, national = str(parsed.country_code), phonenumbers.national_significant_number(parsed)
-    # The library's reading counts if there are such numbers; or else, as it may not have heard
-    # of new ones, if nothing but an extension and a zero went.
+    # Use the library's result if there are such numbers, or if it only removed an extension and a
+    # zero: it may not know new numbers.
     rest = all_digits.removesuffix(parsed.extension or "").removeprefix(country)
     one_zero = rest == f"0{national}" and national[0] != "0"
     if (
@@ -243,45 +247,45 @@ def plus(number: str, region: str | None = None) -> str:
     """A number with a plus and nothing else but digits, as ``+15551234567``.
 
     Args:
-        region: As :func:`digits` has it.
+        region: As in :func:`digits`.
 
     Raises:
-        RequestError: there is no digit in it.
+        RequestError: it has no digits.
     """
-    found = digits(number, region)
-    if not found:
+    all_digits = digits(number, region)
+    if not all_digits:
         raise exc.RequestError("the number has no digits")
-    return f"+{found}"
+    return f"+{all_digits}"
 
 
 def number_problem(number: str, region: str | None = None) -> str | None:
-    """Why no phone can have this international number, in words; None: one might.
+    """Why no phone can have this international number; None: one may have it.
 
-    For forms and imports. Only lengths and country codes are looked at, and they change from
-    time to time: an old version of ``phonenumbers`` may be wrong.
+    For forms and imports. It checks lengths and country codes only, and these change: an old
+    version of ``phonenumbers`` may be wrong.
 
     Args:
-        region: Country whose national numbers are numbers, too; as :func:`digits` has it.
+        region: Country whose national numbers are accepted; as in :func:`digits`.
     """
-    found = digits(number, region)
-    if not found:
+    all_digits = digits(number, region)
+    if not all_digits:
         return "it has no digits"
-    if len(found) > _LONGEST:
-        return f"it has {len(found)} digits, and no number has more than {_LONGEST}"
+    if len(all_digits) > _LONGEST:
+        return f"it has {len(all_digits)} digits, and no number has more than {_LONGEST}"
     from phonenumbers import NumberParseException, PhoneNumber, ValidationResult, parse
     from phonenumbers import is_possible_number_with_reason as reason_of
 
     try:
-        parsed = parse(f"+{found}")
+        parsed = parse(f"+{all_digits}")
     except NumberParseException as error:
         unknown = error.error_type == NumberParseException.INVALID_COUNTRY_CODE
         return "no country code begins like this" if unknown else "it is too short"
-    # Judged as it will be sent, not as the library would correct it.
-    rest = found.removeprefix(str(parsed.country_code))
+    # Check the number that will be sent, not the one that the library corrected.
+    rest = all_digits.removeprefix(str(parsed.country_code))
     zeros = len(rest) - len(rest.lstrip("0"))
     sent = PhoneNumber(parsed.country_code, int(rest), None, zeros > 0, zeros or None)
     where = f"in the country with the code {parsed.country_code}"
-    if digits(f"+{found}") != found:
+    if digits(f"+{all_digits}") != all_digits:
         return f"it has a prefix that is dialled only {where}: write the number with a plus"
     return {
         ValidationResult.INVALID_COUNTRY_CODE: "no country code begins like this",
@@ -296,18 +300,18 @@ def number_problem(number: str, region: str | None = None) -> str | None:
 
 
 def incoming_address(address: str | None) -> str:
-    """Sender or recipient of an incoming message as ``src`` and ``dst`` keep it.
+    """Sender or recipient of an incoming message in the form of ``src`` and ``dst``.
 
-    A phone number becomes its digits. It consists of digits and of what people write between them,
-    has a plus or at least 7 digits, and 15 at most: ``'+1 (555) 123-4567' -> '15551234567'``,
-    ``'tel:+15551234567' -> '15551234567'``. Anything else keeps its text as it came: short codes
+    A phone number becomes its digits. It consists of digits and separators, has a plus or at least
+    7 digits, and at most 15: ``'+1 (555) 123-4567' -> '15551234567'``,
+    ``'tel:+15551234567' -> '15551234567'``. Other addresses are not changed: short codes
     (``'40404'``), sender ids (``'INFO4242'``), addresses of other channels
     (``'whatsapp:+15551234567'``, ``'messenger:123'``, ``'jane@example.com'``), ids of more than
-    15 digits, blanks. None is ``''``. Digits that begin with a country code, and are enough for
-    it, are an :class:`InternationalNumber`: an answer goes to that number, whatever the region.
+    15 digits, blanks. None becomes ``''``. Digits that begin with a country code and are long
+    enough are an :class:`InternationalNumber`: an answer goes to that number, whatever the region.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not text.
     """
     if address is None:
         return ""
@@ -318,28 +322,28 @@ def incoming_address(address: str | None) -> str:
     bare = _bare(address)
     if not _WRITTEN.fullmatch(bare):
         return address
-    found = _ascii_digits(bare)
+    all_digits = _ascii_digits(bare)
     international = "+" in bare or "\uff0b" in bare
-    if international or _double_zero(found):
-        found = re.sub(r"\A(00)+", "", found)  # no country code begins with 0
-    is_number = (1 if international else _SHORT.stop) <= len(found) <= _LONGEST
-    return known_number(found) if is_number else address
+    if international or _double_zero(all_digits):
+        all_digits = re.sub(r"\A(00)+", "", all_digits)  # no country code begins with 0
+    is_number = (1 if international else _SHORT.stop) <= len(all_digits) <= _LONGEST
+    return known_number(all_digits) if is_number else address
 
 
 def known_number(address: str) -> str:
-    """An address of an incoming message that was kept as text: numbers are international again."""
+    """A stored address of an incoming message; a number is international again."""
     if re.fullmatch("[1-9][0-9]{6,14}", address) and not _country_problem(address):
         return InternationalNumber(address)
     return address
 
 
 def destination(address: str, region: str | None = None) -> tuple[str, str | None]:
-    """Where an SMS is to go: its digits, and why it cannot be sent there, in words.
+    """The digits of an SMS's destination, and why no SMS can be sent there; None: one can.
 
-    Phone numbers and short codes, however they are decorated, are their :func:`digits`, with None:
-    ``'+1 (555) 123-4567 ext. 8'``, ``'tel:+15551234567'``, ``'+1 800 FLOWERS'``, ``'40404'``. The
-    digits of anything else are somebody else's number, so there are none: ``'INFO4242'``,
-    ``'whatsapp:+15551234567'`` and ``'jane1984@example.com'`` give ``''`` and the reason.
+    Phone numbers and short codes in any notation become their :func:`digits`:
+    ``'+1 (555) 123-4567 ext. 8'``, ``'tel:+15551234567'``, ``'+1 800 FLOWERS'``, ``'40404'``. Of
+    other texts the digits would be another number, so ``'INFO4242'``, ``'whatsapp:+15551234567'``
+    and ``'jane1984@example.com'`` give ``''`` and the reason.
     """
     if isinstance(address, InternationalNumber):
         return str(address), None
@@ -362,28 +366,28 @@ def destination(address: str, region: str | None = None) -> tuple[str, str | Non
 def replyable(address: str, region: str | None = None) -> bool:
     """Can an SMS be sent to this ``src`` of an incoming message?
 
-    True for a phone number (7 to 15 digits) and for a short code (3 to 6 digits), which networks
-    of its country take answers for. False for everything else that :func:`incoming_address` keeps,
-    and for digits that ``send()`` refuses, such as a national number without its region.
+    True for a phone number (7 to 15 digits) and for a short code (3 to 6 digits), which accepts
+    answers in its country. False for other addresses of :func:`incoming_address`, and for digits
+    that ``send()`` refuses, such as a national number without its region.
 
     Args:
-        region: As :func:`digits` has it.
+        region: As in :func:`digits`.
     """
-    found, problem = destination(address, region)
-    if problem is not None or not _SHORT.start <= len(found) <= _LONGEST:
+    all_digits, problem = destination(address, region)
+    if problem is not None or not _SHORT.start <= len(all_digits) <= _LONGEST:
         return False
     return resolved(address, region)[1] is None
 
 
 def searched_address(address: str, region: str | None = None) -> str:
-    """What the ledger's index of numbers knows an address by that somebody looks for."""
+    """The form in which the ledger's index of numbers stores an address."""
     return destination(address, region)[0] or incoming_address(address)
 
 
 def recipient(dst: str) -> str:
-    """A message's ``dst`` for providers that want a plus: ``'+15551234567'``.
+    """A message's ``dst`` for providers that require a plus: ``'+15551234567'``.
 
-    A short code has none: with a plus it would be a number in another country.
+    A short code gets none, since with a plus it would be a number in another country.
     """
     return dst if len(dst) in _SHORT else f"+{dst}"
 
@@ -393,7 +397,7 @@ def _bare(address: str) -> str:
 
 
 def _ascii_digits(text: str) -> str:
-    """Its digits, of whichever script, from 0 to 9."""
+    """The digits of a text, of any script, in ASCII."""
     if text.isascii():
         return re.sub("[^0-9]+", "", text)
     return "".join(str(int(character)) for character in text if character.isdecimal())
@@ -419,10 +423,10 @@ def _is_written_number(text: str) -> bool:
 
 
 def sender_kind(src: str | None) -> Kind | None:
-    """What a sender is meant to be; None for nothing, and for what no network takes.
+    """The kind of a sender; None: there is none, or no network accepts it.
 
-    With a letter in it, it is alphanumeric (:func:`check_alphanumeric` says if it is a good one).
-    3 to 6 digits without a plus are a short code, 7 to 15 digits a number.
+    A sender with a letter is alphanumeric (:func:`check_alphanumeric` validates it), 3 to 6 digits
+    without a plus are a short code, 7 to 15 digits a number.
     """
     if src and any(character.isalpha() for character in src):
         return "alphanumeric"
@@ -435,12 +439,12 @@ def sender_kind(src: str | None) -> Kind | None:
 
 
 def check_alphanumeric(src: str, also: str = "") -> None:
-    """Raise an error that says what is wrong with a sender id of letters.
+    """Raise an error if an alphanumeric sender id is invalid.
 
     The rule is 1 to 11 ASCII letters and digits, with at least one letter.
 
     Args:
-        also: Other characters that the provider takes, e.g. ``" -"``.
+        also: Other characters that the provider accepts, e.g. ``" -"``.
 
     Raises:
         UnsupportedError: it has an ASCII character that only other providers may take.
@@ -463,14 +467,14 @@ def check_alphanumeric(src: str, also: str = "") -> None:
 
 
 def sender(src: str, *, plus: bool, also: str = "") -> str:
-    """A sender as a provider wants it: an id or a short code as it is, a number as digits.
+    """A sender in the form of a provider: an id or a short code unchanged, a number as digits.
 
     Args:
-        plus: With a plus in front of a number?
-        also: As :func:`check_alphanumeric` has it.
+        plus: Put a plus before a number.
+        also: As in :func:`check_alphanumeric`.
 
     Raises:
-        UnsupportedError, RequestError: it is no sender; the text says why.
+        UnsupportedError, RequestError: it is not a valid sender; the text says why.
     """
     kind = sender_kind(src)
     if kind == "alphanumeric":
