@@ -164,7 +164,14 @@ class Ledger(LedgerReader):
         # One key for all processes, including those without SMSQUEUE_HASH_KEY yet.
         joined = self.former_hash_of(group) or self.hash_of(group)
         answer = self._scripts.run(
-            *("part", new_id(), repetition, serialization.to_json(data)[:-2], body[1:-1], *rest),
+            *(
+                "receive_part",
+                new_id(),
+                repetition,
+                serialization.to_json(data)[:-2],
+                body[1:-1],
+                *rest,
+            ),
             *(joined, part.number, part.total, int(part.wait * 1000)),
             *(media[1:-1], former),
         )
@@ -184,7 +191,7 @@ class Ledger(LedgerReader):
             self.hash_of(serialization.to_json(["signature", provider, signature])),
             self.hash_of(request),
         )
-        answer: str = self._scripts.run("note", *names, kept_ms)
+        answer: str = self._scripts.run("remember_signature", *names, kept_ms)
         return answer
 
     def _received(self, answer: Any, provider: str | None) -> Received:
@@ -223,7 +230,7 @@ class Ledger(LedgerReader):
 
     def room(self) -> Room:
         """The memory that is left for new messages and webhooks, and what webhooks take."""
-        answer = self._scripts.run("room")
+        answer = self._scripts.run("memory_left")
         numbers: Any = [int(number) for number in answer[:8]]
         room, rest = Room(*numbers), answer[8:]
         webhooks = []
@@ -411,7 +418,7 @@ class Ledger(LedgerReader):
         Args:
             again: Seconds until it is asked again.
         """
-        self._scripts.run("asked", id, int(again * 1000))
+        self._scripts.run("ask_later", id, int(again * 1000))
 
     def cancel(self, id: str) -> Cancelled:
         """Cancel a message that waits; in any other state it stays as it is."""
@@ -433,7 +440,7 @@ class Ledger(LedgerReader):
 
     def decide(self, id: str, state: State) -> Requeued:
         """Settle an unknown message by hand; in any other state it stays as it is."""
-        before, publish = self._scripts.run("decide", id, state)
+        before, publish = self._scripts.run("settle_unknown", id, state)
         return Requeued(before, bool(publish))
 
     # --- events --------------------------------------------------------------------------------
@@ -505,7 +512,7 @@ class Ledger(LedgerReader):
         For an event whose other handlers are still to run. The last one is recorded by
         :meth:`hook_settle`.
         """
-        self._scripts.run("hook_done", event, handler)
+        self._scripts.run("handler_done", event, handler)
 
     def replay(self, event: str, *, everything: bool = False) -> Replayed:
         """Run the handlers of an event that is over again.
@@ -619,7 +626,7 @@ class Ledger(LedgerReader):
         Returns:
             The cause; None: the claim is no longer valid.
         """
-        recorded = self._scripts.run("damage", id, kind, cause, token, "" if called else 1)
+        recorded = self._scripts.run("set_aside", id, kind, cause, token, "" if called else 1)
         return recorded or None
 
     def repair(self, id: str, kind: str, *, readable: bool, drop: list[str]) -> Repaired:

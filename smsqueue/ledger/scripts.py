@@ -19,7 +19,7 @@ from smsqueue.settings import Settings
 __all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
 
 #: Scripts that Redis may refuse above maxmemory. All others finish accepted messages and may go on.
-_REFUSED_WHEN_FULL = {"accept", "receive", "part", "room"}
+_REFUSED_WHEN_FULL = {"accept", "receive", "receive_part", "memory_left"}
 
 #: Scripts that write nothing.
 _READ_ONLY = {"page"}
@@ -27,7 +27,7 @@ _READ_ONLY = {"page"}
 #: Scripts that write no events. All others declare a key of events, so that Redis refuses them
 #: before they change anything if the account may not write events (see acl.py): a script that was
 #: refused halfway would leave half of a transition.
-_WITHOUT_EVENTS = {"accept", "hash_key", "page", "room"}
+_WITHOUT_EVENTS = {"accept", "hash_key", "page", "memory_left"}
 
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
@@ -36,13 +36,24 @@ _SHARED = (
 )
 
 #: Scripts for operators, who look messages up or change their state.
-_OF_OPERATORS = {"cancel", "decide", "hook_replay", "page", "purge", "remove", "repair", "requeue"}
+_OF_OPERATORS = {
+    "cancel",
+    "settle_unknown",
+    "hook_replay",
+    "page",
+    "purge",
+    "remove",
+    "repair",
+    "requeue",
+}
 
 #: Scripts about one record, whose id is the first argument; and the kind of the record.
 _SUBJECTS = dict.fromkeys(
-    ("claim", "unclaim", "begin", "settle", "asked", "cancel", "requeue", "decide"), "msg"
+    ("claim", "unclaim", "begin", "settle", "ask_later", "cancel", "requeue", "settle_unknown"),
+    "msg",
 ) | dict.fromkeys(
-    ("hook_claim", "hook_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"), "event"
+    ("hook_claim", "handler_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"),
+    "event",
 )
 
 #: Scripts that run for a group of items in one call; a single call is a group of one.

@@ -34,7 +34,7 @@ BOUNDS = {
     "thousand damaged records; providers; worker processes of the last hour; counters: errors by "
     "class and provider",
     "smsqueue/ledger/queries.py: smembers": "handlers or providers of an application",
-    "smsqueue/ledger/part.lua: unpack(ARGV, 1, 6)": "six",
+    "smsqueue/ledger/receive_part.lua: unpack(ARGV, 1, 6)": "six",
     "smsqueue/ledger/repair.lua: #ARGV": "two fields of a record, see queries.py",
     "smsqueue/ledger/requeue.lua: #ARGV": "states of a message",
     "smsqueue/ledger/shared/damage.lua: HKEYS": "fields of one record: one for each attempt",
