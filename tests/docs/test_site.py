@@ -42,5 +42,6 @@ def test_the_index_links_to_every_page_that_its_readme_does_not_link_to() -> Non
 def test_prose_has_at_most_100_columns(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.M | re.S)
     prose = [line for line in text.splitlines() if not line.startswith(("|", "    "))]
+    long = [line for line in prose if len(line) > 100 and "::test_" not in line]
     # A long name or address cannot be broken.
-    assert [line for line in prose if len(line) > 100 and " " in line.strip("- ")] == []
+    assert [line for line in long if " " in line.strip("- ")] == []
