@@ -303,11 +303,11 @@ class Settings:
     concurrency: int = _setting("CONCURRENCY", 50, int)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            variable, parse = each.metadata["variable"], each.metadata["parse"]
-            value = getattr(self, each.name)
-            if value is not None or each.name != "handler_timeout":
-                object.__setattr__(self, each.name, _typed(variable, value, parse))
+        for setting in fields(self):
+            variable, parse = setting.metadata["variable"], setting.metadata["parse"]
+            value = getattr(self, setting.name)
+            if value is not None or setting.name != "handler_timeout":
+                object.__setattr__(self, setting.name, _typed(variable, value, parse))
         if self.region:
             object.__setattr__(self, "region", _region(self.region))
         try:
@@ -344,7 +344,7 @@ class Settings:
         for prefix in self.receiver_prefix:
             check_prefix("SMSQUEUE_RECEIVER_PREFIX", prefix)
         for network in networks_of(
-            "SMSQUEUE_TRUSTED_PROXIES", (each for each in self.trusted_proxies if each != UNIX)
+            "SMSQUEUE_TRUSTED_PROXIES", (proxy for proxy in self.trusted_proxies if proxy != UNIX)
         ):
             if not network.prefixlen:
                 raise SettingsError(
@@ -364,11 +364,11 @@ class Settings:
             )
         if self.handler_timeout is None:
             object.__setattr__(self, "handler_timeout", min(_HANDLER_TIMEOUT, self.hook_lease / 2))
-        for each in fields(self):
-            value, variable = getattr(self, each.name), each.metadata["variable"]
+        for setting in fields(self):
+            value, variable = getattr(self, setting.name), setting.metadata["variable"]
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
-            most = 1e15 if each.metadata["parse"] is _bytes else 1e9
+            most = 1e15 if setting.metadata["parse"] is _bytes else 1e9
             if not 0 < value < most:
                 raise SettingsError(
                     f"{variable} must be above zero and below {most:g}, not {value}"
@@ -397,14 +397,14 @@ class Settings:
         for name, meant in misspelled(config):
             log.warning("%s is not a known setting; did you mean %s?", name, meant)
         keywords: dict[str, Any] = {}
-        for each in fields(cls):
-            variable, parse = each.metadata["variable"], each.metadata["parse"]
-            if each.metadata["secret"]:
+        for setting in fields(cls):
+            variable, parse = setting.metadata["variable"], setting.metadata["parse"]
+            if setting.metadata["secret"]:
                 value = secret_text(config, variable)
             else:
                 value = config.get(variable)
             if value is not None:
-                keywords[each.name] = (
+                keywords[setting.name] = (
                     _parsed(variable, value, parse) if isinstance(value, str) else value
                 )
         return cls(**keywords)
@@ -453,8 +453,12 @@ class Settings:
 
 def misspelled(names: Iterable[Any]) -> Iterator[tuple[str, str]]:
     """Names that are similar to a setting's variable, each with that variable."""
-    known = {each.metadata["variable"] for each in fields(Settings)} | {"SMSQUEUE_DEFAULT_PROVIDER"}
-    files = (each.metadata["variable"] for each in fields(Settings) if each.metadata["secret"])
+    known = {setting.metadata["variable"] for setting in fields(Settings)} | {
+        "SMSQUEUE_DEFAULT_PROVIDER"
+    }
+    files = (
+        setting.metadata["variable"] for setting in fields(Settings) if setting.metadata["secret"]
+    )
     known |= {f"{variable}_FILE" for variable in files}
     ours = {name for name in names if isinstance(name, str) and name.startswith("SMSQUEUE_")}
     for name in sorted(ours - known):

@@ -29,9 +29,9 @@ end
 if idempotency ~= '' then
   local first = value_of(key('idem', idempotency)) or former ~= '' and value_of(key('idem', former))
   if first then
-    local there = read(key('msg', first), 'content', 'hashed', 'state', 'token', 'attempt')
-    if not there.content or was_accepted(there) then
-      local same = is_same(there.content) or there.hashed == content
+    local earlier = read(key('msg', first), 'content', 'hashed', 'state', 'token', 'attempt')
+    if not earlier.content or was_accepted(earlier) then
+      local same = is_same(earlier.content) or earlier.hashed == content
       return { same and 'duplicate' or 'conflict', first, 0 }
     end
   end

@@ -4,14 +4,14 @@
 -- Returns: the key or the mark in `secret`, the mark beside it (or '')
 local mark, new = ARGV[1], ARGV[2]
 local secret, beside = key('secret'), key('idem', 'hash_key')
-local there, theirs = redis.call('GET', secret), redis.call('GET', beside)
-if not there then -- or an operator has deleted the former key
-  there = theirs or mark ~= '' and mark or new
-  redis.call('SET', secret, there)
+local value, mark_beside = redis.call('GET', secret), redis.call('GET', beside)
+if not value then -- or an operator has deleted the former key
+  value = mark_beside or mark ~= '' and mark or new
+  redis.call('SET', secret, value)
   redis.call('DEL', beside)
-  theirs = false
-elseif string.sub(there, 1, 8) ~= 'outside:' and not theirs and mark ~= '' then
-  theirs = mark
+  mark_beside = false
+elseif string.sub(value, 1, 8) ~= 'outside:' and not mark_beside and mark ~= '' then
+  mark_beside = mark
   redis.call('SET', beside, mark)
 end
-return { there, theirs or '' }
+return { value, mark_beside or '' }

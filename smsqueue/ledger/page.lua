@@ -21,8 +21,8 @@ if id ~= '' then
   local low, high = 0, redis.call('ZCOUNT', index, score, score)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local found = redis.call('ZREVRANGE', index, first + middle, first + middle)[1]
-    if precedes(found, id) then high = middle else low = middle + 1 end
+    local member = redis.call('ZREVRANGE', index, first + middle, first + middle)[1]
+    if precedes(member, id) then high = middle else low = middle + 1 end
   end
   first = first + low
 end

@@ -3,11 +3,11 @@
 -- ARGV: id of a message or event, or the name of the key that was set aside
 -- Returns: whether there was one (1 or 0)
 local id = ARGV[1]
-local found = redis.call('HDEL', key('damaged'), id)
+local removed = redis.call('HDEL', key('damaged'), id)
 for kind, about in pairs(RECORDS) do
   local hash = key(kind, id)
   if redis.call('EXISTS', hash) == 1 then
-    found = 1
+    removed = 1
     local well, m = pcall(read, hash, 'number', 'idem')
     if well and m.number then redis.call('ZREM', key('number', m.number), id) end
     if well and m.idem then redis.call('PEXPIRE', key('idem', m.idem), RETENTION) end
@@ -23,5 +23,5 @@ for kind, about in pairs(RECORDS) do
     redis.call('DEL', hash, key('refs', id), key('done', id))
   end
 end
-if found == 1 then redis.call('DEL', key('aside', id)) end
-return found
+if removed == 1 then redis.call('DEL', key('aside', id)) end
+return removed

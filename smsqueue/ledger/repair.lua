@@ -117,8 +117,8 @@ if CLAIMABLE[state] then
 end
 
 if not lines or #lines == 0 then
-  local made = tonumber(ARGV[4]) or m.since and math.floor(m.since) or NOW
-  redis.call('HSET', hash, 'timeline', cjson.encode({ { at = made, state = 'queued',
+  local accepted = tonumber(ARGV[4]) or m.since and math.floor(m.since) or NOW
+  redis.call('HSET', hash, 'timeline', cjson.encode({ { at = accepted, state = 'queued',
     why = 'the lines before the repair could not be read' } }))
 end
 redis.call('HDEL', hash, 'calling', 'ask_now')

@@ -33,12 +33,12 @@ local function note_seen(message)
 end
 if is_repeated(nil) then return { 'repeat', '', '', '', '' } end
 
-local named, made = {}, nil
+local named, attempts = {}, nil
 if attempt then isolated('msg', id, {}, function() named = read(key('msg', id), 'attempt', 'provider') end) end
-made = named.attempt and tonumber(named.attempt)
+attempts = named.attempt and tonumber(named.attempt)
 -- The last attempt was at one provider: a report of another one is not about it.
-local by_reference = made and attempt >= 1 and
-    (attempt < made or (attempt == made and named.provider == provider))
+local by_reference = attempts and attempt >= 1 and
+    (attempt < attempts or (attempt == attempts and named.provider == provider))
 if not by_reference then
   id, attempt = nil, nil
   for _, pid in ipairs(pids) do

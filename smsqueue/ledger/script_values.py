@@ -316,7 +316,7 @@ class AttemptOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields for settle.lua, without those that say nothing."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         values |= vars(values.pop("remedies"))
         values["next"] = self.next and vars(self.next)
         return {k: v for k, v in values.items() if v is not None and v is not False and v != ()}

@@ -11,11 +11,11 @@ local m = read(hash, 'state', 'token', 'attempt', 'reported', 'report', 'resend'
                'calling', 'settled', 'since', 'provider', 'pin_until', 'pin_ref', 'resent')
 if not m.state then return { 'gone', '', '', '' } end
 
-local made = tonumber(m.attempt or 0)
+local attempts = tonumber(m.attempt or 0)
 local mark = token .. '.' .. attempt .. '.' .. o.verdict .. (o.next and '.next' or '')
 if m.settled == mark then
   if not o.next or m.state ~= 'sending' then return { m.state, '', '', '' } end
-  if made > attempt then return { m.state, '', 'go', made } end
+  if attempts > attempt then return { m.state, '', 'go', attempts } end
   return { m.state, '', 'paused', 0 }
 end
 
@@ -33,7 +33,7 @@ if ends and o.delay_ms then
 end
 
 local events = {}
-local ours = m.token == token and made == attempt
+local ours = m.token == token and attempts == attempt
 local repeats = tonumber(m.pin_ref or attempt) < attempt and tonumber(m.pin_ref) or nil
 if o.verdict == 'sent' or o.verdict == 'unknown' then
   local msgids = {}
@@ -131,7 +131,7 @@ elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.no
   wait('retrying', look)
 elseif o.verdict == 'wait' then
   -- Nothing was sent under this claim: return to the state before.
-  local back, look = made > 0 and 'retrying' or 'queued', NOW + (o.delay_ms or 0)
+  local back, look = attempts > 0 and 'retrying' or 'queued', NOW + (o.delay_ms or 0)
   local name, place = next_place(o.waiting_for or '', o.wait_queue, look)
   if name then
     look = place

@@ -49,8 +49,8 @@ local function lapse(id, m)
     if settled == 'sent' and not RANK[m.reported] then m.reported = 'sent' end
   end
   if m.calling then -- no answer says how many parts it has
-    local made, ref = tonumber(m.attempt), tonumber(m.pin_ref)
-    count_parts(id, made, {}, m.provider, ref and ref < made and ref or nil)
+    local attempts, ref = tonumber(m.attempt), tonumber(m.pin_ref)
+    count_parts(id, attempts, {}, m.provider, ref and ref < attempts and ref or nil)
     m.reported = redis.call('HGET', hash, 'reported') or m.reported
   end
   redis.call('HINCRBY', hash, 'tries', 1)

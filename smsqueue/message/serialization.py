@@ -148,17 +148,17 @@ def _check_destination(message: OutgoingMessage, region: str | None) -> None:
             "extension"
         )
     written = message.dst_written[0]
-    found = message.dst
+    dst = message.dst
     if region and not is_international(written):
-        found = destination(written, region)[0]
+        dst = destination(written, region)[0]
         problem = resolved(written, region)[1]
     else:
         # A number with a plus was parsed, which takes time, when the message was made.
-        problem = resolved(found)[1] if found[0] == "0" or not is_international(written) else None
+        problem = resolved(dst)[1] if dst[0] == "0" or not is_international(written) else None
     if problem:
         raise exc.RequestError(f"the destination {mask(message.dst)} cannot be called: {problem}")
-    if found != message.dst:
-        message.dst, message.dst_written = found, (f"+{found}", found)
+    if dst != message.dst:
+        message.dst, message.dst_written = dst, (f"+{dst}", dst)
 
 
 def _check_body(message: OutgoingMessage, max_body: int) -> None:

@@ -33,8 +33,8 @@ end
 -- Triggers in a queue of the broker. A key that is not a list counts as full: this runs in the middle of transitions,
 -- which an error must not end halfway.
 local function triggers_in(queue)
-  local found = redis.pcall('LLEN', queue)
-  return type(found) == 'number' and found or math.max(WATERMARK, BULK_WATERMARK)
+  local triggers = redis.pcall('LLEN', queue)
+  return type(triggers) == 'number' and triggers or math.max(WATERMARK, BULK_WATERMARK)
 end
 
 -- Other clients wait while a script runs, so a script about many records stops after a few milliseconds, and its caller

@@ -15,8 +15,8 @@ local RECORDS = {
 local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'looks', 'rerouted', 'single', 'bulk' }
 
 local function is_one_of(value, list)
-  for _, each in ipairs(list) do
-    if each == value then return true end
+  for _, item in ipairs(list) do
+    if item == value then return true end
   end
   return false
 end
@@ -136,8 +136,8 @@ local function rebuild(lane)
   for i, state in ipairs(WAITS_IN[lane] or {}) do
     states[i] = key('state', state)
     -- A state of the wrong type would fail here, after the due set has been renamed.
-    local found = redis.call('TYPE', states[i]).ok
-    if found ~= 'zset' and found ~= 'none' then set_aside(states[i]) end
+    local kind_of_key = redis.call('TYPE', states[i]).ok
+    if kind_of_key ~= 'zset' and kind_of_key ~= 'none' then set_aside(states[i]) end
   end
   if #states > 0 then redis.call('ZUNIONSTORE', due_key(lane), #states, unpack(states)) end
   if lane == 'watch' then
@@ -180,8 +180,8 @@ local function check_indexes()
   for wanted, names in pairs(INDEXES) do
     for _, short in ipairs(names) do
       local name = key(short)
-      local found = redis.call('TYPE', name).ok
-      if found ~= wanted and found ~= 'none' then set_aside(name) end
+      local kind_of_key = redis.call('TYPE', name).ok
+      if kind_of_key ~= wanted and kind_of_key ~= 'none' then set_aside(name) end
     end
   end
   -- It expires, unless a restore or another program has removed its time to live: then nothing would be published.

@@ -85,14 +85,14 @@ end
 
 -- The next time in the wait queues of paused providers: a millisecond after the one before, so that messages do not all
 -- become due at once.
--- names: of the providers, with a space between them; line: which wait queue, 'single' or 'bulk'; least: a time
+-- names: of the providers, with a space between them; wait_queue: 'single' or 'bulk'; least: a time
 -- Returns: the provider whose wait queue comes first, and the time; nil if one of the providers is not paused
-local function next_place(names, line, least)
+local function next_place(names, wait_queue, least)
   local best, at
   for name in string.gmatch(names, '%S+') do
-    local p = read(key('pause', name), 'until', line)
+    local p = read(key('pause', name), 'until', wait_queue)
     if not p['until'] then return nil end
-    local place = math.max(p['until'], least, tonumber(p[line] or 0) + 1)
+    local place = math.max(p['until'], least, tonumber(p[wait_queue] or 0) + 1)
     if not at or place < at then best, at = name, place end
   end
   return best, at

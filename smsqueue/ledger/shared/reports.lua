@@ -67,12 +67,12 @@ end
 -- Returns: the state (nil: unknown until the provider's answer names the parts), whether the report is about a part
 local function reported_state(id, attempt, state, m, pids, guess)
   if #pids == 0 or m.reported == 'delivered' then return state, false end
-  local made, parts = tonumber(m.attempt), parts_of(id, attempt, m)
+  local attempts, parts = tonumber(m.attempt), parts_of(id, attempt, m)
   -- The provider's answer is still awaited by a worker, whose settle counts the parts.
-  local awaited = m.state == 'sending' and m.calling and tonumber(m.gathers) == made and
-      (attempt == made or attempt == tonumber(m.pin_ref))
+  local awaited = m.state == 'sending' and m.calling and tonumber(m.gathers) == attempts and
+      (attempt == attempts or attempt == tonumber(m.pin_ref))
   if not parts then
-    local answered = m.sent_at and attempt == made -- with one id
+    local answered = m.sent_at and attempt == attempts -- with one id
     if not awaited and (answered or not guess) then return state, false end
     parts = { ids = {} }
   end
@@ -288,11 +288,11 @@ end
 -- All references of a message, to delete them with it.
 local function references_of(id)
   local well, own = pcall(own_reference, id)
-  local found = { well and own or nil }
+  local refs = { well and own or nil }
   for _, ref in ipairs(references_in_record(id)) do
-    if type(ref) == 'string' then found[#found + 1] = ref end
+    if type(ref) == 'string' then refs[#refs + 1] = ref end
   end
-  return with_list(found, redis.call('SMEMBERS', key('refs', id)))
+  return with_list(refs, redis.call('SMEMBERS', key('refs', id)))
 end
 
 local function note_reference(id, ref)

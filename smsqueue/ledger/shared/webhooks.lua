@@ -103,9 +103,9 @@ local function release_kept(event)
   if not kept then return nil end
   unset(hash, 'kept')
   local provider, bytes, marks, span = string.match(kept, '^(.*)|(%d+)|(%d+)|(%d+)$')
-  local there = provider and get(key('kept', provider), span)
-  if there then
-    bytes = math.min(as_bytes(there), bytes)
+  local sum_before = provider and get(key('kept', provider), span)
+  if sum_before then
+    bytes = math.min(as_bytes(sum_before), bytes)
     add_kept(provider, span, -bytes)
     add_webhook_bytes(provider, 'kept', -bytes)
   end

@@ -52,19 +52,19 @@ end
 
 -- A table of the named fields, with their changes; a missing field is nil. It may have other fields. Do not modify it.
 local function read(hash, ...)
-  local found = {}
+  local result = {}
   if defers_writes then
     local known = loaded(hash)
     if next(known.changes) == nil then return known.fields end
     for i = 1, select('#', ...) do
       local name = select(i, ...)
-      found[name] = current(known, name)
+      result[name] = current(known, name)
     end
-    return found
+    return result
   end
   local names, values = { ... }, redis.call('HMGET', hash, ...)
-  for i, name in ipairs(names) do found[name] = values[i] or nil end
-  return found
+  for i, name in ipairs(names) do result[name] = values[i] or nil end
+  return result
 end
 
 -- One field; nil if it is missing.
