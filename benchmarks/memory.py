@@ -13,7 +13,7 @@ from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway, IProvider, OutgoingMessage
 from smsqueue.delivery import Delivery, Slots
-from smsqueue.delivery.event_runner import Hooks
+from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.message.ids import new_id
 from smsqueue.message.statuses import MessageAccepted, MessageDelivered
 from smsqueue.settings import Settings
@@ -68,7 +68,7 @@ def _measure(server: RedisServer, folder: Path, many: int, reports: int) -> dict
         gateway.onSend.connect(_ignore, name="shop.sms:on_send")
         gateway.onStatus.connect(_ignore, name="shop.sms:on_status")
         delivery = Delivery(gateway, gateway.ledger, gateway.queue, Slots(4), "celery@a")
-        hooks = Hooks(gateway, gateway.ledger, "celery@a", gateway.retry)
+        hooks = EventRunner(gateway, gateway.ledger, "celery@a", gateway.retry)
 
         def finish(batch: list[OutgoingMessage], found: dict[str, Any]) -> None:
             for message in batch:

@@ -15,8 +15,8 @@ from smsqueue.broker.queue import DELIVER, HOOK
 from smsqueue.concurrency.call_threads import CallThreads
 from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery import Delivery, Outcome, Slots
-from smsqueue.delivery.event_runner import Hooks
-from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
+from smsqueue.delivery.event_runner import EventRunner
+from smsqueue.delivery.grouping import GroupingLedger, GroupingQueue
 from smsqueue.delivery.intake import Intake, Kind
 from smsqueue.gateway import Gateway
 from smsqueue.logs import get_logger
@@ -71,12 +71,12 @@ class Engine:
         self._max_in_flight = sum(in_flight.values())
         self._loop = loop = Loop("smsqueue-engine", watched=False)
         self.slots = Slots(concurrency, in_flight)
-        self.ledger = GatheringLedger(settings, loop, timeout=_TIMEOUT)
-        self.queue = GatheringQueue(settings, loop, app)
+        self.ledger = GroupingLedger(settings, loop, timeout=_TIMEOUT)
+        self.queue = GroupingQueue(settings, loop, app)
         self.delivery = Delivery(
             gateway, self.ledger, self.queue, self.slots, hostname, threads=others
         )
-        self.hooks = Hooks(gateway, self.ledger, hostname, gateway.retry, threads=handlers)
+        self.hooks = EventRunner(gateway, self.ledger, hostname, gateway.retry, threads=handlers)
         self._task_events = TaskEvents(app, hostname)
         self._calls = (handlers, others)
         #: Tasks that may wait in a pool thread until their message ends. The other threads keep

@@ -10,7 +10,7 @@ from typing import Any
 
 from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery import Outcome
-from smsqueue.delivery.claiming import LostClaims
+from smsqueue.delivery.claims import LostClaims
 from smsqueue.events import EventHook, Handler, hook_scope
 from smsqueue.exc import DamagedRecord, LedgerError, QueueUnavailable
 from smsqueue.gateway import Gateway
@@ -30,7 +30,7 @@ from smsqueue.message.states import DAMAGED, EventState
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
 from smsqueue.settings import LEASE_FACTOR
 
-__all__ = ["HandlerTimeout", "Hooks"]
+__all__ = ["EventRunner", "HandlerTimeout"]
 
 log = get_logger("smsqueue.hooks")
 
@@ -44,7 +44,7 @@ class HandlerTimeout(Exception):
     """A handler did not end within SMSQUEUE_HANDLER_TIMEOUT."""
 
 
-class Hooks:
+class EventRunner:
     """Runs the event handlers of one gateway in this process.
 
     Each handler has ``settings.handler_timeout`` seconds. One that takes longer keeps its thread,

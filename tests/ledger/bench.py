@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from smsqueue import Gateway, IProvider, OutgoingMessage, RetryPolicy, Settings
 from smsqueue.delivery import Delivery, Outcome, Slots
-from smsqueue.delivery.event_runner import Hooks
+from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.ledger import Ledger, Record
 from smsqueue.message import statuses
 from smsqueue.message.statuses import MessageStatus
@@ -68,7 +68,7 @@ class Bench:
         self.redis = self.ledger.redis
         self.queue = self.gateway.queue
         self.give_slots(4)
-        self.hooks = Hooks(self.gateway, self.ledger, "bench", retry)
+        self.hooks = EventRunner(self.gateway, self.ledger, "bench", retry)
         self.upkeep = Upkeep(settings, self.ledger, self.queue, max_lapses=3)
         #: What onStatus was called with.
         self.heard: list[MessageStatus] = []

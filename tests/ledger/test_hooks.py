@@ -1,4 +1,4 @@
-"""Hooks: a handler that succeeded is not called again, one that failed is, and nothing is lost."""
+"""A handler that succeeded is not called again, one that failed is, and no event is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, RetryPolicy, exc
-from smsqueue.delivery.event_runner import Hooks
+from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.ledger import ClaimedEvent, Early, HeldElsewhere, Ledger
 from smsqueue.message.statuses import MessageStatus
 from tests.ledger.bench import Bench, Told
@@ -374,7 +374,7 @@ def test_a_stopping_worker_gives_its_event_back_without_a_try(bench: Bench, prov
     assert bench.hooks.run(event).state == "waiting"
     fields = bench.ledger.read_event(event) or {}
     assert (fields["state"], fields.get("tries")) == ("waiting", None)
-    other = Hooks(bench.gateway, bench.ledger)
+    other = EventRunner(bench.gateway, bench.ledger)
     assert other.run(event).state == "done"
     assert called == ["first", "second"]
 
@@ -384,7 +384,7 @@ def test_a_handler_is_not_called_again_before_its_late_success_is_recorded(
 ) -> None:
     settings = replace(bench.settings, hook_lease=1.0, handler_timeout=0.2)
     ledger = Ledger(settings, timeout=5.0)
-    hooks = Hooks(bench.gateway, ledger, "w")
+    hooks = EventRunner(bench.gateway, ledger, "w")
     calls, go, recording, record = [], threading.Event(), threading.Event(), threading.Event()
 
     def slow(message: IncomingMessage) -> None:

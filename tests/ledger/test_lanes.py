@@ -11,7 +11,7 @@ import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
 from smsqueue.concurrency.loop import Loop
-from smsqueue.delivery.gathering import GatheringQueue
+from smsqueue.delivery.grouping import GroupingQueue
 from smsqueue.message.ids import new_id
 from tests.ledger.bench import Bench
 from tests.workers.conftest import until
@@ -181,7 +181,7 @@ def test_a_report_that_a_worker_hears_of_is_bulk_if_its_message_is(busy: Bench, 
     (id,) = campaign(busy, 1) if many else {busy.send(status_report=True)}
     busy.deliver(id)
     loop = Loop("test", watched=False)
-    queue = GatheringQueue(busy.settings, loop, busy.queue.app)
+    queue = GroupingQueue(busy.settings, loop, busy.queue.app)
     queue.batches = lambda: True
     busy.gateway.queue = queue
     loop.run(lambda: busy.report("delivered", reference=f"{id}.1")).result(20)

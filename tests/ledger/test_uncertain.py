@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from smsqueue import OutgoingMessage, RetryPolicy, exc
-from smsqueue.delivery import asking
+from smsqueue.delivery import status_lookup
 from smsqueue.delivery.outcomes import remedies
 from smsqueue.ledger import AttemptBegun, Claimed
 from smsqueue.message import statuses
@@ -329,7 +329,7 @@ def test_an_answer_that_is_no_report_is_asked_for_ever_less_often(bench: Bench) 
 def test_a_look_up_that_hangs_is_asked_again_and_frees_its_slot(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "_MARGIN", 0.2)  # seconds after its deadline
+    monkeypatch.setattr(status_lookup, "_MARGIN", 0.2)  # seconds after its deadline
     released = threading.Event()
 
     class Hung(Asked):

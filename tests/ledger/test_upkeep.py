@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smsqueue import exc
-from smsqueue.delivery.claiming import Claims
+from smsqueue.delivery.claims import Claims
 from smsqueue.ledger import Ledger
 from smsqueue.operation.upkeep import Upkeep
 from tests.ledger.bench import Bench

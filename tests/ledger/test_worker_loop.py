@@ -12,14 +12,14 @@ import pytest
 from smsqueue import IncomingMessage, OutgoingMessage, exc
 from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery import Delivery
-from smsqueue.delivery.event_runner import Hooks
-from smsqueue.delivery.gathering import GatheringLedger, GatheringQueue
+from smsqueue.delivery.event_runner import EventRunner
+from smsqueue.delivery.grouping import GroupingLedger, GroupingQueue
 from smsqueue.ledger import ClaimedEvent
 from tests.ledger.bench import Bench
 from tests.workers.conftest import until
 
 
-class Deaf(GatheringLedger):
+class Deaf(GroupingLedger):
     """Redis reads what this ledger asks for; while it is deaf, no answer comes back."""
 
     deaf = False
@@ -55,7 +55,7 @@ class OnLoop:
         self.loop = Loop("test", watched=False)
         self.ledger = Deaf(bench.settings, self.loop, timeout=5.0)
         self.delivery = Delivery(bench.gateway, self.ledger, bench.queue, bench.slots, "w")
-        self.hooks = Hooks(bench.gateway, self.ledger, "w")
+        self.hooks = EventRunner(bench.gateway, self.ledger, "w")
 
     def run(self, function: Callable[[], Any]) -> Any:
         return self.loop.run(function).result(20)
@@ -172,7 +172,7 @@ def test_after_a_thread_could_not_be_started_messages_go_on(
 def test_after_a_thread_could_not_be_started_events_are_published(
     bench: Bench, worker: OnLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = GatheringQueue(bench.settings, worker.loop, bench.queue.app)
+    queue = GroupingQueue(bench.settings, worker.loop, bench.queue.app)
     with no_threads(monkeypatch):
         worker.run(lambda: queue.hook(["one"]))
         worker.run(lambda: None)
@@ -190,7 +190,7 @@ def test_a_handler_that_closes_its_gateway_leaves_the_worker_its_connections(
 
     bench.add("a")
     bench.gateway.onSend.connect(handler, name="handler")
-    queue = GatheringQueue(bench.settings, worker.loop, bench.queue.app)
+    queue = GroupingQueue(bench.settings, worker.loop, bench.queue.app)
     delivery = Delivery(bench.gateway, worker.ledger, queue, bench.slots, "w")
     ids = [bench.send(), bench.send()]
     bench.gateway.ledger, bench.gateway.queue = worker.ledger, queue

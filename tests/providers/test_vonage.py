@@ -16,7 +16,7 @@ import pytest
 from flask import Flask
 
 from smsqueue import Gateway, Settings, exc
-from smsqueue.delivery.event_runner import Hooks
+from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.states import State
 from smsqueue.providers.vonage import VonageProvider, signature
@@ -511,7 +511,7 @@ class Parts:
 
     def run(self) -> list[tuple[str, Any]]:
         """Run what is due; bodies and what is missing of what was told since the start."""
-        hooks = Hooks(self.gateway, self.gateway.ledger)
+        hooks = EventRunner(self.gateway, self.gateway.ledger)
         for event, _ in self.gateway.ledger.take_due("hook", 100).due:
             hooks.run(event)
         return [(each.body, each.meta.get("missing")) for each in self.heard]
@@ -519,7 +519,7 @@ class Parts:
     def run_published(self) -> list[tuple[str, Any]]:
         """The same for events whose trigger was published, as if the triggers were lost."""
         ledger = self.gateway.ledger
-        hooks = Hooks(self.gateway, ledger)
+        hooks = EventRunner(self.gateway, ledger)
         for event in ledger.redis.zrange(f"{self.gateway.settings.namespace}:due:hook", 0, -1):
             hooks.run(str(event))
         return [(each.body, each.meta.get("missing")) for each in self.heard]

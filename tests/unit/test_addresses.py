@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smsqueue import Gateway, IncomingMessage, Media, OutgoingMessage, exc
-from smsqueue.delivery.event_runner import Hooks
+from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.message.masking import mask
 from smsqueue.message.numbers import recipient, searched_address, sender_kind
 from smsqueue.providers import LoopbackProvider, NullProvider
@@ -221,7 +221,7 @@ def test_an_answer_goes_to_who_wrote_whatever_the_region(
         message.provider = provider.name
         gateway.receive_message(message)
         if not eager:
-            Hooks(gateway, gateway.ledger).run(str(message.id))
+            EventRunner(gateway, gateway.ledger).run(str(message.id))
             sent = gateway.lookup(str(answered[0].id)).message
             assert gateway.send(sent).dst == src[1:]
         assert [each.dst for each in answered] == [src[1:]]

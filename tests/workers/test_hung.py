@@ -163,7 +163,7 @@ def test_too_many_hung_handlers_end_the_worker_in_order(
 ROUTER = """
 import time
 from smsqueue import Gateway, IProvider, RetryPolicy
-from smsqueue.delivery import delivering
+from smsqueue.delivery import pipeline
 from smsqueue.providers import NullProvider
 
 class Hung(IProvider):
@@ -176,7 +176,7 @@ def route(message, kind=""):
         time.sleep(100_000)
     return "null"
 
-delivering._ROUTER = 1.0
+pipeline._ROUTER = 1.0
 gateway = Gateway(retry=RetryPolicy(base=0.05, cap=0.1, attempts=2))
 gateway.add_provider("null", NullProvider)
 gateway.add_provider("hung", Hung)

@@ -15,7 +15,7 @@ from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.broker import queue as publishing
 from smsqueue.broker.queue import Queue, celery_config
 from smsqueue.concurrency.loop import Loop
-from smsqueue.delivery.gathering import GatheringQueue
+from smsqueue.delivery.grouping import GroupingQueue
 from smsqueue.ledger import Ledger
 from smsqueue.message.ids import new_id
 from smsqueue.message.states import State
@@ -162,7 +162,7 @@ def test_events_of_a_campaign_say_so_however_few_they_are(
 ) -> None:
     """Else a worker runs them in the slots that are kept for events of single messages."""
     loop = Loop("test", watched=False)
-    queue = GatheringQueue(settings, loop, Queue(settings).app)
+    queue = GroupingQueue(settings, loop, Queue(settings).app)
     queue.batches = lambda: True
     loop.run(lambda: queue.hook(["one", "two"], bulk=True)).result(20)
     until(lambda: ledger.redis.llen(settings.hook_key))

@@ -7,7 +7,6 @@ from copy import copy, deepcopy
 from dataclasses import replace
 
 from smsqueue.broker.queue import Queue
-from smsqueue.delivery.calling import Calls
 from smsqueue.delivery.outcomes import (
     LATEST_CALL,
     Attempt,
@@ -18,6 +17,7 @@ from smsqueue.delivery.outcomes import (
     sent,
     with_remedies,
 )
+from smsqueue.delivery.provider_calls import ProviderCalls
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import (
@@ -37,7 +37,7 @@ from smsqueue.message.states import State
 from smsqueue.policy.retry import GuardedPolicy, error_label
 from smsqueue.providers.base import transport
 
-__all__ = ["Walk", "leased"]
+__all__ = ["RouteRunner", "leased"]
 
 log = get_logger("smsqueue.delivery")
 
@@ -50,7 +50,7 @@ def leased(seconds: float) -> float:
     return seconds + _MARGIN
 
 
-class Walk:
+class RouteRunner:
     """Takes claimed messages to the providers of their routes."""
 
     def __init__(self, gateway: Gateway, ledger: Ledger, queue: Queue, slots: Slots) -> None:
@@ -58,7 +58,7 @@ class Walk:
         self.ledger = ledger
         self.queue = queue
         self.slots = slots
-        self.calls = Calls(gateway, slots)
+        self.calls = ProviderCalls(gateway, slots)
 
     def lease(self, name: str) -> float:
         """Seconds of a lease for the call of a provider."""

@@ -34,7 +34,7 @@ from smsqueue.ledger import (
 )
 from smsqueue.settings import Settings
 
-__all__ = ["GatheringLedger", "GatheringQueue"]
+__all__ = ["GroupingLedger", "GroupingQueue"]
 
 #: Up to this number of events of single messages each get a trigger of their own.
 _MAX_SINGLE_TRIGGERS = 8
@@ -68,7 +68,7 @@ def _in_thread(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) 
         raise _not_confirmed(error) from None
 
 
-class _Gathered(Generic[Item, Answer]):
+class _Grouped(Generic[Item, Answer]):
     """Group calls of one operation.
 
     Args:
@@ -140,7 +140,7 @@ class _Gathered(Generic[Item, Answer]):
                 waiting.set_result(answer)
 
 
-class GatheringLedger(Ledger):
+class GroupingLedger(Ledger):
     """The ledger of a worker: operations on the loop become group calls.
 
     Args:
@@ -154,13 +154,13 @@ class GatheringLedger(Ledger):
         super().__init__(settings, timeout=timeout)
         self._loop = loop
         threads = ThreadPoolExecutor(8, "smsqueue-ledger")
-        self._claims: _Gathered[Claiming, ClaimAnswer] = _Gathered(loop, threads, self.claim_many)
-        self._begins: _Gathered[Beginning, BeginAnswer] = _Gathered(loop, threads, self.begin_many)
-        self._settles = _Gathered(loop, threads, self.settle_many)
-        self._hook_claims: _Gathered[tuple[str, str, str], EventClaimAnswer] = _Gathered(
+        self._claims: _Grouped[Claiming, ClaimAnswer] = _Grouped(loop, threads, self.claim_many)
+        self._begins: _Grouped[Beginning, BeginAnswer] = _Grouped(loop, threads, self.begin_many)
+        self._settles = _Grouped(loop, threads, self.settle_many)
+        self._hook_claims: _Grouped[tuple[str, str, str], EventClaimAnswer] = _Grouped(
             loop, threads, self._hook_claim_each
         )
-        self._hook_settles = _Gathered(loop, threads, self.hook_settle_many)
+        self._hook_settles = _Grouped(loop, threads, self.hook_settle_many)
 
     def _hook_claim_each(
         self, items: list[tuple[str, str, str]]
@@ -240,7 +240,7 @@ class GatheringLedger(Ledger):
         _in_thread(super().handler_done, event, handler)
 
 
-class GatheringQueue(Queue):
+class GroupingQueue(Queue):
     """The queue of a worker. Functions on its loop do not wait for triggers to be published, and
     events that are collected in the meantime share triggers.
 

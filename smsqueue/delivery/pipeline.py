@@ -1,4 +1,4 @@
-"""Delivering one message: claim and route it, then walk (:mod:`smsqueue.delivery.walking`).
+"""Delivering one message: claim and route it, then walk (:mod:`smsqueue.delivery.route_runner`).
 
 Needs no Celery: a task of any queue may call :func:`deliver` with an id.
 """
@@ -13,8 +13,7 @@ from dataclasses import replace
 from smsqueue import exc
 from smsqueue.broker.queue import Queue
 from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
-from smsqueue.delivery.asking import ask
-from smsqueue.delivery.claiming import Claims
+from smsqueue.delivery.claims import Claims
 from smsqueue.delivery.outcomes import (
     Attempt,
     Outcome,
@@ -23,8 +22,9 @@ from smsqueue.delivery.outcomes import (
     of_repetition,
     seconds_until,
 )
+from smsqueue.delivery.route_runner import RouteRunner, leased
 from smsqueue.delivery.slots import Slots
-from smsqueue.delivery.walking import Walk, leased
+from smsqueue.delivery.status_lookup import ask
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import (
     AttemptBegun,
@@ -82,7 +82,7 @@ class Delivery:
         self.threads = threads or CallThreads()
         self.worker = worker or socket.gethostname()
         self.claims = Claims(ledger, slots, self.worker)
-        self.walk = Walk(gateway, ledger, queue, slots)
+        self.route_runner = RouteRunner(gateway, ledger, queue, slots)
 
     def deliver(self, id: str, *, bulk: bool | None = None) -> Outcome:
         """Do what is due for a message; harmless for any id, at any time, any number of times.
@@ -101,12 +101,12 @@ class Delivery:
     def close(self) -> None:
         """Nothing is delivered any more: give lost claims back, close connections to providers."""
         self.claims.lost.close()
-        self.walk.calls.close()
+        self.route_runner.calls.close()
 
     def _deliver(self, id: str, bulk: bool | None) -> Outcome:
         token, began = new_token(), time.monotonic()
         usual = self.gateway.default_provider
-        at = (usual, self.walk.lease(usual)) if usual is not None else None
+        at = (usual, self.route_runner.lease(usual)) if usual is not None else None
         answer = self.claims.claim(id, token, lease=leased(_ROUTING), usual=at, bulk=bulk)
         match answer:
             case Claimed():
@@ -139,9 +139,9 @@ class Delivery:
                 self.slots.give_back(usual)
             return self._set_aside(id, token, type(error).__name__)
         if isinstance(claim.begun, AttemptBegun):
-            return self.walk.call_in_turn(attempt, [usual])
+            return self.route_runner.call_in_turn(attempt, [usual])
         if isinstance(claim.begun, ProviderPaused):
-            return self.walk.wait(attempt, [(claim.begun.left_ms / 1000, usual, "paused")])
+            return self.route_runner.wait(attempt, [(claim.begun.left_ms / 1000, usual, "paused")])
         try:
             names = self._names(attempt)
         except BaseException as error:  # the router is the application's; sys.exit() is one too
@@ -156,8 +156,8 @@ class Delivery:
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
             outcome = judged(of_repetition(attempt, decision), error, None)
-            return self.walk.settle(attempt, replace(outcome, why=why))
-        return self.walk.begin_at_first(attempt, names)
+            return self.route_runner.settle(attempt, replace(outcome, why=why))
+        return self.route_runner.begin_at_first(attempt, names)
 
     def _set_aside(self, id: str, token: str, error: str) -> Outcome:
         """Set a message aside whose record this worker cannot read."""

@@ -17,7 +17,7 @@ from smsqueue.message.messages import OutgoingMessage
 from smsqueue.policy.retry import error_label
 from smsqueue.providers.base import IProvider, transport
 
-__all__ = ["Calls"]
+__all__ = ["ProviderCalls"]
 
 log = get_logger("smsqueue.delivery")
 
@@ -32,7 +32,7 @@ _AT_ONCE, _EACH = 1.0, 0.25
 _LOOK = 0.25
 
 
-class _Lane:
+class _CallPool:
     """Where the calls of one provider are made that a loop waits for, beside it.
 
     Those over :mod:`smsqueue.providers.http` run on a loop of their own. If the provider's code
@@ -46,7 +46,7 @@ class _Lane:
         self._loops = {self._new_loop(): 0} if on_loop else {}
         self._in_threads = not on_loop
         self._threads = ThreadPoolExecutor(threads, f"smsqueue-{name}")
-        #: Calls that run on loops, and how many have ended since the last look.
+        #: ProviderCalls that run on loops, and how many have ended since the last look.
         self._running: set[Future[OutgoingMessage]] = set()
         self._ended = 0
         #: At the last look: when it was (monotonic), and for how many seconds loops were blocked.
@@ -111,8 +111,8 @@ class _Lane:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class Calls:
-    """Calls the providers of one worker process.
+class ProviderCalls:
+    """ProviderCalls the providers of one worker process.
 
     Called from a thread, a provider is called there. Called from a loop, the bundled providers that
     are called over :mod:`smsqueue.providers.http` are called on that loop. All others may block, as
@@ -123,7 +123,7 @@ class Calls:
     def __init__(self, gateway: Gateway, slots: Slots) -> None:
         self._gateway = gateway
         self._slots = slots
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _CallPool] = {}
 
     def call(self, attempt: Attempt, name: str) -> BaseException | None:
         """One call of one provider, in the slot that it holds; its error, or None."""
@@ -168,12 +168,12 @@ class Calls:
         for lane in lanes.values():
             lane.close()
 
-    def _lane(self, name: str, provider: IProvider, caller: Loop) -> _Lane:
+    def _lane(self, name: str, provider: IProvider, caller: Loop) -> _CallPool:
         """Only functions on the loop ``caller`` ask for it, so there is no lock."""
         if name not in self._lanes:
             if not self._lanes:
                 caller.asyncio.call_soon(self._look, caller)
-            self._lanes[name] = _Lane(
+            self._lanes[name] = _CallPool(
                 name, threads=self._slots.most(name), on_loop=provider.through_http_layer
             )
         return self._lanes[name]
