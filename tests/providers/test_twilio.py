@@ -492,6 +492,6 @@ def test_a_webhook_that_was_not_recorded_may_be_repeated() -> None:
 def test_the_log_says_why_a_webhook_was_refused(caplog: pytest.LogCaptureFixture) -> None:
     client, heard = receiver(EXAMPLES)
     assert client.post(f"/{PREFIX}/main/im", data=INCOMING).status_code == 403
-    assert "webhook of main refused: the signature is not Twilio's: " in caplog.text
+    assert "webhook of main refused: the signature is not by Twilio: " in caplog.text
     assert INCOMING["From"].strip("+") not in caplog.text
     assert heard == []
