@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from smsqueue import exc
 from smsqueue.compat import adapted
 from smsqueue.events import HookAttribute, derived_key
-from smsqueue.ledger import GROUP_LIMIT
 from smsqueue.logs import get_logger, transition
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
@@ -328,6 +327,8 @@ class Gateway:
                     raise
                 accepted.append(message)
             return objects
+        from smsqueue.ledger import GROUP_LIMIT  # an eager gateway works without Redis
+
         queue = self.queue if batch else None
         for message in batch:
             _identify(message)
