@@ -1,4 +1,4 @@
-"""Claiming messages, and giving claims back whose answer was lost."""
+"""Claims messages, and gives claims back whose answer was lost."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ log = get_logger("smsqueue.delivery")
 
 #: Seconds between two attempts to give lost claims back.
 _INTERVAL = 1.0
-#: Seconds for which a worker that stops tries to give lost claims back.
-_STOPPING = 3.0
+#: Seconds for which a stopping worker tries to give lost claims back.
+_CLOSE_SECONDS = 3.0
 
 
 class LostClaims:
-    """Claims whose answer was lost. Redis may have made them, or make them later, but this process
-    does not work on what they claim. They are given back as soon as Redis answers.
+    """Claims whose answer was lost. Redis may have made them or may still make them. This process
+    does not work on them and gives them back as soon as Redis answers.
 
-    A claim that was lost on a loop is given back by a function of its own on that loop, which
-    repeats that about once a second until all are given back. Elsewhere that happens at once and,
-    as long as Redis does not answer, before each claim.
+    For claims that were lost on a loop, a function on that loop tries about once a second until all
+    are given back. Elsewhere they are given back at once or, while Redis does not answer, before
+    the next claims.
 
     Args:
-        give_back: Gives one claim back, by id and token; False: it is to be called again later.
-            If it raises QueueUnavailable, the others are not tried now.
+        give_back: Gives one claim back, by id and token. It returns False if it has to be called
+            again later. If it raises QueueUnavailable, the other claims are tried later.
     """
 
     def __init__(self, give_back: Callable[[str, str], bool]) -> None:
@@ -52,7 +52,7 @@ class LostClaims:
             self._schedule(loop)
 
     def _schedule(self, loop: Loop) -> None:
-        # Not bulk, even if what was claimed is: single messages may be among the claims.
+        # Not bulk, because single messages may be among the claims.
         loop.post(lambda: loop.spawn(self._release_repeatedly, bulk=False))
 
     def _release_repeatedly(self) -> None:
@@ -63,20 +63,20 @@ class LostClaims:
         self._scheduled = False
 
     def before_claim(self) -> None:
-        """Outside of loops: try again to give back what is left."""
+        """Outside of loops: try again to give claims back."""
         if self.ids and current_loop() is None:
             self.release()
 
     def release(self, wait: float = 0.0) -> None:
-        """Try to give all of them back. One thread does so for all; the others go on.
+        """Try to give all claims back, unless another thread is doing so.
 
         Args:
-            wait: Seconds to wait for another thread that is doing so.
+            wait: Seconds to wait for the other thread.
         """
         if not self.ids:
             return
-        taken = self._releasing.acquire(timeout=wait) if wait else self._releasing.acquire(False)
-        if not taken:
+        acquired = self._releasing.acquire(timeout=wait) if wait else self._releasing.acquire(False)
+        if not acquired:
             return
         try:
             self._release()
@@ -84,31 +84,31 @@ class LostClaims:
             self._releasing.release()
 
     def close(self) -> None:
-        """The worker stops: try once more, for some seconds."""
+        """Try once more, for some seconds; the worker stops."""
         if not self.ids:
             return
-        # In a thread: a frozen Redis answers nothing for longer than a worker may take to stop.
-        last = threading.Thread(target=self.release, args=(_STOPPING,), daemon=True)
+        # In a thread, because a frozen Redis would block for longer than a worker may take to stop.
+        last = threading.Thread(target=self.release, args=(_CLOSE_SECONDS,), daemon=True)
         try:
             last.start()
         except RuntimeError as error:
             log.error("%d claims were not given back: %s", len(self.ids), type(error).__name__)
         else:
-            last.join(_STOPPING)
+            last.join(_CLOSE_SECONDS)
 
     def _release(self) -> None:
         for token, id in list(self.ids.items()):
             try:
                 done = self._give_back(id, token)
             except exc.DamagedRecord:
-                done = True  # it is put aside, and nothing is sent of it
+                done = True  # it is set aside and will not be sent
             except exc.LedgerError as error:
-                # No repetition helps: it goes on when its lease ends, and the others do so now.
+                # Repeating would not help. The message goes on when its lease ends.
                 log.error("%s: its claim was not given back: %s", id, error)
                 done = True
             except exc.QueueUnavailable:
                 return
-            except Exception as error:  # nothing may end the function that does this for all
+            except Exception as error:  # the other claims have to be given back, too
                 log.error("%s: its claim was not given back: %s", id, type(error).__name__)
                 done = False
             if done:
@@ -136,9 +136,10 @@ class Claims:
         """Claim a message. The slot at ``usual`` is held if its attempt has begun.
 
         Args:
-            usual: Provider of the messages that need no router, most of them: their attempt begins
-                in the same step, if there is a slot. And the lease of a call there.
-            bulk: It was sent as one of many; None: that is not known.
+            lease: Length of the claim's lease in seconds.
+            usual: The provider of messages that need no router, and the lease of its call in
+                seconds. Their attempt begins in the same step if there is a slot.
+            bulk: Whether the message belongs to a campaign; None if that is not known.
         """
         self.lost.before_claim()
         at, if_single = self._slot(usual, bulk)
@@ -150,7 +151,7 @@ class Claims:
             begun = isinstance(answer, Claimed) and isinstance(answer.begun, AttemptBegun)
         except exc.LedgerError:
             raise
-        except Exception:  # whatever it is: the claim may have been made, or be made later
+        except Exception:  # the claim may have been made, or may still be made
             self.lost.add(id, token)
             raise
         finally:
@@ -161,7 +162,8 @@ class Claims:
     def _slot(
         self, usual: tuple[str, float] | None, bulk: bool | None
     ) -> tuple[tuple[str, float] | None, bool]:
-        """Take a slot: where, if there is one, and is it one that only single messages may have?"""
+        """Take a slot. Returns its provider and lease, or None; and whether it is reserved for a
+        single message."""
         if usual is None:
             return None, False
         if self.slots.take(usual[0], bulk=bulk is not False):
@@ -171,7 +173,7 @@ class Claims:
         return None, False
 
     def _give_back(self, id: str, token: str) -> bool:
-        """Give a claim back, and the attempt that perhaps began with it: nobody was called."""
+        """Give a claim back, with the attempt that may have begun: no provider was called."""
         effect = self.ledger.unclaim(id, token)
         if effect is not None:
             outcome = AttemptOutcome(

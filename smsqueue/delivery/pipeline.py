@@ -1,6 +1,7 @@
-"""Delivering one message: claim and route it, then walk (:mod:`smsqueue.delivery.route_runner`).
+"""Delivers one message: claim, route, then call the providers of its route in turn
+(:mod:`smsqueue.delivery.route_runner`).
 
-Needs no Celery: a task of any queue may call :func:`deliver` with an id.
+This needs no Celery: a task of any queue may call :meth:`Delivery.deliver` with an id.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ __all__ = ["Delivery"]
 
 log = get_logger("smsqueue.delivery")
 
-#: Seconds that a claim may take until its router has answered.
+#: Seconds of a claim's lease for the router.
 _ROUTING = 60.0
 #: Time limit of a router, in seconds.
 _ROUTER = 30.0
@@ -61,9 +62,9 @@ class Delivery:
 
     Args:
         ledger: With a timeout that suits a worker.
-        queue: Where the triggers of events go.
+        queue: Publishes the triggers of events.
         worker: This worker's name, for the timeline.
-        threads: What routers and look-ups run in, with a time limit.
+        threads: Threads for routers and lookups.
     """
 
     def __init__(
@@ -85,10 +86,10 @@ class Delivery:
         self.route_runner = RouteRunner(gateway, ledger, queue, slots)
 
     def deliver(self, id: str, *, bulk: bool | None = None) -> Outcome:
-        """Do what is due for a message; harmless for any id, at any time, any number of times.
+        """Do what is due for a message. Repeating this, or a wrong id, does no harm.
 
         Args:
-            bulk: It was sent as one of many; None: that is not known.
+            bulk: Whether the message belongs to a campaign; None if that is not known.
 
         Raises:
             QueueUnavailable: Redis did not confirm the claim; nothing was sent.
@@ -99,7 +100,7 @@ class Delivery:
             return self._damaged(id, error.cause)
 
     def close(self) -> None:
-        """Nothing is delivered any more: give lost claims back, close connections to providers."""
+        """Give lost claims back and close connections; nothing is delivered any more."""
         self.claims.lost.close()
         self.route_runner.calls.close()
 
@@ -126,15 +127,15 @@ class Delivery:
                 return Outcome(answer.state, wait=seconds_until(look) if look else None)
 
     def _claimed(self, claim: Claimed, id: str, token: str, began: float, usual: str) -> Outcome:
-        """Go on with a message that is this worker's.
+        """Deliver a message that this worker has claimed.
 
         Args:
-            began: When it was claimed, at the earliest (monotonic).
-            usual: The default provider at that time; the application may set another one.
+            began: Earliest time at which it was claimed (monotonic).
+            usual: The default provider at that time.
         """
         try:
             attempt = attempt_of(claim, id, token, began)
-        except Exception as error:  # whatever is in the record instead of a message
+        except Exception as error:  # the record may contain anything
             if isinstance(claim.begun, AttemptBegun):
                 self.slots.give_back(usual)
             return self._set_aside(id, token, type(error).__name__)
@@ -144,7 +145,7 @@ class Delivery:
             return self.route_runner.wait(attempt, [(claim.begun.left_ms / 1000, usual, "paused")])
         try:
             names = self._names(attempt)
-        except BaseException as error:  # the router is the application's; sys.exit() is one too
+        except BaseException as error:  # a router may raise anything, also SystemExit
             label = type(error).__name__
             why = _why_not_routed(error)
             log.error(
@@ -198,8 +199,8 @@ class Delivery:
 
 
 def _why_not_routed(error: BaseException) -> str:
-    """For the log and the timeline, without personal data: what the router said in an error of its
-    own may quote the message."""
+    """The reason for the log and the timeline. It omits the text of the router's own errors, which
+    may contain personal data."""
     raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
     if isinstance(error, RoutingError) and raised_in in (router.__file__, __file__):
         return str(error)[:300]

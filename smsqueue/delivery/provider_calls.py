@@ -1,4 +1,4 @@
-"""One call of one provider."""
+"""Calls providers: on the caller's loop, on loops of their own, or in threads."""
 
 from __future__ import annotations
 
@@ -21,42 +21,43 @@ __all__ = ["ProviderCalls"]
 
 log = get_logger("smsqueue.delivery")
 
-#: The calls of one provider share so many loops at most.
-_MOST_LOOPS = 8
-#: Share of the time for which functions block the loops of a provider, above which it gets another.
-_BLOCKED = 0.4
-#: A provider's calls are made in threads if its code holds a loop for so many seconds at once, or
-#: if all its loops are blocked, and each call blocks for so long.
-_AT_ONCE, _EACH = 1.0, 0.25
-#: Seconds between two looks whether the loops of providers go on.
-_LOOK = 0.25
+#: Largest number of loops for the calls of one provider.
+_MAX_LOOPS = 8
+#: A provider gets more loops if its code blocks them for more than this share of the time.
+_BLOCKED_SHARE = 0.4
+#: A provider is called in threads if one call blocks a loop for this many seconds ...
+_BLOCKED_AT_ONCE = 1.0
+#: ... or if all its loops are blocked and each call blocks for this many seconds on average.
+_BLOCKED_PER_CALL = 0.25
+#: Seconds between two checks of the loops.
+_CHECK_INTERVAL = 0.25
 
 
 class _CallPool:
-    """Where the calls of one provider are made that a loop waits for, beside it.
+    """The loops or threads in which one provider is called, so that it does not block others.
 
-    Those over :mod:`smsqueue.providers.http` run on a loop of their own. If the provider's code
-    blocks it (it waits for a database, a lock, an HTTP client of its own), they run on several,
-    and if it blocks for long, as those of other providers, in threads of their own.
+    A provider that uses :mod:`smsqueue.providers.http` is called on a loop. If its code blocks the
+    loop, because it waits for a database, a lock or another HTTP client, it gets more loops. If it
+    blocks for long, it is called in threads, as are providers without that module.
     """
 
     def __init__(self, name: str, *, threads: int, on_loop: bool) -> None:
         self.name = name
-        #: How many calls run on each loop, those included whose turn has not come.
+        #: Number of calls on each loop, including those that have not begun.
         self._loops = {self._new_loop(): 0} if on_loop else {}
         self._in_threads = not on_loop
         self._threads = ThreadPoolExecutor(threads, f"smsqueue-{name}")
-        #: ProviderCalls that run on loops, and how many have ended since the last look.
+        #: Calls on loops, and the number of calls that have ended since the last check.
         self._running: set[Future[OutgoingMessage]] = set()
         self._ended = 0
-        #: At the last look: when it was (monotonic), and for how many seconds loops were blocked.
-        self._looked, self._blocked = time.monotonic(), 0.0
+        #: The time of the last check (monotonic), and for how many seconds loops had been blocked.
+        self._checked_at, self._blocked = time.monotonic(), 0.0
 
     def _new_loop(self) -> Loop:
         return Loop(f"smsqueue-{self.name}")
 
     def send(self, caller: Loop, provider: IProvider, message: OutgoingMessage) -> None:
-        """Make a call, from a function on the loop ``caller``; raises what the provider raises."""
+        """Call the provider, from a function on the loop ``caller``; raises its errors."""
         if not self._in_threads:
             loop = min(self._loops, key=self._loops.__getitem__)
             running = loop.run(lambda: provider.send(message))
@@ -74,22 +75,21 @@ class _CallPool:
                 self._ended += 1
         wait(caller.in_thread(lambda: provider.send(message), self._threads))
 
-    def look(self) -> None:
-        """See whether the loops go on: if some calls block others, they get more loops, or are made
-        in threads from now on."""
+    def check(self) -> None:
+        """Add loops, or use threads from now on, if some calls block others."""
         if self._in_threads:
             return
         now, blocked = time.monotonic(), sum(loop.blocked() for loop in self._loops)
-        waited, seconds, ended = blocked - self._blocked, now - self._looked, self._ended
-        self._looked, self._blocked, self._ended = now, blocked, 0
-        if seconds > 2 * _LOOK:
-            return  # all of the process waits for the processor, or for Python's lock
-        if max(loop.held() for loop in self._loops) > _AT_ONCE:
+        waited, seconds, ended = blocked - self._blocked, now - self._checked_at, self._ended
+        self._checked_at, self._blocked, self._ended = now, blocked, 0
+        if seconds > 2 * _CHECK_INTERVAL:
+            return  # the whole process is short of CPU time
+        if max(loop.held() for loop in self._loops) > _BLOCKED_AT_ONCE:
             self._use_threads()
-        elif waited > _BLOCKED * seconds * len(self._loops):
-            if len(self._loops) < _MOST_LOOPS:
+        elif waited > _BLOCKED_SHARE * seconds * len(self._loops):
+            if len(self._loops) < _MAX_LOOPS:
                 self._loops.update({self._new_loop(): 0 for _ in range(len(self._loops))})
-            elif waited > _EACH * ended:
+            elif waited > _BLOCKED_PER_CALL * ended:
                 self._use_threads()
 
     def _use_threads(self) -> None:
@@ -102,43 +102,42 @@ class _CallPool:
             extra={"provider": self.name},
         )
         for call in [*self._running]:
-            call.cancel()  # has no effect on those that have begun
+            call.cancel()  # has no effect on calls that have begun
 
     def close(self) -> None:
-        """No call is made any more."""
+        """Close loops and threads; no call is made any more."""
         for loop in self._loops:
             loop.close(1.0)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class ProviderCalls:
-    """ProviderCalls the providers of one worker process.
+    """Calls the providers of one worker process.
 
-    Called from a thread, a provider is called there. Called from a loop, the bundled providers that
-    are called over :mod:`smsqueue.providers.http` are called on that loop. All others may block, as
-    their code is not ours: they are called beside it, each in a lane of its own, so that one keeps
-    nobody else waiting.
+    From a thread, a provider is called in that thread. From a loop, bundled providers that use
+    :mod:`smsqueue.providers.http` are called on that loop. Other providers may block, so each has
+    loops or threads of its own and delays no other.
     """
 
     def __init__(self, gateway: Gateway, slots: Slots) -> None:
         self._gateway = gateway
         self._slots = slots
-        self._lanes: dict[str, _CallPool] = {}
+        self._pools: dict[str, _CallPool] = {}
 
     def call(self, attempt: Attempt, name: str) -> BaseException | None:
-        """One call of one provider, in the slot that it holds; its error, or None."""
+        """Call a provider, in the slot that the attempt holds; returns its error, or None."""
         message = attempt.message
         message.provider = message.routed_to = name
         message.reference = f"{attempt.id}.{attempt.repeats or attempt.made}"
         message.dedup_key = message.reference
-        message.msgid = message.meta = None  # of a provider that was called before
+        message.msgid = message.meta = None  # set by a provider that was called before
         transport.begin_attempt()
         began, well = time.monotonic(), True
         try:
             provider = self._gateway.get_provider(name)
             with self._slots.calling(name, provider.deadline):
                 self._send(provider, name, message)
-        except BaseException as error:  # a plugin may raise anything; sys.exit() is one too
+        except BaseException as error:  # a plugin may raise anything, also SystemExit
             known, label = isinstance(error, exc.ProviderError), error_label(error)
             well = known and not _unhealthy(error)
             log.log(
@@ -160,29 +159,29 @@ class ProviderCalls:
         if loop is None or (provider.through_http_layer and _is_bundled(provider)):
             provider.send(message)
         else:
-            self._lane(name, provider, loop).send(loop, provider, message)
+            self._pool(name, provider, loop).send(loop, provider, message)
 
     def close(self) -> None:
-        """No call is made any more."""
-        lanes, self._lanes = self._lanes, {}
-        for lane in lanes.values():
-            lane.close()
+        """Close loops and threads; no call is made any more."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
 
-    def _lane(self, name: str, provider: IProvider, caller: Loop) -> _CallPool:
-        """Only functions on the loop ``caller`` ask for it, so there is no lock."""
-        if name not in self._lanes:
-            if not self._lanes:
-                caller.asyncio.call_soon(self._look, caller)
-            self._lanes[name] = _CallPool(
+    def _pool(self, name: str, provider: IProvider, caller: Loop) -> _CallPool:
+        """Only functions on the loop ``caller`` call this, so it needs no lock."""
+        if name not in self._pools:
+            if not self._pools:
+                caller.asyncio.call_soon(self._check, caller)
+            self._pools[name] = _CallPool(
                 name, threads=self._slots.most(name), on_loop=provider.through_http_layer
             )
-        return self._lanes[name]
+        return self._pools[name]
 
-    def _look(self, caller: Loop) -> None:
-        for lane in self._lanes.values():
-            lane.look()
-        if self._lanes:
-            caller.asyncio.call_later(_LOOK, self._look, caller)
+    def _check(self, caller: Loop) -> None:
+        for pool in self._pools.values():
+            pool.check()
+        if self._pools:
+            caller.asyncio.call_later(_CHECK_INTERVAL, self._check, caller)
 
 
 def _is_bundled(provider: IProvider) -> bool:

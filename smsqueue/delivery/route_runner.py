@@ -1,4 +1,5 @@
-"""The walk over a route: begin, call, settle; go on if one provider surely did not take it."""
+"""Calls the providers of a route in turn: begin, call, settle. The next provider is called only if
+the one before certainly did not accept the message."""
 
 from __future__ import annotations
 
@@ -41,17 +42,17 @@ __all__ = ["RouteRunner", "leased"]
 
 log = get_logger("smsqueue.delivery")
 
-#: Seconds between the end of a provider's own deadline and the end of the lease.
+#: Seconds from a provider's deadline to the end of the lease.
 _MARGIN = 30.0
 
 
 def leased(seconds: float) -> float:
-    """Seconds of a lease for what takes so many seconds at most."""
+    """Length of the lease, in seconds, of work with this longest duration."""
     return seconds + _MARGIN
 
 
 class RouteRunner:
-    """Takes claimed messages to the providers of their routes."""
+    """Calls the providers of claimed messages."""
 
     def __init__(self, gateway: Gateway, ledger: Ledger, queue: Queue, slots: Slots) -> None:
         self.gateway = gateway
@@ -61,22 +62,22 @@ class RouteRunner:
         self.calls = ProviderCalls(gateway, slots)
 
     def lease(self, name: str) -> float:
-        """Seconds of a lease for the call of a provider."""
+        """Length of the lease, in seconds, of a provider's call."""
         return leased(self.gateway.get_provider(name).deadline)
 
     def begin_at_first(
         self, attempt: Attempt, names: list[str], otherwise: AttemptOutcome | None = None
     ) -> Outcome:
-        """Begin at the first of some providers that may be called now.
+        """Begin an attempt at the first provider that may be called now.
 
         Args:
-            otherwise: The outcome of the attempt before, if none of them may.
+            otherwise: The outcome of the previous attempt, which is settled if none may be called.
         """
         waits: list[tuple[float, str, str | None]] = []
         for i, name in enumerate(names):
             busy = self.slots.enter(name, bulk=attempt.bulk)
             if busy:
-                # The provider is well and will soon have room: no reason to go elsewhere.
+                # The provider works and will soon have a free slot, so the next one is not called.
                 waits.append((busy, name, None))
                 break
             answer: BeginAnswer | None = None
@@ -99,10 +100,10 @@ class RouteRunner:
         return self.wait(attempt, waits)
 
     def wait(self, attempt: Attempt, waits: list[tuple[float, str, str | None]]) -> Outcome:
-        """Put a message back that nobody was called for.
+        """Put a message back without having called a provider.
 
         Args:
-            waits: For how many seconds, at which provider, why.
+            waits: Seconds, provider and reason of each wait.
         """
         wait, name, why = min(waits, key=lambda each: each[0])
         label = "ProviderPaused" if why else "ProviderBusy"
@@ -125,15 +126,15 @@ class RouteRunner:
         )
 
     def call_in_turn(self, attempt: Attempt, names: list[str]) -> Outcome:
-        """Call the first provider, whose attempt has begun; if it surely did not take the
-        message, the next one."""
+        """Call the first provider, whose attempt has begun, and the next one if the first certainly
+        did not accept the message."""
         name, *rest = names
         if time.monotonic() - attempt.since > min(LATEST_CALL, _MARGIN / 2):
-            # This process was asleep: the lease may end during the call, so it is not made.
+            # This process was suspended. The lease could end during the call, so it is not made.
             self.slots.give_back(name)
             asleep = AttemptOutcome("retry", provider=name, delay_ms=0, why="the worker was asleep")
             return self.settle(attempt, asleep)
-        # What a provider changes in its message does not go out at the next one.
+        # A provider's changes to the message must not reach the next one.
         accepted = attempt.message
         if rest:
             attempt.message = _copied(accepted)
@@ -157,7 +158,7 @@ class RouteRunner:
             attempt.may_go_later(decision.delay)
         if not decision.elsewhere or not rest:
             if decision.elsewhere and attempt.later is not None:
-                # What this one cannot do the other ones may, once they are well again.
+                # Providers that are paused may accept it once they work again.
                 attempt.tries += decision.counted
                 later = max(attempt.later, retry.backoff(attempt.tries))
                 outcome = self._not_yet(attempt, outcome, later)
@@ -166,7 +167,7 @@ class RouteRunner:
         attempt.message = accepted
         try:
             lease = self.lease(rest[0])
-        except Exception as failure:  # it was removed, or its deadline is a plugin's property
+        except Exception as failure:  # it was removed, or its ``deadline`` property failed
             label = type(failure).__name__
             log.error("%s: %s cannot be called: %s", attempt.id, rest[0], label)
             later = retry.backoff(attempt.tries)
@@ -188,13 +189,13 @@ class RouteRunner:
             return self.call_in_turn(attempt, rest)
         if moved.state != State.SENDING:
             return outcome_of(moved, error_label(error), attempt.made)
-        # The next one is paused. What this attempt says of its provider has been recorded already.
+        # The next one is paused. The effect of this attempt on its provider is recorded already.
         recorded = replace(outcome, counted=False, pause_ms=None, provider_works=False)
         return self.begin_at_first(attempt, rest, otherwise=recorded)
 
     def _not_yet(self, attempt: Attempt, outcome: AttemptOutcome, wait: float) -> AttemptOutcome:
-        """An outcome while the next provider is paused or busy: that does not make the refusal
-        of the one before final, unless the message's tries or time are over."""
+        """The outcome while the next provider is paused or busy: a refusal by the previous one is
+        not final yet, unless the message has no tries or time left."""
         retry = GuardedPolicy(self.gateway.retry)
         spent = retry.spent(attempt.tries, attempt.age)
         if outcome.verdict != "failed" or spent:
@@ -213,7 +214,7 @@ class RouteRunner:
     def settle(
         self, attempt: Attempt, outcome: AttemptOutcome, *, error: str | None = None
     ) -> Outcome:
-        """Record what became of an attempt: the ledger's answer is the outcome of the trigger."""
+        """Settle an attempt; returns the outcome of the trigger."""
         moved = self._settled(attempt, outcome)
         return outcome_of(moved, error or outcome.error, attempt.made)
 
@@ -221,5 +222,5 @@ class RouteRunner:
 def _copied(message: OutgoingMessage) -> OutgoingMessage:
     try:
         return deepcopy(message)
-    except Exception:  # a router may have put anything there
+    except Exception:  # a router may have added anything
         return copy(message)

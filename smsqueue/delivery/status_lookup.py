@@ -1,4 +1,4 @@
-"""Asking a provider what became of a message whose answer was lost."""
+"""Asks providers for the state of messages whose answer was lost."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ __all__ = ["ask"]
 
 log = get_logger("smsqueue.delivery")
 
-#: Longest time between two questions, in seconds.
+#: Longest time between two lookups, in seconds.
 _LONGEST = 6 * 3600.0
-
-
-#: Longer than its deadline, in seconds, a look-up is not waited for.
+#: Seconds after its provider's deadline at which a lookup times out.
 _MARGIN = 30.0
 
 
@@ -40,12 +38,15 @@ def ask(
     id: str,
     question: LookUp,
 ) -> Outcome:
-    """Ask in one of the provider's slots: it may be the one that does not answer.
+    """Look up the state of an unknown message at its provider.
 
-    As :func:`_ask`, which it calls if there is a slot.
+    This takes a slot of the provider, because the lookup may hang.
+
+    Raises:
+        QueueUnavailable: The state was not recorded; it will be looked up again.
     """
     name = question.provider
-    busy = slots.enter(name, bulk=True)  # a look-up is less urgent than a single message
+    busy = slots.enter(name, bulk=True)  # less urgent than a single message
     if busy:
         ledger.asked(id, max(busy, 1.0))
         return Outcome(State.UNKNOWN, wait=busy, error="ProviderBusy")
@@ -59,19 +60,15 @@ def ask(
 def _ask(
     gateway: Gateway, ledger: Ledger, threads: CallThreads, id: str, question: LookUp
 ) -> Outcome:
-    """Ask once. What the provider says counts as a delivery report; if it says nothing, it is
-    asked again later. Nothing is ever sent again because of it.
-
-    Raises:
-        QueueUnavailable: what the provider said was not recorded; it is asked again.
-    """
+    """Look up the state once. It counts as a delivery report. If the provider does not know it, it
+    is looked up again later. A lookup never causes another send."""
     name, since = question.provider, question.called_at
     again = min(FIRST_ASK * 4 ** (question.times - 1), _LONGEST)
     try:
         message = serialization.load_outgoing(id, json.loads(question.data))
         if since is None:
             raise ValueError("the time of the call")
-    except Exception as error:  # whatever is in the record instead of a message
+    except Exception as error:  # the record may contain anything
         log.error("%s: %s is not asked: its record is damaged: %s", id, name, type(error).__name__)
         ledger.asked(id, _LONGEST)
         return Outcome(State.UNKNOWN, wait=_LONGEST, error="DamagedRecord")
@@ -89,11 +86,11 @@ def _ask(
             key=("look-up", id),
         )
         if not isinstance(found, MessageStatus | None):
-            raise TypeError(f"look_up gave a {type(found).__name__}")
+            raise TypeError(f"look_up returned a {type(found).__name__}")
         status = found
     except NotImplementedError:
         again = _LONGEST
-    except BaseException as error:  # a plugin may raise anything; sys.exit() is one too
+    except BaseException as error:  # a plugin may raise anything, also SystemExit
         again = max(again, requested_wait(error))
         log.warning(
             "%s: %s could not be asked: %s%s",
@@ -111,7 +108,7 @@ def _ask(
         blocking(gateway.receive_status, status)
     except exc.QueueUnavailable:
         raise
-    except Exception as error:  # a plugin may have put anything into it
+    except Exception as error:  # a plugin may have returned anything
         log.error(
             "%s: what %s answered cannot be recorded: %s (%s)",
             *(id, name, type(error).__name__, place_of(error)),
@@ -119,6 +116,6 @@ def _ask(
         )
         ledger.asked(id, again)
         return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
-    # If that did not tell (a status of no known meaning, a repetition), it is asked again later.
+    # If the state was not conclusive or was known already, it is looked up again later.
     ledger.asked(id, again)
     return Outcome(State.UNKNOWN, wait=0.0, error="Found")
