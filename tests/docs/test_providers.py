@@ -1,4 +1,4 @@
-"""The providers' pages: one for each, and a matrix that says what their classes say."""
+"""Each provider has a page, and the matrix agrees with the classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def matrix() -> str:
     return "\n".join(re.sub(r" +\|", " |", line) for line in lines)
 
 
-def test_the_matrix_is_what_the_classes_say() -> None:
+def test_the_matrix_agrees_with_the_classes() -> None:
     assert matrix() in (FOLDER / "README.md").read_text("utf-8"), f"\n{matrix()}"
 
 
@@ -38,17 +38,17 @@ def test_a_provider_has_a_page_that_names_its_class(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [n for n, c in accounts().items() if Can.CALLBACK in c.capabilities]
 )
-def test_a_page_tells_what_workers_need_to_ask_for_reports(name: str) -> None:
+def test_a_page_says_what_workers_need_to_request_reports(name: str) -> None:
     assert "workers need `SMSQUEUE_PUBLIC_URL` and `SMSQUEUE_RECEIVER_PREFIX`" in words_of(name)
 
 
-def test_the_pages_of_those_who_sign_the_address_tell_of_the_proxy() -> None:
+def test_pages_of_providers_that_sign_the_url_explain_the_proxy() -> None:
     signers = [n for n, each in accounts().items() if "seen_url()" in inspect.getsource(each)]
     assert signers
     for name in signers:
-        told = words_of(name)
-        assert "set `SMSQUEUE_PUBLIC_URL` at the receivers" in told, name
-        assert "refused with 403 behind a proxy" in told, name
+        text = words_of(name)
+        assert "set `SMSQUEUE_PUBLIC_URL` at the receivers" in text, name
+        assert "refused with 403 behind a proxy" in text, name
 
 
 def test_every_link_of_the_pages_leads_somewhere() -> None:

@@ -1,4 +1,4 @@
-"""SECURITY.md: the tests that it names are there, for each attacker."""
+"""SECURITY.md names existing tests for each attacker."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_attacker_is_there() -> None:
     ]
 
 
-def test_the_readme_links_to_it_and_it_invents_nobody() -> None:
+def test_the_readme_links_to_it_and_it_has_no_address_of_anybody() -> None:
     assert "(SECURITY.md)" in (ROOT / "README.md").read_text("utf-8")
     assert "@" not in PAGE  # no address of anybody
     text = [line for line in PAGE.splitlines() if not line.startswith("|") and "::" not in line]
