@@ -189,7 +189,7 @@ def test_what_was_sent_or_ended_is_not_cancelled(bench: Bench) -> None:
         assert bench.state(id) == state
 
 
-def test_what_nobody_knows_is_a_lookup_error(bench: Bench) -> None:
+def test_an_unknown_id_is_a_lookup_error(bench: Bench) -> None:
     id = new_id()
     gateway = bench.gateway
     for call in (

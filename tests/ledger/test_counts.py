@@ -137,7 +137,9 @@ def test_each_attempt_has_its_own_error(bench: Bench) -> None:
     }
 
 
-def test_a_router_that_raises_is_nobodys_error(make_bench: Callable[..., Bench]) -> None:
+def test_an_error_of_a_router_is_counted_without_a_provider(
+    make_bench: Callable[..., Bench],
+) -> None:
     bench = make_bench(RetryPolicy(attempts=1))
     bench.add("a")
     bench.gateway.router = lambda message, *values: {}["missing"]
@@ -389,7 +391,7 @@ def test_the_buckets_are_those_of_the_page(bench: Bench) -> None:
 # --- reports, incoming messages, hooks ---------------------------------------------------------
 
 
-def test_reports_of_nobodys_message(bench: Bench) -> None:
+def test_unmatched_reports_are_counted(bench: Bench) -> None:
     bench.add("a")
     for msgid in ("x", "x", "y", None):
         bench.report("accepted", msgid=msgid)

@@ -85,7 +85,7 @@ def page(bench: Bench) -> str:
 
 
 @pytest.mark.parametrize(("field", "value"), FIELDS)
-def test_a_damaged_message_among_those_that_wait_stops_nobody(
+def test_a_damaged_waiting_message_does_not_stop_others(
     bench: Bench, field: str, value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = bench.add("a")
@@ -114,9 +114,7 @@ def test_a_damaged_message_among_those_that_wait_stops_nobody(
 
 
 @pytest.mark.parametrize("kind", WRONG_TYPES)
-def test_a_key_of_the_wrong_type_among_those_that_wait_stops_nobody(
-    bench: Bench, kind: str
-) -> None:
+def test_a_waiting_message_of_the_wrong_type_does_not_stop_others(bench: Bench, kind: str) -> None:
     bench.add("a")
     bad, good = bench.send(), bench.send()
     overwrite(bench, bench.key("msg", bad), kind)
@@ -133,7 +131,7 @@ LAPSED = [each for each in FIELDS if each[0] in ("timeline", "attempt", "tries",
 
 @pytest.mark.parametrize(("field", "value"), LAPSED)
 @pytest.mark.parametrize("call", [False, True])
-def test_a_damaged_message_whose_worker_died_stops_nobody(
+def test_a_damaged_message_whose_worker_died_does_not_stop_others(
     bench: Bench, field: str, value: Any, call: bool
 ) -> None:
     bench.add("a")
@@ -190,7 +188,7 @@ EVENTS = [
 
 
 @pytest.mark.parametrize(("field", "value"), EVENTS)
-def test_a_damaged_event_stops_nobody(bench: Bench, field: str, value: Any) -> None:
+def test_a_damaged_event_does_not_stop_others(bench: Bench, field: str, value: Any) -> None:
     heard: list[str] = []
     bench.gateway.onReceive.connect(lambda message: heard.append(message.body), name="hear")
     for body in ("bad", "good"):
@@ -239,7 +237,7 @@ def test_an_event_with_a_key_of_the_wrong_type(bench: Bench, what: str, kind: st
     assert named(bench) == {bad}
 
 
-def test_an_event_of_a_damaged_message_is_told_all_the_same(bench: Bench) -> None:
+def test_handlers_run_for_an_event_of_a_damaged_message(bench: Bench) -> None:
     heard = bench.listen()
     bench.add("a")
     ids = [bench.send(status_report=True) for _ in range(2)]
@@ -450,7 +448,7 @@ def test_what_is_about_to_be_published_is_not_counted_for_ever(bench: Bench) -> 
 
 
 @pytest.mark.parametrize("field", ["since", "times"])
-def test_damaged_evidence_about_a_provider_stops_nobody(bench: Bench, field: str) -> None:
+def test_damaged_health_of_a_provider_does_not_stop_messages(bench: Bench, field: str) -> None:
     bench.add("a", exc.ServerError())
     first = bench.send()
     damage(bench, "health", "a", field, "zzz")
@@ -594,7 +592,7 @@ def test_a_message_whose_validity_cannot_be_read_is_not_sent_without_one(bench: 
     assert bench.deliver(id).state == "sent"
 
 
-def test_a_message_whose_text_cannot_be_read_fails_and_is_told(bench: Bench) -> None:
+def test_a_message_whose_text_cannot_be_read_fails_with_an_event(bench: Bench) -> None:
     heard = bench.listen()
     bench.add("a")
     id = bench.send()
@@ -729,7 +727,7 @@ def test_a_damaged_pause_ends_no_settle_halfway(
     )
 
 
-def test_the_end_of_an_expired_message_that_was_damaged_is_told_after_its_repair(
+def test_an_expired_damaged_message_gets_its_event_after_the_repair(
     bench: Bench,
 ) -> None:
     provider, heard, id = bench.add("a"), bench.listen(), bench.send()

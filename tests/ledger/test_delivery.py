@@ -383,7 +383,7 @@ def test_a_router_that_raises_is_tried_later_and_fails_in_the_end(
     assert "15550001" not in str(bench.record(id).timeline)
 
 
-def test_on_send_is_called_once_with_what_the_provider_told(bench: Bench) -> None:
+def test_on_send_is_called_once_with_the_providers_answer(bench: Bench) -> None:
     def told(message: OutgoingMessage) -> None:
         message.meta = {"price": 1}
 
@@ -402,7 +402,7 @@ def test_on_send_is_called_once_with_what_the_provider_told(bench: Bench) -> Non
     assert sent[0].provider_options.context == {"order": 1}
 
 
-def test_who_has_just_failed_is_not_the_next_to_probe(bench: Bench) -> None:
+def test_the_message_that_has_just_failed_is_not_the_next_probe(bench: Bench) -> None:
     """Else a message that is refused each time would keep its provider paused for all."""
     refuse = exc.CreditError("not for this number")
     bench.add("a", refuse, None, refuse)

@@ -165,7 +165,7 @@ def test_a_settle_is_repeated_until_redis_is_back(
     assert provider.calls == [f"{id}.1"]  # type: ignore[attr-defined]
 
 
-def test_an_outcome_that_redis_will_never_take_is_damage_and_holds_nobody_up(
+def test_an_outcome_that_redis_always_refuses_is_damage_and_delays_no_others(
     redis_server: Make, on: Callable[..., Bench]
 ) -> None:
     bench = on(redis_server())

@@ -54,7 +54,7 @@ def test_five_messages_that_fail_in_a_row_pause_the_provider(
 
 
 @pytest.mark.parametrize("error", SICK, ids=_name)
-def test_one_message_that_fails_each_time_pauses_nobody(bench: Bench, error: Exception) -> None:
+def test_one_message_that_always_fails_pauses_no_provider(bench: Bench, error: Exception) -> None:
     a = bench.add("a")
     id = bench.send_by("a", on_unknown="resend")
     for _ in range(20):
@@ -65,7 +65,7 @@ def test_one_message_that_fails_each_time_pauses_nobody(bench: Bench, error: Exc
     assert not _paused(bench)
 
 
-def test_one_message_that_fails_each_time_among_others_pauses_nobody(bench: Bench) -> None:
+def test_one_message_that_always_fails_among_others_pauses_no_provider(bench: Bench) -> None:
     a = bench.add("a")
     id = bench.send_by("a")
     for _ in range(30):
@@ -316,7 +316,7 @@ def test_a_paused_provider_is_not_asked_about_messages_either(bench: Bench) -> N
     assert [reference for reference, _ in a.questions] == [f"{id}.1"]
 
 
-def test_a_wait_that_a_look_up_is_told_counts(bench: Bench) -> None:
+def test_the_wait_that_a_provider_requests_in_a_look_up_counts(bench: Bench) -> None:
     a = bench.add("asked", exc.ConnectionError("timeout", ambiguous=True), cls=Asked)
     assert isinstance(a, Asked)
     upkeep(bench)

@@ -145,7 +145,7 @@ def test_one_object_sent_from_two_events_is_two_messages(bench: Bench, provider:
     assert alert.duplicate is False
 
 
-def test_what_nobody_heard_is_kept_and_replayed(bench: Bench, provider: Told) -> None:
+def test_an_unheard_message_is_kept_and_replayed(bench: Bench, provider: Told) -> None:
     event = _receive(bench)
     assert bench.hooks.run(event).state == "unheard"
     fields = bench.ledger.read_event(event) or {}
@@ -158,9 +158,7 @@ def test_what_nobody_heard_is_kept_and_replayed(bench: Bench, provider: Told) ->
     assert texts == ["YES"]
 
 
-def test_a_status_or_send_that_nobody_listens_to_leaves_nothing(
-    bench: Bench, provider: Told
-) -> None:
+def test_a_status_or_send_without_handlers_leaves_nothing(bench: Bench, provider: Told) -> None:
     id = bench.send()
     bench.deliver(id)
     bench.report("delivered", reference=f"{id}.1")

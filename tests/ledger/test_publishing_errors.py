@@ -283,7 +283,7 @@ def test_listeners_of_other_tasks_hear_nothing(bench: Bench) -> None:
     assert (heard, len(triggers(bench))) == ([], 1)
 
 
-def test_a_trigger_made_inside_of_a_task_is_nobodys_child(bench: Bench) -> None:
+def test_a_trigger_published_inside_a_task_has_no_parent(bench: Bench) -> None:
     theirs = Celery("theirs", broker="memory://", set_as_current=False)
     theirs.conf.task_always_eager = True
 

@@ -221,7 +221,7 @@ def test_reports_that_differ_are_each_heard(bench: Bench, provider: Told) -> Non
     assert len(heard) == 3
 
 
-def test_a_report_of_nobody_is_parked_and_then_heard_unmatched(
+def test_an_unmatched_report_is_parked_and_then_handled_without_a_message(
     bench: Bench, provider: Told
 ) -> None:
     heard = bench.listen()

@@ -336,7 +336,7 @@ def test_whatever_a_provider_tells_is_settled(bench: Bench) -> None:
     assert bench.events() == []
 
 
-def test_nobody_waits_for_the_report_of_a_provider_that_has_none(bench: Bench) -> None:
+def test_no_report_is_awaited_from_a_provider_without_reports(bench: Bench) -> None:
     bench.gateway.add_provider("null", NullProvider)
     bench.add("a")
     silent, telling = (bench.send_by(name, status_report=True) for name in ("null", "a"))

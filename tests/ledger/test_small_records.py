@@ -86,7 +86,7 @@ def test_references_that_an_older_version_wrote_count_and_are_forgotten(brief: B
     assert forget(brief, id) == set()
 
 
-def test_damaged_references_stop_nobody(brief: Bench) -> None:
+def test_damaged_references_do_not_stop_others(brief: Bench) -> None:
     id = brief.send(status_report=True)
     brief.deliver(id)
     for text in ("zzz", "[1]", "7"):
@@ -122,7 +122,7 @@ def delivered(bench: Bench) -> str:
     return id
 
 
-def test_what_is_over_keeps_no_field_that_nobody_reads_any_more(bench: Bench) -> None:
+def test_a_final_message_keeps_no_unused_fields(bench: Bench) -> None:
     bench.add("a")
     id = delivered(bench)
     fields: list[str] = bench.redis.hkeys(bench.key("msg", id))  # type: ignore[assignment]

@@ -107,7 +107,7 @@ def test_two_workers_do_not_fill_the_same_room(short: Bench) -> None:
     assert second[0] == []
 
 
-def test_ends_that_nobody_hears_wait_for_room_too(short: Bench) -> None:
+def test_endings_without_handlers_wait_for_room_too(short: Bench) -> None:
     ids = [short.send() for _ in range(8)]
     assert short.published() == 3
     for id in ids:

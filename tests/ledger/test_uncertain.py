@@ -236,7 +236,7 @@ def test_a_provider_that_does_not_know_it_is_asked_again_later_and_later(bench: 
     assert provider.calls == [f"{id}.1"]
 
 
-def test_a_second_trigger_asks_nobody(bench: Bench) -> None:
+def test_a_second_trigger_does_not_ask_the_provider(bench: Bench) -> None:
     provider = asked(bench, None)
     id = bench.send()
     bench.deliver(id)
@@ -245,7 +245,7 @@ def test_a_second_trigger_asks_nobody(bench: Bench) -> None:
     assert len(provider.questions) == 1
 
 
-def test_nobody_is_asked_once_it_is_known(bench: Bench) -> None:
+def test_the_provider_is_not_asked_once_the_state_is_known(bench: Bench) -> None:
     provider = asked(bench)
     id = bench.send(status_report=True)
     bench.deliver(id)
@@ -266,7 +266,7 @@ def test_a_lost_worker_is_asked_about_too(bench: Bench) -> None:
     assert bench.state(id) == "delivered"
 
 
-def test_a_message_that_nobody_knows_of_is_final_after_the_wait(bench: Bench) -> None:
+def test_a_message_unknown_to_its_provider_is_final_after_the_wait(bench: Bench) -> None:
     asked(bench)
     id = bench.send()
     bench.deliver(id)
@@ -278,7 +278,7 @@ def test_a_message_that_nobody_knows_of_is_final_after_the_wait(bench: Bench) ->
 # --- What providers are told -----------------------------------------------------------------
 
 
-def test_the_provider_is_told_how_long_the_message_is_still_valid(bench: Bench) -> None:
+def test_the_provider_gets_the_remaining_validity(bench: Bench) -> None:
     told: list[float | None] = []
     bench.add("a", lambda message: told.append(message.provider_options.expires))
     bench.deliver(bench.send(expires=5))

@@ -1,4 +1,4 @@
-"""A script has those shared definitions that it uses, and no others."""
+"""A script contains the shared definitions that it uses, and no others."""
 
 from __future__ import annotations
 

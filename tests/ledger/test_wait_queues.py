@@ -1,4 +1,4 @@
-"""Messages that wait for a paused provider stand in line, and cost the others nothing."""
+"""Messages that wait for a paused provider do so in a wait queue, and do not delay others."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_where_one_is_sent_elsewhere_all_ask_their_router_again(bench: Bench, pa
     assert paused.calls == []
 
 
-def test_a_probe_elsewhere_calls_nobody_out_of_the_line(bench: Bench, paused: Told) -> None:
+def test_a_probe_at_another_provider_wakes_no_waiting_message(bench: Bench, paused: Told) -> None:
     b = bench.add("b", exc.LimitsError(retry_after=200))
     bench.deliver(bench.send_by("b"))
     ids = stand(bench, 20, "a", "b")
@@ -144,7 +144,9 @@ def test_a_probe_elsewhere_calls_nobody_out_of_the_line(bench: Bench, paused: To
     assert len(come(bench, *(id for id in ids if id != first))) <= 1
 
 
-def test_who_has_stood_in_line_since_then_stays(bench: Bench, paused: Told) -> None:
+def test_a_message_that_began_to_wait_later_stays_in_the_wait_queue(
+    bench: Bench, paused: Told
+) -> None:
     bench.add("b")
     [first] = stand(bench, 1, "a")
     bench.gateway.router = lambda message, *values: "b"
@@ -162,7 +164,9 @@ def test_what_is_outdated_leaves_the_line(bench: Bench, paused: Told) -> None:
     assert bench.deliver(ids[3]).state == "expired"
 
 
-def test_a_pause_that_ended_before_it_was_noted_makes_no_line(bench: Bench, paused: Told) -> None:
+def test_a_pause_that_ended_before_the_settle_makes_no_wait_queue(
+    bench: Bench, paused: Told
+) -> None:
     id = bench.send()
     bench.ledger.claim(id, "t", lease=60, worker="w")
     bench.redis.delete(bench.key("pause", "a"))
@@ -173,7 +177,7 @@ def test_a_pause_that_ended_before_it_was_noted_makes_no_line(bench: Bench, paus
     assert not bench.redis.exists(bench.key("pause", "a"))
 
 
-def test_who_may_go_to_several_waits_for_none_of_them_alone(bench: Bench, paused: Told) -> None:
+def test_a_message_with_several_providers_waits_for_any_of_them(bench: Bench, paused: Told) -> None:
     """The first of two paused providers works again, while the other one is paused anew."""
     b = bench.add("b", exc.LimitsError(retry_after=50))
     bench.deliver(bench.send_by("b"))
@@ -186,7 +190,7 @@ def test_who_may_go_to_several_waits_for_none_of_them_alone(bench: Bench, paused
     assert len(b.calls) == 1
 
 
-def test_who_may_go_to_several_waits_for_the_end_that_comes_first(
+def test_a_message_with_several_providers_waits_for_the_first_pause_to_end(
     bench: Bench, paused: Told
 ) -> None:
     bench.add("b", exc.LimitsError(retry_after=50))
@@ -197,7 +201,7 @@ def test_who_may_go_to_several_waits_for_the_end_that_comes_first(
     assert sorted(looks(bench, ids))[1] < bench.now() + 101_000
 
 
-def test_who_waits_for_a_slot_stands_in_line_no_more(bench: Bench, paused: Told) -> None:
+def test_a_message_that_waits_for_a_slot_leaves_the_wait_queue(bench: Bench, paused: Told) -> None:
     """Its router has chosen another provider since then, and that one is busy."""
     bench.add("b")
     ids = stand(bench, 20, "a")
@@ -212,7 +216,9 @@ def test_who_waits_for_a_slot_stands_in_line_no_more(bench: Bench, paused: Told)
     assert come(bench, *ids) == set(ids)
 
 
-def test_who_could_not_be_routed_stands_in_line_no_more(bench: Bench, paused: Told) -> None:
+def test_a_message_that_could_not_be_routed_leaves_the_wait_queue(
+    bench: Bench, paused: Told
+) -> None:
     ids = stand(bench, 5, "a")
     bench.gateway.router = lambda message, *values: ["nobody"]
     for id in ids:
@@ -220,7 +226,7 @@ def test_who_could_not_be_routed_stands_in_line_no_more(bench: Bench, paused: To
     assert come(bench, *ids) == set(ids)
 
 
-def test_who_is_requeued_stands_in_line_no_more(bench: Bench, paused: Told) -> None:
+def test_a_requeued_message_leaves_the_wait_queue(bench: Bench, paused: Told) -> None:
     ids = stand(bench, 5, "a")
     for id in ids:
         bench.outdated(id)
@@ -238,7 +244,9 @@ def test_what_cannot_be_repeated_any_more_leaves_the_line(bench: Bench, paused: 
     assert bench.deliver(id).state == "unknown"
 
 
-def test_who_waits_for_a_slot_too_does_not_stand_in_a_line(bench: Bench, paused: Told) -> None:
+def test_a_message_that_also_waits_for_a_slot_enters_no_wait_queue(
+    bench: Bench, paused: Told
+) -> None:
     bench.add("b")
     while bench.slots.take("b"):
         pass
@@ -251,7 +259,9 @@ def test_who_waits_for_a_slot_too_does_not_stand_in_a_line(bench: Bench, paused:
     assert (bench.look("send", id) or 0) <= bench.now() + 1000
 
 
-def test_who_may_go_to_several_stands_where_it_comes_first(bench: Bench, paused: Told) -> None:
+def test_a_message_with_several_providers_enters_the_shortest_wait_queue(
+    bench: Bench, paused: Told
+) -> None:
     stand(bench, 1, "a")
     bench.add("b", exc.LimitsError(retry_after=150))
     bench.deliver(bench.send_by("b"))

@@ -1,4 +1,4 @@
-"""Workers that come back when their claim is long over: nothing is sent for them again."""
+"""Workers that continue after their claim has ended: nothing is sent again because of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ def calls(bench: Bench) -> int:
 
 
 @pytest.mark.parametrize("verdict", ["wait", "retry", "failed"])
-def test_who_called_nobody_says_nothing_of_the_attempt_before(bench: Bench, verdict: Any) -> None:
+def test_a_claim_without_a_call_does_not_settle_the_attempt_before(
+    bench: Bench, verdict: Any
+) -> None:
     once(bench, LOST)
     bench.add("other")
     id = bench.send_by("once", "other")

@@ -1,4 +1,4 @@
-"""Random walks over everything that can happen to a message; what must hold after each step."""
+"""Random histories of a message, with invariants that are checked after each step."""
 
 from __future__ import annotations
 
