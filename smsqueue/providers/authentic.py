@@ -70,7 +70,7 @@ def signed(signature: str | None, secrets: Iterable[str], sign: Callable[[str], 
 
 
 def seal(text: str, secret: str, purpose: str) -> str:
-    """A text followed by a signature, to detect changes when it comes back.
+    """A text followed by a signature, to detect changes when a provider returns it.
 
     Args:
         purpose: Part of what is signed: a seal for one purpose does not verify for another.

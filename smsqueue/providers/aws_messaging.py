@@ -131,7 +131,7 @@ class AwsMessagingProvider(AwsProvider):
     )
     statuses: ClassVar = table(
         (MessageAccepted, ["TEXT_QUEUED", "TEXT_PENDING", "TEXT_SENT"]),
-        # After 72 hours without a word from the network: what was accepted stays so.
+        # No report from the network for 72 hours: the message stays accepted.
         (MessageAccepted, ["TEXT_UNKNOWN"]),
         (MessageDelivered, ["TEXT_DELIVERED", "TEXT_SUCCESSFUL"]),
         (MessageExpired, ["TEXT_TTL_EXPIRED"]),
@@ -192,7 +192,7 @@ class AwsMessagingProvider(AwsProvider):
         reason = answer.get("Reason")
         if isinstance(reason, str) and reason in self.codes:
             return reason
-        # "com.amazonaws.pinpointsmsvoicev2#ThrottlingException", or without what is before,
+        # "com.amazonaws.pinpointsmsvoicev2#ThrottlingException", or without the prefix,
         # or "ThrottlingException:http://..." in a header.
         kind = answer.get("__type")
         if not kind and answer.status < 500:  # AWS's gateways set the header on a 5xx of theirs

@@ -176,7 +176,7 @@ class BirdProvider(AccountProvider):
             "/v1/sms/messages",
             safe=True,
             headers=self._headers,
-            params={"to": recipient(message.dst), "direction": "outbound"},  # the newest come first
+            params={"to": recipient(message.dst), "direction": "outbound"},  # newest first
         )
         items = answer.require("data")
         for item in items if message.reference and isinstance(items, list) else ():

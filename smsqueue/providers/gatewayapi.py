@@ -87,7 +87,7 @@ class GatewayApiProvider(AccountProvider):
         (exc.ServerError, ["0x021E"]),
     )
     statuses: ClassVar = table(
-        # "ACCEPTED": by the network on the phone's behalf, nothing else follows.
+        # "ACCEPTED": by the network for the phone; no further status follows.
         (MessageAccepted, ["UNKNOWN", "SCHEDULED", "BUFFERED", "ENROUTE", "ACCEPTED"]),
         (MessageDelivered, ["DELIVERED"]),
         (MessageExpired, ["EXPIRED"]),

@@ -281,7 +281,7 @@ class HttpProvider(IProvider):
         return None
 
     def error(self, answer: Answer) -> exc.ProviderError:
-        """The error for a response: by ``codes``, else by its HTTP status.
+        """The error for a response: by ``codes``, otherwise by its HTTP status.
 
         A 5xx without the provider's own code is ambiguous: a proxy may have written it after it
         forwarded the request. A code that only repeats the HTTP status is not the provider's own.
@@ -332,7 +332,7 @@ class HttpProvider(IProvider):
     def _exchange(
         self, request: Request, within: float | None, tracker: WriteTracker
     ) -> RawResponse:
-        """Write one request and read its response: on the running loop, else in this thread.
+        """Write one request and read its response: on the running loop, or in this thread.
 
         Raises:
             NoAnswer: ``tracker`` says whether the provider may have the request.

@@ -18,7 +18,7 @@ from smsqueue.testing.webhooks import client_of
 
 @contextmanager
 def account(examples: Examples, *answers: Answer, **config: Any) -> Iterator[tuple[Any, Stub]]:
-    """A provider, and the stub of its API, which gives these answers in turn."""
+    """A provider, and a stub of its API that returns these responses in turn."""
     with Stub(*answers) as stub:
         yield made(examples, stub.url, **config)[1], stub
 
@@ -26,27 +26,27 @@ def account(examples: Examples, *answers: Answer, **config: Any) -> Iterator[tup
 def failure_of(
     examples: Examples, ask: Callable[[Any], object], *answers: Answer, **config: Any
 ) -> exc.ProviderError:
-    """The error that asking a provider something ends in."""
+    """The error that a call of a provider raises."""
     call = account(examples, *answers, **config)
     with call as (provider, _), pytest.raises(exc.ProviderError) as raised:
         ask(provider)
     return raised.value
 
 
-def needs_a_sender(examples: Examples, **config: Any) -> bool:
-    """Is a message that nothing gives a sender refused before anything is sent?"""
+def refuses_without_sender(examples: Examples, **config: Any) -> bool:
+    """Is a message without any sender refused before anything is sent?"""
     call = account(examples, examples.good, sender=None, **config)
     with call as (provider, stub), pytest.raises(exc.UnsupportedError, match="sender"):
         provider.send(message())
     return not stub.seen
 
 
-def code_of(client: Any, view: str, method: str = "POST", **how: Any) -> int:
+def webhook_status(client: Any, view: str, method: str = "POST", **how: Any) -> int:
     """The HTTP status that a webhook is answered with.
 
     Args:
-        view: What stands behind the provider's own prefix: ``status?ref=...``.
-        how: As Flask's client takes it: ``data``, ``json``, ``headers`` ...
+        view: The rest of the URL after the provider's name: ``status?ref=...``.
+        how: Arguments of Flask's client: ``data``, ``json``, ``headers`` ...
     """
     code: int = client.open(f"/{PREFIX}/main/{view}", method=method, **how).status_code
     return code
@@ -61,8 +61,8 @@ def basic(user: str) -> dict[str, str]:
     return {"Authorization": f"Basic {b64encode(user.encode()).decode()}"}
 
 
-def away(examples: Examples, **config: Any) -> Any:
-    """A client of a provider's receivers, whose gateway can record nothing."""
+def client_of_failing_gateway(examples: Examples, **config: Any) -> Any:
+    """A client of a provider's receivers whose gateway raises QueueUnavailable."""
     gateway, _, _ = made(examples, "http://127.0.0.1:9", **config)
 
     def fail(event: Any) -> None:
@@ -73,10 +73,10 @@ def away(examples: Examples, **config: Any) -> Any:
 
 
 def malformed(name: str, path: str, code: int = 400, **what: Any) -> tuple[str, Webhook, int]:
-    """A webhook that is refused, for :class:`Examples`.
+    """A webhook that must be refused, for :class:`Examples`.
 
     Args:
-        what: As :class:`Webhook` has it: ``json``, ``form``, ``sign`` ...
+        what: Arguments of :class:`Webhook`: ``json``, ``form``, ``sign`` ...
     """
     return name, Webhook("", path, [], **what), code
 

@@ -23,7 +23,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Stub
 from smsqueue.testing.webhooks import client_of
-from tests.providers.helpers import account, code_of, malformed
+from tests.providers.helpers import account, malformed, webhook_status
 
 USER, KEY = "shop", "africastalking-key"
 PATH = "/version1/messaging"
@@ -289,7 +289,7 @@ def test_a_secret_would_protect_nothing() -> None:
 def test_without_redis_a_webhook_is_answered_503() -> None:
     posts, _ = client(Settings(redis_url="redis://127.0.0.1:1/0"))
     for view, hook in (("im", EXAMPLES.webhooks[0]), ("status", EXAMPLES.webhooks[2])):
-        assert code_of(posts, view, data=hook.form) == 503
+        assert webhook_status(posts, view, data=hook.form) == 503
 
 
 def test_meta_of_reports_and_messages() -> None:

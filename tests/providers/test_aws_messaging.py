@@ -34,7 +34,13 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
 from smsqueue.testing.webhooks import client_of
-from tests.providers.helpers import account, away, code_of, malformed, same
+from tests.providers.helpers import (
+    account,
+    client_of_failing_gateway,
+    malformed,
+    same,
+    webhook_status,
+)
 
 KEY, SECRET = "AKIDEXAMPLE", "aws-secret-key"
 TOPIC, OTHER_TOPIC = (f"arn:aws:sns:eu-west-1:123456789012:{name}" for name in ("sms", "other"))
@@ -390,7 +396,7 @@ class Endpoint:
         self.client = client_of(self.gateway)
 
     def post(self, told: dict[str, Any]) -> int:
-        return code_of(self.client, "im", data=json.dumps(told), base_url=PUBLIC_URL)
+        return webhook_status(self.client, "im", data=json.dumps(told), base_url=PUBLIC_URL)
 
     def later(self, seconds: float) -> None:
         """Let time pass for the certificates that are kept."""
@@ -640,7 +646,7 @@ def test_an_unsubscribed_endpoint_is_not_subscribed_again() -> None:
 
 def test_a_message_that_is_not_recorded_is_answered_503() -> None:
     endpoint = Endpoint()
-    endpoint.client = away(EXAMPLES)
+    endpoint.client = client_of_failing_gateway(EXAMPLES)
     assert endpoint.post(signed(delivery(INBOUND))) == 503
 
 

@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import receiver
-from tests.providers.helpers import account, away, code_of, malformed
+from tests.providers.helpers import account, client_of_failing_gateway, malformed, webhook_status
 
 KEY = "bk_eu1_bird-api-key"
 RAW, RAW_OLD = b"0123456789abcdef", b"fedcba9876543210"
@@ -301,7 +301,7 @@ def receiving(**config: Any) -> tuple[Post, list[Any]]:
     client, heard = receiver(EXAMPLES, **config)
 
     def post(headers: dict[str, str], body: bytes) -> int:
-        return code_of(client, "status", data=body, headers=headers)
+        return webhook_status(client, "status", data=body, headers=headers)
 
     return post, heard
 
@@ -385,5 +385,5 @@ def test_odd_times_are_no_reason_to_refuse() -> None:
 
 
 def test_a_webhook_that_was_not_recorded_is_to_be_repeated() -> None:
-    client = away(EXAMPLES)
-    assert code_of(client, "status", data=BODY, headers=signed(BODY)) == 503
+    client = client_of_failing_gateway(EXAMPLES)
+    assert webhook_status(client, "status", data=BODY, headers=signed(BODY)) == 503

@@ -27,7 +27,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.helpers import account, basic, code_of, failure_of, malformed
+from tests.providers.helpers import account, basic, failure_of, malformed, webhook_status
 
 KEY = "clickatell-key=="
 ENTRY = {"apiMessageId": "m1", "accepted": True, "to": "15551234567", "error": None}
@@ -284,7 +284,7 @@ def receiving(**config: Any) -> tuple[Callable[..., int], list[Any]]:
     client, heard = receiver(EXAMPLES, **config)
 
     def post(headers: dict[str, str] | None = None, body: Any = UPDATE) -> int:
-        return code_of(client, "status", json=body, headers=headers)
+        return webhook_status(client, "status", json=body, headers=headers)
 
     return post, heard
 
@@ -322,10 +322,10 @@ def test_a_callback_that_is_not_recorded_is_answered_503() -> None:
 
     gateway.receive_status = record  # type: ignore[method-assign]
     both = {"event": {"messageStatusUpdate": [UPDATE, UPDATE | {"messageId": "m2"}]}}
-    assert code_of(client, "status", json=both) == 503
+    assert webhook_status(client, "status", json=both) == 503
     assert [each.msgid for each in heard] == ["m1"]
     heard.append("Redis is back")
-    assert code_of(client, "status", json=both) == 200
+    assert webhook_status(client, "status", json=both) == 200
     assert [each.msgid for each in heard[2:]] == ["m1", "m2"]
 
 
@@ -333,7 +333,7 @@ def test_times_and_meta() -> None:
     client, heard = receiver(EXAMPLES)
     client.post(f"/{PREFIX}/main/im", json={"event": {"moText": [MO]}})
     odd = {"event": {"moText": [MO | {"timestamp": 10**30}]}}
-    assert code_of(client, "im", json=odd) == 200
+    assert webhook_status(client, "im", json=odd) == 200
     first = heard[0]
     assert isinstance(first, IncomingMessage)
     assert first.rtime.isoformat() == "2017-09-28T14:08:18+00:00"

@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Stub
 from smsqueue.testing.webhooks import receiver
-from tests.providers.helpers import account, away, basic, malformed
+from tests.providers.helpers import account, basic, client_of_failing_gateway, malformed
 
 TOKEN, SECRET = "gateway-api-token", "the authentication token of the webhook"
 OLD = "the authentication token of before, also long"
@@ -342,6 +342,6 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_webhook_that_was_not_recorded_is_to_be_repeated() -> None:
-    client = away(EXAMPLES)
+    client = client_of_failing_gateway(EXAMPLES)
     path = f"/{PREFIX}/main/status"
     assert client.post(path, json=DELIVERED, headers=signed(DELIVERED)).status_code == 503

@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.helpers import account, basic, code_of, failure_of, malformed
+from tests.providers.helpers import account, basic, failure_of, malformed, webhook_status
 
 KEY, HMAC, HEADER = "infobip-api-key", "infobip-hmac-key", "X-Signature"
 PATH = "/sms/3/messages"
@@ -421,13 +421,13 @@ def post(
 ) -> tuple[int, Any]:
     client, heard = receiver(EXAMPLES, **config)
     data = json.dumps(body)
-    return code_of(client, path, data=data, headers=headers), heard
+    return webhook_status(client, path, data=data, headers=headers), heard
 
 
 def raw(body: bytes, path: str) -> tuple[int, Any]:
     """The answer to a body, and its events."""
     client, heard = receiver(EXAMPLES, insecure=True)
-    return code_of(client, path, data=body), heard
+    return webhook_status(client, path, data=body), heard
 
 
 ONE = {"results": [DELIVERED]}

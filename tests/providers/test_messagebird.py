@@ -32,7 +32,13 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.helpers import account, away, code_of, failure_of, malformed
+from tests.providers.helpers import (
+    account,
+    client_of_failing_gateway,
+    failure_of,
+    malformed,
+    webhook_status,
+)
 
 KEY, SECRET = "messagebird-access-key", "the signing key of the account, long enough"
 PAGE = Path(__file__).parents[2] / "docs" / "providers" / "messagebird.md"
@@ -372,7 +378,7 @@ def test_the_address_that_is_signed_without_a_public_url() -> None:
     headers = signed(f"https://sms.example.org/{PREFIX}/main/im", b"id=1&originator=2")
     form = {"data": b"id=1&originator=2", "content_type": "application/x-www-form-urlencoded"}
     site = "https://sms.example.org"
-    assert code_of(client, "im", base_url=site, headers=headers, **form) == 200
+    assert webhook_status(client, "im", base_url=site, headers=headers, **form) == 200
 
 
 @pytest.mark.parametrize(
@@ -412,7 +418,7 @@ def test_the_deprecated_signature_is_refused_and_named(caplog: pytest.LogCapture
     signature = hmac_base64(SECRET, signed_part)
     old = {"MessageBird-Signature": signature, "MessageBird-Request-Timestamp": at}
     client, heard = receiver(EXAMPLES)
-    assert code_of(client, f"status?{query}", "GET", headers=old) == 403
+    assert webhook_status(client, f"status?{query}", "GET", headers=old) == 403
     assert heard == []
     assert "MessageBird-Signature-JWT is needed" in caplog.text
     assert "MessageBird-Request-Timestamp" in PAGE.read_text("utf-8")
@@ -428,15 +434,15 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_webhook_that_was_not_recorded_is_to_be_repeated() -> None:
-    client = away(EXAMPLES, insecure=True)
-    assert code_of(client, "status?id=mb1&status=sent", "GET") == 503
+    client = client_of_failing_gateway(EXAMPLES, insecure=True)
+    assert webhook_status(client, "status?id=mb1&status=sent", "GET") == 503
 
 
 def test_odd_times_are_no_reason_to_refuse() -> None:
     client, heard = receiver(EXAMPLES, insecure=True)
     for text in ("yesterday", "2021-07-05T10:00:00"):
         form = MO | {"createdDatetime": text}
-        assert code_of(client, "im", data=form) == 200
+        assert webhook_status(client, "im", data=form) == 200
     assert heard[1].rtime == VECTOR_TIME
     assert heard[0].rtime.tzinfo is not None
 

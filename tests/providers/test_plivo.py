@@ -27,7 +27,13 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import receiver
-from tests.providers.helpers import account, away, basic, code_of, malformed
+from tests.providers.helpers import (
+    account,
+    basic,
+    client_of_failing_gateway,
+    malformed,
+    webhook_status,
+)
 
 ID, TOKEN, NONCE = "MA" + "0" * 18, "plivo-token", "12345"
 PATH = f"/v1/Account/{ID}/Message/"
@@ -480,5 +486,5 @@ def test_without_a_public_url_the_url_of_the_request_is_used() -> None:
 
 
 def test_a_report_that_is_not_recorded_is_answered_503() -> None:
-    client = away(EXAMPLES)
-    assert code_of(client, f"status?ref={SEALED}", data=FORM, headers=v3()) == 503
+    client = client_of_failing_gateway(EXAMPLES)
+    assert webhook_status(client, f"status?ref={SEALED}", data=FORM, headers=v3()) == 503

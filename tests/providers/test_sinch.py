@@ -29,7 +29,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Stub
 from smsqueue.testing.webhooks import receiver
-from tests.providers.helpers import account, basic, code_of, failure_of, malformed
+from tests.providers.helpers import account, basic, failure_of, malformed, webhook_status
 
 PLAN, TOKEN, KEY = "plan1", "sinch-api-token", "sinch-hmac-key"
 PATH = f"/xms/v1/{PLAN}/batches"
@@ -448,7 +448,7 @@ ONE = json.dumps(told("Delivered", 0)).encode()
 
 def post(data: bytes, headers: dict[str, str], **config: Any) -> tuple[int, Any]:
     client, heard = receiver(EXAMPLES, **config)
-    return code_of(client, "im", data=data, headers=headers), heard
+    return webhook_status(client, "im", data=data, headers=headers), heard
 
 
 #: Sinch's own, of its SDKs' tests.

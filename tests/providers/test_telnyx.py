@@ -34,7 +34,13 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
 from smsqueue.testing.webhooks import receiver
-from tests.providers.helpers import account, away, code_of, failure_of, malformed
+from tests.providers.helpers import (
+    account,
+    client_of_failing_gateway,
+    failure_of,
+    malformed,
+    webhook_status,
+)
 
 API_KEY = "KEY-of-telnyx"
 PRIVATE, OTHER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
@@ -482,7 +488,7 @@ BODY = json.dumps(event("message.finalized", outbound("delivered"))).encode()
 
 def post(headers: dict[str, str], body: bytes = BODY, **config: Any) -> tuple[int, list[Any]]:
     client, heard = receiver(EXAMPLES, **config)
-    return code_of(client, "status", data=body, headers=headers), heard
+    return webhook_status(client, "status", data=body, headers=headers), heard
 
 
 @pytest.mark.parametrize(
@@ -554,5 +560,5 @@ def test_a_new_status_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_report_that_is_not_recorded_is_answered_503() -> None:
-    client = away(EXAMPLES)
-    assert code_of(client, "status", data=BODY, headers=signed({}, BODY)) == 503
+    client = client_of_failing_gateway(EXAMPLES)
+    assert webhook_status(client, "status", data=BODY, headers=signed({}, BODY)) == 503

@@ -28,7 +28,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.helpers import account, basic, malformed, needs_a_sender, same
+from tests.providers.helpers import account, basic, malformed, refuses_without_sender, same
 
 SID, TOKEN = "AC" + "0" * 32, "twilio-token"
 SM1, SM9 = "SM" + "1" * 32, "SM" + "9" * 32
@@ -248,7 +248,7 @@ def test_the_balance() -> None:
 
 
 def test_a_message_without_any_sender_is_unsupported() -> None:
-    assert needs_a_sender(EXAMPLES)
+    assert refuses_without_sender(EXAMPLES)
 
 
 # --- Signatures ------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer
 from smsqueue.testing.webhooks import receiver
-from tests.providers.helpers import account, away, code_of, malformed
+from tests.providers.helpers import account, client_of_failing_gateway, malformed, webhook_status
 
 USER, PASSWORD = "vianett-user", "vianett-password"
 PATH = "/V3/CPA/MT/MT.ashx"
@@ -317,7 +317,7 @@ def test_there_is_neither_balance_nor_look_up() -> None:
 
 def get(query: str, path: str = "im", **config: Any) -> tuple[int, Any]:
     client, heard = receiver(EXAMPLES, **config)
-    return code_of(client, f"{path}?{query}", "GET"), heard
+    return webhook_status(client, f"{path}?{query}", "GET"), heard
 
 
 DELIVERED = urlencode({"requesttype": "notificationstatus", "Status": "DELIVRD", "refno": "1"})
@@ -367,9 +367,9 @@ def test_markup_in_a_refno_is_escaped() -> None:
 
 
 def test_a_webhook_that_is_not_recorded_is_to_be_repeated() -> None:
-    client = away(EXAMPLES)
-    assert code_of(client, f"status?{DELIVERED}", "GET") == 503
-    assert code_of(client, f"im?{urlencode(INCOMING)}", "GET") == 503
+    client = client_of_failing_gateway(EXAMPLES)
+    assert webhook_status(client, f"status?{DELIVERED}", "GET") == 503
+    assert webhook_status(client, f"im?{urlencode(INCOMING)}", "GET") == 503
 
 
 def test_a_status_never_heard_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -34,7 +34,13 @@ from smsqueue.testing.examples import (
 from smsqueue.testing.stub import Answer, Seen, Stub
 from smsqueue.testing.webhooks import client_of, receiver
 from tests.ledger.bench import Bench
-from tests.providers.helpers import account, basic, code_of, malformed, needs_a_sender
+from tests.providers.helpers import (
+    account,
+    basic,
+    malformed,
+    refuses_without_sender,
+    webhook_status,
+)
 
 FORM = "application/x-www-form-urlencoded"
 KEY, SECRET, SIGNATURE = "abcd1234", "vonage-secret", "vonage-signature-secret"
@@ -383,7 +389,7 @@ def test_while_a_secret_rotates_both_verify_and_the_first_signs() -> None:
     posts, heard = receiver(EXAMPLES, **config)
     for secret, code in (("new", 204), ("old", 204), ("older", 403)):
         data = signed_fields(INCOMING, secret=secret)
-        assert code_of(posts, "im", data=data) == code
+        assert webhook_status(posts, "im", data=data) == code
     assert len(heard) == 2
     with account(EXAMPLES, GOOD, **config) as (provider, stub):
         provider.send(message())
@@ -396,7 +402,7 @@ def test_the_time_may_be_written_as_a_date() -> None:
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     for stamp, code in ((now, 204), ("2020-01-02 03:04:05", 403)):
         data = signed_fields(INCOMING | {"timestamp": stamp})
-        assert code_of(posts, "im", data=data) == code
+        assert webhook_status(posts, "im", data=data) == code
     assert len(heard) == 1
 
 
@@ -406,21 +412,21 @@ def test_a_webhook_is_never_taken_when_the_ledger_has_forgotten_the_first_one() 
     gateway.add_provider("main", VonageProvider, **EXAMPLES.config)
     posts = client_of(gateway)
     data = signed_fields(INCOMING | {"timestamp": str(int(time.time()) - 3600)})
-    assert code_of(posts, "im", data=data) == 403
+    assert webhook_status(posts, "im", data=data) == 403
 
 
 def test_half_a_character_in_json_is_signed_as_a_question_mark() -> None:
     posts, heard = receiver(EXAMPLES)
     fields = INCOMING | {"timestamp": str(int(time.time()))}
     sig = signature(fields | {"text": "half ?"}, SIGNATURE, "sha256")
-    assert code_of(posts, "im", json=fields | {"text": "half \ud83d", "sig": sig}) == 204
+    assert webhook_status(posts, "im", json=fields | {"text": "half \ud83d", "sig": sig}) == 204
     assert heard[0].body == "half \ud83d"
 
 
 def test_an_address_answers_when_vonage_asks_if_it_is_there() -> None:
     posts, heard = receiver(EXAMPLES)
     for view in ("im", "status"):
-        assert code_of(posts, view, "GET") == 200
+        assert webhook_status(posts, view, "GET") == 200
     assert heard == []
 
 
@@ -452,7 +458,7 @@ def test_what_cannot_work_is_refused_when_the_provider_is_added(config: dict[str
 
 
 def test_a_message_without_a_sender_is_unsupported() -> None:
-    assert needs_a_sender(EXAMPLES)
+    assert refuses_without_sender(EXAMPLES)
 
 
 def test_a_callback_that_is_too_long_is_left_to_the_account() -> None:
@@ -497,7 +503,7 @@ class Parts:
         fields = INCOMING | {"messageId": f"0C{number}", "text": text, "concat": "true"}
         fields |= {"concat-ref": ref, "concat-total": str(total), "concat-part": str(number)}
         data = signed_fields(fields | more)
-        code: int = code_of(self.client, "im", json=data)
+        code: int = webhook_status(self.client, "im", json=data)
         return code
 
     def wait(self, seconds: float = 700.0) -> None:
@@ -557,7 +563,7 @@ def test_a_character_split_between_parts_is_joined(parts: Parts) -> None:
         fields |= {"concat-ref": "7", "concat-total": "2", "concat-part": str(number)}
         seen = text.encode(errors="replace").decode()
         sig = signature(fields | {"text": seen}, SIGNATURE, "sha256")
-        assert code_of(parts.client, "im", json=fields | {"text": text, "sig": sig}) == 204
+        assert webhook_status(parts.client, "im", json=fields | {"text": text, "sig": sig}) == 204
     assert parts.run_published() == [("smile 😀!", None)]
 
 
@@ -697,7 +703,7 @@ def test_a_long_message_is_delivered_when_all_its_parts_are(bench: Bench, lost: 
         def post(id: str | None, *reports: tuple[str, str]) -> None:
             for part, word in reports:
                 fields = {"messageId": f"{id}{part}", "status": word, "client-ref": f"{id}.1"}
-                assert code_of(client, "status", data=signed_fields(fields)) == 204
+                assert webhook_status(client, "status", data=signed_fields(fields)) == 204
 
         for order, early in PART_REPORTS:
 

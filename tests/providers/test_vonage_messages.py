@@ -38,7 +38,13 @@ from smsqueue.testing.examples import (
 )
 from smsqueue.testing.stub import Answer, Seen
 from smsqueue.testing.webhooks import client_of, receiver
-from tests.providers.helpers import account, basic, code_of, malformed, needs_a_sender
+from tests.providers.helpers import (
+    account,
+    basic,
+    malformed,
+    refuses_without_sender,
+    webhook_status,
+)
 
 KEY, SECRET = "abcd1234", "vonage-secret"
 SIGNATURE = "vonage-signature-secret-that-is-long"
@@ -273,7 +279,7 @@ def post(posts: Any, told: Any, view: str = "im", secret: str = SIGNATURE, **cla
     body = json.dumps(told).encode()
     headers = {"Authorization": f"bearer {token(body, secret, **claims)}"}
     headers["Content-Type"] = "application/json; charset=utf-8"
-    return code_of(posts, view, data=body, headers=headers)
+    return webhook_status(posts, view, data=body, headers=headers)
 
 
 def test_a_token_of_another_library() -> None:
@@ -288,7 +294,7 @@ def test_a_token_of_another_library() -> None:
     given = (text + b"." + urlsafe_b64encode(mac).rstrip(b"=")).decode()
     posts, heard = receiver(EXAMPLES)
     headers = {"Authorization": f"Bearer {given}", "Content-Type": "application/json"}
-    assert code_of(posts, "im", data=body, headers=headers) == 200
+    assert webhook_status(posts, "im", data=body, headers=headers) == 200
     assert len(heard) == 1
 
 
@@ -411,4 +417,4 @@ def test_what_is_not_installed_is_said_at_once(
 
 
 def test_a_message_without_a_sender_is_unsupported() -> None:
-    assert needs_a_sender(EXAMPLES)
+    assert refuses_without_sender(EXAMPLES)

@@ -47,7 +47,7 @@ class _Gateway(Protocol):
 
 @dataclass
 class _SignedRequest:
-    """The signatures of the running request, and what became of its events."""
+    """The signatures of the running request, and its recorded events."""
 
     signatures: list[str]
     #: Hash of the request.
