@@ -11,7 +11,7 @@ from __future__ import annotations
 #: The application, unless the command names another one.
 wsgi_app = "receivers:create_app()"
 #: Reads whole requests before a thread handles them, so that slow clients occupy no thread.
-worker_class = "receivers.worker.WholeRequestWorker"
+worker_class = "receivers.gunicorn_worker.WholeRequestWorker"
 #: Concurrent requests of one process. A webhook mostly waits for Redis, for a second at most.
 threads = 16
 #: Most open connections of one process; if there are more, the longest idle ones are closed.

@@ -16,15 +16,15 @@ from smsqueue.concurrency.call_threads import CallThreads
 from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery import Delivery, Outcome, Slots
 from smsqueue.delivery.event_runner import EventRunner
-from smsqueue.delivery.grouping import GroupingLedger, GroupingQueue
+from smsqueue.delivery.grouped_ledger import GroupingLedger, GroupingQueue
 from smsqueue.delivery.intake import Intake, Kind
 from smsqueue.gateway import Gateway
 from smsqueue.logs import get_logger
 from smsqueue.message.masking import place_of
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings
+from workers.task_display import TaskResult, task_result
 from workers.task_events import TaskEvents
-from workers.task_results import TaskResult, task_result
 
 __all__ = ["HANDLERS", "Engine"]
 

@@ -24,7 +24,7 @@ from celery.utils.time import utcoffset
 from smsqueue.delivery import Outcome
 from smsqueue.logs import get_logger
 from smsqueue.message.states import WAITING, EventState, State
-from workers.task_results import TaskResult, task_result
+from workers.task_display import TaskResult, task_result
 
 __all__ = ["TaskEvents"]
 

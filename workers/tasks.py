@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from smsqueue.broker.queue import DELIVER, DELIVER_MANY, HOOK, HOOK_MANY
 from smsqueue.delivery.intake import Kind
-from workers.task_results import NotDelivered
+from workers.task_display import NotDelivered
 
 if TYPE_CHECKING:
     from workers.engine import Engine

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from smsqueue.broker.celery_message import MessageTemplate, record
+from smsqueue.broker.message_template import MessageTemplate, record
 from smsqueue.ledger.client import connect, execute_above_maxmemory, tls_options
 from smsqueue.logs import get_logger
 from smsqueue.settings import Settings

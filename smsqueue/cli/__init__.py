@@ -15,7 +15,7 @@ from smsqueue.cli.check import check
 from smsqueue.cli.development import demo, dev, simulator
 from smsqueue.cli.messages import find, list_, show
 from smsqueue.cli.providers import providers
-from smsqueue.cli.purge import purge
+from smsqueue.cli.purge_webhooks import purge
 from smsqueue.cli.send import send
 from smsqueue.cli.status import status
 from smsqueue.configuration.loader import LoaderError

@@ -9,14 +9,6 @@ import click
 from rich.table import Table
 
 from smsqueue import exc
-from smsqueue.cli.diagnosis import (
-    Level,
-    Problem,
-    Snapshot,
-    find_problems,
-    split_advice,
-    take_snapshot,
-)
 from smsqueue.cli.gateways import open_gateway
 from smsqueue.cli.options import json_option, parse_past_time
 from smsqueue.cli.output import (
@@ -27,6 +19,14 @@ from smsqueue.cli.output import (
     make_table,
     print_json,
     printable,
+)
+from smsqueue.cli.problems import (
+    Level,
+    Problem,
+    Snapshot,
+    find_problems,
+    split_advice,
+    take_snapshot,
 )
 from smsqueue.cli.providers import (
     ProviderTotals,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl
 
 from smsqueue.compat.combined_classes import add_class, combined_class
-from smsqueue.compat.errors import translating_errors
+from smsqueue.compat.error_translation import translating_errors
 from smsqueue.lib import digits_only
 from smsqueue.message import messages, statuses
 from smsqueue.message.messages import OutgoingMessage

@@ -11,9 +11,9 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
-from smsqueue.configuration.environment import add_providers, named
+from smsqueue.configuration.environment_providers import add_providers, named
 from smsqueue.gateway import Gateway
-from smsqueue.providers.base.provider_url import hide_values
+from smsqueue.providers.base.provider_from_url import hide_values
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["LoaderError", "load_gateway"]

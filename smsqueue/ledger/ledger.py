@@ -366,7 +366,7 @@ class Ledger(LedgerReader):
         """
         for start in range(0, len(ids), GROUP_LIMIT):
             some = ids[start : start + GROUP_LIMIT]
-            self._scripts.run_group("put_back", [(id, kind) for id in some])
+            self._scripts.run_group("return_trigger", [(id, kind) for id in some])
 
     def begin(
         self, id: str, token: str, provider: str, *, lease: float, attempt: int
@@ -504,7 +504,7 @@ class Ledger(LedgerReader):
 
     def hook_later(self, event: str, seconds: float) -> None:
         """Make a waiting event due in ``seconds``."""
-        self._scripts.run("hook_later", event, int(seconds * 1000))
+        self._scripts.run("hook_no_slot", event, int(seconds * 1000))
 
     def handler_done(self, event: str, handler: str) -> None:
         """Record that a handler succeeded, so that a retry does not call it again.
@@ -554,7 +554,7 @@ class Ledger(LedgerReader):
                 ids = [id for id in page if first <= time_of(id[:20]) <= last]
                 while ids:
                     examined, *counts = self._scripts.run(
-                        "purge", 1 if dry else "", provider or "", kind or "", *ids
+                        "purge_webhooks", 1 if dry else "", provider or "", kind or "", *ids
                     )
                     ids = ids[int(examined) :]
                     yield Purged(*(int(count) for count in counts))
@@ -645,7 +645,7 @@ class Ledger(LedgerReader):
 
     def remove(self, id: str) -> bool:
         """Remove a record, or what was set aside of an index, for good; False if there is none."""
-        return bool(self._scripts.run("remove", id))
+        return bool(self._scripts.run("remove_damaged", id))
 
     def record_heartbeat(self, worker: str, about: dict[str, Any] | None) -> None:
         """Record a worker's heartbeat.

@@ -245,7 +245,7 @@ class LedgerReader:
         score, id = "+inf" if until is None else f"{until:.17g}", ""
         least = "-inf" if since is None else f"{since:.17g}"
         while True:
-            answer = self._scripts.run("page", ":".join(index), score, id, least, size)
+            answer = self._scripts.run("index_page", ":".join(index), score, id, least, size)
             if answer:
                 yield answer[::2]
             if len(answer) < 2 * size:

@@ -22,16 +22,16 @@ __all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
 _REFUSED_WHEN_FULL = {"accept", "receive", "receive_part", "memory_left"}
 
 #: Scripts that write nothing.
-_READ_ONLY = {"page"}
+_READ_ONLY = {"index_page"}
 
 #: Scripts that write no events. All others declare a key of events, so that Redis refuses them
 #: before they change anything if the account may not write events (see acl.py): a script that was
 #: refused halfway would leave half of a transition.
-_WITHOUT_EVENTS = {"accept", "hash_key", "page", "memory_left"}
+_WITHOUT_EVENTS = {"accept", "hash_key", "index_page", "memory_left"}
 
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
-    *("base", "writes", "damage", "memory", "webhooks"),
+    *("base", "deferred_writes", "damage", "memory", "webhook_memory"),
     *("messages", "triggers", "events", "reports", "providers"),
 )
 
@@ -40,9 +40,9 @@ _OF_OPERATORS = {
     "cancel",
     "settle_unknown",
     "hook_replay",
-    "page",
-    "purge",
-    "remove",
+    "index_page",
+    "purge_webhooks",
+    "remove_damaged",
     "repair",
     "requeue",
 }
@@ -52,16 +52,16 @@ _SUBJECTS = dict.fromkeys(
     ("claim", "unclaim", "begin", "settle", "ask_later", "cancel", "requeue", "settle_unknown"),
     "msg",
 ) | dict.fromkeys(
-    ("hook_claim", "handler_done", "hook_later", "hook_settle", "hook_replay", "hook_renew"),
+    ("hook_claim", "handler_done", "hook_no_slot", "hook_settle", "hook_replay", "hook_renew"),
     "event",
 )
 
 #: Scripts that run for a group of items in one call; a single call is a group of one.
 _GROUPED = {
-    "accept", "claim", "unclaim", "put_back", "begin", "settle", "hook_claim", "hook_settle",
+    "accept", "claim", "unclaim", "return_trigger", "begin", "settle", "hook_claim", "hook_settle",
 }  # fmt: skip
 
-#: Other scripts that defer their writes, as those of groups do: see shared/writes.lua.
+#: Other scripts that defer their writes, as those of groups do: see shared/deferred_writes.lua.
 _DEFERRED_WRITES = {"receive", "report"}
 
 #: Maximum number of items of a group.

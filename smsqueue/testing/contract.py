@@ -30,7 +30,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
-from smsqueue.testing.webhooks import captured_log, webhook_checks
+from smsqueue.testing.webhook_checks import captured_log, webhook_checks
 
 __all__ = ["PREFIX", "PUBLIC_URL", "Check", "checks", "made"]
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask
 
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
-from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.environment_providers import add_providers
 from smsqueue.providers.base.installed_providers import load
 from smsqueue.providers.capabilities import Can
 from smsqueue.testing.stub import Answer, Stub

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.cli import main
-from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.environment_providers import add_providers
 from smsqueue.testing.stub import Answer, Stub
 
 ROOT = Path(__file__).parents[2]

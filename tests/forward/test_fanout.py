@@ -21,7 +21,7 @@ from smsqueue import (
 )
 from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvider
 from smsqueue.providers.forward.fanout import ClientHealth
-from smsqueue.providers.forward.peer import peer_format
+from smsqueue.providers.forward.peer_http import peer_format
 from smsqueue.providers.forward.protocol import ForwardedEvent
 from tests.forward.actions import receive_message
 from tests.forward.side import SECRET, NoPauses, Side, carrier_of, connect, fixed_answer

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote_plus
 
-from smsqueue.testing.webhooks import Request, relocated_requests
+from smsqueue.testing.webhook_checks import Request, relocated_requests
 
 __all__ = ["TRAPS", "Mutator"]
 

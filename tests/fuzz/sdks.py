@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smsqueue.testing.examples import PUBLIC_URL
-from smsqueue.testing.webhooks import Request
+from smsqueue.testing.webhook_checks import Request
 from tests.providers import test_bird as bird
 from tests.providers import test_messagebird as messagebird
 from tests.providers import test_plivo as plivo

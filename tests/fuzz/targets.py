@@ -14,7 +14,7 @@ from smsqueue.providers.forward import ForwardClientProvider, ForwardServerProvi
 from smsqueue.providers.forward.auth import Signer
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL
 from smsqueue.testing.examples import Examples, Received, Webhook
-from smsqueue.testing.webhooks import Request, client_of, request_of
+from smsqueue.testing.webhook_checks import Request, client_of, request_of
 from tests.fuzz.mutations import TRAPS
 from tests.providers.test_forged_webhooks import ALL as PROVIDERS
 from tests.providers.test_incoming_senders import SIMULATOR, simulator_hook

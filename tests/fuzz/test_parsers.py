@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from smsqueue import Gateway, IncomingMessage, OutgoingMessage, Settings, exc
 from smsqueue.cli import main
 from smsqueue.cli.options import parse_past_time, parse_zoned_time
-from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.environment_providers import add_providers
 from smsqueue.message import numbers, serialization
 from smsqueue.message.media import media_of
 from smsqueue.message.segments import segments_of
 from smsqueue.providers import authentic, reading
-from smsqueue.providers.base.provider_url import parse_provider_url
+from smsqueue.providers.base.provider_from_url import parse_provider_url
 from smsqueue.providers.forward.jsonex import jsonex_loads
-from smsqueue.providers.forward.peer import document_format
+from smsqueue.providers.forward.peer_http import document_format
 from smsqueue.providers.forward.protocol import ForwardedEvent, parse_document
 from smsqueue.providers.http import MAX_RETRY_AFTER, Answer
 from smsqueue.settings import SettingsError
-from smsqueue.testing.webhooks import request_of
+from smsqueue.testing.webhook_checks import request_of
 from tests.fuzz.budget import EXAMPLES, SECONDS
 from tests.fuzz.mutations import TRAPS
 from tests.fuzz.targets import TARGETS, facts

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Settings
-from smsqueue.testing.webhooks import Request
+from smsqueue.testing.webhook_checks import Request
 from tests.fuzz.budget import MUTATIONS, SECONDS, Budget, Tally
 from tests.fuzz.mutations import Mutator
 from tests.fuzz.sdks import SECRETS, Sdks

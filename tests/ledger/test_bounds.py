@@ -25,8 +25,8 @@ MANY = 8_200
 #: Every place where something of a length that others choose could be read or handed over whole,
 #: and what bounds it. A new one needs its line here.
 BOUNDS = {
-    "smsqueue/ledger/purge.lua: #ARGV": "a page of 200 ids",
-    "smsqueue/ledger/shared/webhooks.lua: HKEYS": "fields of a provider; spans of 6 h",
+    "smsqueue/ledger/purge_webhooks.lua: #ARGV": "a page of 200 ids",
+    "smsqueue/ledger/shared/webhook_memory.lua: HKEYS": "fields of a provider; spans of 6 h",
     "smsqueue/ledger/heartbeat.lua: HGETALL": "worker processes of the last hour",
     "smsqueue/ledger/client.py: unpack(command)": "250 triggers of a batch, see queue.py",
     "smsqueue/ledger/hook_claim.lua: SMEMBERS": "handlers of an application",
@@ -47,11 +47,11 @@ BOUNDS = {
     "smsqueue/ledger/shared/reports.lua: LRANGE": "500, piece by piece",
     "smsqueue/ledger/shared/reports.lua: SMEMBERS": "ids of one message: 255 an attempt, 510 by "
     "reports",
-    "smsqueue/ledger/shared/writes.lua: HGETALL": "fields of one record; one for each attempt",
-    "smsqueue/ledger/shared/writes.lua: unpack(values)": "fields that one script changes",
-    "smsqueue/ledger/shared/writes.lua: unpack(gone)": "fields that one script removes",
-    "smsqueue/ledger/shared/writes.lua: unpack(list)": "a thousand",
-    "smsqueue/ledger/shared/writes.lua: unpack(command)": "words of one command: five at most",
+    "smsqueue/ledger/shared/deferred_writes.lua: HGETALL": "fields of one record, one per attempt",
+    "smsqueue/ledger/shared/deferred_writes.lua: unpack(values)": "fields that one script changes",
+    "smsqueue/ledger/shared/deferred_writes.lua: unpack(gone)": "fields that one script removes",
+    "smsqueue/ledger/shared/deferred_writes.lua: unpack(list)": "a thousand",
+    "smsqueue/ledger/shared/deferred_writes.lua: unpack(command)": "at most five words",
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
 from smsqueue.concurrency.loop import Loop
-from smsqueue.delivery.grouping import GroupingQueue
+from smsqueue.delivery.grouped_ledger import GroupingQueue
 from smsqueue.message.ids import new_id
 from tests.ledger.bench import Bench
 from tests.workers.conftest import until

@@ -13,7 +13,7 @@ from smsqueue import IncomingMessage, OutgoingMessage, exc
 from smsqueue.concurrency.loop import Loop
 from smsqueue.delivery import Delivery
 from smsqueue.delivery.event_runner import EventRunner
-from smsqueue.delivery.grouping import GroupingLedger, GroupingQueue
+from smsqueue.delivery.grouped_ledger import GroupingLedger, GroupingQueue
 from smsqueue.ledger import ClaimedEvent
 from tests.ledger.bench import Bench
 from tests.workers.conftest import until

@@ -13,7 +13,7 @@ from smsqueue import exc
 from smsqueue.testing.contract import PREFIX, made
 from smsqueue.testing.examples import Examples, Webhook, message
 from smsqueue.testing.stub import Answer, Stub
-from smsqueue.testing.webhooks import client_of
+from smsqueue.testing.webhook_checks import client_of
 
 
 @contextmanager

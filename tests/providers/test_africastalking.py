@@ -22,7 +22,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer, Stub
-from smsqueue.testing.webhooks import client_of
+from smsqueue.testing.webhook_checks import client_of
 from tests.providers.helpers import account, malformed, webhook_status
 
 USER, KEY = "shop", "africastalking-key"

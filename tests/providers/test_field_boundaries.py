@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 
 from smsqueue.testing.contract import PREFIX
-from smsqueue.testing.webhooks import receiver
+from smsqueue.testing.webhook_checks import receiver
 from tests.providers import test_plivo as plivo
 from tests.providers import test_twilio as twilio
 

@@ -14,7 +14,7 @@ from smsqueue import Settings
 from smsqueue.providers.authentic import sha256_hex
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL
 from smsqueue.testing.examples import Webhook
-from smsqueue.testing.webhooks import client_of, post_webhook, receiver
+from smsqueue.testing.webhook_checks import client_of, post_webhook, receiver
 from tests.ledger.bench import Bench
 from tests.providers import test_clickatell as clickatell
 from tests.providers import test_gatewayapi as gatewayapi

@@ -14,7 +14,7 @@ import pytest
 
 from smsqueue import Settings
 from smsqueue.testing.examples import PREFIX, PUBLIC_URL, Examples, Webhook
-from smsqueue.testing.webhooks import client_of, distorted_webhooks, post_webhook
+from smsqueue.testing.webhook_checks import client_of, distorted_webhooks, post_webhook
 from tests.ledger.bench import Bench
 from tests.providers import test_africastalking as africastalking
 from tests.providers import test_aws_messaging as aws_messaging

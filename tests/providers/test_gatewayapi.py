@@ -28,7 +28,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer, Stub
-from smsqueue.testing.webhooks import receiver
+from smsqueue.testing.webhook_checks import receiver
 from tests.providers.helpers import account, basic, client_of_failing_gateway, malformed
 
 TOKEN, SECRET = "gateway-api-token", "the authentication token of the webhook"

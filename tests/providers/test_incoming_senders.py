@@ -11,7 +11,7 @@ from smsqueue import exc
 from smsqueue.providers.simulator import SimulatorProvider, sign
 from smsqueue.testing.examples import Examples, Webhook, message
 from smsqueue.testing.stub import Answer
-from smsqueue.testing.webhooks import post_webhook, receiver
+from smsqueue.testing.webhook_checks import post_webhook, receiver
 from tests.providers import test_africastalking as africastalking
 from tests.providers import test_aws_messaging as aws
 from tests.providers import test_aws_sns as aws_sns

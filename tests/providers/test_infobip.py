@@ -28,7 +28,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer
-from smsqueue.testing.webhooks import client_of, receiver
+from smsqueue.testing.webhook_checks import client_of, receiver
 from tests.providers.helpers import account, basic, failure_of, malformed, webhook_status
 
 KEY, HMAC, HEADER = "infobip-api-key", "infobip-hmac-key", "X-Signature"

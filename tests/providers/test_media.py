@@ -11,7 +11,7 @@ import pytest
 from smsqueue import Media
 from smsqueue.message.media import MOST_MEDIA
 from smsqueue.testing.examples import Examples, Received, Webhook
-from smsqueue.testing.webhooks import distorted_webhooks, post_webhook, receiver
+from smsqueue.testing.webhook_checks import distorted_webhooks, post_webhook, receiver
 from tests.providers import test_aws_messaging as aws
 from tests.providers import test_bird as bird
 from tests.providers import test_clickatell as clickatell

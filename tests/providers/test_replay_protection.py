@@ -13,7 +13,7 @@ import pytest
 
 from smsqueue import Settings, exc
 from smsqueue.testing.contract import PREFIX, PUBLIC_URL
-from smsqueue.testing.webhooks import client_of, receiver
+from smsqueue.testing.webhook_checks import client_of, receiver
 from tests.ledger.bench import Bench
 from tests.providers import test_plivo as plivo
 from tests.providers import test_twilio as twilio

@@ -10,7 +10,7 @@ from smsqueue import Gateway, Settings
 from smsqueue.providers.clickatell import ClickatellProvider
 from smsqueue.providers.sinch import SinchProvider
 from smsqueue.testing.contract import PREFIX
-from smsqueue.testing.webhooks import client_of
+from smsqueue.testing.webhook_checks import client_of
 
 
 def recorded(settings: Settings, provider: type, config: dict[str, Any], told: Any) -> list[int]:

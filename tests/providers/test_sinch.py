@@ -28,7 +28,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer, Stub
-from smsqueue.testing.webhooks import receiver
+from smsqueue.testing.webhook_checks import receiver
 from tests.providers.helpers import account, basic, failure_of, malformed, webhook_status
 
 PLAN, TOKEN, KEY = "plan1", "sinch-api-token", "sinch-hmac-key"

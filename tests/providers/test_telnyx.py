@@ -33,7 +33,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
-from smsqueue.testing.webhooks import receiver
+from smsqueue.testing.webhook_checks import receiver
 from tests.providers.helpers import (
     account,
     client_of_failing_gateway,

@@ -27,7 +27,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer
-from smsqueue.testing.webhooks import client_of, receiver
+from smsqueue.testing.webhook_checks import client_of, receiver
 from tests.providers.helpers import account, basic, malformed, refuses_without_sender, same
 
 SID, TOKEN = "AC" + "0" * 32, "twilio-token"

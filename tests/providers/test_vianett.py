@@ -25,7 +25,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer
-from smsqueue.testing.webhooks import receiver
+from smsqueue.testing.webhook_checks import receiver
 from tests.providers.helpers import account, client_of_failing_gateway, malformed, webhook_status
 
 USER, PASSWORD = "vianett-user", "vianett-password"

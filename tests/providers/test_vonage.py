@@ -32,7 +32,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer, Seen, Stub
-from smsqueue.testing.webhooks import client_of, receiver
+from smsqueue.testing.webhook_checks import client_of, receiver
 from tests.ledger.bench import Bench
 from tests.providers.helpers import (
     account,

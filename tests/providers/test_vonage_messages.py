@@ -37,7 +37,7 @@ from smsqueue.testing.examples import (
     message,
 )
 from smsqueue.testing.stub import Answer, Seen
-from smsqueue.testing.webhooks import client_of, receiver
+from smsqueue.testing.webhook_checks import client_of, receiver
 from tests.providers.helpers import (
     account,
     basic,

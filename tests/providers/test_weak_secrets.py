@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, Settings
-from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.environment_providers import add_providers
 from smsqueue.settings import SettingsError
 
 BLANK = ("", "%20", "%20%20", "%09%0A")

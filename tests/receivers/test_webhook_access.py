@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from receivers import create_app
 from smsqueue import Gateway, Settings
-from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.environment_providers import add_providers
 from smsqueue.settings import SettingsError
 from tests.receivers.plugin import HELLO, Heard, PluginProvider
 

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from smsqueue import Gateway, Settings
-from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.environment_providers import add_providers
 from smsqueue.configuration.loader import LoaderError, load_gateway
 from smsqueue.message.messages import OutgoingMessage
 from smsqueue.providers import LogProvider, NullProvider
@@ -223,7 +223,7 @@ Fails.__init__.__annotations__.update({"key": str | None, "n": int})
 def test_errors_of_a_provider_of_another_package(
     monkeypatch: pytest.MonkeyPatch, url: str, said: str
 ) -> None:
-    monkeypatch.setattr("smsqueue.providers.base.provider_url.load", lambda name: Fails)
+    monkeypatch.setattr("smsqueue.providers.base.provider_from_url.load", lambda name: Fails)
     with pytest.raises(SettingsError, match=said):
         made(SMSQUEUE_PROVIDER_PIGEON=url)
 
@@ -240,7 +240,7 @@ def test_a_package_that_cannot_be_loaded(
             raise found
         return found
 
-    monkeypatch.setattr("smsqueue.providers.base.provider_url.load", load)
+    monkeypatch.setattr("smsqueue.providers.base.provider_from_url.load", load)
     with pytest.raises(SettingsError, match=f"PIGEON names the provider 'pigeon', which .*{said}"):
         made(SMSQUEUE_PROVIDER_PIGEON="pigeon://default")
 

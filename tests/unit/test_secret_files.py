@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from smsqueue import Gateway, Settings
 from smsqueue.cli import main
-from smsqueue.configuration.environment import add_providers
+from smsqueue.configuration.environment_providers import add_providers
 from smsqueue.settings import SettingsError, secret_text
 
 SECRETS = [f.metadata["variable"] for f in dataclasses.fields(Settings) if f.metadata["secret"]]

@@ -12,7 +12,7 @@ from smsqueue.providers.base.replay_protection import record_once, register_sign
 from smsqueue.providers.forward.auth import SIGNATURE, Guard, make_signer
 from smsqueue.providers.forward.dedup import RecentResults
 from smsqueue.providers.forward.hops import CONTEXT, Hops
-from smsqueue.providers.forward.peer import (
+from smsqueue.providers.forward.peer_http import (
     SMSQUEUE_FORMAT,
     PeerProvider,
     document_format,

@@ -27,7 +27,7 @@ from smsqueue.message.statuses import MessageAccepted
 from smsqueue.policy.retry import error_label
 from smsqueue.providers.forward.auth import Signer, split_credentials
 from smsqueue.providers.forward.hops import CONTEXT, LOOP, Hops, forward_data
-from smsqueue.providers.forward.peer import PeerProvider, peer_format
+from smsqueue.providers.forward.peer_http import PeerProvider, peer_format
 from smsqueue.providers.forward.protocol import ForwardedEvent, Payload, error_class
 
 __all__ = ["ClientHealth", "FanOut"]

@@ -16,7 +16,7 @@ from smsqueue.providers.forward.auth import SIGNATURE, Guard, make_signer
 from smsqueue.providers.forward.dedup import RecentResults
 from smsqueue.providers.forward.fanout import FanOut
 from smsqueue.providers.forward.hops import CONTEXT, Hops, forward_data
-from smsqueue.providers.forward.peer import (
+from smsqueue.providers.forward.peer_http import (
     SMSQUEUE_FORMAT,
     as_provider_error,
     document_format,

@@ -90,7 +90,7 @@ class _Channel(HTTPChannel):
 
 
 class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annotations
-    """One process of the receivers; ``--worker-class receivers.worker.WholeRequestWorker``."""
+    """The worker class of gunicorn, ``receivers.gunicorn_worker.WholeRequestWorker``."""
 
     def run(self) -> None:
         self._connections: dict[int, Any] = {}

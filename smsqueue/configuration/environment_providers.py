@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from smsqueue.gateway import Gateway
-from smsqueue.providers.base.provider_url import describe_error, parse_provider_url
+from smsqueue.providers.base.provider_from_url import describe_error, parse_provider_url
 from smsqueue.settings import SettingsError, read_secret_file
 
 __all__ = ["add_providers", "named"]
