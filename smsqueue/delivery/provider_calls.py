@@ -23,8 +23,9 @@ log = get_logger("smsqueue.delivery")
 
 #: Largest number of loops for the calls of one provider.
 _MAX_LOOPS = 8
-#: A provider gets more loops if its code blocks them for more than this share of the time.
-_BLOCKED_SHARE = 0.4
+#: A provider gets more loops if its code blocks them for more than this share of the time, and each
+#: call for this many seconds on average. Waiting for the interpreter lock takes less.
+_BLOCKED_SHARE, _BLOCKED_A_LITTLE = 0.4, 0.003
 #: A provider is called in threads if one call blocks a loop for this many seconds ...
 _BLOCKED_AT_ONCE = 1.0
 #: ... or if all its loops are blocked and each call blocks for this many seconds on average.
@@ -86,7 +87,7 @@ class _CallPool:
             return  # the whole process is short of CPU time
         if max(loop.held() for loop in self._loops) > _BLOCKED_AT_ONCE:
             self._use_threads()
-        elif waited > _BLOCKED_SHARE * seconds * len(self._loops):
+        elif waited > max(_BLOCKED_SHARE * seconds * len(self._loops), _BLOCKED_A_LITTLE * ended):
             if len(self._loops) < _MAX_LOOPS:
                 self._loops.update({self._new_loop(): 0 for _ in range(len(self._loops))})
             elif waited > _BLOCKED_PER_CALL * ended:
