@@ -127,8 +127,8 @@ def _check_provider(gateway: Gateway, name: str) -> None:
             )
         return
     if name not in known:
-        others = f"there are {printable(', '.join(sorted(known)))}" if known else "there is none"
-        raise click.UsageError(f"no provider {printable(repr(name))} is known; {others}")
+        names = printable(", ".join(sorted(known))) if known else "none"
+        raise click.UsageError(f"no provider {printable(repr(name))}; known providers: {names}")
 
 
 def _run(gateway: Gateway, filters: EventFilters, *, dry_run: bool) -> Purged:

@@ -39,7 +39,7 @@ def load_gateway(settings: Settings, *, queued: bool = False) -> Gateway:
         queued: The caller works on the queue, so an eager gateway is of no use to it.
 
     Raises:
-        LoaderError: there is none that can be used.
+        LoaderError: The gateway cannot be found or used.
     """
     gateway = _found(settings)
     if queued and gateway.eager:

@@ -149,7 +149,7 @@ class AccountProvider(HttpProvider):
         """The number or sender id of a message.
 
         Raises:
-            UnsupportedError: there is none, and this provider needs one.
+            UnsupportedError: The message names no sender, and this provider needs one.
         """
         sender = self.sender_of(message)
         if not sender:
@@ -235,7 +235,7 @@ class AccountProvider(HttpProvider):
             others: Other values that could authenticate webhooks.
 
         Raises:
-            SettingsError: there is none, and ``insecure`` is not set.
+            SettingsError: No secret is set, and ``insecure`` is not set either.
         """
         if not (self._secrets or any(others) or self.insecure):
             raise SettingsError(

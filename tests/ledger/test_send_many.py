@@ -234,3 +234,17 @@ def test_a_message_whose_number_has_a_damaged_index_stops_no_other_of_its_group(
     assert bench.ledger.counts()["queued"] == 6
     assert bench.gateway.find(NUMBER)
     assert bench.state(str(first.id)) == "queued"
+
+
+def test_a_message_that_fails_takes_no_idempotency_key_from_another_of_its_group(
+    bench: Bench,
+) -> None:
+    batch = good(3)
+    batch[0].options(idempotency_key="k")
+    batch[1].options(idempotency_key="damaged")
+    bench.redis.rpush(bench.key("idem", bench.ledger.hash_of("damaged")), "not a message id")
+    with pytest.raises(exc.QueueUnavailable):
+        bench.gateway.send_many(batch)
+    again = OutgoingMessage(NUMBER, batch[0].body).options(idempotency_key="k")
+    assert bench.gateway.send(again).duplicate
+    assert bench.ledger.counts()["queued"] == 2
