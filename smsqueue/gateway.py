@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from copy import copy
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +17,7 @@ from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
 from smsqueue.message.masking import mask
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.quotes import Prices, Quote, price_for
 from smsqueue.message.states import State
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.operator import REQUEUED_FROM, Operator
@@ -53,6 +55,9 @@ class Gateway:
         settings: None: read from the environment.
         eager: Deliver in the calling process, as smsframework does; None: ``settings.eager``.
         retry: Decides what each error means, see :class:`smsqueue.policy.retry.RetryPolicy`.
+        smart_encoding: Replace characters that make a text Unicode by similar ones, unless the
+            message's option of this name says otherwise; see
+            :mod:`smsqueue.message.smart_encoding`.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -76,6 +81,7 @@ class Gateway:
         *,
         eager: bool | None = None,
         retry: RetryPolicy | None = None,
+        smart_encoding: bool = False,
     ) -> None:
         if not isinstance(settings, Settings | None):
             raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
@@ -83,10 +89,14 @@ class Gateway:
             raise TypeError(f"eager must be True or False, not {type(eager).__name__}")
         if retry is not None and not callable(getattr(retry, "decide", None)):
             raise TypeError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
+        if smart_encoding not in (True, False):
+            kind = type(smart_encoding).__name__
+            raise TypeError(f"smart_encoding must be True or False, not {kind}")
         settings = settings or Settings()
         self.settings = settings
         self.eager = settings.eager if eager is None else bool(eager)
         self.retry = retry or RetryPolicy()
+        self.smart_encoding = bool(smart_encoding)
         self._providers: dict[str, IProvider] = {}
         self._access: dict[str, WebhookAccess] = {}
         self._in_flight: dict[str, int] = {}
@@ -365,9 +375,30 @@ class Gateway:
             _forget_unconfirmed(message)
         return objects
 
+    def quote(self, message: OutgoingMessage, prices: Prices | None = None) -> Quote:
+        """What a message will take: its parts, and their cost. Nothing is sent or changed.
+
+        Args:
+            prices: Price of one part by the prefix of the destination, as
+                ``{"+44": "0.04", "+1": "0.0079", "": "0.10"}``; the longest prefix counts.
+
+        Raises:
+            RequestError, AssertionError: as :meth:`send`.
+            TypeError, ValueError: a prefix or a price is invalid.
+        """
+        serialization.check_kind(message)
+        draft = copy(message)
+        draft.provider_options = copy(message.provider_options)
+        self._check(draft)
+        prefix, price = price_for(draft.dst, prices or {})
+        return Quote(draft.body, draft.segments(), draft.replaced, prefix, price)
+
     def _check(self, message: OutgoingMessage) -> None:
         """Validate a message, before anything else is done."""
         serialization.check_kind(message)
+        wanted = getattr(message.provider_options, "smart_encoding", None)
+        if (self.smart_encoding if wanted is None else wanted) and isinstance(message.body, str):
+            message.encode_smartly()
         serialization.check_outgoing(message, self.settings.max_body, self.settings.region)
         name = message.provider
         if name is None or (isinstance(name, str) and name in self._providers):

@@ -173,6 +173,8 @@ def show(id: str, reveal: bool, as_json: bool) -> None:
     if not reveal and "text" in document:
         length = document["length"]
         document["text"] = f"({length} characters, hidden: --reveal shows number and text)"
+    if document.get("replaced"):
+        document["replaced"] = _format_replaced(document["replaced"])
     for name, value in document.items():
         if name not in _NOT_A_LINE and value not in (None, "", {}, []):
             value = format_time(value) if name in _TIME_FIELDS else value
@@ -180,6 +182,18 @@ def show(id: str, reveal: bool, as_json: bool) -> None:
     if "timeline" in document:
         console.print()
         console.print(_timeline_table(document["timeline"]))
+
+
+def _format_replaced(replaced: list[dict[str, Any]]) -> str:
+    """What smart encoding replaced in a text. Characters may be invisible, so they are named."""
+    return ", ".join(
+        f"{entry['times']} x {_code_points(entry['written'])} by {entry['sent']!r}"
+        for entry in replaced
+    )
+
+
+def _code_points(characters: str) -> str:
+    return " ".join(f"U+{ord(character):04X}" for character in characters)
 
 
 def _validity(gateway: Gateway, document: dict[str, Any]) -> dict[str, Any]:
@@ -321,6 +335,7 @@ def message_document(record: Record, reveal: bool) -> dict[str, Any]:
         "src": message.src if reveal else mask(message.src) or None,
         "text": message.body if reveal else None,
         "length": len(message.body),
+        "replaced": [replacement._asdict() for replacement in message.replaced],
         "provider": record.provider,
         "msgid": record.msgid,
         "attempts": record.attempts,

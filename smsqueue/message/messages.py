@@ -11,6 +11,7 @@ from smsqueue.message import numbers
 from smsqueue.message.masking import body_size, mask, shown_id
 from smsqueue.message.media import Media
 from smsqueue.message.segments import Segments, segments_of
+from smsqueue.message.smart_encoding import Replacement, smart_text
 
 __all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part", "sender_text"]
 
@@ -37,6 +38,9 @@ class OutgoingMessageOptions:
     #: What to do if a provider's answer is lost: "hold" it as unknown, or "resend" it and
     #: accept that it may arrive twice.
     on_unknown: Literal["hold", "resend"] = "hold"
+    #: Replace characters that make the text Unicode by similar ones, see
+    #: :mod:`smsqueue.message.smart_encoding`. None: as the gateway does (``smart_encoding``).
+    smart_encoding: bool | None = None
     #: JSON data that is passed to onSend and onStatus.
     context: dict[str, Any] = {}  # noqa: RUF012  never changed in place
 
@@ -131,6 +135,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "status_report": _check_flag,
     "escalate": _check_flag,
     "senderId": sender_text,
+    "smart_encoding": _check_flag,
     "context": _check_context,
     "send_at": _check_send_at,
     "expires": _check_expires,
@@ -168,6 +173,8 @@ class OutgoingMessage:
     msgid: Any = None
     #: Other data of the provider about the message.
     meta: Any = None
+    #: What smart encoding replaced in the text.
+    replaced: tuple[Replacement, ...] = ()
     #: Why no SMS can be sent to the destination; None: one can.
     dst_problem: str | None = None
 
@@ -182,6 +189,8 @@ class OutgoingMessage:
         #: written form distinguishes a national number from an international one.
         self.dst_written = (dst, self.dst)
         self.body = body
+        #: The text as written, and ``body`` after smart encoding; None: nothing was replaced.
+        self.body_written: tuple[str, str] | None = None
         self.provider = provider
         self.provider_options = OutgoingMessageOptions()
         self.provider_params: dict[str, Any] = {}
@@ -206,6 +215,17 @@ class OutgoingMessage:
         """Set the values for the router, which is called only for messages that have some."""
         self.routing_values = values
         return self
+
+    def encode_smartly(self) -> None:
+        """Replace characters that make the text Unicode by similar ones.
+
+        ``replaced`` says which. Calling it again changes nothing.
+        """
+        if self.body_written is not None and self.body_written[1] == self.body:
+            return
+        encoded = smart_text(self.body)
+        self.body_written = (self.body, encoded.text) if encoded.replaced else None
+        self.body, self.replaced = encoded
 
     def segments(self) -> Segments:
         """How many SMS the text takes, in which encoding, and which character makes it Unicode."""

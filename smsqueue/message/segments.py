@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Segments", "segments_of", "split"]
+__all__ = ["Segments", "is_gsm7", "segments_of", "split"]
 
 #: Septets 0x00 to 0x7F without 0x1B, which announces a character of the extension table.
 _DEFAULT = (
@@ -43,6 +43,11 @@ class Segments:
     first_unicode: tuple[int, str] | None
 
 
+def is_gsm7(text: str) -> bool:
+    """Does GSM-7 have every character of a text?"""
+    return _UNICODE.search(text) is None
+
+
 def segments_of(text: str) -> Segments:
     """The segments of a text, in linear time."""
     match = _UNICODE.search(text)
@@ -60,7 +65,7 @@ def split(text: str) -> list[str]:
     less. A visible character of several code points (a combining accent, an emoji with a skin tone)
     may be split; the phone joins the parts and shows it whole.
     """
-    unicode = _UNICODE.search(text) is not None
+    unicode = not is_gsm7(text)
     _, per_part = _measure(text, unicode)
     return [part for part, _ in _cut(text, unicode, per_part)]
 

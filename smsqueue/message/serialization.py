@@ -19,6 +19,7 @@ from smsqueue.message.messages import (
     sender_text,
 )
 from smsqueue.message.numbers import destination, is_international, known_number, resolved
+from smsqueue.message.smart_encoding import Replacement
 from smsqueue.message.statuses import MessageStatus
 
 __all__ = [
@@ -43,6 +44,8 @@ _STATUS_CLASSES: dict[str, type[MessageStatus]] = {
 _STATUS_FIELDS = ("accepted", "delivered", "expired", "error", "status_code", "status")
 #: Options that the ledger stores in fields of their own.
 _LEDGER_OPTIONS = ("idempotency_key", "send_at", "expires")
+#: Options that ``send()`` has applied.
+_APPLIED_OPTIONS = ("smart_encoding",)
 #: Bytes that are stored of a webhook's text, and of its other data: an SMS of ten parts has 3 kB.
 #: The limit keeps forged webhooks from filling Redis quickly.
 _MOST_TEXT = _MOST_META = 8 * 1024
@@ -187,10 +190,12 @@ def dump_outgoing(message: OutgoingMessage) -> dict[str, Any]:
     options = {
         name: value
         for name, value in vars(message.provider_options).items()
-        if name not in _LEDGER_OPTIONS and value != getattr(OutgoingMessageOptions, name)
+        if name not in (*_LEDGER_OPTIONS, *_APPLIED_OPTIONS)
+        and value != getattr(OutgoingMessageOptions, name)
     }
     chosen = None if message.provider == message.routed_to else message.provider
     data: dict[str, Any] = {"dst": message.dst, "body": message.body}
+    data |= {"replaced": message.replaced} if _is_encoded(message) else {}
     data |= {"src": message.src} if message.src is not None else {}
     data |= {"provider": chosen} if chosen is not None else {}
     data |= {"route": message.routing_values} if message.routing_values is not None else {}
@@ -199,10 +204,20 @@ def dump_outgoing(message: OutgoingMessage) -> dict[str, Any]:
     return data
 
 
+def _is_encoded(message: OutgoingMessage) -> bool:
+    """Is its text the result of smart encoding, and not changed since?"""
+    return message.body_written is not None and message.body_written[1] == message.body
+
+
 def content_of(message: OutgoingMessage) -> str:
-    """The content that sends with one idempotency key must share: everything but the options."""
+    """The content that sends with one idempotency key must share: everything but the options.
+
+    The text counts as it was written, before smart encoding.
+    """
     data = dump_outgoing(message)
     data.pop("options", None)
+    if data.pop("replaced", None) and message.body_written:
+        data["body"] = message.body_written[0]
     return json.dumps(data, sort_keys=True)
 
 
@@ -222,6 +237,7 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
     message.dst, message.dst_problem = data["dst"], None
     message.dst_written = (f"+{message.dst}", message.dst)  # it has its country code
     message.id = id
+    message.replaced = tuple(Replacement(*item) for item in data.get("replaced", ()))
     message.routing_values = tuple(data["route"]) if "route" in data else None
     message.provider_params = data.get("params", {})
     # Ignore options of newer versions.

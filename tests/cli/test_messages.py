@@ -268,3 +268,10 @@ def test_a_sender_that_is_not_a_number_is_found_and_hidden(
 
 def test_find_refuses_an_address_without_digits(run) -> None:
     assert "not a phone number" in run("find", "--", "-", code=2).stderr
+
+
+def test_show_names_what_smart_encoding_replaced(run, run_json, gateway: Gateway) -> None:
+    message = OutgoingMessage("1555", "isn\u2019t").options(smart_encoding=True)
+    id = str(gateway.send(message).id)
+    assert run_json("show", id)["replaced"] == [{"written": "\u2019", "sent": "'", "times": 1}]
+    assert '1 x U+2019 by "\'"' in run("show", id).stdout

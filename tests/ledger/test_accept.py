@@ -317,3 +317,22 @@ def test_find_lists_the_newest_first_and_hides_the_number(bench: Bench) -> None:
     assert {r.id for r in bench.gateway.find("15557654321")} == set(ids)
     assert bench.gateway.find("1999") == []
     assert not any("5557654321" in key for key in sorted(bench.keys()))
+
+
+def test_the_record_says_what_smart_encoding_replaced(bench: Bench) -> None:
+    message = OutgoingMessage("1555", "isn\u2019t").options(smart_encoding=True)
+    id = bench.gateway.send(message).id
+    assert id
+    stored = bench.record(id).message
+    assert (stored.body, stored.replaced) == ("isn't", (("\u2019", "'", 1),))
+
+
+def test_a_key_compares_the_texts_as_written(bench: Bench) -> None:
+    def send(text: str, smart: bool) -> OutgoingMessage:
+        message = OutgoingMessage("1555", text)
+        return bench.gateway.send(message.options(idempotency_key="k", smart_encoding=smart))
+
+    send("isn\u2019t", False)
+    assert send("isn\u2019t", True).duplicate
+    with pytest.raises(exc.IdempotencyConflict):
+        send("isn't", True)
