@@ -18,9 +18,9 @@ from smsqueue.message.ids import new_id
 from smsqueue.message.masking import mask
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.quotes import Prices, Quote, price_for
-from smsqueue.message.states import State
+from smsqueue.message.states import REQUEUED_FROM, State
 from smsqueue.message.statuses import MessageStatus
-from smsqueue.operator import REQUEUED_FROM, Operator
+from smsqueue.operator import Operator
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
 from smsqueue.policy.router import Router, default_router, resolve, unknown_provider
 from smsqueue.providers.base import IProvider
@@ -583,12 +583,17 @@ class Gateway:
         bulk: bool = False,
         states: Collection[str] = REQUEUED_FROM,
     ) -> bool:
-        """Send a failed, expired, undelivered or unknown message again; False in other states.
+        """Send a failed, expired, undelivered, cancelled or unknown message again.
+
+        A message that was cancelled before its ``send_at`` is scheduled for that time again.
 
         Args:
             expires: Validity in minutes from now; None: as long as before.
             bulk: Single messages overtake it, as those of ``send_many``.
             states: Requeue it only if it is still in one of these.
+
+        Returns:
+            False: it is in another state.
         """
         return self._operator.requeue(id, expires, bulk=bulk, states=states)
 

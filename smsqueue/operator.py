@@ -17,14 +17,11 @@ if TYPE_CHECKING:
     from smsqueue.ledger import Ledger, Record
     from smsqueue.ledger.script_values import Cancelled, Requeued
 
-__all__ = ["REQUEUED_FROM", "Connected", "Operator"]
+__all__ = ["Connected", "Operator"]
 
 log = get_logger(__name__)
 
 Answer = TypeVar("Answer", "Cancelled", "Requeued")
-
-#: States from which a message can be sent again.
-REQUEUED_FROM = (State.FAILED, State.EXPIRED, State.UNDELIVERED, State.UNKNOWN)
 
 
 class Connected(Protocol):
@@ -83,7 +80,7 @@ class Operator:
         answer = _known(id, self._gateway.ledger.requeue(id, expires, bulk=bulk, states=states))
         if answer.before not in states:
             return False
-        transition(log, id, State.QUEUED, why="by an operator")
+        transition(log, id, answer.state, why="by an operator")
         if answer.publish:
             self._gateway.queue.deliver([(id, 0)])
         return True

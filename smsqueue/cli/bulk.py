@@ -27,11 +27,17 @@ from smsqueue.cli.output import (
     printable,
 )
 from smsqueue.gateway import Gateway
-from smsqueue.message.states import DAMAGED, SETTLED_BY_HAND, WAITING, EventState, State
+from smsqueue.message.states import (
+    DAMAGED,
+    REQUEUED_FROM,
+    SETTLED_BY_HAND,
+    WAITING,
+    EventState,
+    State,
+)
 
 __all__ = ["cancel", "repair", "replay", "requeue", "settle"]
 
-_REQUEUABLE = (State.FAILED, State.EXPIRED, State.UNDELIVERED, State.UNKNOWN)
 _SETTLEABLE = (State.UNKNOWN,)
 _REPLAYABLE = (EventState.DEAD, EventState.UNHEARD, EventState.DONE)
 
@@ -93,7 +99,7 @@ def cancel(
 
 
 @click.command()
-@_selection_options(*_REQUEUABLE)
+@_selection_options(*REQUEUED_FROM)
 @click.option(
     "--expires",
     type=float,
@@ -109,7 +115,7 @@ def requeue(
     as_json: bool,
     **filter_values: Any,
 ) -> None:
-    """Send failed, expired, undelivered or unknown messages again.
+    """Send failed, expired, undelivered, cancelled or unknown messages again.
 
     Select them by id ('-': read ids from standard input), or by filters, including --state.
     An unknown message may have arrived; then it arrives twice.
@@ -119,15 +125,15 @@ def requeue(
         click.echo("warning: unknown messages may have arrived; those arrive twice", err=True)
 
     def requeue_one(gateway: Gateway, id: str, bulk: bool) -> bool:
-        states = filters.states or _REQUEUABLE
+        states = filters.states or REQUEUED_FROM
         return gateway.requeue(id, expires, bulk=bulk, states=states)
 
     operation = Operation(
         verb="Send again",
         done="queued again",
         new_state=State.QUEUED,
-        states=_REQUEUABLE,
-        rule="only failed, expired, undelivered or unknown messages can be sent again",
+        states=REQUEUED_FROM,
+        rule="only failed, expired, undelivered, cancelled or unknown messages can be sent again",
         run=requeue_one,
     )
     _run_on_messages(operation, ids, filters, dry_run, yes, as_json)

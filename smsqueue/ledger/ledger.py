@@ -54,7 +54,7 @@ from smsqueue.message import serialization
 from smsqueue.message.ids import new_id, time_of
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.segments import segments_of
-from smsqueue.message.states import EventState, State
+from smsqueue.message.states import REQUEUED_FROM, EventState, State
 from smsqueue.message.statuses import MessageStatus
 
 __all__ = ["Ledger", "unless_error"]
@@ -426,22 +426,29 @@ class Ledger(LedgerReader):
         return Cancelled(before, event, bool(publish))
 
     def requeue(
-        self, id: str, expires: float | None, *, bulk: bool = False, states: Iterable[str] = ()
+        self,
+        id: str,
+        expires: float | None,
+        *,
+        bulk: bool = False,
+        states: Iterable[str] = REQUEUED_FROM,
     ) -> Requeued:
         """Send a message again.
 
         Args:
             expires: Minutes for which it is valid; None: for as long as before.
-            states: States in which it may be; empty: all in which a message can be requeued.
+            states: States in which it may be.
         """
         validity = int(expires * 60_000) if expires else ""
-        before, publish = self._scripts.run("requeue", id, validity, 1 if bulk else "", *states)
-        return Requeued(before, bool(publish))
+        before, publish, state = self._scripts.run(
+            "requeue", id, validity, 1 if bulk else "", " ".join(states)
+        )
+        return Requeued(before, bool(publish), state or before)
 
     def decide(self, id: str, state: State) -> Requeued:
         """Settle an unknown message by hand; in any other state it stays as it is."""
         before, publish = self._scripts.run("settle_unknown", id, state)
-        return Requeued(before, bool(publish))
+        return Requeued(before, bool(publish), state if before == State.UNKNOWN else before)
 
     # --- events --------------------------------------------------------------------------------
 

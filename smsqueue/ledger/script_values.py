@@ -474,6 +474,8 @@ class Requeued(NamedTuple):
     before: str
     #: The message's trigger is to be published.
     publish: bool
+    #: The state now, which is the one before if it did not change.
+    state: str
 
 
 class Replayed(NamedTuple):

@@ -32,7 +32,7 @@ _WITHOUT_EVENTS = {"accept", "hash_key", "index_page", "memory_left"}
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
     *("base", "deferred_writes", "damage", "memory", "webhook_memory"),
-    *("messages", "triggers", "events", "reports", "providers"),
+    *("messages", "triggers", "events", "reports", "providers", "operators", "pages"),
 )
 
 #: Scripts for operators, who look messages up or change their state.
@@ -59,6 +59,7 @@ _SUBJECTS = dict.fromkeys(
 #: Scripts that run for a group of items in one call; a single call is a group of one.
 _GROUPED = {
     "accept", "claim", "unclaim", "return_trigger", "begin", "settle", "hook_claim", "hook_settle",
+    "cancel", "requeue", "settle_unknown", "hook_replay",
 }  # fmt: skip
 
 #: Other scripts that defer their writes, as those of groups do: see shared/deferred_writes.lua.

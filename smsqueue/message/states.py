@@ -5,7 +5,8 @@
     sending -> retrying | failed | unknown
     queued | scheduled | retrying -> expired | cancelled
     unknown -> sent | accepted | delivered | undelivered | expired      (report, operator)
-    failed | expired | undelivered | unknown -> queued       (operator: a new generation)
+    failed | expired | undelivered | cancelled | unknown -> queued | scheduled
+                                                             (operator: a new generation)
 
 *delivered* replaces any state. Any report replaces a state that smsqueue itself decided: failed,
 cancelled, expired before sending. The Lua scripts of :mod:`smsqueue.ledger` make the transitions.
@@ -19,6 +20,7 @@ __all__ = [
     "DAMAGED",
     "ENDED_BADLY",
     "ENDED_WELL",
+    "REQUEUED_FROM",
     "SETTLED_BY_HAND",
     "WAITING",
     "EventState",
@@ -65,6 +67,9 @@ ENDED_WELL = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
 
 #: The message was not delivered.
 ENDED_BADLY = frozenset({State.FAILED, State.UNDELIVERED, State.EXPIRED, State.CANCELLED})
+
+#: States from which a message can be sent again.
+REQUEUED_FROM = frozenset(ENDED_BADLY | {State.UNKNOWN})
 
 #: States that an operator may give an unknown message.
 SETTLED_BY_HAND = frozenset(

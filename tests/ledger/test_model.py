@@ -58,6 +58,8 @@ class Model:
 
     def __init__(self, *, report: bool, resend: bool, later: bool) -> None:
         self.report, self.resend, self.early = report, resend, later
+        #: It waits for the time that its sender gave.
+        self.before_its_time = later
         self.made, self.tries, self.first, self.ref = 0, 0, 1, 0
         self.lapses = 0
         self.token = self.reported = self.pin = self.provider = ""
@@ -216,11 +218,12 @@ class Model:
 
     def requeue(self) -> str:
         before = self.state
-        if before in ("failed", "expired", "undelivered", "unknown"):
-            self._enter("queued")
+        if before in ("failed", "expired", "undelivered", "cancelled", "unknown"):
+            self._enter("scheduled" if self.before_its_time else "queued")
             self.first, self.tries, self.token, self.reported = self.made + 1, 0, "", ""
             self.lapses = 0
-            self.calling = self.early = self.outdated = self.pin_over = False
+            self.calling = self.pin_over = False
+            self.early = self.before_its_time
             self.pin, self.ref, self.settled = "", 0, ()
         return before
 
@@ -484,8 +487,9 @@ class Machine(RuleBasedStateMachine):
         record = self.key("msg", self.id)
         if field == "not_before":
             self.bench.redis.hset(record, field, 1)
-            self.model.early = False
+            self.model.early = self.model.before_its_time = False
         elif field == "expires":
+            # As if its validity had been none: it has no more after a requeue.
             self.bench.redis.hset(record, field, 1)
             self.model.outdated = True
         elif self.model.pin:

@@ -55,26 +55,25 @@ local function bad_fields(kind, id)
   local name = key(kind, id)
   local type_of = redis.call('TYPE', name).ok
   if type_of ~= 'hash' then return nil, 'it is a ' .. type_of .. ' in Redis, not a hash' end
-  local about, bad = RECORDS[kind], {}
+  local about, m, bad = RECORDS[kind], read_all(name), {}
   local function add(field, cause)
     bad[#bad + 1] = field
     bad[field] = cause
   end
-  local state = redis.call('HGET', name, 'state')
+  local state = m.state
   if not state then add('state', 'state is missing')
   elseif not is_one_of(state, about.states) then add('state', 'state is not a known one') end
   for _, field in ipairs(about.whole) do
-    local value = redis.call('HGET', name, field)
+    local value = m[field]
     if value and not is_whole(value) then add(field, field .. ' is not a whole number') end
   end
   for _, field in ipairs(about.numbers) do
-    local value = redis.call('HGET', name, field)
+    local value = m[field]
     if value and not is_number(value) then add(field, field .. ' is not a number') end
   end
   if kind == 'msg' then
-    for _, field in ipairs(redis.call('HKEYS', name)) do
+    for field, value in pairs(m) do
       if string.match(field, '^parts%.') then
-        local value = redis.call('HGET', name, field)
         local well, parts = pcall(cjson.decode, value)
         local names_another = string.match(value, '^=%d+$')
         if not names_another and not (well and type(parts) == 'table' and type(parts.ids) == 'table') then
@@ -82,7 +81,7 @@ local function bad_fields(kind, id)
         end
       end
     end
-    local text = redis.call('HGET', name, 'timeline')
+    local text = m.timeline
     local lines = text and timeline_of(text)
     if not text then add('timeline', 'timeline is missing')
     elseif not lines then add('timeline', 'timeline is not a JSON list of lines')

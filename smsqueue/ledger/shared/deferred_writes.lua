@@ -32,13 +32,17 @@ local function as_text(value)
   return text
 end
 
+local function fields_in_redis(hash)
+  local list, fields = redis.call('HGETALL', hash), {}
+  for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
+  return fields
+end
+
 -- A hash: its `fields` in Redis, and its `changes`: new values, false for removed fields.
 local function loaded(hash)
   local known = hashes[hash]
   if not known then
-    local list, fields = redis.call('HGETALL', hash), {}
-    for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-    known = { fields = fields, changes = {} }
+    known = { fields = fields_in_redis(hash), changes = {} }
     hashes[hash] = known
   end
   return known
@@ -64,6 +68,16 @@ local function read(hash, ...)
   end
   local names, values = { ... }, redis.call('HMGET', hash, ...)
   for i, name in ipairs(names) do result[name] = values[i] or nil end
+  return result
+end
+
+-- All fields. Do not modify the table.
+local function read_all(hash)
+  if not defers_writes then return fields_in_redis(hash) end
+  local known, result = loaded(hash), {}
+  if next(known.changes) == nil then return known.fields end
+  for name in pairs(known.fields) do result[name] = current(known, name) end
+  for name, value in pairs(known.changes) do result[name] = value or nil end
   return result
 end
 

@@ -35,9 +35,11 @@ end
 
 -- Makes an event wait for its handlers. Returns it if the caller of the script is to publish its trigger; '': upkeep
 -- publishes it.
-local function hand_over(event)
+-- bulk: it is one of many that an operator has changed, so single ones come before it
+local function hand_over(event, bulk)
   local hash = key('event', event)
-  local publish = room('hook', get(hash, 'bulk') and most_alone() or WATERMARK)
+  if bulk then set(hash, 'bulk', 1) end
+  local publish = not bulk and room('hook', get(hash, 'bulk') and most_alone() or WATERMARK)
   if publish then note_out(hash) end
   unset(hash, 'not_before')
   set(hash, 'since', NOW)
@@ -57,10 +59,10 @@ local function put_event(event, kind, message, data)
   if message then set_message(event, message) end
 end
 
--- Records an event for the handlers. Returns as hand_over.
-local function add_event(event, kind, message, data)
+-- Records an event for the handlers. bulk, returns: as hand_over.
+local function add_event(event, kind, message, data, bulk)
   put_event(event, kind, message, data)
-  return hand_over(event)
+  return hand_over(event, bulk)
 end
 
 -- Ends the wait of an event. Returns as hand_over.
@@ -69,8 +71,8 @@ local function unpark(event)
   return hand_over(event)
 end
 
--- Records an event for onStatus about an end that no provider reports. Returns as add_event.
-local function add_ending(event, id, class, why, code)
+-- Records an event for onStatus about an end that no provider reports. bulk, returns: as hand_over.
+local function add_ending(event, id, class, why, code, bulk)
   local status = { class = class, status = why, status_code = code, id = id }
-  return add_event(event, 'status', id, cjson.encode(status))
+  return add_event(event, 'status', id, cjson.encode(status), bulk)
 end
