@@ -16,6 +16,7 @@ from smsqueue.data import (
 from smsqueue.gateway import Gateway
 from smsqueue.message.states import State
 from smsqueue.policy.retry import RetryPolicy
+from smsqueue.policy.router import NotBefore, Refuse
 from smsqueue.providers.base import IProvider
 from smsqueue.settings import Settings
 
@@ -43,7 +44,9 @@ __all__ = [
     "MessageError",
     "MessageExpired",
     "MessageStatus",
+    "NotBefore",
     "OutgoingMessage",
+    "Refuse",
     "RetryPolicy",
     "Settings",
     "State",

@@ -16,6 +16,7 @@ __all__ = [
     "MessageSendError",
     "ProviderError",
     "QueueUnavailable",
+    "Refused",
     "RequestError",
     "ServerError",
     "UnsupportedError",
@@ -62,6 +63,10 @@ class RequestError(MessageSendError):
     #: Set by ``send_many``: the message's index in the list, and its masked number.
     index: int | None = None
     destination: str = ""
+
+
+class Refused(RequestError):
+    """The application's own rules refuse the message; no provider was called."""
 
 
 class UnsupportedError(MessageSendError):

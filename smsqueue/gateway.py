@@ -22,7 +22,14 @@ from smsqueue.message.states import REQUEUED_FROM, State
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.operator import Operator
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
-from smsqueue.policy.router import Router, default_router, resolve, unknown_provider
+from smsqueue.policy.router import (
+    Route,
+    Router,
+    default_router,
+    refusal,
+    resolve,
+    unknown_provider,
+)
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.base.event_validation import check_lengths
 from smsqueue.providers.base.provider_arguments import (
@@ -64,8 +71,8 @@ class Gateway:
     """
 
     #: Chooses the provider of a message with routing values. Called with the message and these
-    #: values; returns None (the default provider), a name, or a list of names in order of
-    #: preference. Assign a function of your own.
+    #: values; returns None (the default provider), a name, a list of names in order of preference,
+    #: Refuse or NotBefore. Assign a function of your own.
     router: Router = staticmethod(default_router)
 
     #: Called with each OutgoingMessage that a provider accepted.
@@ -267,8 +274,11 @@ class Gateway:
             return names
         return [name for name in names if not self.webhook_prefixes(name)]
 
-    def route(self, message: OutgoingMessage) -> list[str]:
-        """Names of the providers for a message; see :func:`smsqueue.policy.router.resolve`."""
+    def route(self, message: OutgoingMessage) -> Route:
+        """Names of the providers for a message, or why none may be called.
+
+        See :func:`smsqueue.policy.router.resolve`.
+        """
         return resolve(message, self.router, self._providers, self._default_provider)
 
     # --- sending -------------------------------------------------------------------------------
@@ -432,6 +442,7 @@ class Gateway:
             AssertionError: the message or the router names an unknown provider, or the gateway
                 has none.
             RequestError: the message is invalid, as in :meth:`send`.
+            Refused: the router refuses it, or lets it wait: this process cannot.
             ProviderError: what the last provider of the route raised. The next provider is called
                 only if the one before certainly did not accept the message.
         """
@@ -439,6 +450,8 @@ class Gateway:
         # Keep the sender's choice of a provider if the same object is sent again.
         chosen = message.provider is not None and message.provider != message.routed_to
         names = self.route(message)
+        if not isinstance(names, list):
+            raise refusal(names)
         for i, name in enumerate(names):
             message.provider = name
             message.routed_to = None if chosen else name

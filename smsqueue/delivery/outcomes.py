@@ -15,12 +15,14 @@ from smsqueue.message.masking import place_of
 from smsqueue.message.messages import OutgoingMessage
 from smsqueue.message.states import WAITING, State
 from smsqueue.policy.retry import Decision, error_label
+from smsqueue.policy.router import NotBefore, Refuse
 from smsqueue.providers.base import IProvider
 
 __all__ = [
     "Attempt",
     "Outcome",
     "attempt_of",
+    "by_router",
     "ids_of",
     "judged",
     "of_repetition",
@@ -224,6 +226,20 @@ def judged(decision: Decision, error: BaseException, name: str | None) -> Attemp
         requested_pause_ms=int(decision.wait * 1000) or None,
         pause_if_others_failed=decision.suspect,
     )
+
+
+def by_router(answer: Refuse | NotBefore) -> AttemptOutcome:
+    """The outcome of a message that its router refuses or lets wait; no provider was called."""
+    match answer:
+        case Refuse(reason):
+            return AttemptOutcome("failed", error="Refused", why=reason, policy="refused")
+        case NotBefore(moment):
+            return AttemptOutcome(
+                "wait",
+                why="the router says not before this time",
+                policy="not_before",
+                not_before_ms=int(moment.timestamp() * 1000),
+            )
 
 
 def _code_of(error: BaseException) -> str | None:

@@ -19,6 +19,7 @@ from smsqueue.delivery.outcomes import (
     Attempt,
     Outcome,
     attempt_of,
+    by_router,
     judged,
     of_repetition,
     seconds_until,
@@ -45,7 +46,7 @@ from smsqueue.message.masking import place_of
 from smsqueue.message.states import DAMAGED, State
 from smsqueue.policy import router
 from smsqueue.policy.retry import GuardedPolicy
-from smsqueue.policy.router import RoutingError, default_router
+from smsqueue.policy.router import NotBefore, Refuse, Route, RoutingError, default_router
 
 __all__ = ["Delivery"]
 
@@ -144,7 +145,7 @@ class Delivery:
         if isinstance(claim.begun, ProviderPaused):
             return self.route_runner.wait(attempt, [(claim.begun.left_ms / 1000, usual, "paused")])
         try:
-            names = self._names(attempt)
+            route = self._route_of(attempt)
         except BaseException as error:  # a router may raise anything, also SystemExit
             label = type(error).__name__
             why = _why_not_routed(error)
@@ -158,7 +159,11 @@ class Delivery:
             )
             outcome = judged(of_repetition(attempt, decision), error, None)
             return self.route_runner.settle(attempt, replace(outcome, why=why))
-        return self.route_runner.begin_at_first(attempt, names)
+        match route:
+            case Refuse() | NotBefore():
+                return self.route_runner.settle(attempt, by_router(route))
+            case names:
+                return self.route_runner.begin_at_first(attempt, names)
 
     def _set_aside(self, id: str, token: str, error: str) -> Outcome:
         """Set a message aside whose record this worker cannot read."""
@@ -176,14 +181,14 @@ class Delivery:
         )
         return Outcome(DAMAGED, error="DamagedRecord")
 
-    def _names(self, attempt: Attempt) -> list[str]:
+    def _route_of(self, attempt: Attempt) -> Route:
         if not attempt.pin:
-            return self._route(attempt)
+            return self._ask_router(attempt)
         if not getattr(self.gateway.providers.get(attempt.pin), "dedup_window", 0):
             raise RoutingError(f"Bound to {attempt.pin!r}, which is gone or has no dedup_window")
         return [attempt.pin]
 
-    def _route(self, attempt: Attempt) -> list[str]:
+    def _ask_router(self, attempt: Attempt) -> Route:
         gateway, message = self.gateway, attempt.message
         if message.provider is not None or gateway.router is default_router:
             return gateway.route(message)

@@ -288,8 +288,12 @@ class AttemptOutcome:
     #: The provider never sends reports, so none is waited for.
     no_reports: bool = False
 
+    #: The application's own rules decided, so no error of a provider is counted.
+    policy: Literal["refused", "not_before"] | None = None
     #: Until the next attempt.
     delay_ms: int | None = None
+    #: Of "wait": the message is scheduled for this time (Unix time in ms).
+    not_before_ms: int | None = None
     #: The attempt counts as a try.
     counted: bool = False
     #: The next provider of the route, to be called at once.

@@ -60,10 +60,15 @@ if not ours or (o.verdict ~= 'sent' and
 end
 -- Once for each attempt: if the next provider is paused, the attempt is settled a second time.
 local same = token .. '.' .. attempt .. '.'
-if o.error and string.sub(m.settled or '', 1, #same) ~= same then
-  count('errors', o.provider or '', o.error, o.verdict)
-  if not o.provider then note_unrouted(id, o.error, o.why) end
+if (o.error or o.policy) and string.sub(m.settled or '', 1, #same) ~= same then
+  if o.policy then
+    count('policy', o.policy)
+  else
+    count('errors', o.provider or '', o.error, o.verdict)
+    if not o.provider then note_unrouted(id, o.error, o.why) end
+  end
 end
+if o.policy and has_unrouted() then redis.call('ZREM', key('unrouted'), id) end -- it was routed
 unset(hash, 'behind', 'line', 'looked')
 if calling > 0 then set(hash, 'called', math.floor(calling)) end
 local reported, state = get(hash, 'reported'), get(hash, 'state')
@@ -129,6 +134,11 @@ elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.no
   local look = NOW + (o.delay_ms or 0)
   line('retrying', look)
   wait('retrying', look)
+elseif o.verdict == 'wait' and o.not_before_ms then
+  local look = math.max(o.not_before_ms, NOW + 1000)
+  set(hash, 'since', look)
+  line('scheduled', look)
+  wait('scheduled', look)
 elseif o.verdict == 'wait' then
   -- Nothing was sent under this claim: return to the state before.
   local back, look = attempts > 0 and 'retrying' or 'queued', NOW + (o.delay_ms or 0)

@@ -13,7 +13,14 @@ from smsqueue.message.media import Media
 from smsqueue.message.segments import Segments, segments_of
 from smsqueue.message.smart_encoding import Replacement, smart_text
 
-__all__ = ["IncomingMessage", "OutgoingMessage", "OutgoingMessageOptions", "Part", "sender_text"]
+__all__ = [
+    "IncomingMessage",
+    "OutgoingMessage",
+    "OutgoingMessageOptions",
+    "Part",
+    "check_send_at",
+    "sender_text",
+]
 
 _LONGEST = timedelta(days=3650)
 
@@ -92,17 +99,22 @@ def _check_context(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _check_send_at(name: str, value: Any) -> datetime:
+def check_send_at(name: str, value: Any) -> datetime:
+    """A time before which a message is not sent.
+
+    Raises:
+        TypeError, ValueError: it is none. The error begins with ``name``.
+    """
     if not isinstance(value, datetime):
-        raise TypeError(f"send_at must be a datetime, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a datetime, not {type(value).__name__}")
     if value.tzinfo is None or value.utcoffset() is None:
         raise ValueError(
-            "send_at has no time zone, so the hour is ambiguous: "
+            f"{name} has no time zone, so the hour is ambiguous: "
             "give an aware datetime, e.g. datetime.now(timezone.utc) + timedelta(hours=1)"
         )
     # datetime cannot parse the last years of its calendar.
     if value > datetime.now(UTC) + 10 * _LONGEST:
-        raise ValueError(f"send_at must be within a hundred years, not {value.isoformat()}")
+        raise ValueError(f"{name} must be within a hundred years, not {value.isoformat()}")
     return value
 
 
@@ -137,7 +149,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "senderId": sender_text,
     "smart_encoding": _check_flag,
     "context": _check_context,
-    "send_at": _check_send_at,
+    "send_at": check_send_at,
     "expires": _check_expires,
     "on_unknown": _check_on_unknown,
     "idempotency_key": _check_key,

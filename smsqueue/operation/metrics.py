@@ -53,6 +53,11 @@ _KINDS = (
         "Messages that came into a final state or became unknown. One message may count in "
         "several: unknown, then delivered.",
     ),
+    _Kind(
+        "policy",
+        ("decision",),
+        "Decisions of the application's own rules: refused, not_before.",
+    ),
     _Kind("requeued", (), "Messages that an operator sent again."),
     _Kind("pauses", ("provider", "error"), "Pauses of a provider, by the error that began them."),
     _Kind("lapses", ("provider",), "Messages whose worker was lost while it held them."),

@@ -19,6 +19,7 @@ from smsqueue.message.statuses import (
     MessageExpired,
     MessageStatus,
 )
+from smsqueue.policy.router import refusal
 from smsqueue.testing.in_memory_ledger import InMemoryLedger
 
 __all__ = ["ImmediateQueue", "Outbox", "capture"]
@@ -55,6 +56,9 @@ def capture(gateway: Gateway) -> Iterator[Outbox]:
 
     def deliver(message: OutgoingMessage) -> OutgoingMessage:
         gateway.send(message)
+        decision = ledger.captured[message.id or ""].decision
+        if decision is not None:
+            raise refusal(decision)
         ledger.copy_delivery(message, message.id or "")
         return message
 

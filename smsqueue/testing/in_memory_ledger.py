@@ -17,10 +17,10 @@ from smsqueue.message.ids import new_id
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.states import State
 from smsqueue.message.statuses import MessageError, MessageStatus
-from smsqueue.policy.router import resolve
+from smsqueue.policy.router import NotBefore, Refuse, refusal, resolve
 from smsqueue.providers.base.replay_protection import UsedSignatures
 
-__all__ = ["CapturedMessage", "InMemoryLedger", "route_copy"]
+__all__ = ["CapturedMessage", "InMemoryLedger", "capture_routed"]
 
 _Error = BaseException | type[BaseException]
 
@@ -44,8 +44,8 @@ class _AnyProviderName(frozenset[str]):
         return isinstance(name, str)
 
 
-def route_copy(gateway: Gateway, message: OutgoingMessage, id: str) -> OutgoingMessage:
-    """Return a copy of the message with the first provider of its route.
+def capture_routed(gateway: Gateway, message: OutgoingMessage, id: str) -> CapturedMessage:
+    """Capture a copy of the message, with the first provider of its route.
 
     Raises:
         AssertionError: the router or the message names a provider that the gateway does not have.
@@ -57,12 +57,14 @@ def route_copy(gateway: Gateway, message: OutgoingMessage, id: str) -> OutgoingM
     sent.id, sent.reference, sent.duplicate = id, f"{id}.1", False
     sent.unconfirmed_id = sent.derived_key = sent.msgid = sent.meta = None
     if gateway.providers:
-        name = gateway.route(sent)[0]
+        route = gateway.route(sent)
     else:  # a web process whose workers have the providers
-        name = resolve(sent, gateway.router, _AnyProviderName(), "")[0]
-    if sent.provider != name:
-        sent.provider = sent.routed_to = name or None
-    return sent
+        route = resolve(sent, gateway.router, _AnyProviderName(), "")
+    if not isinstance(route, list):
+        return CapturedMessage(sent, route)
+    if sent.provider != route[0]:
+        sent.provider = sent.routed_to = route[0] or None
+    return CapturedMessage(sent)
 
 
 @dataclass
@@ -70,6 +72,8 @@ class CapturedMessage:
     """A message as it would have been sent, and its state since."""
 
     sent: OutgoingMessage
+    #: The router's answer, if no provider may be called.
+    decision: Refuse | NotBefore | None = None
     content: str = field(init=False, repr=False)
     state: State = field(init=False)
     code: str | None = None
@@ -78,9 +82,17 @@ class CapturedMessage:
     def __post_init__(self) -> None:
         self.content = serialization.content_of(self.sent)
         send_at = self.sent.provider_options.send_at
-        scheduled = send_at and send_at > datetime.now(UTC)
-        self.state = State.SCHEDULED if scheduled else State.SENT
-        self._add_to_timeline(self.state)
+        match self.decision:
+            case Refuse(reason):
+                self.state = State.FAILED
+                self._add_to_timeline(self.state, error="Refused", why=reason)
+            case NotBefore(moment):
+                self.state = State.SCHEDULED
+                self._add_to_timeline(self.state, next=moment)
+            case None:
+                scheduled = send_at and send_at > datetime.now(UTC)
+                self.state = State.SCHEDULED if scheduled else State.SENT
+                self._add_to_timeline(self.state)
 
     def _add_to_timeline(self, state: State, code: Any = None, **details: Any) -> None:
         if code is not None:
@@ -105,18 +117,25 @@ class CapturedMessage:
     @property
     def record(self) -> Record:
         """The record that ``gateway.lookup`` returns."""
-        unsent = self.state in (State.SCHEDULED, State.CANCELLED)
+        refused = isinstance(self.decision, Refuse)
+        unsent = refused or self.state in (State.SCHEDULED, State.CANCELLED)
         return Record(
             id=str(self.sent.id),
             state=self.state,
             provider=None if unsent else self.sent.provider,
             msgid=None if unsent else self.sent.msgid,
             attempts=0 if unsent else 1,
-            error=None,
+            error="Refused" if refused else None,
             code=self.code,
             timeline=[dict(line) for line in self.timeline],
             message=self.copy(),
         )
+
+
+def _end_status(why: str, code: object) -> MessageStatus:
+    status = MessageError(None)
+    status.status, status.status_code = why, code
+    return status
 
 
 class InMemoryLedger(Ledger):
@@ -161,7 +180,10 @@ class InMemoryLedger(Ledger):
         if error is not None:
             raise error
         # Route the whole batch first: if the router raises, nothing is captured.
-        captured = [CapturedMessage(route_copy(self._gateway, *item)) for item in batch]
+        captured = [capture_routed(self._gateway, *item) for item in batch]
+        for item in captured if self._eager else ():
+            if item.decision is not None:
+                raise refusal(item.decision)
         with self._lock:
             return [
                 self._capture(message, item)
@@ -182,10 +204,13 @@ class InMemoryLedger(Ledger):
             self._idempotency_keys[key] = id
         if captured.state == State.SENT:
             self.pending_events[id] = ("onSend", captured.copy())
-        self.outbox.append(captured.sent)
+        elif isinstance(captured.decision, Refuse):
+            self._add_status_event(id, id, _end_status("failed: Refused", None))
+        if not isinstance(captured.decision, Refuse):
+            self.outbox.append(captured.sent)
         if self._eager:
             self.copy_delivery(message, id)
-        return Accepted("accepted", id, captured.state == State.SENT)
+        return Accepted("accepted", id, id in self.pending_events)
 
     def copy_delivery(self, message: OutgoingMessage, id: str) -> None:
         """Set provider and msgid of the sender's object, as an eager delivery does."""
@@ -206,9 +231,7 @@ class InMemoryLedger(Ledger):
 
     def add_end_event(self, id: str, event: str, why: str, code: object = None) -> MessageStatus:
         """Add the event of a message that ended without a report of its provider."""
-        status = MessageError(None)
-        status.status, status.status_code = why, code
-        return self._add_status_event(id, event, status)
+        return self._add_status_event(id, event, _end_status(why, code))
 
     # --- webhooks ------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from receivers import create_app
-from smsqueue import IncomingMessage, Settings, exc
+from smsqueue import IncomingMessage, OutgoingMessage, Refuse, Settings, exc
 from smsqueue.cli import main
 from smsqueue.ledger.queries import LANES
 from smsqueue.message.states import EventState, State
@@ -53,6 +53,9 @@ def exported(redis_url: str) -> dict[str, Metric]:
         id = bench.send(status_report=True)
         bench.deliver(id)
         bench.report("delivered", reference=f"{id}.1")
+    bench.gateway.router = lambda message: Refuse("no consent")
+    refused = bench.gateway.send(OutgoingMessage("15550001", "hi").route())
+    bench.deliver(str(refused.id))
     provider._receive_message(IncomingMessage("1555", "hi", "1"))
     page = scrape(bench.ledger).decode()
     bench.close()
