@@ -93,16 +93,23 @@ def _list_states(
     reveal: bool,
 ) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
+    wanted = [state for state in states if isinstance(state, State)]
+    if filters.tag is not None and len(wanted) == len(states):
+        damaged: list[Damaged] = []
+        records = islice(filters.select(gateway, wanted, on_damaged=damaged.append), limit)
+        items += [message_document(record, reveal) for record in records]
+        return items + [_damaged_document(record) for record in damaged]
     for state in states:
         left = limit - len(items)
         if isinstance(state, State):
-            damaged: list[Damaged] = []
+            damaged = []
             records = islice(filters.select(gateway, [state], on_damaged=damaged.append), left)
             items += [message_document(record, reveal) for record in records]
             items += [_damaged_document(record) for record in damaged]
         elif filters.by_details:
             raise click.UsageError(
-                f"--provider, --error and --since are for messages, {state} is a state of events: "
+                "--provider, --error, --tag and --since are for messages, "
+                f"{state} is a state of events: "
                 f"smsqueue list --state {state}"
             )
         else:
@@ -338,6 +345,7 @@ def message_document(record: Record, reveal: bool) -> dict[str, Any]:
         "replaced": [replacement._asdict() for replacement in message.replaced],
         "provider": record.provider,
         "msgid": record.msgid,
+        "tags": list(record.tags),
         "attempts": record.attempts,
         "error": record.error,
         "code": record.code,

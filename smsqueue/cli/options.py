@@ -12,6 +12,7 @@ import click
 
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Damaged, Record
+from smsqueue.message.messages import check_tag
 from smsqueue.message.states import State
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "json_option",
     "limit_type",
     "parse_past_time",
+    "parse_tag",
     "parse_zoned_time",
     "reveal_option",
 ]
@@ -80,6 +82,18 @@ def parse_zoned_time(
     return at
 
 
+def parse_tag(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Validate a tag.
+
+    Raises:
+        click.BadParameter: the text is not a tag.
+    """
+    try:
+        return text if text is None else check_tag(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @dataclass(frozen=True)
 class MessageFilters:
     """The values of :func:`filter_options`; None or empty: no restriction."""
@@ -87,6 +101,7 @@ class MessageFilters:
     states: tuple[str, ...]
     provider: str | None
     error: str | None
+    tag: str | None
     since: datetime | None
     limit: int | None
 
@@ -95,8 +110,8 @@ class MessageFilters:
 
     @property
     def by_details(self) -> bool:
-        """True if --provider, --error or --since is given; events have no such filters."""
-        return (self.provider, self.error, self.since) != (None, None, None)
+        """True if a filter but --state and --limit is given; events have no such filters."""
+        return (self.provider, self.error, self.tag, self.since) != (None, None, None, None)
 
     def select(
         self,
@@ -105,7 +120,8 @@ class MessageFilters:
         until: Mapping[State, float] | None = None,
         on_damaged: Callable[[Damaged], None] | None = None,
     ) -> Iterator[Record]:
-        """Matching messages in some states, state by state, the newest in it first. Has no limit.
+        """Matching messages in some states, state by state, the newest in it first; with a tag,
+        those of all states, the newest message first. Has no limit.
 
         Args:
             until, on_damaged: See :meth:`~smsqueue.ledger.Ledger.select`.
@@ -114,6 +130,7 @@ class MessageFilters:
             states,
             provider=self.provider,
             error=self.error,
+            tag=self.tag,
             since=self.since,
             until=until,
             on_damaged=on_damaged,
@@ -141,6 +158,7 @@ def filter_options(
         click.option(
             "--error", help="Only messages whose last error has this class or provider code."
         ),
+        click.option("--tag", callback=parse_tag, help="Only messages with this tag."),
         click.option(
             "--since",
             callback=parse_past_time,

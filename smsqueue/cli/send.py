@@ -36,6 +36,7 @@ _REPORTED = _BAD | {State.DELIVERED}
 @click.option("--provider", help="Name of the provider. Default: the router decides.")
 @click.option("--route", multiple=True, help="A value for the router; may be repeated.")
 @click.option("--key", help="Idempotency key: calls with the same key send one message.")
+@click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 @click.option(
     "--at",
     callback=parse_zoned_time,
@@ -88,7 +89,8 @@ def send(
 
 def _make_message(
     number: str, text: str, src: str | None, provider: str | None, route: tuple[str, ...],
-    key: str | None, at: datetime | None, expires: float | None, report: bool,
+    key: str | None, tags: tuple[str, ...], at: datetime | None, expires: float | None,
+    report: bool,
 ) -> OutgoingMessage:  # fmt: skip
     body = sys.stdin.read().rstrip("\n") if text == "-" else text
     message = OutgoingMessage(number, body, src=src, provider=provider)
@@ -100,6 +102,7 @@ def _make_message(
             expires=expires,
             idempotency_key=key,
             send_at=at,
+            tag=tags,
         )
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None

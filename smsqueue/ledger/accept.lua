@@ -2,7 +2,7 @@
 -- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency key (hash or ''),
 --       content (hash), report (1 or ''), resend (1 or ''), bulk (1 or ''), content as older versions hash it
 --       (hash or ''); with the former hash key (hash or ''): idempotency key, content, content of older versions;
---       whether its sender named a provider or routing values (1 or '')
+--       whether its sender named a provider or routing values (1 or ''), tags (joined by spaces)
 -- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
 local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
@@ -42,7 +42,8 @@ end
 -- there is no room.
 local CHECK_EACH, LARGE = 16, 4096
 local before = (tonumber(redis.call('HGET', key('counts'), 'accepted') or 0) or 0) + (counters.accepted or 0)
-if (before % CHECK_EACH == 0 or #data > LARGE) and not has_room_to_send(#data, ARGV[8] ~= '') then
+local tags, size = ARGV[16], #data + bytes_of_tags(ARGV[16])
+if (before % CHECK_EACH == 0 or size > LARGE) and not has_room_to_send(size, ARGV[8] ~= '') then
   return { 'full', id, 0 }
 end
 
@@ -67,9 +68,13 @@ if idempotency ~= '' then
   if former ~= '' then call_last('SET', key('idem', former), id, 'PX', RETENTION) end
 end
 index_add(key('number', number), NOW, id)
+if tags ~= '' then
+  set(hash, 'tags', tags)
+  for _, index in ipairs(tag_indexes(tags)) do index_add(index, NOW, id) end
+end
 note(id, { state = state, next = later and not_before or nil })
 count('accepted')
-promise_memory(#data, ARGV[8] ~= '')
+promise_memory(size, ARGV[8] ~= '')
 
 if later then
   enter(id, nil, state, sooner(not_before, expires))

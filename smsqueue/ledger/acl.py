@@ -91,7 +91,7 @@ ROLES = (
         (
             "{ns}",
             *(f"{{ns}}:{kind}:*" for kind in ("msg", "state", "due", "number", "idem", "aside")),
-            *(f"{{ns}}:{kind}:*" for kind in ("filled", "passed", "pause", "health")),
+            *(f"{{ns}}:{kind}:*" for kind in ("tag", "filled", "passed", "pause", "health")),
             *(f"{{ns}}:{name}" for name in ("counts", "damaged", "ends", "pauses", "secret")),
             *_QUEUES,
             *_BINDINGS,

@@ -84,7 +84,8 @@ class Ledger(LedgerReader):
 
     def accept(self, message: OutgoingMessage, id: str, *, bulk: bool = False) -> Accepted:
         """Accept a message; it is kept once this has returned ``accepted``."""
-        return _accepted(self._scripts.run("accept", *self._accept_arguments(message, id, bulk)))
+        (answer,) = self._accept([self._accept_arguments(message, id, bulk)])
+        return _accepted(unless_error(answer))
 
     def accept_many(self, batch: list[tuple[OutgoingMessage, str]]) -> list[Accepted]:
         """Accept up to ``GROUP_LIMIT`` messages of a campaign in one round trip.
@@ -92,12 +93,12 @@ class Ledger(LedgerReader):
         If it raises an error, any of them may have been accepted. Repeating the call with the same
         ids is safe.
         """
-        items = [self._accept_arguments(message, id, True) for message, id in batch]
-        answers = self._scripts.run_group("accept", items)
-        for answer in answers:
-            if isinstance(answer, exc.QueueUnavailable):
-                raise answer
-        return [_accepted(answer) for answer in answers]
+        answers = self._accept([self._accept_arguments(message, id, True) for message, id in batch])
+        return [_accepted(unless_error(answer)) for answer in answers]
+
+    def _accept(self, items: Sequence[tuple[str | int, ...]]) -> list[Any]:
+        has_tags = any(item[-1] for item in items)
+        return self._scripts.run_group("accept", items, writes=("tag",) if has_tags else ())
 
     def _accept_arguments(
         self, message: OutgoingMessage, id: str, bulk: bool
@@ -124,6 +125,7 @@ class Ledger(LedgerReader):
             self.former_hash_of(serialization.content_of(message)),
             self.former_hash_of(older) if older else "",
             1 if "provider" in dumped or "route" in dumped else "",
+            " ".join(options.tag),
         )
 
     def receive(self, message: IncomingMessage, *, repeats: bool) -> Received:

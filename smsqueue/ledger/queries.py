@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from smsqueue.ledger.records import (
 from smsqueue.ledger.script_values import Examined
 from smsqueue.ledger.scripts import Scripts
 from smsqueue.ledger.server import Server, configuration_warnings, server_of, verify_server
+from smsqueue.message.serialization import to_json
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings
 
@@ -251,6 +252,34 @@ class LedgerReader:
             if len(answer) < 2 * size:
                 return
             id, score = answer[-2:]
+
+    def _matching(
+        self,
+        *index: str,
+        states: Mapping[State, tuple[float, float] | None],
+        tag: str | None = None,
+        texts: Sequence[Sequence[str]] = (),
+    ) -> Iterator[list[str]]:
+        """Ids of the messages in an index that match, highest score first; Redis compares them.
+
+        Args:
+            states: In one of these states, and if it is not None, entered between these times (ms).
+            tag: With this tag.
+            texts: One of each of these texts is in the message's JSON.
+
+        Yields:
+            The matches that each script found: perhaps none.
+        """
+        wanted = to_json({str(state): bounds or () for state, bounds in states.items()})
+        score, id = "+inf", ""
+        while states:
+            score, id, _, *ids = self._scripts.run(
+                *("matching_page", ":".join(index), score, id, "-inf", _PAGE),
+                *(wanted, tag or "", to_json(texts)),
+            )
+            yield ids
+            if not id:
+                return
 
     def counts(self) -> dict[str, int]:
         """How many messages and events are in each state."""
@@ -508,6 +537,7 @@ class LedgerReader:
         *,
         provider: str | None = None,
         error: str | None = None,
+        tag: str | None = None,
         since: datetime | None = None,
         until: Mapping[State, float] | None = None,
         on_damaged: Callable[[Damaged], None] | None = None,
@@ -520,20 +550,30 @@ class LedgerReader:
         Args:
             provider: Only records whose last attempt was at this provider.
             error: Only records whose last error has this class or code.
+            tag: Only records with this tag, in all of these states, the newest message first.
             since: Only records that entered their state at this time or later.
             until: An earlier answer of :meth:`newest`: only records that were in these states then.
             on_damaged: Called with records that cannot be read; they are never returned.
         """
         least = int(since.timestamp() * 1000) if since else None
-        for state, newest in (self.newest(states) if until is None else until).items():
-            for ids in self._pages("state", state, since=least, until=newest):
-                for record in self._records(ids, on_damaged):
-                    if (
-                        record.state == state
-                        and provider in (None, record.provider)
-                        and (error is None or error in (record.error, record.code))
-                    ):
-                        yield record
+        last = self.newest(states) if until is None else until
+        if tag is None:
+            pages = (
+                (frozenset([state]), ids)
+                for state, newest in last.items()
+                for ids in self._pages("state", state, since=least, until=newest)
+            )
+        else:
+            entered = {state: (least or 0.0, newest) for state, newest in last.items()}
+            pages = ((frozenset(last), ids) for ids in self._matching("tag", tag, states=entered))
+        for page_states, ids in pages:
+            for record in self._records(ids, on_damaged):
+                if (
+                    record.state in page_states
+                    and provider in (None, record.provider)
+                    and (error is None or error in (record.error, record.code))
+                ):
+                    yield record
 
     def _records(
         self, ids: list[str], on_damaged: Callable[[Damaged], None] | None

@@ -47,6 +47,11 @@ class Record:
         return at
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags that its sender gave it."""
+        return self.message.provider_options.tag
+
+    @property
     def changed_at(self) -> datetime:
         """When its timeline last changed."""
         at: datetime = self.timeline[-1].get("last", self.timeline[-1]["at"])

@@ -8,9 +8,10 @@ for kind, about in pairs(RECORDS) do
   local hash = key(kind, id)
   if redis.call('EXISTS', hash) == 1 then
     removed = 1
-    local well, m = pcall(read, hash, 'number', 'idem')
+    local well, m = pcall(read, hash, 'number', 'idem', 'tags')
     if well and m.number then redis.call('ZREM', key('number', m.number), id) end
     if well and m.idem then redis.call('PEXPIRE', key('idem', m.idem), RETENTION) end
+    if well and kind == 'msg' then forget_tags(id, m.tags) end
     for _, ref in ipairs(references_of(id)) do
       if string.match(redis.call('GET', key('ref', ref)) or '', '^(.*)%.') == id then
         redis.call('DEL', key('ref', ref))

@@ -77,7 +77,7 @@ for _, field in ipairs(bad) do
   if bad[field] and field ~= 'timeline' then redis.call('HDEL', hash, field) end
 end
 local m = read(hash, 'state', 'attempt', 'calling', 'called', 'settled', 'sent_at', 'msgid', 'reported',
-               'report', 'provider', 'pin', 'since', 'number', 'token', 'not_before', 'expires')
+               'report', 'provider', 'pin', 'since', 'number', 'token', 'not_before', 'expires', 'tags')
 local attempts = tonumber(m.attempt) or known
 if attempts and known then attempts = math.max(attempts, known) end
 if not attempts and not (bad.attempt or m.provider or m.calling or m.called or m.settled) then
@@ -124,6 +124,7 @@ end
 redis.call('HDEL', hash, 'calling', 'ask_now')
 note(id, { state = state, why = 'repaired by an operator: ' .. (causes[1] or 'nothing was wrong') })
 if m.number then redis.call('ZADD', key('number', m.number), 'NX', NOW, id) end
+for _, index in ipairs(tag_indexes(m.tags)) do redis.call('ZADD', index, 'NX', accepted_at(id), id) end
 
 local from = m.state or listed
 if state == 'unknown' then

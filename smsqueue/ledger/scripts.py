@@ -22,16 +22,16 @@ __all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
 _REFUSED_WHEN_FULL = {"accept", "receive", "receive_part", "memory_left"}
 
 #: Scripts that write nothing.
-_READ_ONLY = {"index_page"}
+_READ_ONLY = {"index_page", "matching_page"}
 
 #: Scripts that write no events. All others declare a key of events, so that Redis refuses them
 #: before they change anything if the account may not write events (see acl.py): a script that was
 #: refused halfway would leave half of a transition.
-_WITHOUT_EVENTS = {"accept", "hash_key", "index_page", "memory_left"}
+_WITHOUT_EVENTS = {"accept", "hash_key", "index_page", "matching_page", "memory_left"}
 
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
-    *("base", "deferred_writes", "damage", "memory", "webhook_memory"),
+    *("base", "deferred_writes", "damage", "memory", "webhook_memory", "tags"),
     *("messages", "triggers", "events", "reports", "providers", "operators", "pages"),
 )
 
@@ -41,6 +41,7 @@ _OF_OPERATORS = {
     "settle_unknown",
     "hook_replay",
     "index_page",
+    "matching_page",
     "purge_webhooks",
     "remove_damaged",
     "repair",
@@ -188,16 +189,27 @@ class Scripts:
             # The error of the script does not name the record.
             raise exc.DamagedRecord(error.cause, str(args[0])) from None
 
-    def _call(self, name: str, args: Sequence[Any], client: Any = None) -> Any:
-        events = [] if name in _WITHOUT_EVENTS else [f"{self._settings.namespace}:event:"]
+    def _call(
+        self, name: str, args: Sequence[Any], client: Any = None, *, writes: Sequence[str] = ()
+    ) -> Any:
+        kinds = writes if name in _WITHOUT_EVENTS else ("event", *writes)
+        keys = [*self._keys, *(f"{self._settings.namespace}:{kind}:" for kind in kinds)]
         with translated(self._settings, for_operators=name in _OF_OPERATORS):
-            return self._script(name)(keys=self._keys + events, args=args, client=client)
+            return self._script(name)(keys=keys, args=args, client=client)
 
-    def run_group(self, name: str, items: Sequence[Sequence[str | int | float]]) -> list[Any]:
+    def run_group(
+        self,
+        name: str,
+        items: Sequence[Sequence[str | int | float]],
+        *,
+        writes: Sequence[str] = (),
+    ) -> list[Any]:
         """Run a script for each item of a group, in few calls, each of a few milliseconds.
 
         Args:
             items: The arguments of each item, the same number for all; first the id of its record.
+            writes: Kinds of keys that the script writes for these items, and that the account may
+                lack: then Redis refuses it before it changes anything.
 
         Returns:
             For each item its answer, or the error that concerns it alone.
@@ -212,7 +224,7 @@ class Scripts:
         while len(answers) < len(items):
             rest = items[len(answers) :]
             args = [len(rest[0]), *(argument for item in rest for argument in item)]
-            for item, answer in zip(rest, self._call(name, args), strict=False):
+            for item, answer in zip(rest, self._call(name, args, writes=writes), strict=False):
                 answers.append(answer[0] if len(answer) == 1 else self._error(answer[1], item[0]))
         return answers
 

@@ -126,7 +126,7 @@ end
 
 local function forget_message(id)
   local hash = key('msg', id)
-  local m = last_look(hash, 'state', 'number', 'idem')
+  local m = last_look(hash, 'state', 'number', 'idem', 'tags')
   for _, ref in ipairs(references_of(id)) do
     local owner = string.match(redis.call('GET', key('ref', ref)) or '', '^(.*)%.')
     if owner == id then redis.call('DEL', key('ref', ref)) end
@@ -134,6 +134,7 @@ local function forget_message(id)
   if m.idem then redis.call('DEL', key('idem', m.idem)) end
   if m.number then redis.call('ZREM', key('number', m.number), id) end
   if m.state then redis.call('ZREM', key('state', m.state), id) end
+  forget_tags(id, m.tags)
   redis.call('DEL', hash, key('refs', id))
   redis.call('HDEL', key('damaged'), id)
 end

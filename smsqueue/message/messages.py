@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,15 +15,19 @@ from smsqueue.message.segments import Segments, segments_of
 from smsqueue.message.smart_encoding import Replacement, smart_text
 
 __all__ = [
+    "MOST_TAGS",
     "IncomingMessage",
     "OutgoingMessage",
     "OutgoingMessageOptions",
     "Part",
     "check_send_at",
+    "check_tag",
     "sender_text",
 ]
 
 _LONGEST = timedelta(days=3650)
+#: Tags of one message.
+MOST_TAGS = 20
 
 
 class OutgoingMessageOptions:
@@ -50,6 +55,9 @@ class OutgoingMessageOptions:
     smart_encoding: bool | None = None
     #: JSON data that is passed to onSend and onStatus.
     context: dict[str, Any] = {}  # noqa: RUF012  never changed in place
+    #: Tags, by which operators find, cancel and pause messages. Setting some adds them to those
+    #: that are there; None removes all. They are visible in key names, so no personal data.
+    tag: tuple[str, ...] = ()
 
     def update(self, **options: Any) -> None:
         """Set options by name.
@@ -70,7 +78,18 @@ class OutgoingMessageOptions:
             name: value if value is None else _CHECKS[name](name, value)
             for name, value in options.items()
         }
+        if "tag" in checked:
+            checked["tag"] = self._with_tags(checked["tag"])
         self.__dict__.update(checked)
+
+    def _with_tags(self, added: tuple[str, ...] | None) -> tuple[str, ...]:
+        if added is None:
+            return ()
+        # What was assigned to the attribute was not validated.
+        tags = tuple(dict.fromkeys((*_check_tags("tag", self.tag), *added)))
+        if len(tags) > MOST_TAGS:
+            raise ValueError(f"a message has at most {MOST_TAGS} tags, not {len(tags)}")
+        return tags
 
 
 def sender_text(name: str, value: Any) -> str | None:
@@ -138,6 +157,40 @@ def _check_key(name: str, value: Any) -> str:
     return value
 
 
+#: What a tag may be. It is part of the name of a Redis key, and the ledger joins tags by spaces.
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
+
+
+def check_tag(tag: Any) -> str:
+    """A valid tag.
+
+    Raises:
+        TypeError: it is not text.
+        ValueError: it has other characters than a tag may have, or too many.
+    """
+    if not isinstance(tag, str):
+        raise TypeError(f"a tag must be text, not {type(tag).__name__}")
+    valid = _TAG.match(tag)
+    if valid is None or valid.end() < len(tag):
+        end = valid.end() if valid else 0
+        # Without the tag itself, which may be a phone number by mistake.
+        problem = f"has {tag[end]!r} at index {end}" if tag and end < 64 else "is empty"
+        problem = f"has {len(tag)} characters" if end == 64 else problem
+        raise ValueError(
+            f"a tag {problem}: use 1 to 64 letters, digits, dots, dashes, underscores and colons, "
+            "beginning with a letter or digit, as in 'black-friday'"
+        )
+    return tag
+
+
+def _check_tags(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (check_tag(value),)
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise TypeError(f"tag must be text or a list of texts, not {type(value).__name__}")
+    return tuple(dict.fromkeys(map(check_tag, value)))
+
+
 _OPTION_NAMES = [
     name for name in vars(OutgoingMessageOptions) if not name.startswith("_") and name != "update"
 ]
@@ -153,6 +206,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "expires": _check_expires,
     "on_unknown": _check_on_unknown,
     "idempotency_key": _check_key,
+    "tag": _check_tags,
 }
 
 

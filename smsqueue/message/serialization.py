@@ -125,7 +125,7 @@ def check_outgoing(message: OutgoingMessage, max_body: int, region: str | None =
             message.provider_options.update(**{name: option})
         except (TypeError, ValueError) as error:
             raise exc.RequestError(f"the {name} option cannot be queued: {error}") from None
-        if name != "send_at":
+        if name not in ("send_at", "tag"):
             _plain(f"the {name} option", option)
     values = message.routing_values
     if values is not None and not isinstance(values, tuple | list):
@@ -246,6 +246,8 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
     options.update((name, value) for name, value in known if hasattr(OutgoingMessageOptions, name))
     if options.get("senderId") is not None:
         options["senderId"] = str(options["senderId"])
+    if "tag" in options:
+        options["tag"] = tuple(options["tag"])
     return message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -56,6 +57,34 @@ def test_options_add_up_and_params_replace() -> None:
     message = OutgoingMessage("1", "x").options(escalate=True).options(senderId="shop")
     assert vars(message.provider_options) == {"escalate": True, "senderId": "shop"}
     assert message.params(a=1).params(b=2).provider_params == {"b": 2}
+
+
+def test_tags_add_up_and_none_removes_them() -> None:
+    message = OutgoingMessage("1", "x").options(tag="black-friday").options(tag=["vip", "wave:1"])
+    assert message.options(tag="vip").provider_options.tag == ("black-friday", "vip", "wave:1")
+    assert message.options(tag=None).provider_options.tag == ()
+
+
+@pytest.mark.parametrize(
+    ("tag", "reason"),
+    [
+        ("black friday", "a tag has ' ' at index 5: use 1 to 64 letters"),
+        ("+15551234567", "a tag has '+' at index 0"),
+        ("", "a tag is empty"),
+        ("x" * 65, "a tag has 65 characters"),
+        ("ok\n", r"a tag has '\n' at index 2"),
+        ("fr\u00fchling", "a tag has '\u00fc' at index 2"),
+        ([f"t{n}" for n in range(20)], "a message has at most 20 tags, not 21"),
+    ],
+)
+def test_invalid_tags_are_refused_when_they_are_set(tag: Any, reason: str) -> None:
+    message = OutgoingMessage("1", "x").options(tag="vip")
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        message.options(tag=tag)
+    for other in (5, ["vip", None], {"vip": 1}):
+        with pytest.raises(TypeError, match="must be text"):
+            message.options(tag=other)
+    assert message.provider_options.tag == ("vip",)
 
 
 def test_the_default_options() -> None:

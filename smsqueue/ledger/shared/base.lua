@@ -7,7 +7,7 @@ local NS, SEND_QUEUE, HOOK_QUEUE = KEYS[1], KEYS[2], KEYS[3]
 -- Keys that many messages share and that no message depends on: indexes, pauses, counters. One of the wrong type (a
 -- failed restore, another program's key) is set aside, see damage.lua, and starts over empty: it must not make
 -- operations on messages fail.
-local SHARED = { state = true, due = true, number = true, ends = true, event_ends = true,
+local SHARED = { state = true, due = true, number = true, tag = true, ends = true, event_ends = true,
                  pause = true, pauses = true, workers = true, counts = true, passed = true,
                  filled = true, full = true, bulk_out = true, health = true, ref = true, refs = true, parked = true, parts = true,
                  damaged = true, webhooks = true, webhook_bytes = true, kept = true,

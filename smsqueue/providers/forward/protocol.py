@@ -58,7 +58,10 @@ STATUS_CLASSES: dict[str, type[MessageStatus]] = {
 _STATUS_FLAGS = {"accepted": (None,), "delivered": (None,), "expired": (), "error": ()}
 _STATUS_FIELDS = (*_STATUS_FLAGS, "status_code", "status")
 #: Options of a message that smsqueue's format has; ``send_at`` is written as a text.
-_OPTIONS = ("allow_reply", "status_report", "expires", "senderId", "escalate", "on_unknown")
+_OPTIONS = (
+    *("allow_reply", "status_report", "expires", "senderId", "escalate", "on_unknown"),
+    "tag",
+)
 #: Fields that identify an accepted message at the server, or at its provider.
 _ID_FIELDS = {"id", "msgid"}
 #: Errors that may cross the connection. QueueUnavailable means a client's own ledger.
