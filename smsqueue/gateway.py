@@ -476,7 +476,7 @@ class Gateway:
             ValueError: one of its addresses or ids is too long.
             QueueUnavailable: it was not recorded.
         """
-        message.region = self.settings.region
+        message.region, message.send_answer = self.settings.region, self.send
         if self.eager:
             self.onReceive(message)
             return

@@ -167,6 +167,7 @@ class EventRunner:
         if kind == "received":
             message_in = serialization.load_incoming(event, data)
             message_in.region = self.gateway.settings.region
+            message_in.send_answer = self.gateway.send
             return message_in
         if kind == "status":
             status = serialization.load_status(data)

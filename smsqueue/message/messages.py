@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
+from smsqueue import exc
 from smsqueue.message import numbers
 from smsqueue.message.masking import body_size, mask, shown_id
 from smsqueue.message.media import Media
@@ -358,6 +359,8 @@ class IncomingMessage:
     region: str | None = None
     #: URLs and types of attached files, in order.
     media: tuple[Media, ...] = ()
+    #: Sends answers: ``send`` of the gateway that received it.
+    send_answer: Callable[[OutgoingMessage], OutgoingMessage] | None = None
 
     def __init__(
         self,
@@ -385,6 +388,34 @@ class IncomingMessage:
         False for other channels, whose senders may not be phone numbers.
         """
         return self.channel is None and numbers.replyable(self.src, self.region)
+
+    def reply(self, text: str, **options: Any) -> OutgoingMessage:
+        """Answer it from the number that was texted, through the provider that received it.
+
+        Args:
+            options: See :class:`OutgoingMessageOptions`.
+
+        Returns:
+            The message that was sent, with its ``id``.
+
+        Raises:
+            RequestError: no SMS can be sent to its sender, see :attr:`replyable`.
+            LookupError: no gateway received this object.
+            Exception: as ``Gateway.send`` and ``OutgoingMessage.options``.
+        """
+        if self.send_answer is None:
+            raise LookupError("this message did not come through a gateway, so it has no answer")
+        if not self.replyable:
+            raise exc.RequestError(
+                f"no SMS can be sent to {mask(self.src) or 'the sender'}: check "
+                "message.replyable before you answer"
+            )
+        answer = OutgoingMessage(self.src, text, src=self.dst, provider=self.provider)
+        return self.send_answer(answer.options(**options))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy for another process, or of a test, has no gateway.
+        return {name: value for name, value in vars(self).items() if name != "send_answer"}
 
     def __repr__(self) -> str:
         # Without number and text, since error trackers record it.
