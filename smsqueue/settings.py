@@ -12,6 +12,7 @@ from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from smsqueue.logs import get_logger
+from smsqueue.redis_url import FALSE, TRUE, SentinelUrl, parse_sentinel_url
 
 __all__ = [
     "LEASE_FACTOR",
@@ -40,6 +41,8 @@ _HANDLER_TIMEOUT = 60.0
 _SHORTEST_SECRET, _FEWEST_DIFFERENT = 6, 4
 #: Minimum length of a hash key, which can be guessed offline.
 _SHORTEST_KEY = 32
+#: Maximum of SMSQUEUE_WAIT_REPLICAS.
+_MOST_REPLICAS = 10
 #: Minimum of SMSQUEUE_WEBHOOK_QUOTA, in bytes: a webhook may take 20 kB.
 _LEAST_QUOTA = 65536
 _TOO_WEAK = (
@@ -240,10 +243,15 @@ class Settings:
         SettingsError: a value is invalid.
     """
 
-    #: Redis >= 6.2, for broker and ledger. May contain a password, so it is not in the repr.
+    #: Redis >= 6.2, for broker and ledger, or its sentinels. May contain a password, so it is not
+    #: in the repr.
     redis_url: str = _setting("REDIS_URL", "redis://127.0.0.1:6379/0", str, secret=True)
-    #: PEM file of the private CA that signed the certificate of a ``rediss://`` Redis.
+    #: PEM file of the private CA that signed the certificate of a ``rediss://`` Redis, or of the
+    #: servers and sentinels of a ``sentinel://`` one.
     redis_ca: str = _setting("REDIS_CA", "", str)
+    #: Replicas that must have a message, the beginning of its call and its outcome before they
+    #: count; 0: the primary alone.
+    wait_replicas: int = _setting("WAIT_REPLICAS", 0, int)
     #: Prefix of all keys and queue names, so that applications can share a Redis.
     namespace: str = _setting("NAMESPACE", "sms", str)
     #: Where workers, receivers and the command line find the gateway: ``package.module:attribute``.
@@ -312,24 +320,33 @@ class Settings:
             object.__setattr__(self, "region", _region(self.region))
         try:
             parts = urlsplit(self.redis_url)
-            scheme, _ = parts.scheme, parts.port
+            scheme = parts.scheme
+            _ = None if scheme == "sentinel" else parts.port
         except ValueError:
             # ``from None``: the error would quote a part of the password.
             raise SettingsError(
                 f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}, which cannot be read: "
                 "a password's special characters must be written as %XX"
             ) from None
-        if scheme not in ("redis", "rediss", "unix"):
+        if scheme not in ("redis", "rediss", "unix", "sentinel"):
             raise SettingsError(
                 f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: "
-                "it must begin with redis://, rediss:// or unix://"
+                "it must begin with redis://, rediss://, unix:// or sentinel://"
             )
-        wrong = _wrong_in_redis_url(parts)
+        try:
+            sentinels = self.sentinels
+            wrong = _wrong_in_redis_url(urlsplit(self.data_url))
+        except ValueError as error:
+            wrong = str(error)
         if wrong:
-            raise SettingsError(f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: {wrong}")
-        if self.redis_ca and scheme != "rediss":
             raise SettingsError(
-                "SMSQUEUE_REDIS_CA is set, but SMSQUEUE_REDIS_URL does not use TLS: write rediss://"
+                f"SMSQUEUE_REDIS_URL is {hide_password(self.redis_url)!r}: {wrong}"
+            ) from None
+        tls = urlsplit(self.data_url).scheme == "rediss"
+        if self.redis_ca and not tls and not (sentinels and sentinels.sentinel_tls_url):
+            remedy = "add tls=1, sentinel_tls=1 or both" if sentinels else "write rediss://"
+            raise SettingsError(
+                f"SMSQUEUE_REDIS_CA is set, but SMSQUEUE_REDIS_URL does not use TLS: {remedy}"
             )
         if self.redis_ca and "ssl_ca_certs" in parse_qs(parts.query):
             raise SettingsError(
@@ -367,6 +384,10 @@ class Settings:
         for setting in fields(self):
             value, variable = getattr(self, setting.name), setting.metadata["variable"]
             if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if setting.name == "wait_replicas":
+                if not 0 <= value <= _MOST_REPLICAS:
+                    raise SettingsError(f"{variable} must be from 0 to {_MOST_REPLICAS}")
                 continue
             most = 1e15 if setting.metadata["parse"] is _bytes else 1e9
             if not 0 < value < most:
@@ -437,13 +458,27 @@ class Settings:
     @property
     def unverified_tls(self) -> str:
         """The option of SMSQUEUE_REDIS_URL that disables certificate verification, or ""."""
-        parts = urlsplit(self.redis_url)
+        parts = urlsplit(self.data_url)
+        if parts.scheme != "rediss" and self.sentinels:
+            parts = urlsplit(self.sentinels.sentinel_tls_url)
         query = _first_values(parts) if parts.scheme == "rediss" else {}
         if query.get("ssl_cert_reqs") == "none":
             return "ssl_cert_reqs=none"
-        if query.get("ssl_check_hostname", "true").lower() in _FALSE:
+        if query.get("ssl_check_hostname", "true").lower() in FALSE:
             return f"ssl_check_hostname={query['ssl_check_hostname']}"
         return ""
+
+    @property
+    def sentinels(self) -> SentinelUrl | None:
+        """The sentinels that SMSQUEUE_REDIS_URL names; None: it names a server."""
+        is_sentinel = urlsplit(self.redis_url).scheme == "sentinel"
+        return parse_sentinel_url(self.redis_url) if is_sentinel else None
+
+    @property
+    def data_url(self) -> str:
+        """The Redis server as redis-py writes it; without a host if sentinels know the server."""
+        sentinels = self.sentinels
+        return sentinels.data_url if sentinels else self.redis_url
 
     @property
     def safe_redis_url(self) -> str:
@@ -467,10 +502,6 @@ def misspelled(names: Iterable[Any]) -> Iterator[tuple[str, str]]:
             yield name, near[0]
 
 
-#: redis-py's words for false and for true.
-_FALSE, _TRUE = ("0", "f", "false", "n", "no"), ("1", "t", "true", "y", "yes")
-
-
 def _first_values(parts: SplitResult) -> dict[str, str]:
     """The parameters of a URL; the first of repeated ones, as in redis-py."""
     return {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -486,7 +517,7 @@ def _wrong_in_redis_url(parts: SplitResult) -> str:
         return "write the path of the socket, as in unix:///run/redis/redis.sock?db=0"
     if query.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
         return "ssl_cert_reqs must be required, optional or none"
-    if query.get("ssl_check_hostname", "true").lower() not in _FALSE + _TRUE:
+    if query.get("ssl_check_hostname", "true").lower() not in FALSE + TRUE:
         return "ssl_check_hostname must be true or false"
     return ""
 

@@ -96,6 +96,11 @@ class _Channel(broker.Channel):
             super()._refresh_bindings(queues)  # type: ignore[misc]
 
 
+class _SentinelChannel(_Channel, broker.SentinelChannel):
+    """The same, to the primary that sentinels name."""
+
+
 def survive_lost_connections() -> None:
-    """Make every kombu connection of this process use this channel."""
+    """Make every kombu connection of this process use these channels."""
     broker.Transport.Channel = _Channel
+    broker.SentinelTransport.Channel = _SentinelChannel

@@ -13,7 +13,12 @@ import redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from smsqueue.broker.message_template import MessageTemplate, record
-from smsqueue.ledger.client import connect, execute_above_maxmemory, tls_options
+from smsqueue.ledger.client import (
+    connect,
+    execute_above_maxmemory,
+    sentinel_options,
+    tls_options,
+)
 from smsqueue.logs import get_logger
 from smsqueue.settings import Settings
 
@@ -54,11 +59,16 @@ _WORKER = _TRANSPORT | {
     "socket_connect_timeout": 5,
     "max_connections": 50,
 }
+#: Seconds that each sentinel may take. kombu asks them one after the other.
+_PRODUCER_SENTINEL, _WORKER_SENTINEL = 0.2, 1.0
 
 
 def broker_url(settings: Settings) -> str:
-    """The Redis URL in kombu's form, whose query parameters differ from redis-py's."""
-    parts = urlsplit(settings.redis_url)
+    """The Redis URL in kombu's form, whose query parameters differ from redis-py's.
+
+    kombu takes user, password and database of the primary from the first of its sentinels' URLs.
+    """
+    parts, sentinels = urlsplit(settings.data_url), settings.sentinels
     # If a parameter is repeated, redis-py uses the first.
     query = {name: values[0] for name, values in parse_qs(parts.query).items()}
     if parts.scheme == "unix":
@@ -66,6 +76,12 @@ def broker_url(settings: Settings) -> str:
         if not at and "password" in query:
             login, at = f":{quote(query['password'], safe='')}", "@"
         return f"redis+socket://{login}{at}{parts.path}?virtual_host={query.get('db', '0')}"
+    if sentinels is not None:
+        database = query.get("db") or parts.path.strip("/") or "0"
+        return ";".join(
+            f"sentinel://{parts.netloc}{f'[{host}]' if ':' in host else host}:{port}/{database}"
+            for host, port in sentinels.addresses
+        )
     return f"{parts.scheme}://{parts.netloc}/{query.get('db') or parts.path.strip('/') or '0'}"
 
 
@@ -78,12 +94,24 @@ def broker_ssl(settings: Settings) -> dict[str, Any] | None:
     return options | {"ssl_cert_reqs": mode}
 
 
+def _sentinel_transport(settings: Settings, timeout: float) -> dict[str, Any]:
+    """kombu's options for sentinels."""
+    if settings.sentinels is None:
+        return {}
+    return {
+        "master_name": settings.sentinels.master,
+        "sentinel_kwargs": sentinel_options(settings, timeout=timeout),
+    }
+
+
 def celery_config(settings: Settings, *, worker: bool) -> dict[str, Any]:
     """The Celery configuration of producers and workers."""
+    sentinel_seconds = _WORKER_SENTINEL if worker else _PRODUCER_SENTINEL
     return {
         "broker_url": broker_url(settings),
         "broker_use_ssl": broker_ssl(settings),
         "broker_transport_options": (_WORKER if worker else _PRODUCER)
+        | _sentinel_transport(settings, sentinel_seconds)
         | {"global_keyprefix": settings.broker_prefix},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,

@@ -25,7 +25,7 @@ _SCRIPTS = ("evalsha", "script|load", "script|exists")
 _MESSAGES = (
     *("del", "exists", "expire", "get", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys"),
     *("hlen", "hmget", "hset", "info", "llen", "object", "pexpire", "rename", "set", "smembers"),
-    *("time", "type", "zadd", "zcard", "zrange", "zrem", "zunionstore"),
+    *("time", "type", "wait", "zadd", "zcard", "zrange", "zrem", "zunionstore"),
 )
 
 #: All commands of the ledger.

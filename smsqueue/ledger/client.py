@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -21,6 +22,7 @@ from redis.retry import Retry
 
 from smsqueue import exc
 from smsqueue.concurrency.loop import sleep
+from smsqueue.ledger.sentinels import PrimaryNotFound, primary_of
 from smsqueue.logs import get_logger
 from smsqueue.settings import Settings, SettingsError
 
@@ -28,7 +30,9 @@ __all__ = [
     "connect",
     "error_of_answer",
     "execute_above_maxmemory",
+    "may_not_write",
     "retry_until_confirmed",
+    "sentinel_options",
     "tls_options",
     "translated",
     "unreadable_tls_file",
@@ -38,9 +42,13 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
+#: Part of a command's time limit that asking the sentinels may take, before the command is sent.
+_SENTINELS = 0.3
+
 #: Transient Redis errors, as opposed to invalid commands.
 _TRANSIENT = (
     "BUSY",
+    "MASTERDOWN",
     "MISCONF",
     "NOREPLICAS",
     "OOM",
@@ -78,19 +86,45 @@ def tls_options(settings: Settings) -> dict[str, Any]:
     Certificate chain and host name are verified unless the URL says otherwise. The URL is parsed by
     redis-py itself: another parser could trust a server that the ledger does not trust.
     """
-    if urlsplit(settings.redis_url).scheme != "rediss":
+    return _tls_options(settings, settings.data_url)
+
+
+def sentinel_options(settings: Settings, *, timeout: float) -> dict[str, Any]:
+    """Arguments of redis-py for connections to the sentinels, also for those of the broker.
+
+    Without them redis-py and kombu would wait for a sentinel without end, and repeat what failed.
+
+    Args:
+        timeout: Seconds for connecting, and for each answer.
+    """
+    url = settings.sentinels
+    if url is None:
+        return {}
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "username": url.sentinel_username,
+        "password": url.sentinel_password,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    tls = _tls_options(settings, url.sentinel_tls_url)
+    return options | ({"ssl": True} | tls if tls else {})
+
+
+def _tls_options(settings: Settings, url: str) -> dict[str, Any]:
+    if urlsplit(url).scheme != "rediss":
         return {}
     verified: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     if settings.redis_ca:
         verified["ssl_ca_certs"] = settings.redis_ca
     parse: Any = parse_url  # has no types
-    options = parse(settings.redis_url).items()
+    options = parse(url).items()
     return verified | {name: value for name, value in options if name.startswith("ssl_")}
 
 
 def unreadable_tls_file(settings: Settings) -> str | None:
     """What is wrong with the files that TLS needs, without the URL; None: nothing."""
-    options = tls_options(settings)
+    options = tls_options(settings) or sentinel_options(settings, timeout=1.0)
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         path = options.get(name)
         if not path:
@@ -116,21 +150,30 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
     Raises:
         SettingsError: the URL has parameters that redis-py does not know.
     """
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "encoding_errors": _JUNK,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": min(timeout, 0.5) if timeout <= 1 else timeout / 2,
+        "health_check_interval": 10,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_timeout": False,
+        **tls_options(settings),
+    }
     # redis-py refuses keepalive for a Unix socket.
-    keepalive = {} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}
+    if not settings.redis_url.startswith("unix:"):
+        options["socket_keepalive"] = True
+    sentinels = settings.sentinels
     try:
-        client: redis.Redis = redis.Redis.from_url(
-            settings.redis_url,
-            decode_responses=True,
-            encoding_errors=_JUNK,
-            socket_timeout=timeout,
-            socket_connect_timeout=min(timeout, 0.5) if timeout <= 1 else timeout / 2,
-            health_check_interval=10,
-            **keepalive,
-            **tls_options(settings),
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-        )
+        if sentinels is None:
+            client: redis.Redis = redis.Redis.from_url(settings.redis_url, **options)
+        else:
+            parse: Any = parse_url  # has no types
+            of_url = parse(sentinels.data_url)
+            of_url.pop("connection_class", None)
+            of_url["ssl"] = urlsplit(sentinels.data_url).scheme == "rediss"
+            asked = sentinel_options(settings, timeout=min(1.0, _SENTINELS * timeout))
+            client = primary_of(sentinels, asked, options | of_url)
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # does not connect yet
     except (TypeError, ValueError):
@@ -146,7 +189,7 @@ def connect(settings: Settings, *, timeout: float) -> redis.Redis:
 def _wrong_option(settings: Settings) -> str:
     """What is wrong with an option of the URL; "": unknown, or the option may be a part of the
     password."""
-    parts = urlsplit(settings.redis_url)
+    parts = urlsplit(settings.data_url)
     if "@" in parts.query:  # the password contains a question mark
         return ""
     kinds = {"rediss": redis.SSLConnection, "unix": redis.UnixDomainSocketConnection}
@@ -158,7 +201,8 @@ def _wrong_option(settings: Settings) -> str:
             continue
         option = f"SMSQUEUE_REDIS_URL has the option {name!r}"
         if parts.scheme != "rediss" and name in tls:
-            return f"{option}, which needs TLS: write rediss://, or remove it"
+            remedy = "add tls=1" if settings.sentinels else "write rediss://"
+            return f"{option}, which needs TLS: {remedy}, or remove it"
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         if near:
             return f"{option}, which redis-py does not know; did you mean {near[0]!r}?"
@@ -192,24 +236,28 @@ def translated(settings: Settings, *, for_operators: bool = False) -> Iterator[N
     Args:
         for_operators: The account of an operator may run the command.
     """
+    earlier = sys.exception()  # which the caller handles, and which is not about this command
     try:
         yield
     except redis.exceptions.RedisError as error:
-        raise _translated(settings, error, for_operators) from error
+        raise _translated(settings, error, for_operators, earlier) from error
     except OSError as error:  # a host name that does not resolve, a socket file that is not there
         unreachable = exc.QueueUnavailable(f"Redis at {settings.safe_redis_url}: {error}")
-        unreachable.refused = _surely_without_effect(error)
+        unreachable.refused = _surely_without_effect(error, earlier)
         raise unreachable from error
 
 
 def _translated(
-    settings: Settings, error: redis.exceptions.RedisError, for_operators: bool = False
+    settings: Settings,
+    error: redis.exceptions.RedisError,
+    for_operators: bool = False,
+    earlier: BaseException | None = None,
 ) -> exc.QueueUnavailable:
     word, _, cause = str(error).partition(" ")
     if word == "DAMAGED":  # see shared/damage.lua
         return exc.DamagedRecord(cause)
     translated_error = _kind(error)(_advice(settings, error, for_operators))
-    translated_error.refused = _surely_without_effect(error)
+    translated_error.refused = _surely_without_effect(error, earlier)
     return translated_error
 
 
@@ -236,20 +284,42 @@ _ERRORS: dict[str, type[redis.exceptions.RedisError]] = {
 #: Errors of Redis 6.2, and of 7 and later, when a command of a script is denied to the account.
 _DENIED_IN_SCRIPT = re.compile("user executing the script|ACL failure in script")
 #: Errors of connecting, before anything was written.
-_NOT_CONNECTED = (ConnectionRefusedError, socket.gaierror, FileNotFoundError)
+_NOT_CONNECTED = (
+    ConnectionRefusedError,
+    socket.gaierror,
+    FileNotFoundError,
+    PrimaryNotFound,
+)
+#: Errors, also of a script's first write, of a server that may not write: no write before it can
+#: have had any effect, because the server does not change while a script runs.
+_MAY_NOT_WRITE = re.compile("(^|-)(READONLY You can't write|NOREPLICAS Not enough)")
 
 #: Reasons of ``ssl.SSLError`` in a handshake, before anything was written.
 _NO_TLS = ("CERTIFICATE_VERIFY_FAILED", "NO_CERTIFICATE_OR_CRL_FOUND")
 
 
-def _surely_without_effect(error: BaseException) -> bool:
-    """Is it certain that Redis did not execute the command that failed?"""
+def _surely_without_effect(error: BaseException, earlier: BaseException | None = None) -> bool:
+    """Is it certain that Redis did not execute the command that failed?
+
+    Args:
+        earlier: An error that was being handled when the command was sent.
+    """
     cause: BaseException | None = error
-    while cause is not None:
+    while cause is not None and cause is not earlier:
         if isinstance(cause, _NOT_CONNECTED) or getattr(cause, "reason", "") in _NO_TLS:
+            return True
+        if may_not_write(cause):  # redis-py replaces it by a ConnectionError
             return True
         cause = cause.__cause__ or cause.__context__
     return _denied_as_sent(error) or isinstance(error, _REFUSALS)
+
+
+def may_not_write(error: BaseException) -> bool:
+    """Did a server answer that it is a replica, or a primary without its replicas?"""
+    return (
+        isinstance(error, redis.exceptions.ResponseError)
+        and _MAY_NOT_WRITE.search(str(error)) is not None
+    )
 
 
 def _denied_as_sent(error: BaseException) -> bool:
@@ -290,6 +360,15 @@ def _advice(settings: Settings, error: redis.exceptions.RedisError, for_operator
         return f"{where} did not answer in time: is it overloaded or frozen?"
     if "OOM" in text:
         return f"{where} has no memory left: raise its maxmemory"
+    if "NOREPLICAS" in text:
+        return (
+            f"{where} has fewer replicas than its min-replicas-to-write, and takes nothing: check "
+            "the replicas (redis-cli INFO replication)"
+        )
+    if may_not_write(error):
+        return f"{where} is a replica, where nothing may be written: a failover may be under way"
+    if isinstance(error, PrimaryNotFound):
+        return f"{where}: the sentinels name no primary: {text[:200]}"
     if isinstance(error, redis.exceptions.ConnectionError):
         unreadable = unreadable_tls_file(settings)
         if unreadable:

@@ -13,7 +13,7 @@ import redis
 from redis.commands.core import Script
 
 from smsqueue import exc
-from smsqueue.ledger.client import error_of_answer, translated
+from smsqueue.ledger.client import error_of_answer, may_not_write, translated
 from smsqueue.settings import Settings
 
 __all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
@@ -23,6 +23,16 @@ _REFUSED_WHEN_FULL = {"accept", "receive", "receive_part", "memory_left"}
 
 #: Scripts that write nothing.
 _READ_ONLY = {"index_page", "matching_page"}
+
+#: Scripts whose caller relies on what they have recorded: with SMSQUEUE_WAIT_REPLICAS, replicas
+#: must have it. Replication keeps the order, so they have what was written before, too.
+_CONFIRMED_BY_REPLICAS = {
+    *("accept", "claim", "begin", "settle", "receive", "receive_part", "report"),
+    *("cancel", "requeue", "settle_unknown"),
+}
+
+#: Longest wait for replicas, in ms; less if a command may take less than twice as long.
+_MOST_WAIT_MS = 2000
 
 #: Scripts that write no events. All others declare a key of events, so that Redis refuses them
 #: before they change anything if the account may not write events (see acl.py): a script that was
@@ -84,6 +94,10 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
+class _Unconfirmed(exc.QueueUnavailable):
+    """The primary has recorded it, but not enough replicas."""
+
+
 class Definition(NamedTuple):
     """A top-level statement of a shared file."""
 
@@ -141,6 +155,8 @@ class Scripts:
         self._settings = settings
         self._keys = [settings.namespace, settings.send_key, settings.hook_key]
         self._scripts: dict[str, Script] = {}
+        timeout: float = client.connection_pool.connection_kwargs["socket_timeout"]
+        self._wait_ms = int(min(_MOST_WAIT_MS, 500 * timeout))
 
     @cached_property
     def _shared(self) -> list[Definition]:
@@ -194,8 +210,44 @@ class Scripts:
     ) -> Any:
         kinds = writes if name in _WITHOUT_EVENTS else ("event", *writes)
         keys = [*self._keys, *(f"{self._settings.namespace}:{kind}:" for kind in kinds)]
-        with translated(self._settings, for_operators=name in _OF_OPERATORS):
-            return self._script(name)(keys=keys, args=args, client=client)
+        script = self._script(name)
+        try:
+            with translated(self._settings, for_operators=name in _OF_OPERATORS):
+                waits = client is None and self._settings.wait_replicas > 0
+                if waits and name in _CONFIRMED_BY_REPLICAS:
+                    return self._on_replicas(script, keys, args)
+                return script(keys=keys, args=args, client=client)
+        except exc.QueueUnavailable as error:
+            if isinstance(error, _Unconfirmed) or may_not_write(error.__cause__ or error):
+                # It is no longer the primary, or cut off: the next command asks which one is.
+                self._client.connection_pool.disconnect(inuse_connections=False)
+            raise
+
+    def _on_replicas(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script, and wait until replicas have what it wrote; in one round trip.
+
+        WAIT counts for what its own connection has written, so both are sent together.
+        """
+        run: tuple[Any, ...] = ("EVALSHA", script.sha)
+        needed, wait_ms = self._settings.wait_replicas, self._wait_ms
+        while True:
+            pipe: Any = self._client.pipeline(transaction=False)
+            pipe.execute_command(*run, len(keys), *keys, *args)
+            pipe.execute_command("WAIT", needed, wait_ms)
+            answer, confirmed = pipe.execute(raise_on_error=False)
+            if not isinstance(answer, redis.exceptions.NoScriptError):
+                break
+            run = ("EVAL", script.script)  # another server than before
+        for each in (answer, confirmed):
+            if isinstance(each, Exception):
+                raise each
+        if confirmed < needed:
+            raise _Unconfirmed(
+                f"Redis at {self._settings.safe_redis_url} has recorded this, but {confirmed} of "
+                f"{needed} replicas confirmed it within {wait_ms} ms (SMSQUEUE_WAIT_REPLICAS), so "
+                "a failover may undo it: check the replicas (redis-cli INFO replication)"
+            )
+        return answer
 
     def run_group(
         self,

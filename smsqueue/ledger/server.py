@@ -75,8 +75,13 @@ def verify_server(client: redis.Redis, settings: Settings) -> None:
                 raise
             raise RedisMisconfigured(settings, reason) from None
     wrong = _mode(facts)
-    if wrong is not None:
-        raise RedisMisconfigured(settings, wrong)
+    if wrong is None:
+        return
+    if settings.sentinels and _is_replica(facts):
+        raise exc.QueueUnavailable(
+            f"Redis at {settings.safe_redis_url} is a replica: a failover may be under way"
+        )
+    raise RedisMisconfigured(settings, wrong)
 
 
 def diagnosed(settings: Settings, error: exc.QueueUnavailable) -> exc.QueueUnavailable:
@@ -140,24 +145,28 @@ def _mode(facts: dict[str, Any]) -> str | None:
     """What is wrong with the mode of the server; None: nothing."""
     if "sentinel" in (facts.get("redis_mode"), facts.get("role")):
         return (
-            "is a sentinel, which holds no data: name the primary that it watches in "
-            "SMSQUEUE_REDIS_URL"
+            "is a sentinel, which holds no data: write "
+            "sentinel://host1:26379,host2:26379,host3:26379/0?master=NAME in SMSQUEUE_REDIS_URL"
         )
     if facts.get("redis_mode") == "cluster" or str(facts.get("cluster_enabled")) == "1":
         return (
             "is in cluster mode, which spreads keys that scripts need together: use a single "
             "primary (cluster-enabled no)"
         )
-    if facts.get("role") in ("slave", "replica"):
+    if _is_replica(facts):
         primary = facts.get("master_host")
         where = f" ({primary}:{facts.get('master_port')})" if primary else ""
         return f"is a replica, where nothing may be written: name its primary{where} instead"
     return None
 
 
+def _is_replica(facts: dict[str, Any]) -> bool:
+    return facts.get("role") in ("slave", "replica")
+
+
 def _of_connection(settings: Settings, error: BaseException) -> str | None:
     """What is wrong with TLS; None: the server does not answer, or the cause is unknown."""
-    tls = urlsplit(settings.redis_url).scheme == "rediss"
+    tls = urlsplit(settings.data_url).scheme == "rediss"
     texts = " ".join(map(str, _chain(error)))
     unreadable = unreadable_tls_file(settings)
     if unreadable:
@@ -195,13 +204,17 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _address(settings: Settings) -> tuple[str, int] | None:
     parts = urlsplit(settings.redis_url)
-    return None if parts.scheme == "unix" else (parts.hostname or "localhost", parts.port or 6379)
+    if parts.scheme in ("unix", "sentinel"):
+        return None
+    return (parts.hostname or "localhost", parts.port or 6379)
 
 
 def _speaks_plain(settings: Settings) -> bool:
     address = _address(settings)
+    if address is None:
+        return False
     try:
-        with socket.create_connection(address or ("", 0), timeout=_PROBE) as plain:
+        with socket.create_connection(address, timeout=_PROBE) as plain:
             plain.sendall(b"PING\r\n")
             return plain.recv(1) in (b"+", b"-")
     except OSError:
