@@ -68,7 +68,7 @@ def test_settings_are_read_once_and_frozen(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("REDIS_URL", "http://h", "redis://, rediss:// or unix://"),
+        ("REDIS_URL", "http://h", "redis://, rediss://, unix:// or sentinel://"),
         ("REDIS_URL", "", "redis://"),
         ("REDIS_URL", "localhost:6379", "redis://"),
         ("REDIS_URL", "redis://h:port/0", "%XX"),
