@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from flask import Blueprint, Flask
 
     from smsqueue.broker.queue import Queue
-    from smsqueue.ledger import Ledger, Record
+    from smsqueue.ledger import Ledger, Progress, Record
     from smsqueue.ledger.script_values import Accepted
     from smsqueue.providers.base.webhook_blueprints import Blueprints
 
@@ -583,6 +583,17 @@ class Gateway:
             limit: How many at most; None: all.
         """
         return self._operator.find(number, limit=limit)
+
+    def progress(self, tag: str) -> Progress:
+        """How far the messages of a tag are: their states, how many are sent per second, the time
+        left.
+
+        It reads all of them: some tenths of a second for 100,000.
+
+        Raises:
+            ValueError: this is not a tag.
+        """
+        return self._operator.progress(tag)
 
     def cancel(self, id: str) -> bool:
         """Cancel a message that waits; False: it does not wait (any more)."""

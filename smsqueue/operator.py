@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from smsqueue.exc import DamagedRecord
 from smsqueue.logs import get_logger, transition
+from smsqueue.message.messages import check_tag
 from smsqueue.message.numbers import searched_address
 from smsqueue.message.states import SETTLED_BY_HAND, WAITING, State
 from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
     from smsqueue.broker.queue import Queue
-    from smsqueue.ledger import Ledger, Record
+    from smsqueue.ledger import Ledger, Progress, Record
     from smsqueue.ledger.script_values import Cancelled, Requeued
 
 __all__ = ["Connected", "Operator"]
@@ -63,6 +64,9 @@ class Operator:
                 continue
             if record is not None:
                 yield record
+
+    def progress(self, tag: str) -> Progress:
+        return self._gateway.ledger.progress(check_tag(tag))
 
     def cancel(self, id: str) -> bool:
         answer = _known(id, self._gateway.ledger.cancel(id))

@@ -17,7 +17,16 @@ from smsqueue.cli.providers import (
     provider_totals,
 )
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Backlog, Damaged, Pause, Room, Unrouted, Webhooks, Worker
+from smsqueue.ledger import (
+    Backlog,
+    Damaged,
+    Pause,
+    Room,
+    Unrouted,
+    WaitingTags,
+    Webhooks,
+    Worker,
+)
 from smsqueue.ledger.server import Server
 from smsqueue.message.states import EventState, State
 
@@ -103,6 +112,8 @@ class Snapshot:
     #: Records that were put aside, the newest first.
     damaged: list[Damaged]
     unrouted: Unrouted
+    #: The tags with the most waiting messages.
+    tags: WaitingTags
     server: Server
     #: Memory that Redis has for new messages.
     room: Room
@@ -161,6 +172,7 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
         workers=ledger.workers(),
         damaged=ledger.damaged(),
         unrouted=ledger.unrouted(),
+        tags=ledger.waiting_tags(),
         server=ledger.server(),
         room=room,
         webhooks=list(room.webhooks),

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from smsqueue import exc
 from smsqueue.cli.gateways import open_gateway
-from smsqueue.cli.options import json_option, parse_past_time
+from smsqueue.cli.options import json_option, parse_past_time, parse_tag
 from smsqueue.cli.output import (
     format_count,
     format_duration,
@@ -34,6 +34,7 @@ from smsqueue.cli.providers import (
     format_pause,
     pause_document,
 )
+from smsqueue.cli.tags import describe_waiting_tags, show_progress, waiting_tags_document
 from smsqueue.ledger import RedisMisconfigured, Room, Worker
 from smsqueue.ledger.server import Server
 from smsqueue.message.states import EventState, State
@@ -67,13 +68,19 @@ _EVENT_STATES = (EventState.WAITING, EventState.RUNNING, EventState.DEAD, EventS
     metavar="TIME",
     help="Ignore what became unknown, dead or unheard before: 30m, 2h, 1d, or an ISO time.",
 )
+@click.option(
+    "--tag", callback=parse_tag, help="Show how far the messages of this tag are, nothing else."
+)
 @json_option
-def status(max_oldest: float, since: datetime | None, as_json: bool) -> None:
+def status(max_oldest: float, since: datetime | None, tag: str | None, as_json: bool) -> None:
     """Show the state of the gateway, and a remedy for each problem.
 
     The first line is a summary. Exit code 0: no problem. 1: something needs attention.
     2: messages do not move. 3: a setting is invalid, so the state is not known.
     """
+    if tag is not None:
+        show_progress(tag, as_json)
+        return
     snapshot: Snapshot | None = None
     try:
         with open_gateway() as gateway:
@@ -140,6 +147,8 @@ def _overview_table(snapshot: Snapshot) -> Table:
         table.add_row("", f"the oldest is queued for {format_duration(snapshot.oldest_queued)}")
     if snapshot.waiting_for_pauses:
         table.add_row("", printable(snapshot.waiting_for_pauses))
+    if snapshot.tags.tags:
+        table.add_row("tags", describe_waiting_tags(snapshot.tags))
     table.add_row("events", ", ".join(f"{counts[state]} {state}" for state in _EVENT_STATES))
     if snapshot.oldest_event:
         age = format_duration(snapshot.oldest_event)
@@ -210,7 +219,7 @@ def _document(
     }
     if snapshot is None:
         names = ("messages", "oldest_queued", "events", "oldest_event", "damaged", "unrouted")
-        others = ("backlog", "queues", "webhooks", "providers", "workers", "redis")
+        others = ("tags", "backlog", "queues", "webhooks", "providers", "workers", "redis")
         return document | dict.fromkeys((*names, *others))
     return document | {
         "messages": {state: snapshot.counts[state] for state in _MESSAGE_STATES},
@@ -219,6 +228,7 @@ def _document(
         "oldest_event": round(snapshot.oldest_event, 1),
         "damaged": len(snapshot.damaged),
         "unrouted": snapshot.unrouted.number,
+        "tags": waiting_tags_document(snapshot.tags),
         "backlog": {
             lane: {"due": b.due, "oldest": round(b.oldest, 1), "held": b.held}
             for lane, b in snapshot.backlog.items()

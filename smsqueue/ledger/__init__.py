@@ -38,6 +38,7 @@ from smsqueue.ledger.script_values import (
 )
 from smsqueue.ledger.scripts import GROUP_LIMIT
 from smsqueue.ledger.server import RedisMisconfigured, diagnosed
+from smsqueue.ledger.tags import Progress, WaitingTags
 
 __all__ = [
     "GROUP_LIMIT",
@@ -65,6 +66,7 @@ __all__ = [
     "NextAttempt",
     "NotClaimable",
     "Pause",
+    "Progress",
     "ProviderPaused",
     "Purged",
     "Record",
@@ -77,6 +79,7 @@ __all__ = [
     "Unclaimed",
     "UnreadableClaim",
     "Unrouted",
+    "WaitingTags",
     "Webhooks",
     "Worker",
     "diagnosed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from smsqueue.ledger.records import (
 from smsqueue.ledger.script_values import Examined
 from smsqueue.ledger.scripts import Scripts
 from smsqueue.ledger.server import Server, configuration_warnings, server_of, verify_server
+from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.message.serialization import to_json
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings
@@ -111,6 +113,8 @@ class Unrouted(NamedTuple):
 
 #: Ids of an index, or records, that one round trip reads.
 _PAGE = 200
+#: Waiting messages from which the numbers of their tags are estimated.
+_SAMPLES = 400
 
 
 class LedgerReader:
@@ -289,6 +293,41 @@ class LedgerReader:
             for state in states:
                 pipe.zcard(self._key("state", state))
             return {str(s): n for s, n in zip(states, pipe.execute(), strict=True)}
+
+    def progress(self, tag: str) -> Progress:
+        """How far the messages of a tag are, read a few milliseconds at a time."""
+        score, id, since = "+inf", "", ""
+        states: Counter[State] = Counter()
+        lately = before = damaged = 0
+        times: list[float] = []
+        while True:
+            answer = self._scripts.run("tag_progress", tag, score, id, since)
+            score, id, since, now, *numbers = answer[:8]
+            states.update({State(s): n for s, n in zip(answer[8::2], answer[9::2], strict=True)})
+            lately, before, damaged = lately + numbers[0], before + numbers[2], damaged + numbers[3]
+            times += [float(numbers[1])] if numbers[1] else []
+            if not id:
+                break
+        # A campaign that began seconds ago would seem slow over a whole minute.
+        began = float(since) if before else min(times, default=float(since))
+        seconds = max(1.0, (float(now) - began) / 1000)
+        ends = [self._accepted_at(tag, place) for place in (0, -1)]
+        return Progress(tag, dict(states), lately / seconds, ends[0], ends[1], damaged)
+
+    def _accepted_at(self, tag: str, place: int) -> datetime | None:
+        with translated(self.settings):
+            entries: Any = self.redis.zrange(self._key("tag", tag), place, place, withscores=True)
+        return datetime.fromtimestamp(entries[0][1] / 1000, UTC) if entries else None
+
+    def waiting_tags(self, most: int = 5) -> WaitingTags:
+        """The tags with the most waiting messages.
+
+        Args:
+            most: Tags at most.
+        """
+        total, number_read, *pairs = self._scripts.run("waiting_tags", _SAMPLES, most)
+        tags = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        return WaitingTags(tags, number_read >= total)
 
     def close(self) -> None:
         """Close the connections."""

@@ -22,7 +22,7 @@ __all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
 _REFUSED_WHEN_FULL = {"accept", "receive", "receive_part", "memory_left"}
 
 #: Scripts that write nothing.
-_READ_ONLY = {"index_page", "matching_page"}
+_READ_ONLY = {"index_page", "matching_page", "tag_progress", "waiting_tags"}
 
 #: Scripts whose caller relies on what they have recorded: with SMSQUEUE_WAIT_REPLICAS, replicas
 #: must have it. Replication keeps the order, so they have what was written before, too.
@@ -37,7 +37,7 @@ _MOST_WAIT_MS = 2000
 #: Scripts that write no events. All others declare a key of events, so that Redis refuses them
 #: before they change anything if the account may not write events (see acl.py): a script that was
 #: refused halfway would leave half of a transition.
-_WITHOUT_EVENTS = {"accept", "hash_key", "index_page", "matching_page", "memory_left"}
+_WITHOUT_EVENTS = _READ_ONLY | {"accept", "hash_key", "memory_left"}
 
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
@@ -56,6 +56,7 @@ _OF_OPERATORS = {
     "remove_damaged",
     "repair",
     "requeue",
+    "tag_progress",
 }
 
 #: Scripts about one record, whose id is the first argument; and the kind of the record.

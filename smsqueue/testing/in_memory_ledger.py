@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Ledger, Record
+from smsqueue.ledger import Ledger, Progress, Record
 from smsqueue.ledger.script_values import Accepted, Cancelled, Received, Reported
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
@@ -268,6 +269,14 @@ class InMemoryLedger(Ledger):
 
     def find(self, number: str) -> Iterator[str]:
         return (id for id in reversed(self.captured) if self.captured[id].sent.dst == number)
+
+    def progress(self, tag: str) -> Progress:
+        captured = [
+            item for item in self.captured.values() if tag in item.sent.provider_options.tag
+        ]
+        times = [item.timeline[0]["at"] for item in captured]
+        states = Counter(item.state for item in captured)
+        return Progress(tag, states, 0.0, min(times, default=None), max(times, default=None))
 
     def ping(self) -> None:
         pass

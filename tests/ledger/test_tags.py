@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -119,3 +121,85 @@ def test_the_memory_of_tags_is_counted_before_messages_are_accepted(
     assert len(refused.value.accepted) > 100
     room = bench.ledger.room()
     assert room.left > 0, room
+
+
+# --- Progress --------------------------------------------------------------------------------
+
+
+def test_progress_is_right_whatever_became_of_the_messages(bench: Bench) -> None:
+    bench.add("a", None, exc.RequestError(), exc.RequestError(), None)
+    ids = [bench.send(tag="sale", status_report=True) for _ in range(6)]
+    bench.send(tag="sale", send_at=datetime.now(UTC) + timedelta(hours=1))
+    bench.send(tag="other")
+    for id in ids[:4]:
+        bench.deliver(id)
+    bench.report("delivered", msgid=bench.record(ids[0]).msgid)
+    bench.gateway.requeue(ids[1])
+    bench.gateway.cancel(ids[4])
+    bench.redis.hset(bench.key("msg", ids[5]), "state", "no state")
+    progress = bench.gateway.progress("sale")
+    assert progress.states == {"delivered": 1, "queued": 1, "failed": 1, "sent": 1} | {
+        "cancelled": 1, "scheduled": 1,
+    }  # fmt: skip
+    assert (progress.total, progress.waiting, progress.damaged) == (6, 1, 1)
+    # Two were sent and one has failed since the first of them: in a second, or a little more.
+    assert 0 < progress.per_second <= 3
+    assert progress.seconds_left == 1 / progress.per_second
+    accepted = [bench.record(id).accepted_at for id in ids[:1]]
+    assert progress.first_accepted_at == accepted[0]
+    # Deleted by a version that knows no tags: it stays in the index.
+    bench.redis.delete(bench.key("msg", ids[3]))
+    assert bench.gateway.progress("sale").states.get(State.SENT) is None
+
+
+def test_reports_are_not_counted_as_sending(bench: Bench) -> None:
+    """What was sent an hour ago and is delivered now does not hide that nothing is sent."""
+    bench.add("a")
+    ids = [bench.send(tag="sale", status_report=True) for _ in range(3)]
+    for id in ids[:2]:
+        bench.deliver(id)
+    assert bench.gateway.progress("sale").per_second > 0
+    for id in ids[:2]:
+        fields: dict[str, Any] = bench.redis.hgetall(bench.key("msg", id))
+        lines = json.loads(fields["timeline"])
+        for line in lines:
+            line["at"] -= 3_600_000
+        sent_at = float(fields["sent_at"]) - 3_600_000
+        bench.redis.hset(
+            bench.key("msg", id), mapping={"timeline": json.dumps(lines), "sent_at": sent_at}
+        )
+    bench.report("delivered", msgid=bench.record(ids[0]).msgid)
+    bench.report("accepted", msgid=bench.record(ids[1]).msgid)
+    progress = bench.gateway.progress("sale")
+    assert progress.states == {"delivered": 1, "accepted": 1, "queued": 1}
+    assert (progress.per_second, progress.seconds_left) == (0.0, None)
+
+
+def test_the_progress_of_many_is_read_by_several_scripts(bench: Bench) -> None:
+    batch = [OutgoingMessage("15550001", "hi").options(tag="many") for _ in range(2500)]
+    bench.gateway.send_many(batch)
+    sent = [message.id or "" for message in batch[:20]]
+    bench.add("a")
+    for id in sent:
+        bench.deliver(id)
+    progress = bench.gateway.progress("many")
+    assert progress.states == {"queued": 2480, "sent": 20}
+    assert bench.gateway.progress("none").total == 0
+    with pytest.raises(ValueError, match="a tag has ' ' at index 2"):
+        bench.gateway.progress("no tag")
+
+
+def test_the_tags_with_the_most_waiting_messages(bench: Bench) -> None:
+    assert bench.ledger.waiting_tags() == ({}, True)
+    bench.send(tag=["otp", "vip"])
+    bench.send(tag="vip")
+    assert bench.ledger.waiting_tags() == ({"vip": 2, "otp": 1}, True)
+    batch = [
+        OutgoingMessage("15550001", "hi").options(tag=["sale", f"customer:{n}"]) for n in range(900)
+    ]
+    bench.gateway.send_many(batch)
+    tags, exact = bench.ledger.waiting_tags()
+    # Of the others too few are among those that were read.
+    assert not exact
+    assert [*tags] == ["sale"]
+    assert abs(tags["sale"] - 900) < 10

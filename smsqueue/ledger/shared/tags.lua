@@ -2,13 +2,20 @@
 -- messages by when they were accepted. The index names no message whose record has been deleted.
 local MOST_TAGS = 20 -- of one message, as in messages.py
 
+-- A message's tags as a list.
+local function tags_of(tags)
+  local list = {}
+  for tag in string.gmatch(tags or '', '%S+') do
+    if #list >= MOST_TAGS then break end
+    list[#list + 1] = tag
+  end
+  return list
+end
+
 -- Names of the indexes of a message's tags.
 local function tag_indexes(tags)
-  local names = {}
-  for tag in string.gmatch(tags or '', '%S+') do
-    if #names >= MOST_TAGS then break end
-    names[#names + 1] = key('tag', tag)
-  end
+  local names = tags_of(tags)
+  for i, tag in ipairs(names) do names[i] = key('tag', tag) end
   return names
 end
 
