@@ -20,6 +20,7 @@ from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.logs import get_logger
+from smsqueue.operation.server_log import log_server
 from smsqueue.providers.base.webhook_blueprints import describe_error, log_access, plain_http_error
 from smsqueue.settings import Settings, SettingsError
 
@@ -61,7 +62,7 @@ def build_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     app.config["SMSQUEUE_MAX_WEBHOOK"] = (settings or gateway.settings).max_webhook
     app.register_error_handler(HTTPException, plain_http_error)
     app.after_request(_log_unmatched)
-    app.register_blueprint(health(gateway))
+    app.register_blueprint(health(gateway, settings or gateway.settings))
     if metrics_page:
         app.register_blueprint(metrics_page)
     for prefix in prefixes:
@@ -105,8 +106,8 @@ def _warn_about_worker_type() -> None:
 def _warn_about_gateway(gateway: Gateway) -> None:
     try:
         gateway.ping()
-        for warning in gateway.check():
-            _log.warning("%s", warning)
+        if not gateway.eager:
+            log_server(_log, gateway.ledger)
     except RedisMisconfigured as error:
         _log.error("%s: until then, webhooks are answered 503", error)
     except QueueUnavailable as error:

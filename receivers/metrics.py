@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
+from flask import Blueprint, Response
 
-from flask import Blueprint, Response, request
-
+from receivers.bearer_token import has_token, token_of
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.providers.base.webhook_blueprints import log_access, text_response
@@ -20,8 +19,7 @@ def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
     Raises:
         SettingsError: there is a token, but prometheus_client is not installed.
     """
-    # A token from a file may end in a newline; one of blanks would match a missing token.
-    token = settings.metrics_token.strip().encode()
+    token = token_of(settings)
     if not token or gateway.eager:
         return None
     try:
@@ -37,7 +35,7 @@ def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
 
     @blueprint.get("/metrics")
     def page() -> Response:
-        if not hmac.compare_digest(_request_token(), token):
+        if not has_token(token):
             refused = text_response(401, "unauthorized")
             refused.headers["WWW-Authenticate"] = 'Bearer realm="metrics"'
             return log_access("metrics", refused)
@@ -48,10 +46,3 @@ def metrics(gateway: Gateway, settings: Settings) -> Blueprint | None:
             return log_access("metrics", text_response(503, away))
 
     return blueprint
-
-
-def _request_token() -> bytes:
-    """The token of the running request; b"" if there is none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    # WSGI decodes headers as Latin-1.
-    return token.strip().encode("latin-1", "replace") if scheme.lower() == "bearer" else b""

@@ -25,6 +25,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.logs import get_logger
 from smsqueue.operation.heartbeat import Heartbeat
+from smsqueue.operation.server_log import log_server
 from smsqueue.operation.upkeep import Upkeep
 from smsqueue.settings import Settings, SettingsError
 from workers.engine import Engine
@@ -163,7 +164,8 @@ class _EngineStep(bootsteps.StartStopStep):
         idle = threading.Event()
         while True:
             try:
-                return self.engine.ledger.verify_server()
+                self.engine.ledger.verify_server()
+                return log_server(log, self.engine.ledger)
             except RedisMisconfigured as error:
                 return self.shutdown.request(str(error))
             except exc.QueueUnavailable:
@@ -271,8 +273,7 @@ def _load(settings: Settings) -> tuple[Gateway, bool]:
         )
     try:
         gateway.ping()
-        for warning in gateway.check():
-            log.warning("%s", warning)
+        log_server(log, gateway.ledger)
     except (RedisMisconfigured, SettingsError) as error:
         sys.exit(f"smsqueue: {error}")
     except exc.QueueUnavailable as error:

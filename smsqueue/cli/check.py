@@ -71,14 +71,14 @@ def check(probe: bool, reveal: bool, as_json: bool) -> None:
 
     Exit code 0: no problem, but there may be warnings. 1: there are problems.
     """
-    document: dict[str, Any] = {"gateway": None, "webhooks": []}
+    document: dict[str, Any] = {"gateway": None, "redis": None, "webhooks": []}
     findings = list(_check_variable_names(os.environ))
     with open_gateway() as ledger_gateway:
         try:
             gateway = load_application_gateway(ledger_gateway.settings)
         except LoaderError as error:
             findings.append(Finding("problem", "gateway", str(error)))
-            findings += _check_redis(ledger_gateway)
+            findings += _check_redis(ledger_gateway, document)
         else:
             webhooks, failures = _find_webhooks(gateway)
             document["gateway"] = _gateway_document(gateway, ledger_gateway.settings.gateway)
@@ -91,7 +91,7 @@ def check(probe: bool, reveal: bool, as_json: bool) -> None:
                 for webhook in webhooks
             ]
             findings += _check_gateway(gateway, ledger_gateway.settings)
-            findings += _check_redis(ledger_gateway)
+            findings += _check_redis(ledger_gateway, document)
             findings += failures
             if webhooks or not failures:
                 findings += _check_receivers(gateway, webhooks)
@@ -207,8 +207,12 @@ def _plain_http_hosts(value: Any, depth: int = 3) -> Iterator[str]:
 # --- Redis and workers -------------------------------------------------------
 
 
-def _check_redis(gateway: Gateway) -> Iterator[Finding]:
-    """Redis, its configuration and memory, and the workers that use it."""
+def _check_redis(gateway: Gateway, document: dict[str, Any]) -> Iterator[Finding]:
+    """Redis, its configuration and memory, and the workers that use it.
+
+    Args:
+        document: Gets the server's facts.
+    """
     settings, ledger = gateway.settings, gateway.ledger
     if settings.unverified_tls:
         text = f"{settings.unverified_tls} in SMSQUEUE_REDIS_URL lets others impersonate the server"
@@ -216,18 +220,17 @@ def _check_redis(gateway: Gateway) -> Iterator[Finding]:
         yield Finding("warning", "redis", text, remedy)
     try:
         ledger.verify_server()
-        server, warnings = ledger.server(), gateway.check()
+        server = ledger.server(configuration=True)
         room, packed = ledger.room(), ledger.packs_records()
         workers = ledger.workers()
         former_key = settings.hash_key and ledger.former_hash_of("any")
     except (exc.QueueUnavailable, SettingsError) as error:
         yield Finding("problem", "redis", *split_advice(str(error)))
         return
-    aof = {True: "AOF", False: "no AOF", None: "AOF unknown"}[server.aof]
-    text = f"{settings.safe_redis_url}, version {server.version}, {aof}, {server.policy}"
-    yield Finding("ok", "redis", f"{text}, {format_size(server.used)} in use")
-    for warning in warnings:
-        yield Finding("problem", "redis", *split_advice(warning))
+    document["redis"] = server.document()
+    yield Finding("ok", "redis", f"{settings.safe_redis_url}: {server}")
+    for risk in server.risks(settings.safe_redis_url):
+        yield Finding(risk.level, "redis", risk.text, risk.remedy)
     if former_key:
         text = "the key that SMSQUEUE_HASH_KEY replaced is still in Redis"
         key = f"{settings.namespace}:secret"
@@ -250,9 +253,6 @@ def _check_memory(room: Room, packed: bool | None) -> Iterator[Finding]:
     elif room.max:
         left = format_size(room.left)
         yield Finding("ok", "redis", f"maxmemory is {limit}, {left} are left for new messages")
-    else:
-        remedy = "set it below the machine's memory"
-        yield Finding("warning", "redis", "maxmemory is not set", remedy)
     if packed is False:
         remedy = (
             "set hash-max-listpack-value 4096 and hash-max-listpack-entries 64 in its "

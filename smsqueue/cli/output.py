@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from smsqueue.ledger.server_facts import format_size
+
 __all__ = [
     "format_count",
     "format_duration",
@@ -24,7 +26,6 @@ __all__ = [
 ]
 
 _DURATION_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"))
-_SIZE_UNITS = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
 _PLURALS = {"is": "are", "was": "were", "has": "have", "waits": "wait"}
 
 
@@ -77,14 +78,6 @@ def format_duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{int(seconds / length)} {unit}"
     return f"{int(seconds)} s"
-
-
-def format_size(number: int) -> str:
-    """A number of bytes."""
-    for length, unit in _SIZE_UNITS:
-        if number >= length:
-            return f"{number / length:.1f} {unit}"
-    return f"{number} B"
 
 
 def format_count(number: int, noun: str, verb: str = "") -> str:

@@ -27,7 +27,7 @@ from smsqueue.ledger import (
     Webhooks,
     Worker,
 )
-from smsqueue.ledger.server import Server
+from smsqueue.ledger.server_facts import Server
 from smsqueue.message.states import EventState, State
 
 __all__ = [

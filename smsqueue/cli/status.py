@@ -36,7 +36,7 @@ from smsqueue.cli.providers import (
 )
 from smsqueue.cli.tags import describe_waiting_tags, show_progress, waiting_tags_document
 from smsqueue.ledger import RedisMisconfigured, Room, Worker
-from smsqueue.ledger.server import Server
+from smsqueue.ledger.server_facts import Server
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import SettingsError
 
@@ -169,10 +169,8 @@ def _overview_table(snapshot: Snapshot) -> Table:
 
 
 def _describe_server(server: Server, room: Room) -> str:
-    limit = f"of {format_size(server.max)}" if server.max else "without a limit"
-    aof = {True: "AOF", False: "no AOF", None: "AOF unknown"}[server.aof]
     left = f", {format_size(max(0, room.left))} left for new messages" if room.max else ""
-    return f"{server.version}, {format_size(server.used)} {limit}{left}, {aof}"
+    return f"{server}{left}"
 
 
 def _provider_table(snapshot: Snapshot) -> Table:
@@ -254,7 +252,7 @@ def _document(
             }
             for worker in snapshot.workers
         ],
-        "redis": snapshot.server._asdict()
+        "redis": snapshot.server.document()
         | {
             "reserved": snapshot.room.reserved,
             "left": snapshot.room.left,

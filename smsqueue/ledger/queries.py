@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
@@ -29,7 +30,8 @@ from smsqueue.ledger.records import (
 )
 from smsqueue.ledger.script_values import Examined
 from smsqueue.ledger.scripts import Scripts
-from smsqueue.ledger.server import Server, configuration_warnings, server_of, verify_server
+from smsqueue.ledger.server import verify_server
+from smsqueue.ledger.server_facts import Server, read_server
 from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.message.serialization import to_json
 from smsqueue.message.states import EventState, State
@@ -47,6 +49,8 @@ _PARTS = {"send": ("", "_bulk"), "hook": ("", "_bulk")}
 _GONE = 30.0
 #: Bytes that a field of a packed hash has to be allowed: texts and timelines exceed Redis's 64.
 _PACKED_VALUE = 1024
+#: Seconds for which processes that start do not repeat a warning that another one has logged.
+_WARNED_SECONDS = 3600
 #: Milliseconds, as in shared/providers.lua: messages are retried within ten minutes.
 _LATELY = 900_000
 
@@ -130,6 +134,8 @@ class LedgerReader:
         self.settings = settings
         self.redis = connect(settings, timeout=timeout)
         self._scripts = Scripts(self.redis, settings)
+        #: False once CONFIG was refused.
+        self._has_config = True
 
     def read(self, id: str) -> Record | None:
         """A message's record; None: there is none. DamagedRecord: it cannot be read."""
@@ -442,13 +448,36 @@ class LedgerReader:
             return datetime.fromtimestamp(int(float(ms)) / 1000, UTC) if ms else None
         return None
 
-    def server(self) -> Server:
-        """The Redis server, as far as its INFO tells."""
-        return server_of(self.redis, self.settings)
+    def server(self, *, configuration: bool = False) -> Server:
+        """The Redis server, as far as it tells.
+
+        Args:
+            configuration: Ask for settings that only CONFIG tells. Redis lists refused commands in
+                ACL LOG, so a process does so once if they are refused.
+        """
+        asks = configuration and self._has_config
+        server, has_config = read_server(self.redis, self.settings, configuration=asks)
+        if asks:
+            self._has_config = has_config
+        return replace(server, was_asked=configuration)
 
     def warnings(self) -> Iterator[str]:
-        """What of Redis's configuration would lose accepted messages."""
-        return configuration_warnings(self.redis, self.settings)
+        """What of Redis's configuration loses accepted messages."""
+        for risk in self.server().risks(self.settings.safe_redis_url):
+            if risk.level == "problem":
+                yield str(risk)
+
+    def is_news(self, text: str) -> bool:
+        """Whether no process of this namespace has logged a warning within the last hour.
+
+        If Redis takes no writes, it is.
+        """
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        try:
+            key = self._key("warned", digest)
+            return bool(self.redis.set(key, 1, nx=True, ex=_WARNED_SECONDS))
+        except (redis.exceptions.RedisError, OSError):
+            return True
 
     def packs_records(self) -> bool | None:
         """Does Redis store messages as packed hashes, in half the memory? None: not known."""

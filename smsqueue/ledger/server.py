@@ -1,13 +1,12 @@
-"""The Redis server: whether it can hold a ledger, and its configuration and memory."""
+"""Whether the Redis server can hold a ledger, and if not, why."""
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -18,10 +17,7 @@ from smsqueue.settings import Settings
 
 __all__ = [
     "RedisMisconfigured",
-    "Server",
-    "configuration_warnings",
     "diagnosed",
-    "server_of",
     "verify_server",
 ]
 
@@ -39,18 +35,6 @@ class RedisMisconfigured(exc.QueueUnavailable):
     def __init__(self, settings: Settings, reason: str) -> None:
         super().__init__(f"Redis at {settings.safe_redis_url} {reason}")
         self.reason = reason
-
-
-class Server(NamedTuple):
-    """The Redis server that holds the ledger."""
-
-    version: str
-    #: Bytes in use, and maxmemory; 0: no limit, or INFO is restricted.
-    used: int
-    max: int
-    #: Whether it writes an append-only file (None: INFO is restricted), and its maxmemory-policy.
-    aof: bool | None
-    policy: str
 
 
 def verify_server(client: redis.Redis, settings: Settings) -> None:
@@ -239,42 +223,3 @@ def _speaks_tls(settings: Settings) -> bool:
         return "ALERT" in str(error).upper()
     except OSError:
         return False
-
-
-def _info(client: redis.Redis, settings: Settings) -> dict[str, Any]:
-    """The server's INFO; a managed service may restrict it, to nothing at all."""
-    with translated(settings), suppress(redis.exceptions.NoPermissionError):
-        info: Any = client.info()
-        return dict(info)
-    return {}
-
-
-def server_of(client: redis.Redis, settings: Settings) -> Server:
-    """The server, as far as its INFO tells."""
-    info = _info(client, settings)
-    return Server(
-        str(info.get("redis_version", "?")),
-        int(info.get("used_memory", 0)),
-        int(info.get("maxmemory", 0)),
-        bool(info["aof_enabled"]) if "aof_enabled" in info else None,
-        str(info.get("maxmemory_policy", "noeviction")),
-    )
-
-
-def configuration_warnings(client: redis.Redis, settings: Settings) -> Iterator[str]:
-    """What of the server's configuration would lose accepted messages."""
-    info = _info(client, settings)
-    where = f"Redis at {settings.safe_redis_url}"
-    version = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
-    if version and (int(version[1]), int(version[2])) < (6, 2):
-        yield f"{where} is version {info['redis_version']}: 6.2 or later is needed"
-    if info.get("aof_enabled") == 0:
-        yield (
-            f"{where} has no AOF: accepted messages are lost when it stops. "
-            "Set appendonly yes in its configuration"
-        )
-    if info.get("maxmemory_policy", "noeviction") != "noeviction":
-        yield (
-            f"{where} evicts keys when it is full (maxmemory-policy "
-            f"{info['maxmemory_policy']}): accepted messages are lost then. Set noeviction"
-        )

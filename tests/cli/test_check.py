@@ -86,11 +86,19 @@ def test_findings_of_a_complete_configuration(run, run_json, app, live, settings
         "note receivers 2 prefixes are served: enter the first one at the providers",
         "ok webhook main: POST https://sms.example.org/***/main/im",
         "ok webhook main: POST https://sms.example.org/***/main/status",
-        "warning redis maxmemory is not set: set it below the machine's memory",
         "1 warning",
     ):
         assert line in lines, line
-    assert "AOF, noeviction" in result.stdout
+    assert "AOF with appendfsync everysec, no RDB snapshots, eviction policy noeviction" in (
+        result.stdout
+    )
+    assert f"warning redis Redis at {settings.redis_url} has no maxmemory: set it below" in (
+        " ".join(lines)
+    )
+    redis = run_json("check", **env)["redis"]
+    assert (redis["name"], redis["aof"], redis["fsync"], redis["role"]) == (
+        *("Redis", True, "everysec", "primary"),
+    )
     assert PREFIX not in result.output
     assert "hush" not in result.output
     revealed = run("check", "--reveal", **env).stdout
@@ -221,6 +229,10 @@ def test_problems_of_redis(run, app, redis_server) -> None:
     result = run("check", code=1, SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL=url)
     assert "problem  redis" in result.stdout
     assert "has no AOF" in result.stdout
+    url = redis_server("--maxmemory", "1gb", "--appendfsync", "no").url
+    result = run("check", SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL=url)
+    assert "appendfsync no): a power cut loses about the last 30 s" in result.stdout
+    assert "has no maxmemory" not in result.stdout
     result = run("check", code=1, SMSQUEUE_GATEWAY=app(), SMSQUEUE_REDIS_URL="redis://127.0.0.1:1")
     assert "cannot be reached: start it" in result.stdout
 

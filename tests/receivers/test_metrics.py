@@ -117,6 +117,21 @@ def test_a_token_that_is_not_ascii(bench: Bench, watched: Settings) -> None:
     assert app.test_client().get("/metrics", headers=shown).status_code == 200
 
 
+def test_the_token_opens_what_readyz_says_of_redis(
+    app: Flask, bench: Bench, watched: Settings
+) -> None:
+    client = app.test_client()
+    assert client.get("/readyz").text == "ready\n"
+    assert client.get("/readyz", headers={"Authorization": "Bearer guessed"}).text == "ready\n"
+    ready, server, *risks = client.get("/readyz", headers=SHOWN).text.splitlines()
+    assert ready == "ready"
+    assert "primary with no replicas, AOF with appendfsync everysec" in server
+    assert [risk.partition(": ")[0] for risk in risks] == ["warning", "note"]
+    untold = create_app(replace(watched, metrics_token=""), bench.gateway).test_client()
+    for headers in ({}, SHOWN, {"Authorization": "Bearer "}):
+        assert untold.get("/readyz", headers=headers).text == "ready\n"
+
+
 @pytest.mark.parametrize("token", ["", " \n"])
 def test_without_a_token_there_is_no_page(bench: Bench, watched: Settings, token: str) -> None:
     client = create_app(replace(watched, metrics_token=token), bench.gateway).test_client()

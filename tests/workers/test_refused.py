@@ -165,12 +165,17 @@ def test_a_redis_that_cannot_be_used_is_refused_with_its_reason(
     environment = {"SMSQUEUE_REDIS_URL": wrong.url, "SMSQUEUE_NAMESPACE": settings.namespace}
     checked = CliRunner().invoke(main, ["check"], env=environment | {"SMSQUEUE_EAGER": None})
     status = CliRunner().invoke(main, ["status"], env=environment | {"SMSQUEUE_EAGER": None})
-    with Gateway(Settings(redis_url=wrong.url, receiver_prefix=("a-prefix-for-tests",))) as gateway:
+    web = Settings(
+        redis_url=wrong.url, receiver_prefix=("a-prefix-for-tests",), metrics_token=SECRET
+    )
+    with Gateway(web) as gateway:
         gateway.add_provider("null", NullProvider)
-        ready = create_app(gateway=gateway).test_client().get("/readyz")
-    assert ready.status_code == 503
-    assert re.match(f"not ready: Redis {wrong.text}", ready.text), ready.text
-    assert "127.0.0.1:" not in ready.text.replace("(127.0.0.1:", "")
+        client = create_app(gateway=gateway).test_client()
+        stranger = client.get("/readyz")
+        ready = client.get("/readyz", headers={"Authorization": f"Bearer {SECRET}"})
+    assert (stranger.status_code, ready.status_code) == (503, 503)
+    assert stranger.text == "not ready: Redis cannot be used as it is\n"
+    assert re.search(f"Redis at .*{wrong.text}", ready.text), ready.text
     assert checked.exit_code == 1
     assert re.search(f"problem +redis +Redis at .*{wrong.text}", checked.output), checked.output
     assert status.exit_code == 2
