@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import copy
+from datetime import datetime
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from flask import Blueprint, Flask
 
     from smsqueue.broker.queue import Queue
-    from smsqueue.ledger import Ledger, Progress, Record
+    from smsqueue.ledger import Action, AuditEntry, Ledger, Progress, Record
     from smsqueue.ledger.script_values import Accepted
     from smsqueue.providers.base.webhook_blueprints import Blueprints
 
@@ -112,6 +114,7 @@ class Gateway:
         self.from_environment: set[str] = set()
         self._used_signatures = UsedSignatures()
         self._operator = Operator(self)
+        self._operator_name = ""
 
     # --- connections ---------------------------------------------------------------------------
 
@@ -566,6 +569,63 @@ class Gateway:
         return app
 
     # --- operators -----------------------------------------------------------------------------
+    #
+    # Each operation that changes something is recorded in the audit. ``by`` is who does it; None:
+    # ``operator_name``. Inside ``acting()`` it is the action that the operation is a part of.
+
+    @property
+    def operator_name(self) -> str:
+        """Who operates this gateway, for the audit: the user of the process, unless a name of 1 to
+        64 characters is assigned."""
+        from smsqueue.ledger.audit import process_user
+
+        return self._operator_name or process_user()
+
+    @operator_name.setter
+    def operator_name(self, name: str) -> None:
+        from smsqueue.ledger.audit import checked_name
+
+        self._operator_name = checked_name(name)
+
+    def acting(
+        self,
+        action: str,
+        details: Mapping[str, object] | None = None,
+        *,
+        by: str | None = None,
+        matched: int | None = None,
+    ) -> AbstractContextManager[Action]:
+        """A context in which many operations are one action, with one entry in the audit::
+
+            with gateway.acting("cancel", {"tag": "black-friday"}, by="alice") as action:
+                for id in ids:
+                    gateway.cancel(id, by=action)
+
+        The entry is there before the first operation, and its count grows with each. It says
+        "interrupted" if the block raises, or if the process dies.
+
+        Args:
+            details: Filters and arguments to record. Phone numbers under the names ``number`` and
+                ``to`` are masked. Give no texts.
+            matched: How many records it is about; None: not known.
+        """
+        return self._operator.acting(action, details or {}, by=by, matched=matched)
+
+    def audit(
+        self,
+        *,
+        since: datetime | None = None,
+        by: str | None = None,
+        action: str | None = None,
+    ) -> Iterator[AuditEntry]:
+        """What operators did, the last first.
+
+        Args:
+            since: Only what was begun at this time or later.
+            by: Only what this person did.
+            action: Only this action: cancel, requeue, settle, replay, repair, remove, purge ...
+        """
+        return self._operator.audit(since, by, action)
 
     def lookup(self, id: str) -> Record:
         """A message's record.
@@ -595,9 +655,9 @@ class Gateway:
         """
         return self._operator.progress(tag)
 
-    def cancel(self, id: str) -> bool:
+    def cancel(self, id: str, *, by: str | Action | None = None) -> bool:
         """Cancel a message that waits; False: it does not wait (any more)."""
-        return self._operator.cancel(id)
+        return self._operator.cancel(id, by)
 
     def requeue(
         self,
@@ -606,6 +666,7 @@ class Gateway:
         *,
         bulk: bool = False,
         states: Collection[str] = REQUEUED_FROM,
+        by: str | Action | None = None,
     ) -> bool:
         """Send a failed, expired, undelivered, cancelled or unknown message again.
 
@@ -619,21 +680,21 @@ class Gateway:
         Returns:
             False: it is in another state.
         """
-        return self._operator.requeue(id, expires, bulk=bulk, states=states)
+        return self._operator.requeue(id, expires, bulk=bulk, states=states, by=by)
 
-    def settle(self, id: str, state: State | str) -> bool:
+    def settle(self, id: str, state: State | str, *, by: str | Action | None = None) -> bool:
         """Say what became of an unknown message; False: it is not unknown (any more).
 
         Args:
             state: sent, accepted, delivered, undelivered or expired.
         """
-        return self._operator.settle(id, state)
+        return self._operator.settle(id, state, by)
 
-    def replay(self, event: str) -> bool:
+    def replay(self, event: str, *, by: str | Action | None = None) -> bool:
         """Run the handlers of an incoming message or report again; False: it is not over yet."""
-        return self._operator.replay(event)
+        return self._operator.replay(event, by)
 
-    def repair(self, id: str) -> tuple[str, list[str]]:
+    def repair(self, id: str, *, by: str | Action | None = None) -> tuple[str, list[str]]:
         """Mend a damaged message or event, which goes on in its state.
 
         A message that a provider may have accepted becomes unknown, so nothing is sent twice.
@@ -645,16 +706,16 @@ class Gateway:
             LookupError: there is no such message or event.
             DamagedRecord: it cannot be mended, only removed: see :meth:`remove`.
         """
-        return self._operator.repair(id)
+        return self._operator.repair(id, by)
 
-    def remove(self, id: str) -> bool:
+    def remove(self, id: str, *, by: str | Action | None = None) -> bool:
         """Remove a damaged message or event, or a key that was set aside, for good; False: it is
         not damaged.
 
         Raises:
             LookupError: there is none.
         """
-        return self._operator.remove(id)
+        return self._operator.remove(id, by)
 
 
 def valid_name(name: object) -> bool:

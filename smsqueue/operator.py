@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from smsqueue.exc import DamagedRecord
+from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.logs import get_logger, transition
+from smsqueue.message.masking import mask
 from smsqueue.message.messages import check_tag
 from smsqueue.message.numbers import searched_address
 from smsqueue.message.states import SETTLED_BY_HAND, WAITING, State
@@ -15,12 +19,14 @@ from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
     from smsqueue.broker.queue import Queue
-    from smsqueue.ledger import Ledger, Progress, Record
+    from smsqueue.ledger import Action, AuditEntry, Ledger, Progress, Record
     from smsqueue.ledger.script_values import Cancelled, Requeued
 
 __all__ = ["Connected", "Operator"]
 
 log = get_logger(__name__)
+
+_NO_DETAILS: Mapping[str, object] = {}
 
 Answer = TypeVar("Answer", "Cancelled", "Requeued")
 
@@ -29,6 +35,9 @@ class Connected(Protocol):
     """What an operator needs of a gateway."""
 
     settings: Settings
+
+    @property
+    def operator_name(self) -> str: ...
 
     @property
     def ledger(self) -> Ledger: ...
@@ -68,8 +77,54 @@ class Operator:
     def progress(self, tag: str) -> Progress:
         return self._gateway.ledger.progress(check_tag(tag))
 
-    def cancel(self, id: str) -> bool:
-        answer = _known(id, self._gateway.ledger.cancel(id))
+    # --- the audit -----------------------------------------------------------------------------
+
+    def _action(
+        self, name: str, by: str | Action | None, details: Mapping[str, object] = _NO_DETAILS
+    ) -> Action:
+        """The action that an operation is a part of.
+
+        Args:
+            by: That action, or who does this; None: the gateway's ``operator_name``.
+            details: Filters and arguments; those that are None are left out.
+        """
+        # An eager gateway works without Redis.
+        from smsqueue.ledger.audit import Action, checked_name, host_name
+
+        if isinstance(by, Action):
+            return by
+        return Action(
+            name,
+            checked_name(self._gateway.operator_name if by is None else by),
+            host_name(),
+            {k: _shown(k, v) for k, v in details.items() if v not in (None, (), "", False)},
+        )
+
+    @contextmanager
+    def acting(
+        self, name: str, details: Mapping[str, object], *, by: str | None, matched: int | None
+    ) -> Iterator[Action]:
+        ledger = self._gateway.ledger
+        action = replace(self._action(name, by, details), single=False)
+        ledger.begin_action(action, matched)
+        try:
+            yield action
+        except BaseException:
+            with suppress(QueueUnavailable):  # its entry shows that it did not end
+                ledger.end_action(action, interrupted=True)
+            raise
+        ledger.end_action(action)
+
+    def audit(
+        self, since: datetime | None, by: str | None, action: str | None
+    ) -> Iterator[AuditEntry]:
+        return self._gateway.ledger.audit(since=since, by=by, action=action)
+
+    # --- messages and events -------------------------------------------------------------------
+
+    def cancel(self, id: str, by: str | Action | None) -> bool:
+        action = self._action("cancel", by)
+        answer = _known(id, self._gateway.ledger.cancel(id, action=action))
         if answer.before not in WAITING:
             return False
         transition(log, id, State.CANCELLED, why="by an operator")
@@ -79,9 +134,19 @@ class Operator:
         return True
 
     def requeue(
-        self, id: str, expires: float | None, *, bulk: bool, states: Collection[str]
+        self,
+        id: str,
+        expires: float | None,
+        *,
+        bulk: bool,
+        states: Collection[str],
+        by: str | Action | None,
     ) -> bool:
-        answer = _known(id, self._gateway.ledger.requeue(id, expires, bulk=bulk, states=states))
+        action = self._action("requeue", by, {"expires": expires})
+        answer = _known(
+            id,
+            self._gateway.ledger.requeue(id, expires, bulk=bulk, states=states, action=action),
+        )
         if answer.before not in states:
             return False
         transition(log, id, answer.state, why="by an operator")
@@ -89,11 +154,12 @@ class Operator:
             self._gateway.queue.deliver([(id, 0)])
         return True
 
-    def settle(self, id: str, state: State | str) -> bool:
+    def settle(self, id: str, state: State | str, by: str | Action | None) -> bool:
         if state not in SETTLED_BY_HAND:
             allowed = ", ".join(sorted(SETTLED_BY_HAND))
             raise ValueError(f"a message cannot be settled as {state!r}, only as {allowed}")
-        answer = _known(id, self._gateway.ledger.decide(id, State(state)))
+        action = self._action("settle", by, {"state": state})
+        answer = _known(id, self._gateway.ledger.decide(id, State(state), action=action))
         if answer.before != State.UNKNOWN:
             return False
         transition(log, id, state, why="by an operator")
@@ -101,8 +167,9 @@ class Operator:
             self._gateway.queue.deliver([(id, 0)])
         return True
 
-    def replay(self, event: str) -> bool:
-        answer = self._gateway.ledger.replay(event, everything=True)
+    def replay(self, event: str, by: str | Action | None) -> bool:
+        action = self._action("replay", by)
+        answer = self._gateway.ledger.replay(event, everything=True, action=action)
         if answer.before == "gone":
             raise LookupError(f"no event has the id {event!r}")
         if answer.before not in ("dead", "unheard", "done"):
@@ -110,11 +177,14 @@ class Operator:
         self._gateway.queue.hook([answer.event])
         return True
 
-    def repair(self, id: str) -> tuple[str, list[str]]:
+    def repair(self, id: str, by: str | Action | None) -> tuple[str, list[str]]:
         ledger = self._gateway.ledger
         record = ledger.examine(id)
         state, event, causes = ledger.repair(
-            id, record.kind, readable=record.readable, drop=record.unreadable_fields
+            *(id, record.kind),
+            readable=record.readable,
+            drop=record.unreadable_fields,
+            action=self._action("repair", by),
         )
         if state == "gone":
             raise LookupError(f"no message and no event has the id {id!r}")
@@ -125,14 +195,27 @@ class Operator:
         self._gateway.queue.hook([event or ""])
         return state, causes
 
-    def remove(self, id: str) -> bool:
+    def remove(self, id: str, by: str | Action | None) -> bool:
         ledger = self._gateway.ledger
         if ledger.damaged_entry(id) is None and ledger.is_sound(id):
             return False
-        if not ledger.remove(id):
+        if not ledger.remove(id, action=self._action("remove", by)):
             raise LookupError(f"no message and no event has the id {id!r}")
         log.warning("%s: removed by an operator, as it was damaged", id, extra={"id": id})
         return True
+
+
+#: Details that are phone numbers, which the audit shows masked.
+_NUMBERS = ("number", "to", "src", "dst")
+
+
+def _shown(name: str, value: object) -> str:
+    """A filter or an argument as the audit shows it."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(_shown(name, each) for each in value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return mask(str(value)) if name in _NUMBERS else str(value)
 
 
 def _known(id: str, answer: Answer) -> Answer:

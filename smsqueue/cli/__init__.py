@@ -10,9 +10,11 @@ import click
 
 from smsqueue import exc
 from smsqueue.cli.acl import acl
+from smsqueue.cli.audit import audit
 from smsqueue.cli.bulk import cancel, repair, replay, requeue, settle
 from smsqueue.cli.check import check
 from smsqueue.cli.development import demo, dev, simulator
+from smsqueue.cli.gateways import parse_operator
 from smsqueue.cli.messages import find, list_, show
 from smsqueue.cli.providers import providers
 from smsqueue.cli.purge_webhooks import purge
@@ -53,7 +55,14 @@ class CommandGroup(click.Group):
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="smsqueue-gateway", message="smsqueue %(version)s")
-def main() -> None:
+@click.option(
+    "--as",
+    "operator",
+    metavar="NAME",
+    callback=parse_operator,
+    help="Who runs the command, for the audit. Default: the user of this process.",
+)
+def main(operator: str | None) -> None:
     """A two-way SMS gateway: send messages, inspect them, resolve failures, try it locally.
 
     Most commands use the Redis and the namespace of SMSQUEUE_REDIS_URL and SMSQUEUE_NAMESPACE.
@@ -68,5 +77,5 @@ for _command in (dev, demo, simulator, send, show, find, list_):
     main.add_command(_command)
 for _command in (cancel, requeue, settle, replay, repair, purge):
     main.add_command(_command)
-for _command in (status, check, providers, acl):
+for _command in (status, check, providers, audit, acl):
     main.add_command(_command)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
@@ -27,6 +28,7 @@ from smsqueue.cli.output import (
     printable,
 )
 from smsqueue.gateway import Gateway
+from smsqueue.ledger import Action
 from smsqueue.message.states import (
     DAMAGED,
     REQUEUED_FROM,
@@ -84,10 +86,11 @@ def cancel(
     Select them by id ('-': read ids from standard input), or by filters, including --state.
     """
 
-    def cancel_one(gateway: Gateway, id: str, bulk: bool) -> bool:
-        return gateway.cancel(id)
+    def cancel_one(gateway: Gateway, id: str, bulk: bool, action: Action) -> bool:
+        return gateway.cancel(id, by=action)
 
     operation = Operation(
+        name="cancel",
         verb="Cancel",
         done="cancelled",
         new_state=State.CANCELLED,
@@ -124,11 +127,13 @@ def requeue(
     if State.UNKNOWN in filters.states:
         click.echo("warning: unknown messages may have arrived; those arrive twice", err=True)
 
-    def requeue_one(gateway: Gateway, id: str, bulk: bool) -> bool:
+    def requeue_one(gateway: Gateway, id: str, bulk: bool, action: Action) -> bool:
         states = filters.states or REQUEUED_FROM
-        return gateway.requeue(id, expires, bulk=bulk, states=states)
+        return gateway.requeue(id, expires, bulk=bulk, states=states, by=action)
 
     operation = Operation(
+        name="requeue",
+        details={"expires": expires},
         verb="Send again",
         done="queued again",
         new_state=State.QUEUED,
@@ -156,10 +161,12 @@ def settle(
     Select them by id ('-': read ids from standard input), or by filters, including --state.
     """
 
-    def settle_one(gateway: Gateway, id: str, bulk: bool) -> bool:
-        return gateway.settle(id, state)
+    def settle_one(gateway: Gateway, id: str, bulk: bool, action: Action) -> bool:
+        return gateway.settle(id, state, by=action)
 
     operation = Operation(
+        name="settle",
+        details={"state": state},
         verb=f"Settle as {state}",
         done=f"settled as {state}",
         new_state=state,
@@ -179,10 +186,11 @@ def replay(events: tuple[str, ...], as_json: bool) -> None:
     '-': read ids from standard input.
     """
 
-    def replay_one(gateway: Gateway, id: str, bulk: bool) -> bool:
-        return gateway.replay(id)
+    def replay_one(gateway: Gateway, id: str, bulk: bool, action: Action) -> bool:
+        return gateway.replay(id, by=action)
 
     operation = Operation(
+        name="replay",
         verb="Replay",
         done="given to all handlers again",
         new_state=EventState.WAITING,
@@ -206,15 +214,16 @@ def repair(ids: tuple[str, ...], remove: bool, yes: bool, as_json: bool) -> None
     that cannot be repaired can only be removed. '-': read ids from standard input.
     """
 
-    def repair_one(gateway: Gateway, id: str, bulk: bool) -> bool:
+    def repair_one(gateway: Gateway, id: str, bulk: bool, action: Action) -> bool:
         if remove:
-            return gateway.remove(id)
-        state, causes = gateway.repair(id)
+            return gateway.remove(id, by=action)
+        state, causes = gateway.repair(id, by=action)
         if causes and not as_json:
             click.echo(f"{printable(id)}: {printable('; '.join(causes))}; it is {state} now")
         return bool(causes)
 
     operation = Operation(
+        name="remove" if remove else "repair",
         verb="Remove" if remove else "Repair",
         done="removed" if remove else "repaired",
         new_state="removed" if remove else "repaired",
@@ -259,6 +268,11 @@ class Selection:
             records = self._filters.select(self._gateway, self._states, self._newest)
             for record in islice(records, self._filters.limit):
                 yield record.id, str(record.state)
+
+    @property
+    def details(self) -> dict[str, object]:
+        """The filters, for the audit."""
+        return vars(self._filters) if self._filters else {}
 
     @property
     def number_of_ids(self) -> int | None:
@@ -307,6 +321,8 @@ def _confirm(selection: Selection, verb: str) -> None:
 class Operation:
     """What a command does to each message or event."""
 
+    #: For the audit.
+    name: str
     #: In a question, as ``Cancel``; and in the result, as ``cancelled``.
     verb: str
     done: str
@@ -316,8 +332,11 @@ class Operation:
     states: Collection[str]
     #: The error text for other states.
     rule: str
-    #: Called with an id, and whether it is one of many; False: not possible in its state.
-    run: Callable[[Gateway, str, bool], bool]
+    #: Called with an id, whether it is one of many, and the action for the audit; False: not
+    #: possible in its state.
+    run: Callable[[Gateway, str, bool, Action], bool]
+    #: Its arguments, for the audit.
+    details: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -384,14 +403,24 @@ def _run(
     total = len(first) if few else selection.number_of_ids
     console = make_console(stderr=True)
     columns = (TextColumn(operation.done), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, disable=few or not console.is_terminal) as progress:
+    acting = (
+        nullcontext(None)
+        if dry_run or not first
+        else gateway.acting(
+            operation.name, {**operation.details, **selection.details}, matched=total
+        )
+    )
+    with (
+        acting as action,
+        Progress(*columns, console=console, disable=few or not console.is_terminal) as progress,
+    ):
         bar = progress.add_task(operation.done, total=total)
         try:
             for id, state in chain(first, iterator):
                 result = (
                     _predict(gateway, operation, id, state)
-                    if dry_run
-                    else _run_one(gateway, operation, id, bulk=several)
+                    if action is None
+                    else _run_one(gateway, operation, id, action, bulk=several)
                 )
                 summary.add(result)
                 progress.advance(bar)
@@ -399,6 +428,9 @@ def _run(
                     _print_result(result, operation, dry_run)
         except (exc.QueueUnavailable, KeyboardInterrupt) as error:
             interruption = error
+    if interruption and action:
+        with suppress(exc.QueueUnavailable):  # its entry shows that it did not end
+            gateway.ledger.end_action(action, interrupted=True)
     not_tried = 0 if interruption is None else None if total is None else total - summary.tried
     if as_json:
         print_json(
@@ -424,9 +456,11 @@ def _run(
         raise click.exceptions.Exit(1)
 
 
-def _run_one(gateway: Gateway, operation: Operation, id: str, *, bulk: bool) -> _Result:
+def _run_one(
+    gateway: Gateway, operation: Operation, id: str, action: Action, *, bulk: bool
+) -> _Result:
     try:
-        if operation.run(gateway, id, bulk):
+        if operation.run(gateway, id, bulk, action):
             return _Result(id, True, operation.new_state, None)
     except LookupError as error:
         return _Result(id, False, None, str(error))

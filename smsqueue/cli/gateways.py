@@ -6,13 +6,35 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+import click
+
 from smsqueue import exc
 from smsqueue.configuration.loader import load_gateway
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import diagnosed
+from smsqueue.ledger.audit import checked_name
 from smsqueue.settings import Settings, SettingsError
 
-__all__ = ["load_application_gateway", "open_gateway"]
+__all__ = ["load_application_gateway", "open_gateway", "parse_operator"]
+
+
+def parse_operator(context: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    """The name that ``smsqueue --as NAME`` gives.
+
+    Raises:
+        click.BadParameter: it cannot be a name in the audit.
+    """
+    try:
+        return None if name is None else checked_name(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _operator() -> str | None:
+    """Who runs the command; None: the user of this process."""
+    context = click.get_current_context(silent=True)
+    name: str | None = context.find_root().params.get("operator") if context else None
+    return name
 
 
 @contextmanager
@@ -30,6 +52,8 @@ def open_gateway() -> Iterator[Gateway]:
             "unset it for this command"
         )
     with Gateway(settings) as gateway:
+        if (operator := _operator()) is not None:
+            gateway.operator_name = operator
         try:
             _ = gateway.ledger
         except SettingsError:

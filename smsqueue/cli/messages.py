@@ -218,6 +218,8 @@ def _timeline_table(timeline: list[dict[str, Any]]) -> Table:
         details = [entry.get("error"), entry.get("code"), entry.get("why")]
         if entry.get("times"):
             details.append(f"({entry['times']} times, last {format_time(entry.get('last'))})")
+        if entry.get("by"):
+            details.append(f"({entry['by']})")
         if entry.get("dropped"):
             details.append(f"({entry['dropped']} earlier entries were dropped)")
         cells = (entry["state"], entry.get("attempt"), entry.get("provider"))

@@ -14,7 +14,7 @@ from smsqueue.cli.output import format_count, format_size, is_interactive, print
 from smsqueue.cli.providers import provider_totals
 from smsqueue.configuration.loader import LoaderError
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Purged
+from smsqueue.ledger import Action, Purged
 from smsqueue.message.states import EventState
 
 __all__ = ["purge"]
@@ -101,7 +101,7 @@ def purge(
             if not is_interactive():
                 raise click.UsageError(f"{amount} would be deleted: to delete them, add --yes")
             click.confirm(f"Delete {amount}?", abort=True, err=True)
-        purged = matching if dry_run else _run(gateway, filters, dry_run=False)
+        purged = matching if dry_run else _purge(gateway, filters, matching)
     if as_json:
         print_json({"dry_run": dry_run} | purged._asdict())
         return
@@ -131,7 +131,15 @@ def _check_provider(gateway: Gateway, name: str) -> None:
         raise click.UsageError(f"no provider {printable(repr(name))}; known providers: {names}")
 
 
-def _run(gateway: Gateway, filters: EventFilters, *, dry_run: bool) -> Purged:
+def _purge(gateway: Gateway, filters: EventFilters, matching: Purged) -> Purged:
+    """Delete the matching events, as one action in the audit."""
+    with gateway.acting("purge", vars(filters), matched=matching.number) as action:
+        return _run(gateway, filters, dry_run=False, action=action)
+
+
+def _run(
+    gateway: Gateway, filters: EventFilters, *, dry_run: bool, action: Action | None = None
+) -> Purged:
     number = size = running = 0
     try:
         for step in gateway.ledger.purge(
@@ -141,6 +149,7 @@ def _run(gateway: Gateway, filters: EventFilters, *, dry_run: bool) -> Purged:
             since=filters.since.timestamp() if filters.since else None,
             until=filters.before.timestamp() if filters.before else None,
             dry=dry_run,
+            action=action,
         ):
             number, size = number + step.number, size + step.bytes
             running += step.running

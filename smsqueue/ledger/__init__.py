@@ -1,5 +1,6 @@
 """The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
 
+from smsqueue.ledger.audit import Action, AuditEntry
 from smsqueue.ledger.client import retry_until_confirmed
 from smsqueue.ledger.ledger import Ledger
 from smsqueue.ledger.queries import Backlog, Pause, Unrouted, Worker
@@ -42,8 +43,10 @@ from smsqueue.ledger.tags import Progress, WaitingTags
 
 __all__ = [
     "GROUP_LIMIT",
+    "Action",
     "AttemptBegun",
     "AttemptOutcome",
+    "AuditEntry",
     "Backlog",
     "BeginAnswer",
     "Beginning",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import redis
 
 from smsqueue import exc
+from smsqueue.ledger.audit import Action
 from smsqueue.ledger.client import translated
 from smsqueue.ledger.queries import LedgerReader
 from smsqueue.ledger.script_values import (
@@ -422,9 +423,25 @@ class Ledger(LedgerReader):
         """
         self._scripts.run("ask_later", id, int(again * 1000))
 
-    def cancel(self, id: str) -> Cancelled:
+    # Of each operation of an operator, ``action`` is what it is a part of, for the audit; None: it
+    # is not recorded.
+
+    def begin_action(self, action: Action, matched: int | None = None) -> None:
+        """Record that an operator begins an action on many records.
+
+        Args:
+            matched: How many records it is about; None: they were not counted.
+        """
+        self._scripts.run("audit_begin", "" if matched is None else matched, action=action)
+
+    def end_action(self, action: Action, *, interrupted: bool = False) -> None:
+        """Record how an action on many records ended."""
+        result = "interrupted" if interrupted else "done"
+        self._scripts.run("audit_end", result, action=action)
+
+    def cancel(self, id: str, *, action: Action | None = None) -> Cancelled:
         """Cancel a message that waits; in any other state it stays as it is."""
-        before, event, publish = self._scripts.run("cancel", id, new_id())
+        before, event, publish = self._scripts.run("cancel", id, new_id(), action=action)
         return Cancelled(before, event, bool(publish))
 
     def requeue(
@@ -434,6 +451,7 @@ class Ledger(LedgerReader):
         *,
         bulk: bool = False,
         states: Iterable[str] = REQUEUED_FROM,
+        action: Action | None = None,
     ) -> Requeued:
         """Send a message again.
 
@@ -443,13 +461,13 @@ class Ledger(LedgerReader):
         """
         validity = int(expires * 60_000) if expires else ""
         before, publish, state = self._scripts.run(
-            "requeue", id, validity, 1 if bulk else "", " ".join(states)
+            "requeue", id, validity, 1 if bulk else "", " ".join(states), action=action
         )
         return Requeued(before, bool(publish), state or before)
 
-    def decide(self, id: str, state: State) -> Requeued:
+    def decide(self, id: str, state: State, *, action: Action | None = None) -> Requeued:
         """Settle an unknown message by hand; in any other state it stays as it is."""
-        before, publish = self._scripts.run("settle_unknown", id, state)
+        before, publish = self._scripts.run("settle_unknown", id, state, action=action)
         return Requeued(before, bool(publish), state if before == State.UNKNOWN else before)
 
     # --- events --------------------------------------------------------------------------------
@@ -523,13 +541,17 @@ class Ledger(LedgerReader):
         """
         self._scripts.run("handler_done", event, handler)
 
-    def replay(self, event: str, *, everything: bool = False) -> Replayed:
+    def replay(
+        self, event: str, *, everything: bool = False, action: Action | None = None
+    ) -> Replayed:
         """Run the handlers of an event that is over again.
 
         Args:
             everything: Also those that have succeeded.
         """
-        before, publish = self._scripts.run("hook_replay", event, 1 if everything else "")
+        before, publish = self._scripts.run(
+            "hook_replay", event, 1 if everything else "", action=action
+        )
         return Replayed(before, publish)
 
     def purge(
@@ -541,6 +563,7 @@ class Ledger(LedgerReader):
         until: float | None = None,
         states: Iterable[EventState] = EventState,
         dry: bool = False,
+        action: Action | None = None,
     ) -> Iterator[Purged]:
         """Delete events of webhooks, page by page: each script takes a few milliseconds.
 
@@ -563,7 +586,9 @@ class Ledger(LedgerReader):
                 ids = [id for id in page if first <= time_of(id[:20]) <= last]
                 while ids:
                     examined, *counts = self._scripts.run(
-                        "purge_webhooks", 1 if dry else "", provider or "", kind or "", *ids
+                        "purge_webhooks",
+                        *(1 if dry else "", provider or "", kind or "", *ids),
+                        action=None if dry else action,
                     )
                     ids = ids[int(examined) :]
                     yield Purged(*(int(count) for count in counts))
@@ -638,7 +663,15 @@ class Ledger(LedgerReader):
         recorded = self._scripts.run("set_aside", id, kind, cause, token, "" if called else 1)
         return recorded or None
 
-    def repair(self, id: str, kind: str, *, readable: bool, drop: list[str]) -> Repaired:
+    def repair(
+        self,
+        id: str,
+        kind: str,
+        *,
+        readable: bool,
+        drop: list[str],
+        action: Action | None = None,
+    ) -> Repaired:
         """Repair a damaged record as far as possible; see repair.lua.
 
         Args:
@@ -648,13 +681,15 @@ class Ledger(LedgerReader):
         """
         accepted = int(time_of(id[:20]) * 1000)
         state, event, done = self._scripts.run(
-            "repair", id, kind, 1 if readable else "", accepted or "", new_id(), *drop
+            "repair",
+            *(id, kind, 1 if readable else "", accepted or "", new_id(), *drop),
+            action=action,
         )
         return Repaired(state, event or None, done)
 
-    def remove(self, id: str) -> bool:
+    def remove(self, id: str, *, action: Action | None = None) -> bool:
         """Remove a record, or what was set aside of an index, for good; False if there is none."""
-        return bool(self._scripts.run("remove_damaged", id))
+        return bool(self._scripts.run("remove_damaged", id, action=action))
 
     def record_heartbeat(self, worker: str, about: dict[str, Any] | None) -> None:
         """Record a worker's heartbeat.

@@ -18,6 +18,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from smsqueue import exc
+from smsqueue.ledger.audit import AuditEntry, parse_entry
 from smsqueue.ledger.client import connect, translated
 from smsqueue.ledger.keyed_hashes import KeyedHashes
 from smsqueue.ledger.records import (
@@ -290,6 +291,32 @@ class LedgerReader:
             yield ids
             if not id:
                 return
+
+    def audit(
+        self,
+        *,
+        since: datetime | None = None,
+        by: str | None = None,
+        action: str | None = None,
+    ) -> Iterator[AuditEntry]:
+        """What operators did, the last first; read page by page.
+
+        Args:
+            since: Only what was begun at this time or later.
+            by: Only what this person did.
+            action: Only this action, such as "cancel".
+        """
+        least, now = int(since.timestamp() * 1000) if since else None, self.now()
+        for ids in self._pages("audit", since=least):
+            with translated(self.settings):
+                pipe = self.redis.pipeline(transaction=False)
+                for id in ids:
+                    pipe.hgetall(self._key("audit", id))
+                answers = pipe.execute(raise_on_error=False)  # a key may have the wrong type
+            for id, fields in zip(ids, answers, strict=True):
+                entry = parse_entry(id, fields, now) if isinstance(fields, dict) else None
+                if entry and by in (None, entry.by) and action in (None, entry.action):
+                    yield entry
 
     def counts(self) -> dict[str, int]:
         """How many messages and events are in each state."""

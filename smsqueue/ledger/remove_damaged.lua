@@ -1,6 +1,6 @@
 -- Removes a damaged record, or an index that was set aside, as an operator asked for. Its idempotency key stays for
 -- the retention, so that repeating that send does not send it twice.
--- ARGV: id of a message or event, or the name of the key that was set aside
+-- ARGV: id of a message or event, or the name of the key that was set aside; the action (see shared/audit.lua)
 -- Returns: whether there was one (1 or 0)
 local id = ARGV[1]
 local removed = redis.call('HDEL', key('damaged'), id)
@@ -24,5 +24,8 @@ for kind, about in pairs(RECORDS) do
     redis.call('DEL', hash, key('refs', id), key('done', id))
   end
 end
-if removed == 1 then redis.call('DEL', key('aside', id)) end
+if removed == 1 then
+  audit_count('done', 1, id)
+  redis.call('DEL', key('aside', id))
+end
 return removed

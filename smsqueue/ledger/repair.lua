@@ -1,7 +1,8 @@
 -- Repairs a damaged record, as an operator asked for: bad fields are dropped or reconstructed, and it goes on in its
 -- state. A message that a provider may have accepted becomes unknown, so nothing is sent twice.
 -- ARGV: id, kind ('msg' | 'event'), whether the message or the event's data can be read (1 or ''), time of its id
---       (ms, or '' if it has none), event (id for an ending), names of fields whose JSON cannot be read...
+--       (ms, or '' if it has none), event (id for an ending), names of fields whose JSON cannot be read...,
+--       the action (see shared/audit.lua)
 -- Returns: the state now, the event to publish or '', the causes { ... }
 --          | 'gone', '', {} | 'beyond', '', { why it can only be removed }
 local id, kind, readable = ARGV[1], ARGV[2], ARGV[3] ~= ''
@@ -29,6 +30,7 @@ if kind == 'event' then
                cjson.encode({ kind = kind, cause = causes[#causes], at = NOW }))
     return { 'beyond', '', causes }
   end
+  audit_count('done', 1, id)
   for _, field in ipairs(bad) do redis.call('HDEL', hash, field) end
   if bad.done then redis.call('DEL', key('done', id)) end
   local e = read(hash, 'state', 'not_before')
@@ -50,6 +52,7 @@ if kind == 'event' then
   return { ends, '', causes }
 end
 
+audit_count('done', 1, id)
 local text = redis.call('HGET', hash, 'timeline')
 local lines = text and timeline_of(text)
 local newest = lines and #lines > 0 and lines[#lines].state or nil
@@ -122,7 +125,8 @@ if not lines or #lines == 0 then
     why = 'the lines before the repair could not be read' } }))
 end
 redis.call('HDEL', hash, 'calling', 'ask_now')
-note(id, { state = state, why = 'repaired by an operator: ' .. (causes[1] or 'nothing was wrong') })
+note(id, { state = state, why = 'repaired by an operator: ' .. (causes[1] or 'nothing was wrong'),
+           by = operator_name() })
 if m.number then redis.call('ZADD', key('number', m.number), 'NX', NOW, id) end
 for _, index in ipairs(tag_indexes(m.tags)) do redis.call('ZADD', index, 'NX', accepted_at(id), id) end
 

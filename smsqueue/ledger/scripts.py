@@ -13,6 +13,7 @@ import redis
 from redis.commands.core import Script
 
 from smsqueue import exc
+from smsqueue.ledger.audit import Action
 from smsqueue.ledger.client import error_of_answer, may_not_write, translated
 from smsqueue.settings import Settings
 
@@ -42,11 +43,13 @@ _WITHOUT_EVENTS = _READ_ONLY | {"accept", "hash_key", "memory_left"}
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
     *("base", "deferred_writes", "damage", "memory", "webhook_memory", "tags"),
-    *("messages", "triggers", "events", "reports", "providers", "operators", "pages"),
+    *("messages", "triggers", "events", "reports", "providers", "audit", "operators", "pages"),
 )
 
 #: Scripts for operators, who look messages up or change their state.
 _OF_OPERATORS = {
+    "audit_begin",
+    "audit_end",
     "cancel",
     "settle_unknown",
     "hook_replay",
@@ -58,6 +61,9 @@ _OF_OPERATORS = {
     "requeue",
     "tag_progress",
 }
+
+#: Scripts that record an action in the audit: see shared/audit.lua.
+_AUDITED = _OF_OPERATORS - _READ_ONLY
 
 #: Scripts about one record, whose id is the first argument; and the kind of the record.
 _SUBJECTS = dict.fromkeys(
@@ -185,21 +191,34 @@ class Scripts:
             # allows all later ones.
             text = "" if name in _REFUSED_WHEN_FULL | _READ_ONLY else _FIRST_WRITE
             # Its ARGV are those of one item of the group.
-            text += f"return {how}('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend)"
+            run = f"('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend"
+            text += (
+                f"return run_audited{run}, {how})" if name in _AUDITED else f"return {how}{run})"
+            )
             self._scripts[name] = self._client.register_script(
                 f"{needed(self._shared, text)}\n{text}"
             )
         return self._scripts[name]
 
-    def run(self, name: str, *args: str | int | float, client: Any = None) -> Any:
-        """Run a script. With a pipeline as ``client`` the pipeline returns the answer."""
+    def run(
+        self,
+        name: str,
+        *args: str | int | float,
+        action: Action | None = None,
+        client: Any = None,
+    ) -> Any:
+        """Run a script. With a pipeline as ``client`` the pipeline returns the answer.
+
+        Args:
+            action: Of which the script of an operator is a part; None: it is not recorded.
+        """
         if name in _GROUPED:
-            (answer,) = self.run_group(name, [args])
+            (answer,) = self.run_group(name, [args], action=action)
             if isinstance(answer, exc.QueueUnavailable):
                 raise answer
             return answer
         try:
-            return self._call(name, args, client)
+            return self._call(name, args, client, action=action)
         except exc.DamagedRecord as error:
             if name not in _SUBJECTS:
                 raise
@@ -207,8 +226,16 @@ class Scripts:
             raise exc.DamagedRecord(error.cause, str(args[0])) from None
 
     def _call(
-        self, name: str, args: Sequence[Any], client: Any = None, *, writes: Sequence[str] = ()
+        self,
+        name: str,
+        args: Sequence[Any],
+        client: Any = None,
+        *,
+        writes: Sequence[str] = (),
+        action: Action | None = None,
     ) -> Any:
+        if name in _AUDITED:
+            args = (*args, action.to_json() if action else "")
         kinds = writes if name in _WITHOUT_EVENTS else ("event", *writes)
         keys = [*self._keys, *(f"{self._settings.namespace}:{kind}:" for kind in kinds)]
         script = self._script(name)
@@ -256,6 +283,7 @@ class Scripts:
         items: Sequence[Sequence[str | int | float]],
         *,
         writes: Sequence[str] = (),
+        action: Action | None = None,
     ) -> list[Any]:
         """Run a script for each item of a group, in few calls, each of a few milliseconds.
 
@@ -263,6 +291,7 @@ class Scripts:
             items: The arguments of each item, the same number for all; first the id of its record.
             writes: Kinds of keys that the script writes for these items, and that the account may
                 lack: then Redis refuses it before it changes anything.
+            action: As in :meth:`run`.
 
         Returns:
             For each item its answer, or the error that concerns it alone.
@@ -277,7 +306,8 @@ class Scripts:
         while len(answers) < len(items):
             rest = items[len(answers) :]
             args = [len(rest[0]), *(argument for item in rest for argument in item)]
-            for item, answer in zip(rest, self._call(name, args, writes=writes), strict=False):
+            answered = self._call(name, args, writes=writes, action=action)
+            for item, answer in zip(rest, answered, strict=False):
                 answers.append(answer[0] if len(answer) == 1 else self._error(answer[1], item[0]))
         return answers
 

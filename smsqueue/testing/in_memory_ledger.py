@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Ledger, Progress, Record
+from smsqueue.ledger import Action, Ledger, Progress, Record
 from smsqueue.ledger.script_values import Accepted, Cancelled, Received, Reported
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
@@ -220,7 +220,7 @@ class InMemoryLedger(Ledger):
         message.routed_to = sent.routed_to
         message.msgid = sent.msgid
 
-    def cancel(self, id: str) -> Cancelled:
+    def cancel(self, id: str, *, action: Action | None = None) -> Cancelled:
         captured, event = self.captured.get(id), new_id()
         if captured is None:
             return Cancelled("gone", "", False)

@@ -203,7 +203,9 @@ def test_an_unknown_id_is_a_lookup_error(bench: Bench) -> None:
             call(id)
     assert bench.deliver(id).state == "gone"
     assert bench.hooks.run(id).state == "gone"
-    assert bench.keys() <= {"secret"}
+    kept = bench.keys()
+    assert {key.partition(":")[0] for key in kept} <= {"secret", "audit", "audit_same"}
+    assert {entry.result for entry in gateway.audit()} == {"refused"}
 
 
 def test_a_long_queue_is_not_made_longer(make_bench: Callable[..., Bench]) -> None:

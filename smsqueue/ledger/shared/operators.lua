@@ -15,7 +15,7 @@ local function cancel_message(id, event, bulk)
   if get(key('msg', id), 'pin') then return 'sending', '' end
   check_whole('msg', id)
   enter(id, state, 'cancelled', nil)
-  note(id, { state = 'cancelled', why = 'by an operator' })
+  note(id, { state = 'cancelled', why = 'by an operator', by = operator_name() })
   return state, add_ending(event, id, 'MessageError', 'cancelled', nil, bulk), 'cancelled'
 end
 
@@ -46,7 +46,7 @@ local function requeue_message(id, validity, bulk, states)
   else
     publish = queue_up(id, state, expires, bulk)
   end
-  note(id, { state = now, why = 'requeued by an operator', next = later or nil })
+  note(id, { state = now, why = 'requeued by an operator', by = operator_name(), next = later or nil })
   count('requeued')
   return state, publish, now
 end
@@ -60,7 +60,7 @@ local function settle_by_hand(id, to)
   check_whole('msg', id)
   enter(id, 'unknown', to, report_look(to, m.report))
   set(hash, 'reported', to)
-  note(id, { state = to, why = 'settled by an operator' })
+  note(id, { state = to, why = 'settled by an operator', by = operator_name() })
   return 'unknown', to
 end
 
