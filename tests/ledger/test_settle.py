@@ -241,9 +241,6 @@ def test_requeue_refuses_what_waits_or_was_sent(bench: Bench) -> None:
     bench.report("delivered", reference=f"{id}.1")
     assert bench.gateway.requeue(id) is False
     assert bench.state(id) == "delivered"
-    cancelled = bench.send()
-    bench.gateway.cancel(cancelled)
-    assert bench.gateway.requeue(cancelled) is False
 
 
 @pytest.mark.parametrize("state", ["sent", "accepted", "delivered", "undelivered", "expired"])
