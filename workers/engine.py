@@ -19,6 +19,7 @@ from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.delivery.grouped_ledger import GroupingLedger, GroupingQueue
 from smsqueue.delivery.intake import Intake, Kind
 from smsqueue.gateway import Gateway
+from smsqueue.ledger import SlotUse
 from smsqueue.logs import get_logger
 from smsqueue.message.masking import place_of
 from smsqueue.message.states import EventState, State
@@ -185,6 +186,16 @@ class Engine:
         calls = self._calls[0].hung() + self._calls[1].hung()
         calls["provider"] += self.slots.hung().total()
         return +calls
+
+    def provider_slots(self) -> dict[str, SlotUse]:
+        """The slots of each provider."""
+        usage = self.slots.usage()
+        usage.pop(HANDLERS, None)
+        return usage
+
+    def handler_slots(self) -> SlotUse | None:
+        """The slots of event handlers; None: none has run."""
+        return self.slots.usage().get(HANDLERS)
 
     def rooms(self, *, sends: bool, hooks: bool) -> dict[str, Callable[[], int]]:
         """For upkeep: functions that return for how many ids of a lane there is room. There is none

@@ -136,6 +136,9 @@ class _EngineStep(bootsteps.StartStopStep):
             concurrency=concurrency,
             file=settings.heartbeat_file,
             hung=engine.hung,
+            slots=engine.provider_slots,
+            handlers=engine.handler_slots,
+            packages=("workers",),
         )
         self.upkeep = Upkeep(
             settings,

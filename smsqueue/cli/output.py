@@ -16,6 +16,7 @@ from smsqueue.ledger.server_facts import format_size
 __all__ = [
     "format_count",
     "format_duration",
+    "format_rate",
     "format_size",
     "format_time",
     "is_interactive",
@@ -46,12 +47,12 @@ def make_table(*headers: str) -> Table:
 
 
 def print_json(document: Any) -> None:
-    """Print a JSON document, times in ISO format."""
+    """Print a JSON document, times in ISO format with milliseconds and a zone."""
     click.echo(json.dumps(document, indent=2, default=_json_default))
 
 
 def _json_default(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
 
 
 def is_interactive() -> bool:
@@ -68,8 +69,8 @@ def printable(value: Any) -> str:
 
 
 def format_time(at: datetime | None) -> str:
-    """A time in the local time zone; None is ``""``."""
-    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}" if at else ""
+    """A time in the local time zone, with the zone and milliseconds; None is ``""``."""
+    return at.astimezone().isoformat(" ", "milliseconds") if at else ""
 
 
 def format_duration(seconds: float) -> str:
@@ -78,6 +79,14 @@ def format_duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{int(seconds / length)} {unit}"
     return f"{int(seconds)} s"
+
+
+def format_rate(per_second: float) -> str:
+    """A number per second; per minute or per hour if it is small."""
+    for length, unit in ((1, "s"), (60, "min"), (3600, "h")):
+        if per_second * length >= 0.1:
+            return f"{per_second * length:.1f}/{unit}"
+    return "0/s"
 
 
 def format_count(number: int, noun: str, verb: str = "") -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import NamedTuple
 
 from smsqueue.cli.messages import repair_command
 from smsqueue.cli.output import format_count, format_duration, format_size, printable
 from smsqueue.cli.providers import (
-    ProviderTotals,
+    Traffic,
     needs_operator,
     pause_remedy,
-    provider_totals,
+    provider_traffic,
+    router_traffic,
 )
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import (
+    Activity,
     Backlog,
     Damaged,
     Pause,
@@ -46,6 +48,8 @@ __all__ = [
 _UNRESOLVED: tuple[State | EventState, ...] = (State.UNKNOWN, EventState.DEAD, EventState.UNHEARD)
 #: Part of the memory for messages from which on it is a problem, before send() is refused.
 _NEARLY_FULL = 0.8
+#: Seconds by which the clocks of Redis and of this machine may differ.
+_MOST_CLOCK_DIFFERENCE = 30.0
 #: Damaged records that are named; of more, only the number.
 _NAMED_DAMAGED = 3
 
@@ -93,6 +97,8 @@ class Problem(NamedTuple):
 class Snapshot:
     """The state of ledger, Redis and workers at one moment."""
 
+    #: By Redis's clock, as all times in the ledger.
+    at: datetime
     send_queue: str
     hook_queue: str
     #: Messages and events by state.
@@ -107,8 +113,17 @@ class Snapshot:
     #: Number of triggers by broker queue.
     queues: dict[str, int]
     pauses: dict[str, Pause]
-    totals: dict[str, ProviderTotals]
+    #: By provider, and of the router.
+    traffic: dict[str, Traffic]
+    router: Traffic
+    #: What happened lately; None: not known.
+    activity: Activity | None
+    #: Worker processes that run.
     workers: list[Worker]
+    #: Those that were lost within the last hour, the last one first.
+    lost_workers: list[Worker]
+    #: Seconds by which Redis's clock is ahead of this machine's.
+    clock_ahead: float
     #: Records that were put aside, the newest first.
     damaged: list[Damaged]
     unrouted: Unrouted
@@ -157,8 +172,11 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
         since: What became unknown, dead or unheard before is not counted as unresolved.
     """
     ledger, settings, counts = gateway.ledger, gateway.settings, gateway.ledger.counts()
-    room = ledger.room()
+    room, counters, workers = ledger.room(), ledger.counters(), ledger.workers()
+    activity = ledger.activity(counters, counts)
+    lost = [worker for worker in workers if not worker.alive]
     return Snapshot(
+        at=datetime.fromtimestamp(ledger.now(), UTC),
         send_queue=settings.send_queue,
         hook_queue=settings.hook_queue,
         counts=counts,
@@ -168,8 +186,12 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
         backlog=ledger.backlog(),
         queues=ledger.queued_triggers(),
         pauses={pause.provider: pause for pause in ledger.pauses()},
-        totals=provider_totals(ledger.counters()),
-        workers=ledger.workers(),
+        traffic=provider_traffic(counters, activity),
+        router=router_traffic(counters, activity),
+        activity=activity,
+        workers=[worker for worker in workers if worker.alive],
+        lost_workers=sorted(lost, key=lambda worker: worker.ago),
+        clock_ahead=ledger.clock_ahead(),
         damaged=ledger.damaged(),
         unrouted=ledger.unrouted(),
         tags=ledger.waiting_tags(),
@@ -212,6 +234,7 @@ def find_problems(snapshot: Snapshot, max_oldest: float) -> list[Problem]:
         *_check_unresolved(snapshot),
         *_check_redis_configuration(snapshot),
         *_check_redis_memory(snapshot),
+        *_check_clock(snapshot),
     ]
     return sorted(problems, key=lambda problem: -problem.level)
 
@@ -222,14 +245,14 @@ def _check_workers(snapshot: Snapshot) -> Iterator[Problem]:
         stuck = any(snapshot.waiting[queue] for queue in idle)
         yield Problem(Level.CRITICAL if stuck else Level.WARNING, *no_consumer(*idle))
     consumed = consumed_queues(snapshot.workers)
-    for worker in snapshot.workers:
-        # If other workers consume its queues, its row in the table of workers is enough.
-        if not worker.alive and not consumed.issuperset(worker.queues):
-            age = format_duration(worker.ago)
-            text = f"worker {printable(worker.name)} has sent no heartbeat for {age}"
-            yield Problem(
-                Level.WARNING, text, "look into its log: it may have been killed. Restart it"
-            )
+    # If other workers consume its queues, a worker that was lost is not missed.
+    missed = [lost for lost in snapshot.lost_workers if not consumed.issuperset(lost.queues)]
+    if missed:
+        name, age = printable(missed[0].name), format_duration(missed[0].ago)
+        text = f"worker {name} has sent no heartbeat for {age}"
+        if len(missed) > 1:
+            text = f"{len(missed)} workers were lost within an hour, the last was {name} {age} ago"
+        yield Problem(Level.WARNING, text, "look into its log: it may have been killed. Restart it")
 
 
 def _check_delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
@@ -255,7 +278,7 @@ def _check_delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
         remedy = "they fail, hang or are too slow: look for 'the handler' in the workers' logs"
         yield Problem(Level.WARNING, text, remedy)
     for worker in snapshot.workers:
-        if worker.alive and worker.hung:
+        if worker.hung:
             hung = sorted(worker.hung.items())
             calls = ", ".join(f"{number} of {printable(kind)}" for kind, number in hung)
             text = f"worker {printable(worker.name)} has calls that do not end ({calls})"
@@ -269,9 +292,9 @@ def _check_delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
 
 def _check_upkeep(snapshot: Snapshot) -> Iterator[Problem]:
     """While upkeep fails, retries, lost triggers and expired leases wait."""
-    live = [worker for worker in snapshot.workers if worker.alive]
-    level = Level.CRITICAL if all(worker.failing for worker in live) else Level.WARNING
-    for worker in live:
+    failing = all(worker.failing for worker in snapshot.workers)
+    level = Level.CRITICAL if failing else Level.WARNING
+    for worker in snapshot.workers:
         for name, cause in worker.failing.items():
             what = f"{printable(name)}: {printable(cause)}"
             text = f"upkeep fails on worker {printable(worker.name)}: {what}"
@@ -353,3 +376,12 @@ def _check_redis_memory(snapshot: Snapshot) -> Iterator[Problem]:
                 f"then smsqueue purge --provider {name}"
             )
             yield Problem(Level.CRITICAL, text, remedy)
+
+
+def _check_clock(snapshot: Snapshot) -> Iterator[Problem]:
+    ahead = snapshot.clock_ahead
+    if abs(ahead) > _MOST_CLOCK_DIFFERENCE:
+        difference = f"{format_duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'}"
+        text = f"the clock of Redis is {difference} this machine's"
+        remedy = "synchronize both (NTP): all times here, and those of send_at, are by Redis's"
+        yield Problem(Level.WARNING, text, remedy)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,22 +10,33 @@ import click
 
 from smsqueue.cli.gateways import load_application_gateway, open_gateway
 from smsqueue.cli.options import json_option
-from smsqueue.cli.output import format_time, make_console, make_table, print_json, printable
+from smsqueue.cli.output import (
+    format_duration,
+    format_time,
+    make_console,
+    make_table,
+    print_json,
+    printable,
+)
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Pause
+from smsqueue.ledger import Activity, Counts, Pause
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.base.installed_providers import provider_names
 
 __all__ = [
     "ProviderTotals",
+    "Traffic",
     "class_name",
+    "errors_header",
     "format_errors",
     "format_pause",
     "needs_operator",
     "pause_document",
     "pause_remedy",
-    "provider_totals",
+    "provider_traffic",
     "providers",
+    "router_traffic",
+    "traffic_document",
 ]
 
 #: What an operator must do to end a pause. Pauses for other errors end without one.
@@ -53,27 +63,32 @@ def providers(installed: bool, as_json: bool) -> None:
     with open_gateway() as ledger_gateway:
         gateway = load_application_gateway(ledger_gateway.settings)
         pauses = {pause.provider: pause for pause in ledger_gateway.ledger.pauses()}
-        totals = provider_totals(ledger_gateway.ledger.counters())
+        ledger = ledger_gateway.ledger
+        counters = ledger.counters()
+        activity = ledger.activity(counters, ledger.counts())
+    traffic = provider_traffic(counters, activity)
     if as_json:
         items = [
             _describe(gateway, provider)
-            | vars(totals.get(name, ProviderTotals()))
+            | traffic_document(traffic.get(name, Traffic()))
             | {"paused": pause_document(pauses.get(name))}
             for name, provider in gateway.providers.items()
         ]
         print_json({"providers": items})
         return
-    table = make_table("name", "class", "can", "deadline", "attempts", "sent", "errors", "paused")
+    names = ("name", "class", "can", "deadline", "attempts", "sent")
+    table = make_table(*names, errors_header(activity), "errors in total", "paused")
     for name, provider in gateway.providers.items():
-        total = totals.get(name, ProviderTotals())
+        counted = traffic.get(name, Traffic())
         table.add_row(
             f"{printable(name)} (default)" if name == gateway.default_provider else printable(name),
             type(provider).__qualname__,
             _directions(provider),
             f"{provider.deadline:g} s",
-            str(total.attempts),
-            str(total.sent),
-            format_errors(total),
+            str(counted.total.attempts),
+            str(counted.total.sent),
+            format_errors(counted.recent),
+            format_errors(counted.total),
             format_pause(pauses.get(name)),
         )
     if table.rows:
@@ -124,12 +139,12 @@ def _receives(provider: IProvider) -> bool | None:
     return True
 
 
-# --- Totals ------------------------------------------------------------------
+# --- Traffic -----------------------------------------------------------------
 
 
 @dataclass
 class ProviderTotals:
-    """Totals of a provider since the ledger began."""
+    """What was counted of a provider."""
 
     attempts: int = 0
     sent: int = 0
@@ -137,24 +152,79 @@ class ProviderTotals:
     errors: Counter[str] = field(default_factory=Counter)
 
 
-def provider_totals(counters: Mapping[tuple[str, ...], int]) -> dict[str, ProviderTotals]:
-    """Sum up the ledger's counters by provider; docs/metrics.md explains them."""
+@dataclass(frozen=True)
+class Traffic:
+    """Messages and errors of a provider, or of the router."""
+
+    #: Since the ledger began.
+    total: ProviderTotals = field(default_factory=ProviderTotals)
+    #: In the last quarter of an hour; None: not known.
+    recent: ProviderTotals | None = None
+    #: Messages that it took in the last minute, per second; None: not known.
+    sent_per_second: float | None = None
+
+
+def provider_traffic(counters: Counts, activity: Activity | None) -> dict[str, Traffic]:
+    """The traffic of each provider; docs/metrics.md explains the counters."""
+    totals = _totals(counters)
+    recent = _totals(activity.quarter_hour.counts) if activity and activity.quarter_hour else None
+    minute = activity.minute if activity else None
+    return {
+        name: Traffic(
+            totals[name],
+            None if recent is None else recent.get(name, ProviderTotals()),
+            minute.per_second("sent", name) if minute else None,
+        )
+        for name in sorted(totals)
+        if name
+    }
+
+
+def router_traffic(counters: Counts, activity: Activity | None) -> Traffic:
+    """Errors of messages for which no provider could be called: the router raised, or named a
+    provider that the worker does not have."""
+    recent = None
+    if activity and activity.quarter_hour:
+        recent = _totals(activity.quarter_hour.counts).get("", ProviderTotals())
+    return Traffic(_totals(counters).get("", ProviderTotals()), recent)
+
+
+def _totals(counters: Counts) -> dict[str, ProviderTotals]:
+    """Sums of the counters by provider; the errors of the router are those of ``""``."""
     totals: dict[str, ProviderTotals] = defaultdict(ProviderTotals)
     for labels, number in counters.items():
         match labels:
             case ("attempts", provider):
                 totals[provider].attempts += number
-            case ("took", "sent", provider, _):
+            case ("took", "sent", provider, _) | ("sent", provider):
                 totals[provider].sent += number
-            case ("errors", provider, error, _) if provider:
+            case ("errors", provider, error, _) if number:
                 totals[provider].errors[error] += number
-    return dict(sorted(totals.items()))
+    return dict(totals)
 
 
-def format_errors(totals: ProviderTotals) -> str:
-    """Errors by class, the most frequent first."""
+def format_errors(totals: ProviderTotals | None) -> str:
+    """Errors by class, the most frequent first; ``"?"``: not known."""
+    if totals is None:
+        return "?"
     errors = totals.errors.most_common()
     return ", ".join(f"{number} {printable(error)}" for error, number in errors)
+
+
+def errors_header(activity: Activity | None) -> str:
+    """The heading of a column of recent errors, with the time that it covers."""
+    if activity is None or activity.quarter_hour is None:
+        return "recent errors"
+    return f"errors in {format_duration(activity.quarter_hour.seconds)}"
+
+
+def traffic_document(traffic: Traffic) -> dict[str, Any]:
+    """Traffic for --json."""
+    rate = traffic.sent_per_second
+    return vars(traffic.total) | {
+        "recent": traffic.recent and vars(traffic.recent),
+        "sent_per_second": None if rate is None else round(rate, 3),
+    }
 
 
 # --- Pauses ------------------------------------------------------------------

@@ -11,7 +11,7 @@ from smsqueue import exc
 from smsqueue.cli.gateways import load_application_gateway, open_gateway
 from smsqueue.cli.options import json_option, parse_past_time
 from smsqueue.cli.output import format_count, format_size, is_interactive, print_json, printable
-from smsqueue.cli.providers import provider_totals
+from smsqueue.cli.providers import provider_traffic
 from smsqueue.configuration.loader import LoaderError
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Action, Purged
@@ -115,7 +115,7 @@ def purge(
 def _check_provider(gateway: Gateway, name: str) -> None:
     """Refuse an unknown provider. One that the gateway lost is known by its events and totals."""
     known = {webhooks.provider for webhooks in gateway.ledger.room().webhooks}
-    known |= provider_totals(gateway.ledger.counters()).keys()
+    known |= provider_traffic(gateway.ledger.counters(), None).keys()
     try:
         known |= load_application_gateway(gateway.settings).providers.keys()
     except LoaderError:

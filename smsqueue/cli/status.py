@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +16,9 @@ from smsqueue.cli.options import json_option, parse_past_time, parse_tag
 from smsqueue.cli.output import (
     format_count,
     format_duration,
+    format_rate,
     format_size,
+    format_time,
     make_console,
     make_table,
     print_json,
@@ -29,13 +33,24 @@ from smsqueue.cli.problems import (
     take_snapshot,
 )
 from smsqueue.cli.providers import (
-    ProviderTotals,
+    Traffic,
+    errors_header,
     format_errors,
     format_pause,
     pause_document,
+    traffic_document,
 )
 from smsqueue.cli.tags import describe_waiting_tags, show_progress, waiting_tags_document
-from smsqueue.ledger import RedisMisconfigured, Room, Worker
+from smsqueue.ledger import (
+    Activity,
+    Direction,
+    RedisMisconfigured,
+    Room,
+    SlotUse,
+    Window,
+    Worker,
+    total_slots,
+)
 from smsqueue.ledger.server_facts import Server
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import SettingsError
@@ -142,11 +157,14 @@ def _print_tables(snapshot: Snapshot, problems: list[Problem]) -> None:
 def _overview_table(snapshot: Snapshot) -> Table:
     counts = snapshot.counts
     table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("time", format_time(snapshot.at))
     table.add_row("messages", ", ".join(f"{counts[state]} {state}" for state in _MESSAGE_STATES))
     if snapshot.oldest_queued:
         table.add_row("", f"the oldest is queued for {format_duration(snapshot.oldest_queued)}")
     if snapshot.waiting_for_pauses:
         table.add_row("", printable(snapshot.waiting_for_pauses))
+    table.add_row("", _describe_backlog(snapshot.activity))
+    table.add_row("rates", _describe_rates(snapshot.activity))
     if snapshot.tags.tags:
         table.add_row("tags", describe_waiting_tags(snapshot.tags))
     table.add_row("events", ", ".join(f"{counts[state]} {state}" for state in _EVENT_STATES))
@@ -156,6 +174,12 @@ def _overview_table(snapshot: Snapshot) -> Table:
     for lane, backlog in snapshot.backlog.items():
         overdue = f" for up to {format_duration(backlog.oldest)}" if backlog.due else ""
         table.add_row(f"lane {lane}", f"{backlog.due} due{overdue}, of {backlog.held}")
+    table.add_row("slots", _describe_slots(_total(total_slots(snapshot.workers).values())))
+    if len(builds := Counter(_build(worker) for worker in snapshot.workers)) > 1:
+        several = (
+            f"{format_count(number, 'worker')} of {build}" for build, number in builds.items()
+        )
+        table.add_row("builds", ", ".join(several))
     table.add_row("broker", ", ".join(f"{n} in {queue}" for queue, n in snapshot.queues.items()))
     if snapshot.damaged:
         table.add_row("damaged", format_count(len(snapshot.damaged), "record"))
@@ -173,33 +197,113 @@ def _describe_server(server: Server, room: Room) -> str:
     return f"{server}{left}"
 
 
+def _describe_backlog(activity: Activity | None) -> str:
+    if activity is None:
+        return "rates are not known: this account may not read them, see smsqueue acl"
+    backlog = activity.backlog
+    waiting = format_count(backlog.waiting, "message", "waits")
+    change = format_rate(abs(backlog.growth or 0.0))
+    match backlog.direction:
+        case Direction.EMPTY:
+            return "none waits to be sent"
+        case Direction.SHRINKING:
+            return f"{waiting}: gone in about {format_duration(backlog.seconds_left or 0.0)}"
+        case Direction.GROWING:
+            return f"{waiting}: growing by {change}"
+        case Direction.STEADY:
+            return f"{waiting}: steady, as many come as go"
+        case Direction.STUCK:
+            return f"{waiting}: none has left {_last(activity.minute)}"
+        case Direction.UNKNOWN:
+            return f"{waiting}: how long is not known yet"
+
+
+def _describe_rates(activity: Activity | None) -> str:
+    minute = activity.minute if activity else None
+    if minute is None:
+        return "not known until a worker has run for some seconds"
+    rates = (
+        ("accepted", minute.per_second("accepted")),
+        ("sent", minute.per_second("sent")),
+        ("failed", minute.per_second("ended", "failed")),
+        ("events handled", minute.events_handled / minute.seconds),
+    )
+    shown = ", ".join(f"{format_rate(rate)} {what}" for what, rate in rates)
+    return f"{shown} {_last(minute)}"
+
+
+def _last(window: Window | None) -> str:
+    return f"in the last {format_duration(window.seconds)}" if window else ""
+
+
+def _total(uses: Iterable[SlotUse]) -> SlotUse:
+    return SlotUse(*(sum(numbers) for numbers in zip((0, 0, 0), *uses, strict=True)))
+
+
+def _describe_slots(use: SlotUse | None) -> str:
+    """``"12 of 64 in use"``, with the highest limit if it is not reached now."""
+    if use is None or not use.most:
+        return "?"
+    most = f" (at most {use.most})" if use.most != use.limit else ""
+    return f"{use.in_use} of {use.limit}{most}"
+
+
 def _provider_table(snapshot: Snapshot) -> Table:
-    table = make_table("provider", "attempts", "sent", "errors", "paused")
-    for name in sorted({*snapshot.totals, *snapshot.pauses}):
-        totals = snapshot.totals.get(name, ProviderTotals())
+    header = errors_header(snapshot.activity)
+    table = make_table(
+        *("provider", "attempts", "sent", "rate", "slots in use"),
+        *(header, "errors in total", "paused"),
+    )
+    slots = total_slots(snapshot.workers)
+    for name in _providers(snapshot):
+        traffic = snapshot.traffic.get(name, Traffic())
+        rate = traffic.sent_per_second
         table.add_row(
             printable(name),
-            str(totals.attempts),
-            str(totals.sent),
-            format_errors(totals),
+            str(traffic.total.attempts),
+            str(traffic.total.sent),
+            "?" if rate is None else format_rate(rate),
+            _describe_slots(slots.get(name)),
+            format_errors(traffic.recent),
+            format_errors(traffic.total),
             format_pause(snapshot.pauses.get(name)),
         )
+    if snapshot.router.total.errors:
+        errors = format_errors(snapshot.router.recent), format_errors(snapshot.router.total)
+        table.add_row("(router)", "", "", "", "", *errors, "")
     return table
+
+
+def _providers(snapshot: Snapshot) -> list[str]:
+    """Names of the providers that were called, are paused, or that a worker has."""
+    return sorted({*snapshot.traffic, *snapshot.pauses, *total_slots(snapshot.workers)})
 
 
 def _worker_table(workers: list[Worker]) -> Table:
-    table = make_table("worker", "queues", "slots", "hung calls", "heartbeat", "version")
+    table = make_table(
+        *("worker", "queues", "threads", "slots in use", "handlers", "memory"),
+        *("hung calls", "heartbeat", "up", "build"),
+    )
     for worker in workers:
-        age = format_duration(worker.ago)
         table.add_row(
             printable(worker.name),
-            ", ".join(worker.queues),
+            ", ".join(map(printable, worker.queues)),
             str(worker.concurrency),
+            _describe_slots(_total(worker.slots.values())),
+            _describe_slots(worker.handlers) if worker.handlers else "",
+            "?" if worker.memory is None else format_size(worker.memory),
             str(sum(worker.hung.values())),
-            f"{age} ago" if worker.alive else f"none for {age}: killed?",
-            printable(worker.version),
+            f"{format_duration(worker.ago)} ago",
+            "?" if worker.uptime is None else format_duration(worker.uptime),
+            _build(worker),
         )
     return table
+
+
+def _build(worker: Worker) -> str:
+    python = f"Python {worker.python}" if worker.python else None
+    parts = (worker.version or "?", worker.build, python)
+    return printable(" ".join(part for part in parts if part))
 
 
 # --- For machines ------------------------------------------------------------
@@ -216,12 +320,20 @@ def _document(
         "problems": [{"level": p.level.name, "what": p.text, "do": p.remedy} for p in problems],
     }
     if snapshot is None:
-        names = ("messages", "oldest_queued", "events", "oldest_event", "damaged", "unrouted")
-        others = ("tags", "backlog", "queues", "webhooks", "providers", "workers", "redis")
-        return document | dict.fromkeys((*names, *others))
+        return document | dict.fromkeys(_FIELDS)
+    redis = snapshot.server.document() | {
+        "reserved": snapshot.room.reserved,
+        "left": snapshot.room.left,
+        "webhooks_left": snapshot.room.webhooks_left,
+        "webhook_quota": snapshot.room.quota,
+        "clock_ahead": round(snapshot.clock_ahead, 3),
+    }
     return document | {
+        "time": snapshot.at,
         "messages": {state: snapshot.counts[state] for state in _MESSAGE_STATES},
         "oldest_queued": round(snapshot.oldest_queued, 1),
+        "waiting": _backlog_document(snapshot.activity),
+        "rates": _rates_document(snapshot.activity),
         "events": {state: snapshot.counts[state] for state in _EVENT_STATES},
         "oldest_event": round(snapshot.oldest_event, 1),
         "damaged": len(snapshot.damaged),
@@ -233,30 +345,76 @@ def _document(
         },
         "queues": snapshot.queues,
         "webhooks": [webhooks._asdict() for webhooks in snapshot.webhooks],
-        "providers": [
-            {"name": name}
-            | vars(snapshot.totals.get(name, ProviderTotals()))
-            | {"paused": pause_document(snapshot.pauses.get(name))}
-            for name in sorted({*snapshot.totals, *snapshot.pauses})
-        ],
-        "workers": [
-            {
-                "name": worker.name,
-                "alive": worker.alive,
-                "ago": round(worker.ago, 1),
-                "queues": worker.queues,
-                "slots": worker.concurrency,
-                "hung_calls": worker.hung,
-                "version": worker.version,
-                "failing": worker.failing,
-            }
-            for worker in snapshot.workers
-        ],
-        "redis": snapshot.server.document()
-        | {
-            "reserved": snapshot.room.reserved,
-            "left": snapshot.room.left,
-            "webhooks_left": snapshot.room.webhooks_left,
-            "webhook_quota": snapshot.room.quota,
-        },
+        "providers": [_provider_document(name, snapshot) for name in _providers(snapshot)],
+        "router": _router_document(snapshot.router),
+        "slots": _total(total_slots(snapshot.workers).values())._asdict(),
+        "workers": [_worker_document(worker) for worker in snapshot.workers],
+        "redis": redis,
+    }
+
+
+#: Fields that are null if the state is not known.
+_FIELDS = (
+    *("time", "messages", "oldest_queued", "waiting", "rates", "events", "oldest_event"),
+    *("damaged", "unrouted", "tags", "backlog", "queues", "webhooks", "providers", "router"),
+    *("slots", "workers", "redis"),
+)
+
+
+def _backlog_document(activity: Activity | None) -> dict[str, Any] | None:
+    if activity is None:
+        return None
+    backlog = activity.backlog
+    growth, left = backlog.growth, backlog.seconds_left
+    return {
+        "messages": backlog.waiting,
+        "direction": backlog.direction,
+        "growth": None if growth is None else round(growth, 3),
+        "seconds_left": None if left is None else round(left, 1),
+    }
+
+
+def _rates_document(activity: Activity | None) -> dict[str, float] | None:
+    minute = activity.minute if activity else None
+    if minute is None:
+        return None
+    return {
+        "seconds": round(minute.seconds, 1),
+        "accepted": round(minute.per_second("accepted"), 3),
+        "sent": round(minute.per_second("sent"), 3),
+        "failed": round(minute.per_second("ended", "failed"), 3),
+        "events": round(minute.events_handled / minute.seconds, 3),
+    }
+
+
+def _provider_document(name: str, snapshot: Snapshot) -> dict[str, Any]:
+    slots = total_slots(snapshot.workers).get(name)
+    return {
+        "name": name,
+        **traffic_document(snapshot.traffic.get(name, Traffic())),
+        "slots": slots and slots._asdict(),
+        "paused": pause_document(snapshot.pauses.get(name)),
+    }
+
+
+def _router_document(router: Traffic) -> dict[str, Any]:
+    return {"errors": router.total.errors, "recent": router.recent and router.recent.errors}
+
+
+def _worker_document(worker: Worker) -> dict[str, Any]:
+    return {
+        "name": worker.name,
+        "alive": worker.alive,
+        "ago": round(worker.ago, 1),
+        "uptime": worker.uptime,
+        "queues": worker.queues,
+        "slots": worker.concurrency,
+        "slots_in_use": {name: use._asdict() for name, use in sorted(worker.slots.items())},
+        "handlers": worker.handlers and worker.handlers._asdict(),
+        "memory": worker.memory,
+        "hung_calls": worker.hung,
+        "failing": worker.failing,
+        "version": worker.version,
+        "build": worker.build,
+        "python": worker.python,
     }

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from smsqueue.ledger import SlotUse
+
 __all__ = ["Slots"]
 
 _NONE: Mapping[str, int] = {}
@@ -127,6 +129,15 @@ class Slots:
             use.moved = time.monotonic()
             use.seconds += (seconds - use.seconds) / 8
             use.limit = min(self.most(group), use.limit + 1) if well else max(1, use.limit / 2)
+
+    def usage(self) -> dict[str, SlotUse]:
+        """The slots of each group; of a provider also before its first call."""
+        with self._lock:
+            uses = {group: self._use(group) for group in {**self._most, **self._uses}}
+            return {
+                group: SlotUse(use.running, int(min(use.limit, self.most(group))), self.most(group))
+                for group, use in uses.items()
+            }
 
     @contextmanager
     def calling(self, group: str, deadline: float) -> Iterator[None]:

@@ -1,9 +1,10 @@
 """The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
 
+from smsqueue.ledger.activity import Activity, Counts, Direction, MessageBacklog, Window
 from smsqueue.ledger.audit import Action, AuditEntry
 from smsqueue.ledger.client import retry_until_confirmed
 from smsqueue.ledger.ledger import Ledger
-from smsqueue.ledger.queries import Backlog, Pause, Unrouted, Worker
+from smsqueue.ledger.queries import Backlog, Pause, Unrouted
 from smsqueue.ledger.records import Damaged, Record
 from smsqueue.ledger.script_values import (
     AttemptBegun,
@@ -40,10 +41,12 @@ from smsqueue.ledger.script_values import (
 from smsqueue.ledger.scripts import GROUP_LIMIT
 from smsqueue.ledger.server import RedisMisconfigured, diagnosed
 from smsqueue.ledger.tags import Progress, WaitingTags
+from smsqueue.ledger.workers import SlotUse, Worker, total_slots
 
 __all__ = [
     "GROUP_LIMIT",
     "Action",
+    "Activity",
     "AttemptBegun",
     "AttemptOutcome",
     "AuditEntry",
@@ -55,7 +58,9 @@ __all__ = [
     "Claimed",
     "ClaimedEvent",
     "Claiming",
+    "Counts",
     "Damaged",
+    "Direction",
     "Early",
     "EventClaimAnswer",
     "EventOver",
@@ -66,6 +71,7 @@ __all__ = [
     "HookSettlement",
     "Ledger",
     "LookUp",
+    "MessageBacklog",
     "NextAttempt",
     "NotClaimable",
     "Pause",
@@ -77,6 +83,7 @@ __all__ = [
     "Remedies",
     "Room",
     "Settlement",
+    "SlotUse",
     "Taken",
     "Transition",
     "Unclaimed",
@@ -84,7 +91,9 @@ __all__ = [
     "Unrouted",
     "WaitingTags",
     "Webhooks",
+    "Window",
     "Worker",
     "diagnosed",
     "retry_until_confirmed",
+    "total_slots",
 ]

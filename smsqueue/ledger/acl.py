@@ -142,7 +142,10 @@ ROLES = (
             "{ns}",
             *(f"{{ns}}:{kind}:*" for kind in ("state", "due", "pause", "health", "filled")),
             *(f"{{ns}}:{name}" for name in ("counts", "damaged", "pauses", "workers")),
-            *(f"{{ns}}:{name}" for name in ("unrouted", "unrouted_why", "webhook_bytes")),
+            *(
+                f"{{ns}}:{name}"
+                for name in ("unrouted", "unrouted_why", "webhook_bytes", "samples")
+            ),
             # Sizes of the events of each provider, and their ids.
             "{ns}:webhooks:*",
             *_QUEUES,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
@@ -18,6 +19,16 @@ import redis
 from redis.exceptions import ResponseError
 
 from smsqueue import exc
+from smsqueue.ledger.activity import (
+    MINUTE,
+    QUARTER_HOUR,
+    Activity,
+    Counts,
+    Sample,
+    measure_activity,
+    parse_sample,
+    sampled_counts,
+)
 from smsqueue.ledger.audit import AuditEntry, parse_entry
 from smsqueue.ledger.client import connect, translated
 from smsqueue.ledger.keyed_hashes import KeyedHashes
@@ -34,11 +45,12 @@ from smsqueue.ledger.scripts import Scripts
 from smsqueue.ledger.server import verify_server
 from smsqueue.ledger.server_facts import Server, read_server
 from smsqueue.ledger.tags import Progress, WaitingTags
+from smsqueue.ledger.workers import Worker, parse_heartbeat
 from smsqueue.message.serialization import to_json
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings
 
-__all__ = ["LANES", "Backlog", "LedgerReader", "Pause", "Unrouted", "Worker"]
+__all__ = ["LANES", "Backlog", "LedgerReader", "Pause", "Unrouted"]
 
 #: ``send``: waiting messages. ``watch``: leases and waits for reports. ``hook``: events.
 LANES = ("send", "watch", "hook")
@@ -46,8 +58,6 @@ LANES = ("send", "watch", "hook")
 #: Suffixes of the due sets of a lane: single messages, and those of ``send_many``.
 _PARTS = {"send": ("", "_bulk"), "hook": ("", "_bulk")}
 
-#: Seconds without a heartbeat after which a worker counts as gone; the interval is 5 s.
-_GONE = 30.0
 #: Bytes that a field of a packed hash has to be allowed: texts and timelines exceed Redis's 64.
 _PACKED_VALUE = 1024
 #: Seconds for which processes that start do not repeat a warning that another one has logged.
@@ -78,31 +88,6 @@ class Pause:
     error: str | None
     #: Seconds until its end; 0.0: it has ended, and the next message probes the provider.
     left: float
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A worker process, as described by its heartbeats."""
-
-    name: str
-    #: Seconds since its last heartbeat.
-    ago: float
-    #: Names of the broker queues that it consumes.
-    queues: tuple[str, ...]
-    #: Its slots, and its version of this package.
-    concurrency: int
-    version: str
-    #: Calls that exceeded their time limit and cannot be ended, by kind.
-    hung: Mapping[str, int] = field(default_factory=dict)
-    #: Causes of failing upkeep tasks, by task.
-    failing: dict[str, str] = field(default_factory=dict)
-    #: It accepts triggers with several ids.
-    batches: bool = False
-
-    @property
-    def alive(self) -> bool:
-        """Was its last heartbeat recent? Otherwise it was killed, or hangs."""
-        return self.ago < _GONE
 
 
 class Unrouted(NamedTuple):
@@ -398,6 +383,12 @@ class LedgerReader:
             seconds, micros = self.redis.time()
         return float(seconds + micros / 1e6)
 
+    def clock_ahead(self) -> float:
+        """Seconds by which Redis's clock is ahead of this machine's; negative: behind it."""
+        before = time.time()
+        now = self.now()
+        return now - (before + time.time()) / 2
+
     def backlog(self) -> dict[str, Backlog]:
         """What is due, by lane."""
         now = self.now() * 1000
@@ -564,28 +555,12 @@ class LedgerReader:
         return pauses
 
     def workers(self) -> list[Worker]:
-        """Worker processes that run, or were lost within the last hour."""
+        """Worker processes that run, and (not :attr:`Worker.alive`) those lost within an hour."""
         now = self.now()
         with translated(self.settings):
             entries: Any = self.redis.hgetall(self._key("workers"))
-        workers = []
-        for name, text in sorted(entries.items()):
-            seen, _, rest = text.partition(" ")
-            with suppress(ValueError, TypeError, AttributeError):  # skip a damaged entry
-                about = json.loads(rest)
-                workers.append(
-                    Worker(
-                        name,
-                        max(0.0, now - int(seen) / 1000),
-                        tuple(map(str, about.get("queues", ()))),
-                        int(about.get("concurrency", 0)),
-                        str(about.get("version", "")),
-                        {str(k): int(v) for k, v in dict(about.get("hung") or {}).items()},
-                        {str(k): str(v) for k, v in dict(about.get("failing", {})).items()},
-                        about.get("batches") is True,
-                    )
-                )
-        return workers
+        workers = (parse_heartbeat(name, text, now) for name, text in sorted(entries.items()))
+        return [worker for worker in workers if worker is not None]
 
     def counters(self) -> dict[tuple[str, ...], int]:
         """All counters since the ledger began, by name and labels; see docs/metrics.md."""
@@ -598,6 +573,34 @@ class LedgerReader:
                 "-"
             ).isdecimal()  # a damaged counter restarts at its next increment
         }
+
+    def activity(self, counters: Counts, counts: Mapping[str, int]) -> Activity | None:
+        """What happened lately; None: this account may not read the samples.
+
+        Args:
+            counters: An answer of :meth:`counters`.
+            counts: An answer of :meth:`counts`.
+        """
+        now = self.now()
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for seconds in (MINUTE, QUARTER_HOUR):
+                highest = f"{(now - seconds) * 1000:.0f}"
+                pipe.zrevrangebyscore(
+                    self._key("samples"), highest, "-inf", start=0, num=1, withscores=True
+                )
+            pipe.zrange(self._key("samples"), 0, 0, withscores=True)
+            try:
+                minute, quarter_hour, oldest = pipe.execute()
+            except redis.exceptions.NoPermissionError:  # an ACL file of an older version
+                return None
+        waiting = counts[State.QUEUED] + counts[State.RETRYING]
+        samples = [
+            parse_sample(*found[0]) for found in (minute or oldest, quarter_hour or oldest) if found
+        ]
+        return measure_activity(
+            Sample(now, waiting, sampled_counts(counters)), *(samples or (None, None))
+        )
 
     def count_damaged(self) -> int:
         """How many records are set aside as damaged."""

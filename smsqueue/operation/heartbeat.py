@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from smsqueue import exc
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import Ledger, SlotUse
 from smsqueue.logs import get_logger
+from smsqueue.operation.build import build_of, python_version, version
 
 __all__ = ["Heartbeat"]
 
@@ -30,6 +30,9 @@ class Heartbeat:
         worker: Name of the worker; the process id is added to it.
         file: Path of a file that is touched while this process works; "" for none.
         hung: Returns the number of calls that are past their time limit, by kind.
+        slots: Returns the slots in use, by provider.
+        handlers: Returns the slots of event handlers in use.
+        packages: Names of the top-level packages that the worker runs besides ``smsqueue``.
     """
 
     def __init__(
@@ -41,18 +44,25 @@ class Heartbeat:
         concurrency: int,
         file: str = "",
         hung: Callable[[], Mapping[str, int]] = dict,
+        slots: Callable[[], Mapping[str, SlotUse]] = dict,
+        handlers: Callable[[], SlotUse | None] = lambda: None,
+        packages: tuple[str, ...] = (),
     ) -> None:
         self.ledger = ledger
         self.hung = hung
+        self.slots = slots
+        self.handlers = handlers
         self.name = f"{worker}/{os.getpid()}"
         self.file = Path(file) if file else None
         self.description: dict[str, object] = {
             "queues": queues,
             "concurrency": concurrency,
-            "version": _version(),
+            "version": version(),
+            "build": build_of("smsqueue", *packages),
+            "python": python_version(),
             "batches": True,
         }
-        self._consumer_seen = time.monotonic()
+        self._started = self._consumer_seen = time.monotonic()
         self._next = 0.0
 
     def note_consumer_alive(self) -> None:
@@ -95,10 +105,18 @@ class Heartbeat:
                 )
         if redis:
             with suppress(exc.QueueUnavailable):
-                description = self.description | {"hung": dict(self.hung())}
-                if failing:
-                    description |= {"failing": dict(failing)}
-                self.ledger.record_heartbeat(self.name, description)
+                self.ledger.record_heartbeat(self.name, self._describe(now, failing))
+
+    def _describe(self, now: float, failing: Mapping[str, str]) -> dict[str, object]:
+        """What :class:`smsqueue.ledger.Worker` is read from."""
+        return self.description | {
+            "uptime": round(now - self._started),
+            "memory": resident_memory(),
+            "slots": dict(self.slots()),
+            "handlers": self.handlers(),
+            "hung": dict(self.hung()),
+            "failing": dict(failing),
+        }
 
     def end(self) -> None:
         """Remove the file and the entry in the ledger: the process ends in order."""
@@ -109,8 +127,10 @@ class Heartbeat:
             self.ledger.record_heartbeat(self.name, None)
 
 
-def _version() -> str:
+def resident_memory() -> int | None:
+    """Bytes of memory that this process holds (RSS); None: the system does not say (not Linux)."""
     try:
-        return version("smsqueue-gateway")
-    except PackageNotFoundError:  # run from a folder that is not installed
-        return "?"
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None

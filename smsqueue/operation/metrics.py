@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from smsqueue.ledger import Ledger, Room
+from smsqueue.ledger import Activity, Direction, Ledger, Room, Worker
 from smsqueue.message.states import EventState, State
 
 __all__ = ["BUCKETS", "CONTENT_TYPE", "scrape"]
@@ -100,7 +100,7 @@ class _Page(Collector):
         self.ledger = ledger
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
-        counts = self.ledger.counters()
+        counts, states = self.ledger.counters(), self.ledger.counts()
         called = sorted(labels[0] for labels in _fitting(counts, "attempts", 1))
         zero = _zeros(called)
         for kind in _KINDS:
@@ -111,7 +111,9 @@ class _Page(Collector):
             yield counter
         yield from _durations(counts, called)
         yield from self._pauses(called)
-        yield from self._backlog()
+        yield from self._backlog(states)
+        yield from _lately(self.ledger.activity(counts, states))
+        yield from self._workers()
         yield from self._server()
 
     def _pauses(self, called: list[str]) -> Iterator[GaugeMetricFamily]:
@@ -134,8 +136,8 @@ class _Page(Collector):
         yield paused
         yield left
 
-    def _backlog(self) -> Iterator[GaugeMetricFamily]:
-        counts, lanes = self.ledger.counts(), self.ledger.backlog()
+    def _backlog(self, counts: Mapping[str, int]) -> Iterator[GaugeMetricFamily]:
+        lanes = self.ledger.backlog()
         yield _gauge("messages", "Messages in a state.", "state", {s: counts[s] for s in State})
         yield _gauge("events", "Events in a state.", "state", {s: counts[s] for s in EventState})
         yield _gauge(
@@ -162,8 +164,7 @@ class _Page(Collector):
             "however often they were tried; 0 if there is none.",
             self.ledger.oldest_event(),
         )
-        # Without the namespace: the same alerts fit every installation.
-        short = {self.ledger.settings.send_queue: "send", self.ledger.settings.hook_queue: "hook"}
+        short = self._queue_names()
         lengths = self.ledger.queued_triggers().items()
         yield _gauge(
             "triggers",
@@ -182,17 +183,26 @@ class _Page(Collector):
             "15 minutes, and that have not gone out since.",
             self.ledger.unrouted().number,
         )
-        workers = Counter(dict.fromkeys(short.values(), 0))
+
+    def _queue_names(self) -> dict[str, str]:
+        """Names of the broker's queues without the namespace: the same alerts fit everywhere."""
+        settings = self.ledger.settings
+        return {settings.send_queue: "send", settings.hook_queue: "hook"}
+
+    def _workers(self) -> Iterator[GaugeMetricFamily]:
+        """Live workers only: a worker that ended or was lost has no lines."""
+        workers = [worker for worker in self.ledger.workers() if worker.alive]
+        short = self._queue_names()
+        queues = Counter(dict.fromkeys(short.values(), 0))
         hung = Counter(dict.fromkeys(("handler", "look-up", "provider", "router"), 0))
-        failing = 0
-        for worker in self.ledger.workers():
-            if worker.alive:
-                failing += bool(worker.failing)
-                hung.update(worker.hung)
-                workers.update({short.get(name, name) for name in worker.queues})
-        yield _gauge("workers", "Worker processes that take from a queue.", "queue", workers)
+        for worker in workers:
+            hung.update(worker.hung)
+            queues.update({short.get(name, name) for name in worker.queues})
+        yield _gauge("workers", "Worker processes that take from a queue.", "queue", queues)
         yield GaugeMetricFamily(
-            "smsqueue_upkeep_failing", "Live worker processes whose upkeep fails.", failing
+            "smsqueue_upkeep_failing",
+            "Live worker processes whose upkeep fails.",
+            sum(bool(worker.failing) for worker in workers),
         )
         yield _gauge(
             "hung_calls",
@@ -200,6 +210,7 @@ class _Page(Collector):
             "kind",
             hung,
         )
+        yield from _worker_gauges(workers)
 
     def _server(self) -> Iterator[GaugeMetricFamily]:
         server = self.ledger.server()
@@ -240,6 +251,89 @@ class _Page(Collector):
                 "1: Redis writes an append-only file. 0: accepted messages are lost when it stops.",
                 server.aof,
             )
+
+
+def _worker_gauges(workers: list[Worker]) -> Iterator[GaugeMetricFamily]:
+    info = GaugeMetricFamily(
+        "smsqueue_worker_info",
+        "1: what a worker process runs: version, hash of the code, version of Python.",
+        labels=("worker", "version", "build", "python"),
+    )
+    memory = GaugeMetricFamily(
+        "smsqueue_worker_memory_bytes",
+        "Memory that a worker process holds (RSS).",
+        labels=("worker",),
+    )
+    uptime = GaugeMetricFamily(
+        "smsqueue_worker_uptime_seconds",
+        "Time since a worker process started.",
+        labels=("worker",),
+    )
+    labels = ("worker", "provider")
+    in_use = GaugeMetricFamily(
+        "smsqueue_slots_in_use", "Calls of a provider in flight in a worker.", labels=labels
+    )
+    limit = GaugeMetricFamily(
+        "smsqueue_slots_limit",
+        "Calls of a provider that may be in flight in a worker; it adapts to the answers.",
+        labels=labels,
+    )
+    handlers = GaugeMetricFamily(
+        "smsqueue_handlers_running", "Events whose handlers run in a worker.", labels=("worker",)
+    )
+    for worker in workers:
+        code = (worker.version, worker.build or "", worker.python or "")
+        info.add_metric((worker.name, *code), 1)
+        for gauge, value in ((memory, worker.memory), (uptime, worker.uptime)):
+            if value is not None:  # an older version does not report it
+                gauge.add_metric((worker.name,), value)
+        for provider, use in worker.slots.items():
+            in_use.add_metric((worker.name, provider), use.in_use)
+            limit.add_metric((worker.name, provider), use.limit)
+        if worker.handlers:
+            handlers.add_metric((worker.name,), worker.handlers.in_use)
+    yield from (info, memory, uptime, in_use, limit, handlers)
+
+
+def _lately(activity: Activity | None) -> Iterator[GaugeMetricFamily]:
+    """Rates and recent errors, as ``smsqueue status`` shows them."""
+    minute = activity.minute if activity else None
+    rates = {}
+    if minute:
+        rates = {
+            "accepted": minute.per_second("accepted"),
+            "sent": minute.per_second("sent"),
+            "failed": minute.per_second("ended", "failed"),
+        }
+    yield _gauge(
+        "messages_per_second",
+        "Messages that send() took in, that a provider took, and that failed, in the last minute.",
+        "kind",
+        rates,
+    )
+    left = GaugeMetricFamily(
+        "smsqueue_backlog_left_seconds",
+        "Time until no message is queued or retrying, if it goes on as in the last minute; +Inf: "
+        "the backlog does not shrink.",
+    )
+    if activity and activity.backlog.direction is not Direction.UNKNOWN:
+        empty = activity.backlog.direction is Direction.EMPTY
+        seconds = activity.backlog.seconds_left
+        left.add_metric((), 0.0 if empty else _INF if seconds is None else seconds)
+    yield left
+    recent = GaugeMetricFamily(
+        "smsqueue_recent_errors",
+        "Attempts that failed within the last 15 minutes, by error class; without a provider: the "
+        "router failed, or named an unknown provider.",
+        labels=("provider", "error"),
+    )
+    if activity and activity.quarter_hour:
+        numbers = Counter[_Labels]()
+        for (provider, error, _), n in _fitting(activity.quarter_hour.counts, "errors", 3).items():
+            numbers[provider, error] += n
+        for labels, number in sorted(numbers.items()):
+            recent.add_metric(labels, number)
+    yield recent
 
 
 def _webhooks(room: Room) -> Iterator[GaugeMetricFamily]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from hashlib import sha256
 
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
+from smsqueue.ledger import AttemptOutcome
+from smsqueue.ledger.acl import ROLES, user_line
 
 PERSONAL = ("15551234567", "secret")
 
@@ -48,10 +52,12 @@ def test_no_problem(run, run_json, live, make, settings: Settings) -> None:
     [provider] = document["providers"]
     assert provider == {
         **{"name": "main", "attempts": 2, "sent": 1, "errors": {"RequestError": 1}},
-        "paused": None,
+        **{"recent": None, "sent_per_second": None, "slots": None, "paused": None},
     }
+    # An old version sends no more than this with its heartbeats.
     [worker] = document["workers"]
     assert (worker["alive"], worker["slots"], worker["version"]) == (True, 8, "0.1.0")
+    assert (worker["memory"], worker["build"], worker["slots_in_use"]) == (None, None, {})
     assert document["redis"]["aof"] is True
     for word in PERSONAL:
         assert word not in result.stdout + str(document)
@@ -224,36 +230,198 @@ def test_a_paused_provider(run, run_json, live, make, gateway, error, code, do) 
     assert f"provider main was paused ({error}, 6 in a row): {do}" in text
 
 
-def test_a_dead_worker_is_no_problem_if_another_consumes_its_queues(
+def _lose(gateway: Gateway, name: str, *queues: str, seconds: float = 200) -> None:
+    """Record the last heartbeat of a worker that was killed."""
+    report = json.dumps({"queues": queues, "concurrency": 8, "version": "0.1.0"})
+    seen = int((time.time() - seconds) * 1000)
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:workers", name, f"{seen} {report}")
+
+
+def test_a_lost_worker_is_not_shown_if_another_consumes_its_queues(
     run, run_json, live, make, gateway, settings
 ) -> None:
-    queues = [settings.send_queue, settings.hook_queue]
-    report = json.dumps({"queues": queues, "concurrency": 8, "version": "0.1.0"})
-    seen = int((time.time() - 200) * 1000)
-    gateway.ledger.redis.hset(
-        f"{gateway.settings.namespace}:workers", "other/2", f"{seen} {report}"
-    )
+    _lose(gateway, "other/2", settings.send_queue, settings.hook_queue)
     make("queued")
-    assert _first(run("status", code=2)).startswith("CRITICAL: no worker is consuming")
+    result = run("status", code=2)
+    assert _first(result) == (
+        f"CRITICAL: no worker is consuming {settings.send_queue} and {settings.hook_queue}, "
+        "and 1 more problem"
+    )
+    assert "WARNING  worker other/2 has sent no heartbeat for 3 min: look into its log" in (
+        result.stdout
+    )
     live()  # consumes the same queues
     result = run("status")
-    assert _first(result).startswith("OK")
-    assert "none for 3 min: killed?" in result.stdout
-    assert [worker["alive"] for worker in run_json("status")["workers"]] == [True, False]
+    assert _first(result).endswith(", 1 worker")
+    assert "other/2" not in result.stdout
+    assert [worker["name"] for worker in run_json("status")["workers"]] == ["celery@host/1"]
 
 
-def test_a_dead_worker_is_a_problem_if_no_other_consumes_its_queues(
-    run, live, gateway, settings
-) -> None:
-    report = json.dumps({"queues": ["special"], "concurrency": 8, "version": "0.1.0"})
-    seen = int((time.time() - 200) * 1000)
-    gateway.ledger.redis.hset(
-        f"{gateway.settings.namespace}:workers", "other/2", f"{seen} {report}"
-    )
+def test_lost_workers_are_one_problem(run, live, gateway: Gateway) -> None:
     live()
-    assert (
-        _first(run("status", code=1)) == "WARNING: worker other/2 has sent no heartbeat for 3 min"
+    for number in range(40):
+        _lose(gateway, f"other/{number}", "special", seconds=200 + 100 * number)
+    assert _first(run("status", code=1)) == (
+        "WARNING: 40 workers were lost within an hour, the last was other/0 3 min ago"
     )
+
+
+def test_a_damaged_heartbeat_hides_no_other(run, run_json, live, gateway: Gateway) -> None:
+    live()
+    queues = json.dumps([gateway.settings.send_queue])
+    now = int(time.time() * 1000)
+    entries = {
+        "w/1": "zzz",
+        "w/2": f"{'9' * 400} {{}}",
+        "w/3": f"{now} []",
+        # What can be read is shown.
+        "w/4": f'{now} {{"queues": {queues}, "threads": "x", "memory": [], "slots": {{"a": 1}}}}',
+        # Redis's clock was set back since.
+        "w/5": f"{now + 3_600_000} {{}}",
+    }
+    gateway.ledger.redis.hset(f"{gateway.settings.namespace}:workers", mapping=entries)
+    assert "w/4" in run("status").stdout
+    names = [worker["name"] for worker in run_json("status")["workers"]]
+    assert names == ["celery@host/1", "w/4"]
+
+
+# --- rates, slots, builds --------------------------------------------------------------------
+
+
+def test_rates_and_the_errors_of_the_last_quarter_of_an_hour(
+    run, run_json, live, make, gateway: Gateway
+) -> None:
+    live()  # takes a sample of nothing
+    _age(gateway, "samples", seconds=40 * 60)
+    make("failed", error="RequestError")
+    assert re.search("1 RequestError +1 RequestError", run("status").stdout)
+    live()
+    _age(gateway, "samples", seconds=15.5 * 60)
+    for _ in range(3):
+        make("sent")
+    make("failed", error="CreditError")
+    document = run_json("status")
+    [provider] = document["providers"]
+    assert provider["errors"] == {"RequestError": 1, "CreditError": 1}
+    assert provider["recent"] == {"attempts": 4, "sent": 3, "errors": {"CreditError": 1}}
+    text = run("status").stdout
+    assert "errors in 15 min" in text
+    assert "1 CreditError" in text
+    # No worker has taken a sample since: the rate is that of all the time since.
+    assert document["rates"]["seconds"] >= 15.5 * 60
+    assert document["rates"]["sent"] == round(3 / document["rates"]["seconds"], 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "sent", "text", "direction"),
+    [
+        (0, 0, 1, "none waits to be sent", "empty"),
+        (40, 10, 0, "10 messages wait: gone in about 20 s", "shrinking"),
+        (10, 40, 0, "40 messages wait: growing by 0.5/s", "growing"),
+        (10, 12, 6, "12 messages wait: steady, as many come as go", "steady"),
+        (10, 10, 0, "10 messages wait: none has left in the last 60 s", "stuck"),
+    ],
+)
+def test_where_the_backlog_is_heading(
+    run, run_json, live, make, gateway: Gateway, before, now, sent, text, direction
+) -> None:
+    live()
+    for _ in range(sent):
+        make("sent")
+    for _ in range(now):
+        make("queued")
+    samples = f"{gateway.settings.namespace}:samples"
+    gateway.ledger.redis.delete(samples)
+    sample = json.dumps({"waiting": before, "counts": {}})
+    gateway.ledger.redis.zadd(samples, {f"1 {sample}": time.time() * 1000 - 60_000})
+    assert text in run("status").stdout
+    waiting = run_json("status")["waiting"]
+    assert (waiting["messages"], waiting["direction"]) == (now, direction)
+    assert (waiting["seconds_left"] is None) == (direction in ("growing", "steady", "stuck"))
+
+
+@pytest.mark.parametrize("sample", ["zzz", "1 []", '1 {"counts": {"accepted": []}}', "1 {}"])
+def test_a_damaged_sample(run, live, make, gateway: Gateway, sample: str) -> None:
+    live()
+    make("queued")
+    samples = f"{gateway.settings.namespace}:samples"
+    gateway.ledger.redis.zadd(samples, {sample: time.time() * 1000 - 60_000})
+    assert "1 message waits: how long is not known yet" in run("status").stdout
+
+
+def test_an_account_that_may_not_read_samples(run, live, redis_server, settings: Settings) -> None:
+    """The ACL file is that of an older version."""
+    server = redis_server()
+    with Gateway(replace(settings, redis_url=server.url)) as gateway:
+        queues = [settings.send_queue, settings.hook_queue]
+        gateway.ledger.record_heartbeat("w", {"queues": queues, "concurrency": 1, "version": "1"})
+        [monitor] = [role for role in ROLES if role.name == "monitor"]
+        line = user_line(monitor, settings.namespace, 0, sha256(b"pw").hexdigest())
+        _, name, *rules = line.replace(f" ~{settings.namespace}:samples", "").split()
+        gateway.ledger.redis.execute_command("ACL", "SETUSER", name, *rules)
+        url = server.url.replace("redis://", f"redis://{name}:pw@")
+        text = run("status", SMSQUEUE_REDIS_URL=url).stdout
+        assert "rates are not known: this account may not read them, see smsqueue acl" in text
+
+
+def test_errors_of_the_router(run, run_json, live, make, gateway: Gateway) -> None:
+    live()
+    _age(gateway, "samples", seconds=16 * 60)
+    id = make("queued")
+    gateway.ledger.claim(id, "token", lease=60, worker="w")
+    outcome = AttemptOutcome("retry", error="ValueError", why="at shop.py:1", delay_ms=60_000)
+    gateway.ledger.settle(id, "token", 0, outcome)
+    assert re.search(r"\(router\) +1 ValueError +1 ValueError", run("status", code=1).stdout)
+    router = run_json("status", code=1)["router"]
+    assert router == {"errors": {"ValueError": 1}, "recent": {"ValueError": 1}}
+
+
+def test_slots_memory_and_builds(run, run_json, gateway: Gateway, settings: Settings) -> None:
+    report = {
+        "queues": [settings.send_queue, settings.hook_queue],
+        **{"concurrency": 8, "version": "1.0", "python": "3.12.1", "uptime": 7260},
+    }
+    for number in range(3):
+        more = {
+            "build": "0badcafe" if number else "5eed5eed",
+            "memory": (number + 1) << 20,
+            "slots": {"main": [10, 40, 250], "idle": [0, 32, 32]},
+            "handlers": [number, 8, 8],
+        }
+        gateway.ledger.record_heartbeat(f"w/{number}", report | more)
+    text = run("status").stdout
+    assert "slots     30 of 216 (at most 846)" in re.sub(r"  +", "     ", text)
+    assert "30 of 120 (at most 750)" in text  # of the provider
+    assert text.count("10 of 72 (at most 282)") == 3  # of each worker
+    assert "1 worker of 1.0 5eed5eed Python 3.12.1, 2 workers of 1.0 0badcafe Python 3.12.1" in text
+    assert "3.0 MB" in text
+    assert "2 h" in text
+    document = run_json("status")
+    assert document["slots"] == {"in_use": 30, "limit": 216, "most": 846}
+    names = {provider["name"]: provider["slots"] for provider in document["providers"]}
+    assert names["main"] == {"in_use": 30, "limit": 120, "most": 750}
+    worker = document["workers"][2]
+    assert worker["slots_in_use"]["main"] == {"in_use": 10, "limit": 40, "most": 250}
+    assert (worker["memory"], worker["build"], worker["python"]) == (3 << 20, "0badcafe", "3.12.1")
+    assert worker["handlers"] == {"in_use": 2, "limit": 8, "most": 8}
+
+
+def test_times_have_a_zone_and_milliseconds(run, run_json, live) -> None:
+    live()
+    assert re.search(
+        r"^time +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d *$", run("status").stdout, re.M
+    )
+    assert re.fullmatch(r"[-\dT:]{19}\.\d{3}\+00:00", run_json("status")["time"])
+
+
+def test_the_clock_of_redis_is_wrong(run, run_json, live, monkeypatch) -> None:
+    live()
+    assert abs(run_json("status")["redis"]["clock_ahead"]) < 30
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 150)
+    text = run("status", code=1).stdout
+    assert "the clock of Redis is 2 min ahead of this machine's: synchronize both" in text
+    assert " 0 s ago" in text  # ages do not depend on this machine's clock
 
 
 def test_redis_does_not_answer(run) -> None:

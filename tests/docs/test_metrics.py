@@ -57,6 +57,10 @@ def exported(redis_url: str) -> dict[str, Metric]:
     refused = bench.gateway.send(OutgoingMessage("15550001", "hi").route())
     bench.deliver(str(refused.id))
     provider._receive_message(IncomingMessage("1555", "hi", "1"))
+    use = {"slots": {"a": [1, 32, 250]}, "handlers": [1, 8, 8], "memory": 1, "uptime": 1}
+    bench.ledger.record_heartbeat("w/1", {"version": "1", "build": "1", "python": "3"} | use)
+    for sample in bench.redis.zrange(bench.key("samples"), 0, -1):
+        bench.redis.zadd(bench.key("samples"), {sample: bench.now() - 900_000})
     page = scrape(bench.ledger).decode()
     bench.close()
     found = {}

@@ -166,7 +166,7 @@ end
 -- Indexes with fixed names, by type.
 local INDEXES = {
   zset = { 'due:send', 'due:send_bulk', 'due:watch', 'due:ask', 'due:hook', 'due:hook_bulk', 'ends',
-           'event_ends', 'unrouted', 'audit' },
+           'event_ends', 'unrouted', 'audit', 'samples' },
   hash = { 'counts', 'workers', 'damaged', 'unrouted_why', 'webhook_bytes' },
   set = { 'pauses' },
 }
