@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -9,7 +10,13 @@ from datetime import datetime, timedelta
 import pytest
 from rich.console import Console
 
-from smsqueue import Gateway, IncomingMessage, MessageError, OutgoingMessage
+from smsqueue import (
+    Gateway,
+    IncomingMessage,
+    MessageDelivered,
+    MessageError,
+    OutgoingMessage,
+)
 from smsqueue.ledger import AttemptOutcome
 
 
@@ -173,6 +180,45 @@ def test_list_by_filters(run, run_json, make) -> None:
         assert word not in text + str(both)
 
 
+def test_an_error_that_was_overcome_is_shown_in_the_timeline_only(
+    run, run_json, gateway: Gateway, make
+) -> None:
+    id = make("retrying", error="ServerError", code="503")
+    assert _ids(run_json("list", "--error", "ServerError")) == [id]
+    gateway.ledger.redis.hdel(f"{gateway.settings.namespace}:msg:{id}", "not_before")
+    gateway.ledger.claim(id, "again", lease=60, worker="w")
+    gateway.ledger.begin(id, "again", "main", lease=60, attempt=2)
+    done = AttemptOutcome("sent", "main", msgid='"m1"', msgids=("m1",))
+    gateway.ledger.settle(id, "again", 2, done)
+    for _ in range(2):
+        shown = run_json("show", id)
+        (found,) = run_json("find", "15551234567")["items"]
+        (listed,) = run_json("list", "--provider", "main")["items"]
+        for item in (shown, found, listed):
+            assert (item["error"], item["code"]) == (None, None)
+        assert "ServerError" not in run("list", "--provider", "main").stdout
+        assert "ServerError" not in run("show", id).stdout.partition("\n\n")[0]
+        assert "ServerError" in [line.get("error") for line in shown["timeline"]]
+        assert _ids(run_json("list", "--error", "ServerError")) == []
+        report = MessageDelivered("m1")
+        report.provider = "main"
+        gateway.receive_status(report)
+    assert shown["state"] == "delivered"
+
+
+@pytest.mark.usefixtures("not_utc")
+def test_times_have_the_local_zone_and_milliseconds(run, run_json, sent: str) -> None:
+    time_in_new_york = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}-0[45]:00"
+    shown = run("show", sent).stdout
+    assert re.search(f"^accepted at +{time_in_new_york}$", shown, re.M)
+    timeline = shown.split("\n\n")[1].splitlines()[1:]
+    assert all(re.match(time_in_new_york, line) for line in timeline)
+    assert re.search(time_in_new_york, run("list", "--state", "sent").stdout)
+    document = run_json("show", sent)
+    for at in (document["accepted_at"], document["timeline"][0]["at"]):
+        assert re.fullmatch(r"[-\dT:]{19}\.\d{3}\+00:00", at)
+
+
 @pytest.fixture
 def not_utc(monkeypatch) -> Iterator[None]:
     """The local time is not UTC."""
@@ -213,7 +259,10 @@ def test_show_when_a_message_may_be_sent(run, run_json) -> None:
     at = "2100-01-31T09:00:00+00:00"
     id = run_json("send", "15551234567", "x", "--at", at, "--expires", "90")["id"]
     shown = run_json("show", id)
-    assert (shown["send_at"], shown["expires_at"]) == (at, "2100-01-31T10:30:00+00:00")
+    assert (shown["send_at"], shown["expires_at"]) == (
+        "2100-01-31T09:00:00.000+00:00",
+        "2100-01-31T10:30:00.000+00:00",
+    )
     text = run("show", id).stdout
     assert "send at      2100-01-3" in text
     assert "expires at   2100-01-3" in text
