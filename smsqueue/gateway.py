@@ -636,13 +636,45 @@ class Gateway:
         """
         return self._operator.lookup(id)
 
-    def find(self, number: str, *, limit: int | None = None) -> list[Record]:
-        """Records of the messages to a number, newest first, without damaged ones.
+    def find(
+        self,
+        number: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+        msgid: Any = None,
+        provider: str | None = None,
+        tag: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> list[Record]:
+        """Records of the messages that have all of this, newest first, without damaged ones.
+
+        With ``context`` alone it reads all messages, state by state, in steps of a few
+        milliseconds: some seconds for a million. Then the newest in its state comes first.
 
         Args:
+            number: To this number, in any usual notation.
+            idempotency_key: Sent with this key.
+            msgid: With this message id of a provider, of any attempt.
+            provider: The provider that gave the id; else that of the last attempt.
+            tag: With this tag.
+            context: With these values in their ``context``: texts, numbers, True, False or None;
+                the name ``"order.id"`` is also the value ``id`` in the dict ``order``.
             limit: How many at most; None: all.
+
+        Raises:
+            ValueError: nothing to search by is given, or ``tag`` is not a tag.
+            TypeError: an argument has the wrong type.
         """
-        return self._operator.find(number, limit=limit)
+        return self._operator.find(
+            number,
+            idempotency_key=idempotency_key,
+            msgid=msgid,
+            provider=provider,
+            tag=tag,
+            context=context,
+            limit=limit,
+        )
 
     def progress(self, tag: str) -> Progress:
         """How far the messages of a tag are: their states, how many are sent per second, the time

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.logs import get_logger, transition
@@ -19,7 +19,7 @@ from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
     from smsqueue.broker.queue import Queue
-    from smsqueue.ledger import Action, AuditEntry, Ledger, Progress, Record
+    from smsqueue.ledger import Action, AuditEntry, Damaged, Ledger, Progress, Record
     from smsqueue.ledger.script_values import Cancelled, Requeued
 
 __all__ = ["Connected", "Operator"]
@@ -59,20 +59,36 @@ class Operator:
             raise LookupError(f"no message has the id {id!r} (records are kept for {days:g} days)")
         return record
 
-    def find(self, number: str, *, limit: int | None = None) -> list[Record]:
-        address = searched_address(number, self._gateway.settings.region)
-        return list(islice(self._records_of(address), limit))
-
-    def _records_of(self, address: str) -> Iterator[Record]:
+    def find(
+        self,
+        number: str | None,
+        *,
+        idempotency_key: str | None,
+        msgid: object,
+        provider: str | None,
+        tag: str | None,
+        context: Mapping[str, Any] | None,
+        limit: int | None,
+    ) -> list[Record]:
         ledger = self._gateway.ledger
-        for id in ledger.find(address):
-            try:
-                record = ledger.read(id)
-            except DamagedRecord as error:
-                log.warning("%s", error, extra={"id": id})
-                continue
-            if record is not None:
-                yield record
+        from smsqueue.ledger import ContextValue, Search  # an eager gateway works without Redis
+
+        values = [ContextValue.of(name, value) for name, value in (context or {}).items()]
+        region = self._gateway.settings.region
+        search = Search(
+            address=None if number is None else searched_address(number, region),
+            idempotency_key=idempotency_key,
+            msgid=None if msgid is None else str(msgid),
+            provider=provider,
+            tag=tag,
+            context=tuple(values),
+        )
+        if not search:
+            raise ValueError(
+                "find() needs a number, or one of idempotency_key=, msgid=, tag= and context="
+            )
+        pages = ledger.search(search, on_damaged=_log_damaged)
+        return list(islice((record for page in pages for record in page.records), limit))
 
     def progress(self, tag: str) -> Progress:
         return self._gateway.ledger.progress(check_tag(tag))
@@ -216,6 +232,10 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
     return mask(str(value)) if name in _NUMBERS else str(value)
+
+
+def _log_damaged(damaged: Damaged) -> None:
+    log.warning("%s: %s", damaged.id, damaged.cause, extra={"id": damaged.id})
 
 
 def _known(id: str, answer: Answer) -> Answer:

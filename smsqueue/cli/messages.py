@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from smsqueue import exc
@@ -18,11 +20,19 @@ from smsqueue.cli.options import (
     filter_options,
     json_option,
     limit_type,
+    parse_tag,
     reveal_option,
 )
-from smsqueue.cli.output import format_time, make_console, make_table, print_json, printable
+from smsqueue.cli.output import (
+    format_count,
+    format_time,
+    make_console,
+    make_table,
+    print_json,
+    printable,
+)
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Damaged, Record
+from smsqueue.ledger import ContextValue, Damaged, Place, Record, Search
 from smsqueue.ledger.records import read_event_data
 from smsqueue.message import numbers
 from smsqueue.message.ids import time_of
@@ -39,6 +49,25 @@ _DEFAULT_LIMIT = 100
 #: Fields that `show` prints as a table, or not at all.
 _NOT_A_LINE = ("timeline", "length")
 _TIME_FIELDS = ("accepted_at", "changed_at", "send_at", "expires_at", "at", "next")
+
+
+# --- Options -----------------------------------------------------------------
+
+
+def _parse_context(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[ContextValue, ...]:
+    try:
+        return tuple(map(ContextValue.parse, texts))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _parse_place(context: click.Context, option: click.Parameter, text: str | None) -> Place | None:
+    try:
+        return None if text is None else Place.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 # --- Commands ----------------------------------------------------------------
@@ -156,24 +185,34 @@ def _print_counts(counts: dict[str, int], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("id")
+@click.argument("query", metavar="ID")
 @reveal_option
 @json_option
-def show(id: str, reveal: bool, as_json: bool) -> None:
-    """Show a message with its timeline, or an event."""
+def show(query: str, reveal: bool, as_json: bool) -> None:
+    """Show a message with its timeline, or an event.
+
+    ID may also be what names a message elsewhere: its idempotency key, its provider's message id, a
+    number, a tag, or a value of its context as NAME=VALUE. If several match, they are listed.
+    """
     with open_gateway() as gateway:
-        document = _lookup(gateway, id, reveal)
+        document = _lookup(gateway, query, reveal)
+        matches = {query: "id"} if document else _matches_of(gateway, query)
+        if document is None and len(matches) != 1:
+            _list_matches(gateway, query, matches, reveal, as_json)
+            return
+        ((id, found_by),) = matches.items()
+        document = document or _lookup(gateway, id, reveal)
         if document is None:
-            hint = "" if len(id) >= 20 else "; to search by number: smsqueue find NUMBER"
-            kept = _describe_retention(gateway.settings)
-            raise LookupError(f"no message or event has the id {printable(id)!r} ({kept}){hint}")
+            raise LookupError(f"{id} was deleted just now")
         damaged = document["state"] == DAMAGED
         if document["kind"] == "message" and not damaged:
             document |= _validity(gateway, document)
     if as_json:
-        print_json(document)
+        print_json(document | {"found_by": found_by})
         return
     console = make_console()
+    if found_by != "id":
+        console.print(f"found by     {found_by}")
     if damaged:
         console.print(_format_damaged(document), soft_wrap=True)
         return
@@ -185,6 +224,7 @@ def show(id: str, reveal: bool, as_json: bool) -> None:
     for name, value in document.items():
         if name not in _NOT_A_LINE and value not in (None, "", {}, []):
             value = format_time(value) if name in _TIME_FIELDS else value
+            value = ", ".join(value) if name == "tags" else value
             console.print(f"{name.replace('_', ' '):<12} {printable(value)}", soft_wrap=True)
     if "timeline" in document:
         console.print()
@@ -201,6 +241,62 @@ def _format_replaced(replaced: list[dict[str, Any]]) -> str:
 
 def _code_points(characters: str) -> str:
     return " ".join(f"U+{ord(character):04X}" for character in characters)
+
+
+def _matches_of(gateway: Gateway, query: str) -> dict[str, str]:
+    """Ids of what a text that is no id names, and what it was found by; a few more than shown."""
+    matches: dict[str, str] = {}
+
+    def add(found_by: str, search: Search) -> None:
+        damaged: list[Damaged] = []
+        for page in gateway.ledger.search(search, on_damaged=damaged.append):
+            for id in [one.id for one in page.records] + [one.id for one in damaged]:
+                matches.setdefault(id, found_by)
+            if len(matches) > _DEFAULT_LIMIT:
+                return
+
+    add("idempotency key", Search(idempotency_key=query))
+    add("provider's message id", Search(msgid=query))
+    if any(character.isdecimal() for character in query):
+        address = numbers.searched_address(query, gateway.settings.region)
+        for id in islice(gateway.ledger.find(address), _DEFAULT_LIMIT + 1):
+            matches.setdefault(id, "number")
+    with suppress(ValueError):  # not a tag
+        add("tag", Search(tag=query))
+    if not matches and "=" in query.lstrip("="):
+        add("context", Search(context=(ContextValue.parse(query),)))
+    return matches
+
+
+def _list_matches(
+    gateway: Gateway, query: str, matches: dict[str, str], reveal: bool, as_json: bool
+) -> None:
+    """List several messages and events.
+
+    Raises:
+        LookupError: there is none.
+    """
+    documents = [
+        document | {"found_by": found_by}
+        for id, found_by in islice(matches.items(), _DEFAULT_LIMIT)
+        if (document := _lookup(gateway, id, reveal))
+    ]
+    if not documents:
+        reason = _describe_retention(gateway.settings)
+        if any(character.isdecimal() for character in query):
+            reason = _reason_for_no_result(query, gateway.settings)
+        raise LookupError(
+            f"no message or event has the id {printable(query)!r}, and none this idempotency key, "
+            f"provider's message id, number, tag or context value ({reason})"
+        )
+    more = len(matches) > _DEFAULT_LIMIT
+    if as_json:
+        print_json({"more": more, "items": documents})
+        return
+    make_console().print(_table(documents))
+    number = f"the first {len(documents)}" if more else str(len(documents))
+    ways = ", ".join(dict.fromkeys(document["found_by"] for document in documents))
+    click.echo(f"{number} found by {ways}: show one by its id")
 
 
 def _validity(gateway: Gateway, document: dict[str, Any]) -> dict[str, Any]:
@@ -233,7 +329,18 @@ def _timeline_table(timeline: list[dict[str, Any]]) -> Table:
 
 
 @click.command()
-@click.argument("number")
+@click.argument("number", required=False)
+@click.option("--key", help="The idempotency key that it was sent with.")
+@click.option("--msgid", metavar="ID", help="The provider's message id, of any attempt.")
+@click.option("--provider", help="The provider of this id, or else of the last attempt.")
+@click.option("--tag", callback=parse_tag, help="A tag.")
+@click.option(
+    "--context",
+    multiple=True,
+    callback=_parse_context,
+    metavar="NAME=VALUE",
+    help="A value of its context; may be repeated.",
+)
 @click.option(
     "--limit",
     type=limit_type,
@@ -241,33 +348,99 @@ def _timeline_table(timeline: list[dict[str, Any]]) -> Table:
     show_default=True,
     help="At most this many, the newest.",
 )
+@click.option(
+    "--continue", "place", callback=_parse_place, help="Where an interrupted search ended."
+)
 @reveal_option
 @json_option
-def find(number: str, limit: int, reveal: bool, as_json: bool) -> None:
-    """List what was sent to and received from a number, newest first.
+def find(
+    number: str | None,
+    limit: int,
+    place: Place | None,
+    reveal: bool,
+    as_json: bool,
+    **criteria: Any,
+) -> None:
+    """Find messages by a number, or by what else is known of them, the newest first.
 
-    NUMBER may also be another address of a sender: INFO4242, whatsapp:+15551234567.
+    NUMBER may also be another address of a sender: INFO4242, whatsapp:+15551234567. With nothing
+    but a number, what was received from it is listed, too. Several criteria must all match. With
+    --context alone all messages are read, in steps of a few milliseconds.
     """
     with open_gateway() as gateway:
-        address = numbers.searched_address(number, gateway.settings.region)
-        documents = (_lookup(gateway, id, reveal) for id in gateway.ledger.find(address))
-        items = list(islice((item for item in documents if item is not None), limit + 1))
+        address = number and numbers.searched_address(number, gateway.settings.region)
+        key, provider = criteria.pop("key"), criteria["provider"]
+        search = Search(address=address, idempotency_key=key, **criteria)
+        if not search:
+            raise click.UsageError(
+                "find what? Give a number, --key, --msgid, --tag or --context"
+                + (", beside --provider" if provider else "")
+            )
+        if address and search == Search(address=address):
+            documents = (_lookup(gateway, id, reveal) for id in gateway.ledger.find(address))
+            items = list(islice((item for item in documents if item is not None), limit + 1))
+            ended: Place | None = None
+        else:
+            items, ended, number_read = _search(gateway, search, place, limit, reveal)
         more, items = len(items) > limit, items[:limit]
-        if not items and not any(character.isdecimal() for character in address):
+        if number and not items and not any(c.isdecimal() for c in str(address)):
             raise click.BadParameter(
                 "not a phone number, as it has no digit, and no message came from this address",
                 param_hint="NUMBER",
             )
         if as_json:
-            shown = address if reveal else mask(address)
-            print_json({"number": shown, "more": more, "items": items})
+            shown = address if reveal or not address else mask(address)
+            document = {"number": shown, "more": more, "items": items}
+            print_json(document | {"continue": str(ended) if ended else None})
         elif items:
             make_console().print(_table(items))
             if more:
                 click.echo(f"{len(items)} are shown, there are more: raise --limit")
-        else:
-            reason = _reason_for_no_result(number, gateway.settings)
-            click.echo(f"nothing found for {mask(address)}: {reason}")
+        elif not ended:
+            reason = _describe_retention(gateway.settings)
+            if number:
+                reason = _reason_for_no_result(number, gateway.settings)
+            click.echo(f"nothing found{f' for {mask(address)}' if number else ''}: {reason}")
+    if ended:
+        raise click.ClickException(
+            f"interrupted after {format_count(number_read, 'message')}: the same command with "
+            f"--continue {ended} goes on there"
+        )
+
+
+def _search(
+    gateway: Gateway, search: Search, place: Place | None, limit: int, reveal: bool
+) -> tuple[list[dict[str, Any]], Place | None, int]:
+    """Documents of what a search finds, with a progress bar at a terminal.
+
+    Returns:
+        The documents, one more than the limit if there are more; where the search was interrupted,
+        or None; the messages that were read.
+    """
+    items: list[dict[str, Any]] = []
+    damaged: list[Damaged] = []
+    number_read = 0
+    is_long = search == Search(context=search.context, provider=search.provider)
+    total = sum(gateway.ledger.counts()[state] for state in State) if is_long else None
+    console = make_console(stderr=True)
+    columns = (TextColumn("searched"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not (is_long and console.is_terminal)) as bar:
+        task = bar.add_task("searched", total=total)
+        try:
+            for page in gateway.ledger.search(search, place, on_damaged=damaged.append):
+                place, number_read = page.place, number_read + page.number_read
+                items += [message_document(record, reveal) for record in page.records]
+                bar.update(task, completed=number_read)
+                if len(items) > limit:
+                    return items, None, number_read
+        except KeyboardInterrupt:
+            if place is None:
+                raise
+            return items, place, number_read
+    # A damaged record has none of the criteria that can be seen in it.
+    if search.tag or search.idempotency_key or search.msgid:
+        items += [_damaged_document(record) for record in damaged]
+    return items, None, number_read
 
 
 def _reason_for_no_result(number: str, settings: Settings) -> str:

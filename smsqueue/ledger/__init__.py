@@ -39,6 +39,7 @@ from smsqueue.ledger.script_values import (
     Webhooks,
 )
 from smsqueue.ledger.scripts import GROUP_LIMIT
+from smsqueue.ledger.search import ContextValue, FoundPage, Place, Search
 from smsqueue.ledger.server import RedisMisconfigured, diagnosed
 from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.ledger.workers import SlotUse, Worker, total_slots
@@ -58,6 +59,7 @@ __all__ = [
     "Claimed",
     "ClaimedEvent",
     "Claiming",
+    "ContextValue",
     "Counts",
     "Damaged",
     "Direction",
@@ -67,6 +69,7 @@ __all__ = [
     "EventTransition",
     "Expired",
     "Failure",
+    "FoundPage",
     "HeldElsewhere",
     "HookSettlement",
     "Ledger",
@@ -75,6 +78,7 @@ __all__ = [
     "NextAttempt",
     "NotClaimable",
     "Pause",
+    "Place",
     "Progress",
     "ProviderPaused",
     "Purged",
@@ -82,6 +86,7 @@ __all__ = [
     "RedisMisconfigured",
     "Remedies",
     "Room",
+    "Search",
     "Settlement",
     "SlotUse",
     "Taken",

@@ -2,11 +2,11 @@
 -- return none although there are more.
 -- ARGV: name of the index, score and id of the last entry that was read (id '': begin with the first entry of that
 --       score), lowest score, matches at most, states (JSON: state -> { } or { lowest, highest } time of entering it),
---       tag (or ''), texts in the data (JSON: a list of lists, one text of each must occur)
+--       texts in the data (JSON: a list of lists, one text of each must occur)
 -- Returns: score and id of the last entry that was read (id '': there are no more), entries that were read, ids...
 local index, score, id = key(ARGV[1]), ARGV[2], ARGV[3]
 local least, size = tonumber(ARGV[4]), tonumber(ARGV[5])
-local states, tag, texts = cjson.decode(ARGV[6]), ARGV[7], cjson.decode(ARGV[8])
+local states, texts = cjson.decode(ARGV[6]), cjson.decode(ARGV[7])
 -- In one read, and in one call: where Lua has no clock, it limits the time.
 local CHUNK, MOST_READ = 100, 2000
 
@@ -34,9 +34,7 @@ end
 
 local function matches(candidate)
   local hash = key('msg', candidate)
-  local state, tags = unpack(redis.call('HMGET', hash, 'state', 'tags'))
-  if not is_in_time(candidate, state or '') then return false end
-  if tag ~= '' and not has_tag(tags or nil, tag) then return false end
+  if not is_in_time(candidate, redis.call('HGET', hash, 'state') or '') then return false end
   return #texts == 0 or has_texts(redis.call('HGET', hash, 'data') or '')
 end
 

@@ -42,6 +42,7 @@ from smsqueue.ledger.records import (
 )
 from smsqueue.ledger.script_values import Examined
 from smsqueue.ledger.scripts import Scripts
+from smsqueue.ledger.search import FoundPage, Place, Search
 from smsqueue.ledger.server import verify_server
 from smsqueue.ledger.server_facts import Server, read_server
 from smsqueue.ledger.tags import Progress, WaitingTags
@@ -99,6 +100,23 @@ class Unrouted(NamedTuple):
     #: Class of the last error, and where or why.
     error: str | None
     why: str | None
+
+
+#: The states in the order in which a search reads them: a message usually moves on in it.
+_STEPS = (
+    *(State.SENDING, State.QUEUED, State.SCHEDULED, State.RETRYING, State.UNKNOWN, State.SENT),
+    *(State.ACCEPTED, State.DELIVERED, State.UNDELIVERED, State.EXPIRED, State.FAILED),
+    State.CANCELLED,
+)
+
+
+class _MatchingPage(NamedTuple):
+    ids: list[str]
+    #: Of the last entry that was read; the id is "" if there are no more.
+    score: str
+    id: str
+    #: Entries that were read, whether they matched or not.
+    number_read: int
 
 
 #: Ids of an index, or records, that one round trip reads.
@@ -253,27 +271,30 @@ class LedgerReader:
         self,
         *index: str,
         states: Mapping[State, tuple[float, float] | None],
-        tag: str | None = None,
         texts: Sequence[Sequence[str]] = (),
-    ) -> Iterator[list[str]]:
-        """Ids of the messages in an index that match, highest score first; Redis compares them.
+        after: tuple[str, str] = ("+inf", ""),
+        since: float | None = None,
+    ) -> Iterator[_MatchingPage]:
+        """Messages in an index that match, highest score first; Redis compares them.
 
         Args:
             states: In one of these states, and if it is not None, entered between these times (ms).
-            tag: With this tag.
             texts: One of each of these texts is in the message's JSON.
+            after: Score and id of the entry after which to begin.
+            since: Lowest score, in ms.
 
         Yields:
-            The matches that each script found: perhaps none.
+            What each script found: perhaps nothing.
         """
         wanted = to_json({str(state): bounds or () for state, bounds in states.items()})
-        score, id = "+inf", ""
+        least = "-inf" if since is None else f"{since:.17g}"
+        score, id = after
         while states:
-            score, id, _, *ids = self._scripts.run(
-                *("matching_page", ":".join(index), score, id, "-inf", _PAGE),
-                *(wanted, tag or "", to_json(texts)),
+            score, id, number_read, *ids = self._scripts.run(
+                *("matching_page", ":".join(index), score, id, least, _PAGE),
+                *(wanted, to_json(texts)),
             )
-            yield ids
+            yield _MatchingPage(ids, score, id, number_read)
             if not id:
                 return
 
@@ -302,6 +323,91 @@ class LedgerReader:
                 entry = parse_entry(id, fields, now) if isinstance(fields, dict) else None
                 if entry and by in (None, entry.by) and action in (None, entry.action):
                     yield entry
+
+    def search(
+        self,
+        search: Search,
+        place: Place | None = None,
+        on_damaged: Callable[[Damaged], None] | None = None,
+    ) -> Iterator[FoundPage]:
+        """Messages that have what is searched, in steps of a few milliseconds.
+
+        By key, provider's id, number or tag, an index names them, the newest first. By context
+        alone everything is read, state by state, and then what has entered a state meanwhile: a
+        message that is there all the time is found, also if it changes its state. The exception is
+        one that gets no slot just then, and so goes back to its old place in the queue.
+
+        Args:
+            place: Where an earlier search ended.
+            on_damaged: Called with records that cannot be read; they are never returned.
+        """
+        if search.idempotency_key is not None or search.msgid is not None:
+            ids = self._ids_of_references(search)
+            yield FoundPage(self._found(search, ids, on_damaged), len(ids), None)
+            return
+        if search.address is not None:
+            every = self.find(search.address)
+            while ids := list(islice(every, _PAGE)):
+                yield FoundPage(self._found(search, ids, on_damaged), len(ids), None)
+            return
+        texts = [value.stored for value in search.context]
+        place = place or Place(0, "+inf", "", int(self.now() * 1000))
+        # What has changed its state by the time that it would be read, is in a later index.
+        walks: list[tuple[tuple[str, ...], float | None]]
+        if search.tag is not None:
+            walks = [(("tag", search.tag), None)]
+        else:
+            walks = [(("state", state), since) for since in (None, place.began) for state in _STEPS]
+        seen: set[str] = set()
+        for number, (index, since) in enumerate(walks):
+            if number < place.step:
+                continue
+            after = (place.score, place.id) if number == place.step else ("+inf", "")
+            states = dict.fromkeys(State)
+            pages = self._matching(*index, states=states, texts=texts, after=after, since=since)
+            for page in pages:
+                ids = [id for id in page.ids if id not in seen]
+                records = self._found(search, ids, on_damaged)
+                seen.update(record.id for record in records)
+                here = Place(number, page.score, page.id, place.began)
+                if not page.id:
+                    here = Place(number + 1, "+inf", "", place.began)
+                over = here.step == len(walks)
+                yield FoundPage(records, page.number_read, None if over else here)
+
+    def _found(
+        self, search: Search, ids: list[str], on_damaged: Callable[[Damaged], None] | None
+    ) -> list[Record]:
+        return [record for record in self._records(ids, on_damaged) if search.matches(record)]
+
+    def _ids_of_references(self, search: Search) -> list[str]:
+        """Ids of the messages with an idempotency key, a provider's message id, or both."""
+        found: list[set[str]] = []
+        if search.idempotency_key is not None:
+            hashes = (
+                self.hash_of(search.idempotency_key),
+                self.former_hash_of(search.idempotency_key),
+            )
+            found.append(self._texts_at("idem", [hash for hash in hashes if hash]))
+        if search.msgid is not None:
+            names = [f"{name}:{search.msgid}" for name in self._providers(search.provider)]
+            references = self._texts_at("ref", names)
+            found.append({reference.rpartition(".")[0] for reference in references})
+        return sorted(set.intersection(*found), reverse=True)
+
+    def _providers(self, name: str | None) -> set[str]:
+        """This provider, or all that have been called."""
+        if name is not None:
+            return {name}
+        return {labels[1] for labels in self.counters() if labels[0] == "attempts"}
+
+    def _texts_at(self, kind: str, names: Iterable[str]) -> set[str]:
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for name in names:
+                pipe.get(self._key(kind, name))
+            answers = pipe.execute(raise_on_error=False)  # a key may have the wrong type
+        return {answer for answer in answers if isinstance(answer, str)}
 
     def counts(self) -> dict[str, int]:
         """How many messages and events are in each state."""
@@ -663,7 +769,9 @@ class LedgerReader:
             )
         else:
             entered = {state: (least or 0.0, newest) for state, newest in last.items()}
-            pages = ((frozenset(last), ids) for ids in self._matching("tag", tag, states=entered))
+            pages = (
+                (frozenset(last), page.ids) for page in self._matching("tag", tag, states=entered)
+            )
         for page_states, ids in pages:
             for record in self._records(ids, on_damaged):
                 if (

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from smsqueue.gateway import Gateway
-from smsqueue.ledger import Action, Ledger, Progress, Record
+from smsqueue.ledger import Action, Damaged, FoundPage, Ledger, Place, Progress, Record, Search
 from smsqueue.ledger.script_values import Accepted, Cancelled, Received, Reported
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
@@ -269,6 +269,21 @@ class InMemoryLedger(Ledger):
 
     def find(self, number: str) -> Iterator[str]:
         return (id for id in reversed(self.captured) if self.captured[id].sent.dst == number)
+
+    def search(
+        self,
+        search: Search,
+        place: Place | None = None,
+        on_damaged: Callable[[Damaged], None] | None = None,
+    ) -> Iterator[FoundPage]:
+        key, found = search.idempotency_key, []
+        for id in reversed(self.captured):
+            captured = self.captured[id]
+            has_key = key is None or self._idempotency_keys.get(key) == id
+            has_msgid = search.msgid in (None, captured.sent.msgid)
+            if has_key and has_msgid and search.matches(captured.record):
+                found.append(captured.record)
+        yield FoundPage(found, len(self.captured), None)
 
     def progress(self, tag: str) -> Progress:
         captured = [

@@ -107,7 +107,7 @@ def test_show_an_event(run, run_json, failed_reply: str) -> None:
 def test_show_an_unknown_id(run) -> None:
     result = run("show", "15551234567", code=1)
     assert "records are kept 30 days" in result.stderr
-    assert "smsqueue find" in result.stderr
+    assert "none this idempotency key, provider's message id, number" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

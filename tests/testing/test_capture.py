@@ -181,6 +181,11 @@ def test_lookup_find_and_cancel_know_captured_messages(away: Gateway) -> None:
         assert away.cancel(later.id or "") is True
         assert away.cancel(later.id or "") is away.cancel(sent.id or "") is False
         assert away.lookup(later.id or "").state == State.CANCELLED
+        fourth = away.send(OutgoingMessage("2", "x").options(tag="visits", idempotency_key="4"))
+        for criterion in ({"tag": "visits"}, {"idempotency_key": "4"}, {"msgid": "captured-3"}):
+            assert [each.id for each in away.find(**criterion)] == [fourth.id]
+        assert [each.id for each in away.find("1", context={"visit": 3})] == [later.id]
+        assert away.progress("visits").states == {State.SENT: 1}
         for call in (away.lookup, away.cancel):
             with pytest.raises(LookupError):
                 call("unknown")
@@ -189,7 +194,7 @@ def test_lookup_find_and_cancel_know_captured_messages(away: Gateway) -> None:
         away.ping()
         assert away.check() == []
     assert ended == [(later.id, "cancelled", {"visit": 3})]
-    assert len(outbox) == 2
+    assert len(outbox) == 3
 
 
 def test_onsend_is_not_called_for_a_scheduled_message(away: Gateway) -> None:
