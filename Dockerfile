@@ -27,7 +27,7 @@ RUN /opt/smsqueue/bin/python -m pip wheel --no-index --no-build-isolation \
         --no-deps --wheel-dir /wheels . \
     && python -m venv --clear /opt/smsqueue \
     && /opt/smsqueue/bin/pip install --require-hashes --only-binary :all: -r requirements/server.txt \
-    && /opt/smsqueue/bin/pip install --no-index "$(echo /wheels/*.whl)[receivers,flower]" \
+    && /opt/smsqueue/bin/pip install --no-index "$(echo /wheels/*.whl)[receivers,flower,uvloop]" \
     && /opt/smsqueue/bin/pip check \
     && /opt/smsqueue/bin/python -m compileall -q /opt/smsqueue/lib
 

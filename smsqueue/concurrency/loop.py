@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
 from smsqueue.logs import get_logger
 
-__all__ = ["Loop", "blocking", "current_loop", "is_bulk", "sleep", "wait"]
+__all__ = ["Loop", "Pending", "RemoteCall", "blocking", "current_loop", "is_bulk", "sleep", "wait"]
 
 log = get_logger("smsqueue.worker")
 
@@ -36,6 +37,25 @@ _THREADS = 128
 _RESOLVERS = 32
 #: Seconds in one iteration of a loop during which bulk functions are resumed.
 _BULK_SECONDS = 0.002
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """A loop of uvloop if it is installed: its calls take a fifth less CPU time."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+
+    class ResolvingLoop(uvloop.Loop):
+        """Resolves names in the loop's executor, as asyncio does. uvloop would use four threads,
+        which all loops of the process share."""
+
+        async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+            return await self.run_in_executor(
+                None, partial(socket.getaddrinfo, host, port, **options)
+            )
+
+    return ResolvingLoop()
 
 
 class _Running(greenlet):
@@ -63,7 +83,7 @@ class Loop:
 
     def __init__(self, name: str = "smsqueue-loop", *, watched: bool = True) -> None:
         self._watched = watched
-        self.asyncio = asyncio.new_event_loop()
+        self.asyncio = _new_loop()
         self.hub: greenlet
         self._threads = ThreadPoolExecutor(_THREADS, f"{name}-blocking")
         self.asyncio.set_default_executor(ThreadPoolExecutor(_RESOLVERS, f"{name}-resolver"))
@@ -116,13 +136,6 @@ class Loop:
         for _ in range(len(self._posted)):
             self.asyncio.call_soon(self._posted.popleft())
 
-    def result(self, running: Future[T]) -> T:
-        """Wait for a future of another thread or loop; for a function on this loop."""
-        ended: asyncio.Future[None] = self.asyncio.create_future()
-        running.add_done_callback(lambda _: self.post(lambda: ended.set_result(None)))
-        self._wait(ended)
-        return running.result()
-
     def _start(
         self,
         function: Callable[[], T],
@@ -141,7 +154,13 @@ class Loop:
             else:
                 ended.set_result(result)
 
-        running = _Running(run, self, bulk=bulk)
+        self._begin(run, context, bulk=bulk)
+
+    def _begin(
+        self, function: Callable[[], None], context: contextvars.Context, *, bulk: bool
+    ) -> None:
+        """Begin a function, at once or soon if it is bulk; from a callback of the loop."""
+        running = _Running(function, self, bulk=bulk)
         running.gr_context = context
         self._resume(running)
 
@@ -250,6 +269,103 @@ class Loop:
             future.add_done_callback(lambda _: self._resume(running))
             self.hub.switch()
         return future.result()
+
+
+class Pending(Generic[T]):
+    """A result for which one function on a loop waits. It costs less than an asyncio future.
+
+    Args:
+        loop: The loop of that function. All methods are called on its thread.
+    """
+
+    __slots__ = ("_error", "_loop", "_result", "_waiting", "is_set")
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: _Running | None = None
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.is_set = False
+
+    def set_result(self, result: T) -> None:
+        """Resume the function soon."""
+        self._result = result
+        self._set()
+
+    def set_exception(self, error: BaseException) -> None:
+        """Raise an error in the function soon."""
+        self._error = error
+        self._set()
+
+    def _set(self) -> None:
+        self.is_set = True
+        if self._waiting is None:
+            return
+        if self._waiting.bulk:
+            self._loop._resume(self._waiting)
+        else:  # not at once: others may have to be resumed, too
+            self._loop.asyncio.call_soon(self._loop._switch, self._waiting)
+
+    def wait(self) -> T:
+        """Wait for the result, in a function on the loop; raises the error."""
+        if not self.is_set:
+            self._waiting = cast(_Running, getcurrent())
+            self._loop.hub.switch()
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
+
+
+class RemoteCall(Generic[T]):
+    """A function that a function on one loop runs on another, in a copy of its context.
+
+    It costs less than :meth:`Loop.run`. It is bulk if the caller is.
+
+    Args:
+        target: The loop that runs the function.
+        caller: The loop of the caller.
+
+    Attributes:
+        cancelled: The function has not run and will not.
+    """
+
+    def __init__(self, function: Callable[[], T], target: Loop, caller: Loop) -> None:
+        self._function = function
+        self._target = target
+        self._caller = caller
+        self._context = contextvars.copy_context()
+        self._bulk = is_bulk()
+        self._ended: Pending[T] = Pending(caller)
+        #: Acquired once, by the loop that begins the call or by the one that cancels it.
+        self._decided = threading.Lock()
+        self.cancelled = False
+        target.post(self._start)
+
+    def cancel(self) -> None:
+        """Cancel the call unless it has begun; on the caller's loop."""
+        if self._decided.acquire(blocking=False):
+            self.cancelled = True
+            self._ended.set_exception(CancelledError())
+
+    def wait(self) -> T:
+        """Wait for the function's result; raises its exceptions.
+
+        Raises:
+            CancelledError: The call was cancelled.
+        """
+        return self._ended.wait()
+
+    def _start(self) -> None:
+        if self._decided.acquire(blocking=False):
+            self._target._begin(self._run, self._context, bulk=self._bulk)
+
+    def _run(self) -> None:
+        try:
+            result = self._function()
+        except BaseException as error:  # raised by wait()
+            self._caller.post(partial(self._ended.set_exception, error))
+        else:
+            self._caller.post(partial(self._ended.set_result, result))
 
 
 def _call(called: Future[T], function: Callable[[], T]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from smsqueue import exc
 from smsqueue.broker.queue import Queue
-from smsqueue.concurrency.loop import Loop, blocking, current_loop, is_bulk, wait
+from smsqueue.concurrency.loop import Loop, Pending, blocking, current_loop, is_bulk
 from smsqueue.ledger import (
     GROUP_LIMIT,
     AttemptOutcome,
@@ -85,7 +85,7 @@ class _Grouped(Generic[Item, Answer]):
         self._threads = threads
         self._run = run
         # By whether the caller is bulk: single messages do not wait for the groups of a campaign.
-        self._waiting: dict[bool, deque[tuple[Item, asyncio.Future[Answer]]]] = {
+        self._waiting: dict[bool, deque[tuple[Item, Pending[Answer]]]] = {
             False: deque(),
             True: deque(),
         }
@@ -93,14 +93,14 @@ class _Grouped(Generic[Item, Answer]):
 
     def ask(self, item: Item) -> Answer:
         """Run the operation for one item, in a function on the loop; raises its error."""
-        answer: asyncio.Future[Answer] = self._loop.asyncio.create_future()
+        answer: Pending[Answer] = Pending(self._loop)
         bulk = is_bulk()
         self._waiting[bulk].append((item, answer))
         if not self._in_progress[bulk]:
             self._in_progress[bulk] = True
             # Functions that run in the same iteration of the loop join the first group.
             self._loop.asyncio.call_soon(self._next, bulk)
-        return wait(answer)
+        return answer.wait()
 
     def _next(self, bulk: bool) -> None:
         waiting = self._waiting[bulk]
@@ -118,14 +118,14 @@ class _Grouped(Generic[Item, Answer]):
         else:
             called.add_done_callback(lambda done: self._set_answers(bulk, group, done))
 
-    def _fail(self, group: list[tuple[Item, asyncio.Future[Answer]]], error: BaseException) -> None:
+    def _fail(self, group: list[tuple[Item, Pending[Answer]]], error: BaseException) -> None:
         for _, waiting in group:
             waiting.set_exception(error)
 
     def _set_answers(
         self,
         bulk: bool,
-        group: list[tuple[Item, asyncio.Future[Answer]]],
+        group: list[tuple[Item, Pending[Answer]]],
         done: asyncio.Future[Sequence[Answer | exc.QueueUnavailable]],
     ) -> None:
         self._next(bulk)  # Redis runs the next group in the meantime

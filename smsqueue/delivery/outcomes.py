@@ -11,6 +11,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, Remedies, Transition
 from smsqueue.logs import get_logger
 from smsqueue.message import serialization
+from smsqueue.message.ids import new_id
 from smsqueue.message.masking import place_of
 from smsqueue.message.messages import OutgoingMessage
 from smsqueue.message.states import WAITING, State
@@ -169,14 +170,18 @@ def _sent(gateway: Gateway, message: OutgoingMessage, name: str) -> AttemptOutco
             *(message.id, name, _LONGEST_IDS),
             extra={"id": message.id, "provider": name},
         )
-    event = {"provider": name, "msgid": message.msgid, "meta": message.meta}
+    sent_event = None
+    if gateway.onSend:
+        event = {"provider": name, "msgid": message.msgid, "meta": message.meta}
+        sent_event = serialization.to_json(event)
     return AttemptOutcome(
         "sent",
         provider=name,
         msgids=ids,
         msgid=msgid,
         meta=serialization.to_json(message.meta) if message.meta is not None else None,
-        sent_event=serialization.to_json(event) if gateway.onSend else None,
+        event=new_id(),
+        sent_event=sent_event,
         no_reports=not provider.reports,
         provider_works=True,
     )

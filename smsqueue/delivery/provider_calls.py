@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import Loop, current_loop, wait
+from smsqueue.concurrency.loop import Loop, RemoteCall, current_loop, wait
 from smsqueue.delivery.outcomes import Attempt
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
@@ -49,7 +49,7 @@ class _CallPool:
         self._in_threads = not on_loop
         self._threads = ThreadPoolExecutor(threads, f"smsqueue-{name}")
         #: Calls on loops, and the number of calls that have ended since the last check.
-        self._running: set[Future[OutgoingMessage]] = set()
+        self._running: set[RemoteCall[OutgoingMessage]] = set()
         self._ended = 0
         #: The time of the last check (monotonic), and for how many seconds loops had been blocked.
         self._checked_at, self._blocked = time.monotonic(), 0.0
@@ -61,17 +61,17 @@ class _CallPool:
         """Call the provider, from a function on the loop ``caller``; raises its errors."""
         if not self._in_threads:
             loop = min(self._loops, key=self._loops.__getitem__)
-            running = loop.run(lambda: provider.send(message))
-            self._running.add(running)
+            call = RemoteCall(lambda: provider.send(message), loop, caller)
+            self._running.add(call)
             self._loops[loop] += 1
             try:
-                caller.result(running)
+                call.wait()
                 return
             except CancelledError:
-                if not running.cancelled():  # it had begun, so the provider may have the message
+                if not call.cancelled:  # it had begun, so the provider may have the message
                     raise
             finally:
-                self._running.discard(running)
+                self._running.discard(call)
                 self._loops[loop] -= 1
                 self._ended += 1
         wait(caller.in_thread(lambda: provider.send(message), self._threads))

@@ -203,7 +203,8 @@ class RouteRunner:
         return replace(outcome, verdict="retry", delay_ms=int(wait * 1000), why=None)
 
     def _settled(self, attempt: Attempt, outcome: AttemptOutcome) -> Transition:
-        outcome = replace(outcome, event=new_id())
+        if outcome.event is None:
+            outcome = replace(outcome, event=new_id())
         moved = retry_until_confirmed(
             lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, outcome)
         )

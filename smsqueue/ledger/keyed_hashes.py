@@ -86,4 +86,4 @@ class KeyedHashes:
 
 
 def _hash(key: bytes, text: str) -> str:
-    return hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:20]
+    return hmac.digest(key, text.encode("utf-8", "replace"), "sha256").hex()[:20]

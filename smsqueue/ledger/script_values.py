@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -257,6 +257,9 @@ class Remedies:
     ask_after_ms: int | None = None
 
 
+_NO_REMEDIES = Remedies()
+
+
 @dataclass(frozen=True)
 class NextAttempt:
     """The call that follows under the same claim."""
@@ -303,7 +306,7 @@ class AttemptOutcome:
     wait_queue: Literal["single", "bulk"] | None = None
 
     #: Of an unknown message.
-    remedies: Remedies = Remedies()
+    remedies: Remedies = _NO_REMEDIES
     #: It is not resent, even if its sender chose ``on_unknown="resend"``.
     no_resend: bool = False
     max_resends: int | None = None
@@ -320,10 +323,13 @@ class AttemptOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields for settle.lua, without those that say nothing."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        values |= vars(values.pop("remedies"))
-        values["next"] = self.next and vars(self.next)
-        return {k: v for k, v in values.items() if v is not None and v is not False and v != ()}
+        given = {
+            k: v for k, v in vars(self).items() if v is not None and v is not False and v != ()
+        }
+        remedies, following = given.pop("remedies"), given.get("next")
+        if remedies is not _NO_REMEDIES:
+            given |= {k: v for k, v in vars(remedies).items() if v is not None}
+        return given if following is None else given | {"next": vars(following)}
 
 
 class Settlement(NamedTuple):

@@ -272,7 +272,7 @@ def _bounded_text(text: str) -> str:
 
 def bounded_meta(meta: Any) -> Any:
     """A provider's other data, or a mark that it was too long."""
-    return meta if _size(meta) <= _MOST_META else dict(_CUT_META)
+    return meta if meta is None or _size(meta) <= _MOST_META else dict(_CUT_META)
 
 
 def _size(value: Any) -> int:

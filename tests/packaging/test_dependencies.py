@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("smsqueue", "workers", "receivers")
 #: Extras for people who use the packages; the others are for those who work on them.
-EXTRAS = ("receivers", "flower", "signatures", "aws")
+EXTRAS = ("receivers", "flower", "uvloop", "signatures", "aws")
 
 
 def _canonical(requirement: str) -> str:
