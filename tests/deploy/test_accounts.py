@@ -231,6 +231,37 @@ def test_a_send_that_its_account_may_not_make_says_that_nothing_was_queued(
         assert not admin.hlen("sms:counts")
 
 
+def test_an_account_of_before_tags_refuses_only_messages_with_tags(server: RedisServer) -> None:
+    with account(server, "admin") as admin:
+        keys = [f"~sms:{name}*" for name in ("broker", "state", "due", "number", "idem", "secret")]
+        keys += [f"~sms:{name}*" for name in ("msg", "filled", "counts", "ends", "passed", "pause")]
+        admin.execute_command("ACL", "SETUSER", "sms-sender", "resetkeys", "~sms", *keys)
+        with Gateway(Settings(redis_url=address(server.url, "sender"))) as sender:
+            with pytest.raises(exc.QueueUnavailable, match="does not allow this") as refusal:
+                sender.send(OutgoingMessage("+15551234567", "hello").options(tag="sale"))
+            assert refusal.value.refused
+            assert not admin.exists("sms:state:queued")
+            assert sender.send(OutgoingMessage("+15551234567", "hello")).id
+        assert admin.zcard("sms:state:queued") == 1
+
+
+def test_status_of_the_monitor_names_no_tags(server: RedisServer) -> None:
+    with Gateway(Settings(redis_url=address(server.url, "sender"))) as sender:
+        sender.send(OutgoingMessage("+15551234567", "hello").options(tag="sale"))
+    tags = {}
+    for role in ("monitor", "operator"):
+        environment = {"SMSQUEUE_REDIS_URL": address(server.url, role)}
+        result = CliRunner().invoke(main, ["status", "--json"], env=environment)
+        tags[role] = [entry["tag"] for entry in json.loads(result.stdout)["tags"]]
+    assert tags == {"monitor": [], "operator": ["sale"]}
+    result = CliRunner().invoke(
+        main,
+        ["status", "--tag", "sale"],
+        env={"SMSQUEUE_REDIS_URL": address(server.url, "monitor")},
+    )
+    assert "such as sms-operator" in result.stderr
+
+
 def test_a_script_that_is_denied_a_command_in_its_middle_may_have_queued(
     server: RedisServer,
 ) -> None:

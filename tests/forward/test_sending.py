@@ -21,13 +21,14 @@ def test_a_message_and_its_report(client: Side, server: Side) -> None:
     carrier.then(sent.append)
     server.gateway.router = lambda message, kind: "carrier" if kind == "otp" else "forward"
     message = OutgoingMessage("+1 555 0001", "your code", src="shop").route("otp").params(flash=1)
-    message.options(status_report=True, senderId="Shop", context={"order": 7})
+    message.options(status_report=True, senderId="Shop", context={"order": 7}, tag="otp")
     id = client.gateway.send(message).id
     assert id
     client.deliver()
     assert state(client, id) == "sent"
     server_id = client.gateway.lookup(id).msgid
     assert state(server, server_id) == "queued"
+    assert [record.id for record in server.gateway.find(tag="otp")] == [server_id]
     server.deliver()
     [out] = sent
     assert (out.dst, out.body, out.src) == ("15550001", "your code", "shop")
