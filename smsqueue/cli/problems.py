@@ -28,6 +28,7 @@ from smsqueue.ledger import (
     WaitingTags,
     Webhooks,
     Worker,
+    total_slots,
 )
 from smsqueue.ledger.server_facts import Server
 from smsqueue.message.states import EventState, State
@@ -113,7 +114,7 @@ class Snapshot:
     #: Number of triggers by broker queue.
     queues: dict[str, int]
     pauses: dict[str, Pause]
-    #: By provider, and of the router.
+    #: By provider (those that were called, are paused, or that a worker has), and of the router.
     traffic: dict[str, Traffic]
     router: Traffic
     #: What happened lately; None: not known.
@@ -174,6 +175,8 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
     ledger, settings, counts = gateway.ledger, gateway.settings, gateway.ledger.counts()
     room, counters, workers = ledger.room(), ledger.counters(), ledger.workers()
     activity = ledger.activity(counters, counts)
+    pauses = {pause.provider: pause for pause in ledger.pauses()}
+    live = [worker for worker in workers if worker.alive]
     lost = [worker for worker in workers if not worker.alive]
     return Snapshot(
         at=datetime.fromtimestamp(ledger.now(), UTC),
@@ -185,11 +188,11 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
         oldest_event=ledger.oldest_event(),
         backlog=ledger.backlog(),
         queues=ledger.queued_triggers(),
-        pauses={pause.provider: pause for pause in ledger.pauses()},
-        traffic=provider_traffic(counters, activity),
+        pauses=pauses,
+        traffic=provider_traffic(counters, activity, {*pauses, *total_slots(live)}),
         router=router_traffic(counters, activity),
         activity=activity,
-        workers=[worker for worker in workers if worker.alive],
+        workers=live,
         lost_workers=sorted(lost, key=lambda worker: worker.ago),
         clock_ahead=ledger.clock_ahead(),
         damaged=ledger.damaged(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,11 +67,11 @@ def providers(installed: bool, as_json: bool) -> None:
         ledger = ledger_gateway.ledger
         counters = ledger.counters()
         activity = ledger.activity(counters, ledger.counts())
-    traffic = provider_traffic(counters, activity)
+    traffic = provider_traffic(counters, activity, gateway.providers)
     if as_json:
         items = [
             _describe(gateway, provider)
-            | traffic_document(traffic.get(name, Traffic()))
+            | traffic_document(traffic[name])
             | {"paused": pause_document(pauses.get(name))}
             for name, provider in gateway.providers.items()
         ]
@@ -79,7 +80,7 @@ def providers(installed: bool, as_json: bool) -> None:
     names = ("name", "class", "can", "deadline", "attempts", "sent")
     table = make_table(*names, errors_header(activity), "errors in total", "paused")
     for name, provider in gateway.providers.items():
-        counted = traffic.get(name, Traffic())
+        counted = traffic[name]
         table.add_row(
             f"{printable(name)} (default)" if name == gateway.default_provider else printable(name),
             type(provider).__qualname__,
@@ -164,18 +165,24 @@ class Traffic:
     sent_per_second: float | None = None
 
 
-def provider_traffic(counters: Counts, activity: Activity | None) -> dict[str, Traffic]:
-    """The traffic of each provider; docs/metrics.md explains the counters."""
+def provider_traffic(
+    counters: Counts, activity: Activity | None, names: Iterable[str] = ()
+) -> dict[str, Traffic]:
+    """The traffic of each provider; docs/metrics.md explains the counters.
+
+    Args:
+        names: Providers that may not have been called yet.
+    """
     totals = _totals(counters)
     recent = _totals(activity.quarter_hour.counts) if activity and activity.quarter_hour else None
     minute = activity.minute if activity else None
     return {
         name: Traffic(
-            totals[name],
+            totals.get(name, ProviderTotals()),
             None if recent is None else recent.get(name, ProviderTotals()),
             minute.per_second("sent", name) if minute else None,
         )
-        for name in sorted(totals)
+        for name in sorted({*totals, *names})
         if name
     }
 

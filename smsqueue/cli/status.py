@@ -134,8 +134,17 @@ def _summary(snapshot: Snapshot, problems: list[Problem]) -> str:
         more = f", and {format_count(others, 'more problem')}" if others else ""
         return problems[0].text + more + (f"; {paused}" if paused else "")
     waiting = snapshot.waiting[snapshot.send_queue]
-    messages = paused or format_count(waiting, "message", "waits")
+    messages = paused or format_count(waiting, "message", "waits") + _trend(snapshot.activity)
     return f"{messages}, {format_count(len(snapshot.workers), 'worker')}"
+
+
+def _trend(activity: Activity | None) -> str:
+    """Where the backlog is heading, if it is heading anywhere."""
+    if activity and activity.backlog.seconds_left:
+        return f" (gone in about {format_duration(activity.backlog.seconds_left)})"
+    if activity and activity.backlog.direction is Direction.GROWING:
+        return f" (growing by {format_rate(activity.backlog.growth or 0.0)})"
+    return ""
 
 
 # --- For people --------------------------------------------------------------
@@ -255,8 +264,7 @@ def _provider_table(snapshot: Snapshot) -> Table:
         *(header, "errors in total", "paused"),
     )
     slots = total_slots(snapshot.workers)
-    for name in _providers(snapshot):
-        traffic = snapshot.traffic.get(name, Traffic())
+    for name, traffic in snapshot.traffic.items():
         rate = traffic.sent_per_second
         table.add_row(
             printable(name),
@@ -272,11 +280,6 @@ def _provider_table(snapshot: Snapshot) -> Table:
         errors = format_errors(snapshot.router.recent), format_errors(snapshot.router.total)
         table.add_row("(router)", "", "", "", "", *errors, "")
     return table
-
-
-def _providers(snapshot: Snapshot) -> list[str]:
-    """Names of the providers that were called, are paused, or that a worker has."""
-    return sorted({*snapshot.traffic, *snapshot.pauses, *total_slots(snapshot.workers)})
 
 
 def _worker_table(workers: list[Worker]) -> Table:
@@ -345,7 +348,7 @@ def _document(
         },
         "queues": snapshot.queues,
         "webhooks": [webhooks._asdict() for webhooks in snapshot.webhooks],
-        "providers": [_provider_document(name, snapshot) for name in _providers(snapshot)],
+        "providers": [_provider_document(name, snapshot) for name in snapshot.traffic],
         "router": _router_document(snapshot.router),
         "slots": _total(total_slots(snapshot.workers).values())._asdict(),
         "workers": [_worker_document(worker) for worker in snapshot.workers],
@@ -391,7 +394,7 @@ def _provider_document(name: str, snapshot: Snapshot) -> dict[str, Any]:
     slots = total_slots(snapshot.workers).get(name)
     return {
         "name": name,
-        **traffic_document(snapshot.traffic.get(name, Traffic())),
+        **traffic_document(snapshot.traffic[name]),
         "slots": slots and slots._asdict(),
         "paused": pause_document(snapshot.pauses.get(name)),
     }

@@ -334,7 +334,11 @@ def test_where_the_backlog_is_heading(
     gateway.ledger.redis.delete(samples)
     sample = json.dumps({"waiting": before, "counts": {}})
     gateway.ledger.redis.zadd(samples, {f"1 {sample}": time.time() * 1000 - 60_000})
-    assert text in run("status").stdout
+    result = run("status")
+    assert text in result.stdout
+    trend = {"shrinking": " (gone in about 20 s)", "growing": " (growing by 0.5/s)"}
+    waits = "message waits" if now == 1 else "messages wait"
+    assert _first(result) == f"OK: {now} {waits}{trend.get(direction, '')}, 1 worker"
     waiting = run_json("status")["waiting"]
     assert (waiting["messages"], waiting["direction"]) == (now, direction)
     assert (waiting["seconds_left"] is None) == (direction in ("growing", "steady", "stuck"))
@@ -400,6 +404,7 @@ def test_slots_memory_and_builds(run, run_json, gateway: Gateway, settings: Sett
     assert document["slots"] == {"in_use": 30, "limit": 216, "most": 846}
     names = {provider["name"]: provider["slots"] for provider in document["providers"]}
     assert names["main"] == {"in_use": 30, "limit": 120, "most": 750}
+    assert re.search(r"^idle +0 +0 +\? +0 of 96", text, re.M)  # it was never called
     worker = document["workers"][2]
     assert worker["slots_in_use"]["main"] == {"in_use": 10, "limit": 40, "most": 250}
     assert (worker["memory"], worker["build"], worker["python"]) == (3 << 20, "0badcafe", "3.12.1")
