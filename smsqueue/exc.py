@@ -14,6 +14,7 @@ __all__ = [
     "LedgerError",
     "LimitsError",
     "MessageSendError",
+    "OptedOut",
     "ProviderError",
     "QueueUnavailable",
     "Refused",
@@ -67,6 +68,10 @@ class RequestError(MessageSendError):
 
 class Refused(RequestError):
     """The application's own rules refuse the message; no provider was called."""
+
+
+class OptedOut(Refused):
+    """The recipient wants no messages, by our own list or by the provider's."""
 
 
 class UnsupportedError(MessageSendError):

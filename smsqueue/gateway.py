@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from copy import copy
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,10 +19,13 @@ from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
 from smsqueue.message.masking import mask
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.numbers import destination_digits, incoming_address
+from smsqueue.message.opt_outs import OptOutChange, scope_of
 from smsqueue.message.quotes import Prices, Quote, price_for
 from smsqueue.message.states import REQUEUED_FROM, State
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.operator import Operator
+from smsqueue.policy.opt_outs import ANSWERS, OptOuts
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
 from smsqueue.policy.router import (
     Route,
@@ -67,6 +70,8 @@ class Gateway:
         smart_encoding: Replace characters that make a text Unicode by similar ones, unless the
             message's option of this name says otherwise; see
             :mod:`smsqueue.message.smart_encoding`.
+        opt_outs: Obey STOP and similar words in incoming messages, and add numbers that opted out
+            at a provider. None: only what :meth:`opt_out` and the command line add counts.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -91,6 +96,7 @@ class Gateway:
         eager: bool | None = None,
         retry: RetryPolicy | None = None,
         smart_encoding: bool = False,
+        opt_outs: OptOuts | None = None,
     ) -> None:
         if not isinstance(settings, Settings | None):
             raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
@@ -106,6 +112,11 @@ class Gateway:
         self.eager = settings.eager if eager is None else bool(eager)
         self.retry = retry or RetryPolicy()
         self.smart_encoding = bool(smart_encoding)
+        if not isinstance(opt_outs, OptOuts | None):
+            raise TypeError(f"opt_outs must be OptOuts, not {type(opt_outs).__name__}")
+        self.opt_outs = opt_outs
+        #: Categories of messages that go out in spite of an opt-out.
+        self.exempt_categories = (*(opt_outs.exempt if opt_outs else ()), ANSWERS)
         self._providers: dict[str, IProvider] = {}
         self._access: dict[str, WebhookAccess] = {}
         self._in_flight: dict[str, int] = {}
@@ -480,13 +491,18 @@ class Gateway:
             QueueUnavailable: it was not recorded.
         """
         message.region, message.send_answer = self.settings.region, self.send
+        if self.opt_outs is not None:
+            message.keyword = self.opt_outs.keyword_of(message)
         if self.eager:
             self.onReceive(message)
             return
         check_lengths(message)
         provider = self._providers.get(message.provider or "")
+        change = None if self.opt_outs is None else self.opt_outs.change_of(message)
         publish, message.id = self.ledger.receive(
-            message, repeats=provider is None or provider.unique_msgids
+            message,
+            repeats=provider is None or provider.unique_msgids,
+            opt_out=change,
         )
         if publish:
             self.queue.hook([message.id])
@@ -524,6 +540,39 @@ class Gateway:
         self.queue.hook(report.events, bulk=report.bulk)
         if report.close:
             self.queue.deliver([(report.close, 0)])
+        if report.id and provider is not None and self.opt_outs is not None:
+            code = "" if status.status_code is None else str(status.status_code)
+            if code in provider.opt_out_codes:
+                self._note_reported_opt_out(report.id, provider.name, code)
+
+    def _note_reported_opt_out(self, id: str, provider: str, code: str) -> None:
+        """Add the recipient of a message to the opt-outs. If this is not confirmed, the provider
+        repeats the webhook."""
+        try:
+            record = self.ledger.read(id)
+        except exc.DamagedRecord:
+            return
+        if record is not None:
+            message = record.message
+            sender = message.provider_options.senderId or message.src
+            change = OptOutChange(scope_of(sender, None), f"{provider} {code}", "provider")
+            self.ledger.change_opt_out(message.dst, change)
+
+    def answer_keyword(self, message: IncomingMessage) -> None:
+        """Answer a word such as STOP or HELP, if :class:`OptOuts` has a text for it.
+
+        A number that no message was sent to gets no answer, so that forged senders cannot make this
+        gateway send. A number gets each answer once a day.
+        """
+        text = None
+        if self.opt_outs is not None and message.keyword is not None:
+            text = self.opt_outs.answer_to(message.keyword)
+        if text is None or not self.ledger.was_sent_to(message.src):
+            return
+        today = datetime.now(UTC).date().isoformat()
+        key = f"{ANSWERS}/{message.keyword}/{message.src}/{message.dst or ''}/{today}"
+        with suppress(exc.IdempotencyConflict):  # the text was changed today
+            message.reply(text, category=ANSWERS, idempotency_key=key)
 
     def receiver_blueprint_for(self, name: str) -> Blueprint:
         """A Flask blueprint that receives a provider's webhooks.
@@ -567,6 +616,69 @@ class Gateway:
                     separate = self.receiver_blueprint_for(name)
                     app.register_blueprint(separate, url_prefix=f"/{own_prefix}/{name}")
         return app
+
+    # --- opt-outs ------------------------------------------------------------------------------
+
+    def opt_out(
+        self,
+        number: str,
+        *,
+        sender: str | None = None,
+        category: str | None = None,
+        reason: str = "",
+        by: str | Action | None = None,
+    ) -> bool:
+        """Send a number no more messages; those that wait become failed (``OptedOut``).
+
+        Args:
+            sender: Only of this sender; None: of any.
+            category: Only of this category; None: of any.
+            reason: For the list.
+
+        Returns:
+            False: it had opted out before.
+
+        Raises:
+            ValueError: there is no such number or category.
+            QueueUnavailable: Redis did not confirm it.
+        """
+        return self._operator.opt_out(number, sender, category, reason, by)
+
+    def opt_in(
+        self,
+        number: str,
+        *,
+        sender: str | None = None,
+        category: str | None = None,
+        by: str | Action | None = None,
+    ) -> bool:
+        """End the opt-outs of a number.
+
+        Args:
+            sender, category: Only those of this sender or category; None: of any.
+
+        Returns:
+            False: there were none.
+        """
+        return self._operator.opt_in(number, sender, category, by)
+
+    def opted_out(
+        self, number: str, *, sender: str | None = None, category: str | None = None
+    ) -> bool:
+        """Would a message to this number be refused, because its owner wants none?
+
+        Args:
+            sender, category: Of the message, as in :meth:`opt_out`.
+        """
+        if category in self.exempt_categories:
+            return False
+        digits = destination_digits(number, self.settings.region)
+        from_ = incoming_address(sender) if sender else None
+        return any(
+            (one.sender is None or from_ is None or one.sender == from_)
+            and one.category in (None, category)
+            for one in self.ledger.opt_outs_of(digits)
+        )
 
     # --- operators -----------------------------------------------------------------------------
     #

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.logs import get_logger, transition
 from smsqueue.message.masking import mask
-from smsqueue.message.messages import check_tag
-from smsqueue.message.numbers import searched_address
+from smsqueue.message.messages import check_category, check_tag
+from smsqueue.message.numbers import destination_digits, searched_address
+from smsqueue.message.opt_outs import OptOutChange, scope_of
 from smsqueue.message.states import SETTLED_BY_HAND, WAITING, State
 from smsqueue.settings import Settings
 
@@ -92,6 +93,39 @@ class Operator:
 
     def progress(self, tag: str) -> Progress:
         return self._gateway.ledger.progress(check_tag(tag))
+
+    # --- opt-outs ------------------------------------------------------------------------------
+
+    def opt_out(
+        self,
+        number: str,
+        sender: str | None,
+        category: str | None,
+        reason: str,
+        by: str | Action | None,
+    ) -> bool:
+        change = OptOutChange(_checked_scope(sender, category), reason, "operator")
+        return self._change_opt_out("opt out", number, sender, category, change, by)
+
+    def opt_in(
+        self, number: str, sender: str | None, category: str | None, by: str | Action | None
+    ) -> bool:
+        change = OptOutChange(_checked_scope(sender, category), "", "operator", ends=True)
+        return self._change_opt_out("opt in", number, sender, category, change, by)
+
+    def _change_opt_out(
+        self,
+        name: str,
+        number: str,
+        sender: str | None,
+        category: str | None,
+        change: OptOutChange,
+        by: str | Action | None,
+    ) -> bool:
+        digits = destination_digits(number, self._gateway.settings.region)
+        details = {"number": digits, "src": sender, "category": category}
+        action = self._action(name, by, details)
+        return self._gateway.ledger.change_opt_out(digits, change, action=action)
 
     # --- the audit -----------------------------------------------------------------------------
 
@@ -236,6 +270,12 @@ def _shown(name: str, value: object) -> str:
 
 def _log_damaged(damaged: Damaged) -> None:
     log.warning("%s: %s", damaged.id, damaged.cause, extra={"id": damaged.id})
+
+
+def _checked_scope(sender: str | None, category: str | None) -> str:
+    if category is not None:
+        check_category("category", category)
+    return scope_of(sender, category)
 
 
 def _known(id: str, answer: Answer) -> Answer:

@@ -16,6 +16,7 @@ from smsqueue.cli.check import check
 from smsqueue.cli.development import demo, dev, simulator
 from smsqueue.cli.gateways import parse_operator
 from smsqueue.cli.messages import find, list_, show
+from smsqueue.cli.opt_outs import optout
 from smsqueue.cli.providers import providers
 from smsqueue.cli.purge_webhooks import purge
 from smsqueue.cli.send import send
@@ -77,5 +78,5 @@ for _command in (dev, demo, simulator, send, show, find, list_):
     main.add_command(_command)
 for _command in (cancel, requeue, settle, replay, repair, purge):
     main.add_command(_command)
-for _command in (status, check, providers, audit, acl):
+for _command in (status, check, providers, audit, acl, optout):
     main.add_command(_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from smsqueue import exc
 from smsqueue.concurrency.loop import Loop, current_loop, sleep
@@ -118,8 +118,12 @@ class LostClaims:
 class Claims:
     """The claims of one worker process."""
 
-    def __init__(self, ledger: Ledger, slots: Slots, worker: str) -> None:
+    def __init__(
+        self, ledger: Ledger, slots: Slots, worker: str, exempt: Collection[str] = ()
+    ) -> None:
         self.ledger = ledger
+        #: Categories that go out in spite of an opt-out.
+        self.exempt = exempt
         self.slots = slots
         self.worker = worker
         self.lost = LostClaims(self._give_back)
@@ -146,7 +150,13 @@ class Claims:
         begun = False
         try:
             answer = self.ledger.claim(
-                id, token, lease=lease, worker=self.worker, usual=at, if_single=if_single
+                id,
+                token,
+                lease=lease,
+                worker=self.worker,
+                usual=at,
+                if_single=if_single,
+                exempt=self.exempt,
             )
             begun = isinstance(answer, Claimed) and isinstance(answer.begun, AttemptBegun)
         except exc.LedgerError:

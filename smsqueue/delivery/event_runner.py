@@ -183,7 +183,10 @@ class EventRunner:
     ) -> Outcome:
         hook: EventHook = getattr(self.gateway, _KINDS[kind])
         event, token = lease.event, lease.token
-        if kind == "received" and not hook:
+        handlers = [*hook]
+        if kind == "received" and subject.keyword is not None:
+            handlers.insert(0, Handler("smsqueue:answer_keyword", self.gateway.answer_keyword))
+        if kind == "received" and not handlers:
             log.warning("%s: nobody heard it: no handler is connected to onReceive", event)
             return self._settle(
                 event,
@@ -195,7 +198,7 @@ class EventRunner:
         errors: list[tuple[str, BaseException]] = []
         #: The handler that ran last, if it succeeded. This is recorded with the event's end.
         succeeded = ""
-        for handler in hook:
+        for handler in handlers:
             if handler.name in done:
                 continue
             if succeeded:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -177,20 +177,34 @@ class GroupingLedger(Ledger):
         worker: str,
         usual: tuple[str, float] | None = None,
         if_single: bool = False,
+        exempt: Collection[str] = (),
     ) -> ClaimAnswer:
         if current_loop() is not self._loop:
             return super().claim(
-                id, token, lease=lease, worker=worker, usual=usual, if_single=if_single
+                id,
+                token,
+                lease=lease,
+                worker=worker,
+                usual=usual,
+                if_single=if_single,
+                exempt=exempt,
             )
         provider, at = usual or ("", 0.0)
-        return self._claims.ask(Claiming(id, token, lease, worker, provider, at, if_single))
+        return self._claims.ask(Claiming(id, token, lease, worker, provider, at, if_single, exempt))
 
     def begin(
-        self, id: str, token: str, provider: str, *, lease: float, attempt: int
+        self,
+        id: str,
+        token: str,
+        provider: str,
+        *,
+        lease: float,
+        attempt: int,
+        exempt: Collection[str] = (),
     ) -> BeginAnswer:
         if current_loop() is not self._loop:
-            return super().begin(id, token, provider, lease=lease, attempt=attempt)
-        return self._begins.ask(Beginning(id, token, provider, lease, attempt))
+            return super().begin(id, token, provider, lease=lease, attempt=attempt, exempt=exempt)
+        return self._begins.ask(Beginning(id, token, provider, lease, attempt, exempt))
 
     def settle(self, id: str, token: str, attempt: int, outcome: AttemptOutcome) -> Transition:
         if current_loop() is not self._loop:

@@ -36,6 +36,7 @@ from smsqueue.ledger import (
     Ledger,
     LookUp,
     NotClaimable,
+    OptedOut,
     ProviderPaused,
     UnreadableClaim,
     retry_until_confirmed,
@@ -83,7 +84,7 @@ class Delivery:
         self.slots = slots
         self.threads = threads or CallThreads()
         self.worker = worker or socket.gethostname()
-        self.claims = Claims(ledger, slots, self.worker)
+        self.claims = Claims(ledger, slots, self.worker, gateway.exempt_categories)
         self.route_runner = RouteRunner(gateway, ledger, queue, slots)
 
     def deliver(self, id: str, *, bulk: bool | None = None) -> Outcome:
@@ -123,6 +124,8 @@ class Delivery:
                 transition(log, id, State.EXPIRED)
                 self.queue.hook([answer.event])
                 return Outcome(State.EXPIRED)
+            case OptedOut():
+                return self.route_runner.opted_out(id, answer)
             case NotClaimable():
                 look = answer.next_look_ms if answer.state == State.UNKNOWN else None
                 return Outcome(answer.state, wait=seconds_until(look) if look else None)

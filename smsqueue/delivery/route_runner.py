@@ -7,6 +7,7 @@ import time
 from copy import copy, deepcopy
 from dataclasses import replace
 
+from smsqueue import exc
 from smsqueue.broker.queue import Queue
 from smsqueue.delivery.outcomes import (
     LATEST_CALL,
@@ -28,6 +29,7 @@ from smsqueue.ledger import (
     ClaimLost,
     Ledger,
     NextAttempt,
+    OptedOut,
     Transition,
     retry_until_confirmed,
 )
@@ -91,6 +93,8 @@ class RouteRunner:
                 return self.call_in_turn(attempt, names[i:])
             if isinstance(answer, ClaimLost):
                 return Outcome(State.SENDING)
+            if isinstance(answer, OptedOut):
+                return self.opted_out(attempt.id, answer)
             left = answer.left_ms / 1000
             waits.append((left, name, "paused"))
             attempt.may_go_later(left)
@@ -121,9 +125,20 @@ class RouteRunner:
         lease = self.lease(name)
         return retry_until_confirmed(
             lambda: self.ledger.begin(
-                attempt.id, attempt.token, name, lease=lease, attempt=attempt.made + 1
+                attempt.id,
+                attempt.token,
+                name,
+                lease=lease,
+                attempt=attempt.made + 1,
+                exempt=self.gateway.exempt_categories,
             )
         )
+
+    def opted_out(self, id: str, answer: OptedOut) -> Outcome:
+        """The end of a message whose recipient has opted out."""
+        transition(log, id, State.FAILED, error="OptedOut")
+        self.queue.hook([answer.event])
+        return Outcome(State.FAILED, error="OptedOut")
 
     def call_in_turn(self, attempt: Attempt, names: list[str]) -> Outcome:
         """Call the first provider, whose attempt has begun, and the next one if the first certainly
@@ -154,6 +169,8 @@ class RouteRunner:
         if decision.verdict == "unknown":
             outcome = with_remedies(outcome, provider, attempt.message)
             outcome = replace(outcome, max_resends=retry.resends)
+        if isinstance(error, exc.OptedOut) and self.gateway.opt_outs is not None:
+            outcome = replace(outcome, opted_out=True)
         if decision.verdict == "retry":
             attempt.may_go_later(decision.delay)
         if not decision.elsewhere or not rest:

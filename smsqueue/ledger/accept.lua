@@ -2,7 +2,8 @@
 -- ARGV: id, data (JSON), not_before (ms or ''), validity (ms or ''), number (hash), idempotency key (hash or ''),
 --       content (hash), report (1 or ''), resend (1 or ''), bulk (1 or ''), content as older versions hash it
 --       (hash or ''); with the former hash key (hash or ''): idempotency key, content, content of older versions;
---       whether its sender named a provider or routing values (1 or ''), tags (joined by spaces)
+--       whether its sender named a provider or routing values (1 or ''), tags (joined by spaces),
+--       number with the former hash key (hash or '')
 -- Returns: 'accepted' | 'duplicate' | 'conflict' | 'full', id, publish (1 or 0)
 local id, data, not_before, validity = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local number, idempotency, content = ARGV[5], ARGV[6], ARGV[7]
@@ -51,6 +52,7 @@ if known.content then delete_hash(hash) end
 local later = not_before and not_before > NOW
 local state = later and 'scheduled' or 'queued'
 set(hash, 'data', data, 'content', content, 'number', number)
+if ARGV[17] ~= '' then set(hash, 'former_number', ARGV[17]) end -- its opt-outs may be there
 if ARGV[13] ~= '' then  -- compared by processes that do not have the new hash key yet
   set(hash, 'content', ARGV[13], 'hashed', content)
 end

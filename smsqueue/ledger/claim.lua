@@ -2,12 +2,12 @@
 -- nor routing values). Repeating it with the same token returns the first answer.
 -- ARGV: id, token, lease (ms), worker, event (id for the ending, if its validity has ended), provider of messages
 --       that need no router ('': do not begin), lease at that provider (ms), whether to begin only a single
---       message, not bulk (1 or '')
+--       message, not bulk (1 or ''), categories that go out in spite of an opt-out (a space around each)
 -- Returns: 'claimed', data, attempts, tries, now, since (or ''), 'go' | 'paused' | '' (not begun),
 --          attempt or ms until the pause ends, provider that it is pinned to (or ''), the attempt that it
 --          repeats (or ''), ms until its validity ends (or '') |
 --          'ask', data, provider, attempt, time of the call, how many times the provider was asked |
---          'early', not_before | 'expired', event or '' | 'state', state, next look or '' | 'gone'
+--          'early', not_before | 'expired', event or '' | 'opted_out', event or '' | 'state', state, next look or '' | 'gone'
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out', 'ask_now',
@@ -59,6 +59,10 @@ if not (m.state == 'sending' and m.token == token) then
     return { 'expired', event }
   end
   if m.not_before and tonumber(m.not_before) > NOW then return { 'early', m.not_before } end
+  local r = read(hash, 'number', 'former_number', 'data')
+  if not m.pin and has_opted_out(r, ARGV[9]) then
+    return { 'opted_out', refuse_opted_out(id, m.state, ARGV[5]) }
+  end
   enter(id, m.state, 'sending', NOW + lease)
   set(hash, 'token', token, 'worker', ARGV[4])
   unset(hash, 'calling', 'gathers', 'settled')

@@ -7,7 +7,7 @@ answer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -31,6 +31,7 @@ from smsqueue.ledger.script_values import (
     Failure,
     HookSettlement,
     Lapse,
+    OptedOut,
     ProviderPaused,
     Purged,
     Received,
@@ -54,6 +55,7 @@ from smsqueue.lib import digits_only
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id, time_of
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.opt_outs import OptOutChange
 from smsqueue.message.segments import segments_of
 from smsqueue.message.states import REQUEUED_FROM, EventState, State
 from smsqueue.message.statuses import MessageStatus
@@ -70,6 +72,11 @@ T = TypeVar("T")
 
 #: ``Retry-After``, in seconds, of a webhook that was refused for lack of memory.
 _RETRY_AFTER = 60.0
+
+
+def _spaced(names: Collection[str]) -> str:
+    """Names for Lua to search in, with a space around each."""
+    return f" {' '.join(names)} " if names else ""
 
 
 class Ledger(LedgerReader):
@@ -98,7 +105,7 @@ class Ledger(LedgerReader):
         return [_accepted(unless_error(answer)) for answer in answers]
 
     def _accept(self, items: Sequence[tuple[str | int, ...]]) -> list[Any]:
-        has_tags = any(item[-1] for item in items)
+        has_tags = any(item[15] for item in items)
         return self._scripts.run_group("accept", items, writes=("tag",) if has_tags else ())
 
     def _accept_arguments(
@@ -127,13 +134,17 @@ class Ledger(LedgerReader):
             self.former_hash_of(older) if older else "",
             1 if "provider" in dumped or "route" in dumped else "",
             " ".join(options.tag),
+            self.former_hash_of(message.dst),
         )
 
-    def receive(self, message: IncomingMessage, *, repeats: bool) -> Received:
+    def receive(
+        self, message: IncomingMessage, *, repeats: bool, opt_out: OptOutChange | None = None
+    ) -> Received:
         """Record an incoming message, or a part of one.
 
         Args:
             repeats: Equal message ids mean that the provider repeated the webhook.
+            opt_out: What the message asks for, which takes effect in the same step.
 
         Raises:
             QueueUnavailable: also if Redis is nearly full, or the provider's quota is used up.
@@ -150,8 +161,13 @@ class Ledger(LedgerReader):
         former = self.former_hash_of(serialization.to_json(same)) if repeats else ""
         rest = (self.hash_of(message.src), message.provider or "")
         if message.part is None:
+            change = opt_out or OptOutChange("", "", "")
             answer = self._scripts.run(
-                "receive", new_id(), repetition, serialization.to_json(data), *rest, former
+                *("receive", new_id(), repetition, serialization.to_json(data), *rest, former),
+                *self._opt_out_arguments(message.src, change)[2:]
+                if opt_out
+                else ("", "", "", "", ""),
+                self.former_hash_of(message.src) if opt_out else "",
             )
             return self._received(answer, message.provider)
         part = message.part
@@ -179,6 +195,33 @@ class Ledger(LedgerReader):
             *(media[1:-1], former),
         )
         return self._received(answer, message.provider)
+
+    def change_opt_out(
+        self, number: str, change: OptOutChange, *, action: Action | None = None
+    ) -> bool:
+        """Add or end an opt-out of a number.
+
+        Args:
+            number: Its digits, with the country code.
+
+        Returns:
+            Whether anything changed.
+        """
+        arguments = self._opt_out_arguments(number, change)
+        return bool(self._scripts.run("opt_out", *arguments, action=action))
+
+    def change_opt_outs(
+        self, changes: Sequence[tuple[str, OptOutChange]], *, action: Action | None = None
+    ) -> int:
+        """Change up to ``GROUP_LIMIT`` opt-outs in one round trip; returns how many changed."""
+        rows = [self._opt_out_arguments(*change) for change in changes]
+        answers = self._scripts.run_group("opt_out", rows, action=action)
+        return sum(bool(unless_error(answer)) for answer in answers)
+
+    def _opt_out_arguments(self, number: str, change: OptOutChange) -> tuple[str, ...]:
+        hashes = (self.hash_of(number), self.former_hash_of(number))
+        why = (serialization.clean(change.scope), serialization.clean(change.why), change.by)
+        return (*hashes, number, *why, "end" if change.ends else "add")
 
     def note(self, provider: str, signature: str, request: str, seconds: float | None) -> str:
         """Remember for which request a webhook's signature was used.
@@ -307,6 +350,7 @@ class Ledger(LedgerReader):
         worker: str,
         usual: tuple[str, float] | None = None,
         if_single: bool = False,
+        exempt: Collection[str] = (),
     ) -> ClaimAnswer:
         """Claim a message for one worker.
 
@@ -315,9 +359,10 @@ class Ledger(LedgerReader):
             usual: Provider of messages that need no router, whose attempt begins in the same step;
                 and the seconds of a lease of a call there.
             if_single: Begin that attempt only if the message was not sent by ``send_many``.
+            exempt: Categories that go out in spite of an opt-out.
         """
         provider, at = usual or ("", 0.0)
-        item = Claiming(id, token, lease, worker, provider, at, if_single)
+        item = Claiming(id, token, lease, worker, provider, at, if_single, exempt)
         (answer,) = self.claim_many([item])
         if isinstance(answer, exc.QueueUnavailable):
             raise answer
@@ -340,6 +385,7 @@ class Ledger(LedgerReader):
             (
                 *(i.id, i.token, int(i.lease * 1000), i.worker, new_id()),
                 *(i.usual, int(i.usual_lease * 1000), 1 if i.if_single else ""),
+                _spaced(i.exempt),
             )
             for i in items
         ]
@@ -372,15 +418,23 @@ class Ledger(LedgerReader):
             self._scripts.run_group("return_trigger", [(id, kind) for id in some])
 
     def begin(
-        self, id: str, token: str, provider: str, *, lease: float, attempt: int
+        self,
+        id: str,
+        token: str,
+        provider: str,
+        *,
+        lease: float,
+        attempt: int,
+        exempt: Collection[str] = (),
     ) -> BeginAnswer:
         """Begin an attempt under a claim.
 
         Args:
             lease: Seconds of the lease of the call.
             attempt: The number that it would have.
+            exempt: Categories that go out in spite of an opt-out.
         """
-        (answer,) = self.begin_many([Beginning(id, token, provider, lease, attempt)])
+        (answer,) = self.begin_many([Beginning(id, token, provider, lease, attempt, exempt)])
         if isinstance(answer, exc.QueueUnavailable):
             raise answer
         return answer
@@ -394,9 +448,14 @@ class Ledger(LedgerReader):
                     return AttemptBegun(int(number))
                 case ["paused", left_ms]:
                     return ProviderPaused(int(left_ms))
+                case ["opted_out", event]:
+                    return OptedOut(event)
             return ClaimLost()
 
-        rows = [(i.id, i.token, i.provider, int(i.lease * 1000), i.attempt) for i in items]
+        rows = [
+            (i.id, i.token, i.provider, int(i.lease * 1000), i.attempt, new_id(), _spaced(i.exempt))
+            for i in items
+        ]
         return _parsed(parse, self._scripts.run_group("begin", rows))
 
     def settle(self, id: str, token: str, attempt: int, outcome: AttemptOutcome) -> Transition:

@@ -47,6 +47,7 @@ from smsqueue.ledger.server import verify_server
 from smsqueue.ledger.server_facts import Server, read_server
 from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.ledger.workers import Worker, parse_heartbeat
+from smsqueue.message.opt_outs import OptOut
 from smsqueue.message.serialization import to_json
 from smsqueue.message.states import EventState, State
 from smsqueue.settings import Settings
@@ -123,6 +124,10 @@ class _MatchingPage(NamedTuple):
 _PAGE = 200
 #: Waiting messages from which the numbers of their tags are estimated.
 _SAMPLES = 400
+
+
+def _unless_all(name: str) -> str | None:
+    return None if name == "*" else name
 
 
 class LedgerReader:
@@ -232,9 +237,42 @@ class LedgerReader:
         # Ids begin with their time.
         yield from heapq.merge(*indexes, reverse=True)
 
+    def was_sent_to(self, number: str) -> bool:
+        """Is there a message among the newest records of a number?"""
+        ids = list(islice(self.find(number), _PAGE))
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for id in ids:
+                pipe.exists(self._key("msg", id))
+            return any(pipe.execute())
+
     def _ids_of(self, number_hash: str) -> Iterator[str]:
         for page in self._pages("number", number_hash):
             yield from page
+
+    def opt_outs_of(self, number: str) -> list[OptOut]:
+        """The opt-outs of a number (its digits, with the country code)."""
+        hashes = [name for name in (self.hash_of(number), self.former_hash_of(number)) if name]
+        return [opt_out for name in hashes for opt_out in self._opt_outs(name)]
+
+    def opt_outs(self) -> Iterator[OptOut]:
+        """All opt-outs, page by page, the last that changed first."""
+        for page in self._pages("optouts"):
+            for name in page:
+                yield from self._opt_outs(name)
+
+    def _opt_outs(self, number_hash: str) -> Iterator[OptOut]:
+        fields = self._hash("optout", number_hash)
+        number = fields.pop("number", "")
+        for scope, text in fields.items():
+            sender, _, category = scope.rpartition("|")
+            try:
+                entry = json.loads(text)
+                at = datetime.fromtimestamp(entry["at"] / 1000, UTC)
+                why, by = str(entry["why"]), str(entry["by"])
+            except (ValueError, TypeError, KeyError, OverflowError, OSError):
+                at, why, by = datetime.fromtimestamp(0, UTC), "its entry cannot be read", ""
+            yield OptOut(number, _unless_all(sender), _unless_all(category), at, why, by)
 
     def ids_in(self, state: State | EventState, limit: int = 100) -> list[str]:
         """Ids in a state, the last that entered it first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -32,6 +33,7 @@ __all__ = [
     "LookUp",
     "NextAttempt",
     "NotClaimable",
+    "OptedOut",
     "ProviderPaused",
     "Purged",
     "Received",
@@ -69,6 +71,8 @@ class Claiming(NamedTuple):
     usual_lease: float = 0.0
     #: Begin the attempt only if the message was not sent by ``send_many``.
     if_single: bool = False
+    #: Categories that go out in spite of an opt-out.
+    exempt: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,15 @@ class ClaimLost:
     """No attempt has begun: the message is no longer claimed under this token."""
 
 
-BeginAnswer: TypeAlias = AttemptBegun | ProviderPaused | ClaimLost
+@dataclass(frozen=True)
+class OptedOut:
+    """The message has failed, because its recipient has opted out."""
+
+    #: Id of the event to publish, or "".
+    event: str
+
+
+BeginAnswer: TypeAlias = AttemptBegun | ProviderPaused | ClaimLost | OptedOut
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,9 @@ class UnreadableClaim:
     error: str
 
 
-ClaimAnswer: TypeAlias = Claimed | LookUp | Early | Expired | NotClaimable | UnreadableClaim
+ClaimAnswer: TypeAlias = (
+    Claimed | LookUp | Early | Expired | OptedOut | NotClaimable | UnreadableClaim
+)
 
 
 def _ms(text: Any) -> int:
@@ -216,6 +230,8 @@ def claim_answer(answer: list[Any]) -> ClaimAnswer:
                 return Early(_ms(rest[0]))
             case "expired":
                 return Expired(rest[0])
+            case "opted_out":
+                return OptedOut(rest[0])
             case "state":
                 return NotClaimable(rest[0], _ms(rest[1]) if rest[1] else None)
             case _:
@@ -245,6 +261,8 @@ class Beginning(NamedTuple):
     lease: float
     #: The number that the attempt would have.
     attempt: int
+    #: Categories that go out in spite of an opt-out.
+    exempt: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -293,6 +311,8 @@ class AttemptOutcome:
 
     #: The application's own rules decided, so no error of a provider is counted.
     policy: Literal["refused", "not_before"] | None = None
+    #: The provider refused it because the recipient had opted out: add that to the opt-outs.
+    opted_out: bool = False
     #: Until the next attempt.
     delay_ms: int | None = None
     #: Of "wait": the message is scheduled for this time (Unix time in ms).

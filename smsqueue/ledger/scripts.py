@@ -43,7 +43,8 @@ _WITHOUT_EVENTS = _READ_ONLY | {"accept", "hash_key", "memory_left"}
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
     *("base", "deferred_writes", "damage", "memory", "webhook_memory", "tags"),
-    *("messages", "triggers", "events", "reports", "providers", "audit", "operators", "pages"),
+    *("messages", "triggers", "events", "opt_outs", "reports", "providers", "audit", "operators"),
+    "pages",
 )
 
 #: Scripts for operators, who look messages up or change their state.
@@ -55,6 +56,7 @@ _OF_OPERATORS = {
     "hook_replay",
     "index_page",
     "matching_page",
+    "opt_out",
     "purge_webhooks",
     "remove_damaged",
     "repair",
@@ -77,7 +79,7 @@ _SUBJECTS = dict.fromkeys(
 #: Scripts that run for a group of items in one call; a single call is a group of one.
 _GROUPED = {
     "accept", "claim", "unclaim", "return_trigger", "begin", "settle", "hook_claim", "hook_settle",
-    "cancel", "requeue", "settle_unknown", "hook_replay",
+    "cancel", "requeue", "settle_unknown", "hook_replay", "opt_out",
 }  # fmt: skip
 
 #: Other scripts that defer their writes, as those of groups do: see shared/deferred_writes.lua.

@@ -155,6 +155,7 @@ elseif o.verdict == 'wait' then
     index_add(state_key(back), m.since or accepted_at(id), id)
   end
 elseif o.verdict == 'failed' then
+  if o.opted_out then note_opt_out(hash, o.provider, o.code) end
   line('failed', nil)
   local why = 'failed: ' .. (o.error or 'no reason given')
   events[#events + 1] =

@@ -21,6 +21,7 @@ __all__ = [
     "OutgoingMessage",
     "OutgoingMessageOptions",
     "Part",
+    "check_category",
     "check_send_at",
     "check_tag",
     "sender_text",
@@ -54,6 +55,8 @@ class OutgoingMessageOptions:
     #: Replace characters that make the text Unicode by similar ones, see
     #: :mod:`smsqueue.message.smart_encoding`. None: as the gateway does (``smart_encoding``).
     smart_encoding: bool | None = None
+    #: What it is about, such as "marketing" or "password": rules may differ by category.
+    category: str | None = None
     #: JSON data that is passed to onSend and onStatus.
     context: dict[str, Any] = {}  # noqa: RUF012  never changed in place
     #: Tags, by which operators find, cancel and pause messages. Setting some adds them to those
@@ -111,6 +114,24 @@ def _check_flag(name: str, value: Any) -> bool:
         kind = type(value).__name__
         raise TypeError(f"{name} must be True or False, not {kind}")
     return bool(value)
+
+
+_CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_category(name: str, value: object) -> str:
+    """A category of messages.
+
+    Raises:
+        TypeError, ValueError: it is none. The error begins with ``name``.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {type(value).__name__}")
+    if not _CATEGORY.fullmatch(value):
+        raise ValueError(
+            f"{name} is {value!r}: use 1 to 64 letters, digits, dots, dashes and underscores"
+        )
+    return value
 
 
 def _check_context(name: str, value: Any) -> dict[str, Any]:
@@ -202,6 +223,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "escalate": _check_flag,
     "senderId": sender_text,
     "smart_encoding": _check_flag,
+    "category": check_category,
     "context": _check_context,
     "send_at": check_send_at,
     "expires": _check_expires,
@@ -359,6 +381,8 @@ class IncomingMessage:
     region: str | None = None
     #: URLs and types of attached files, in order.
     media: tuple[Media, ...] = ()
+    #: What it asks for, if it is a keyword such as STOP: see :mod:`smsqueue.policy.opt_outs`.
+    keyword: Literal["stop", "start", "help"] | None = None
     #: Sends answers: ``send`` of the gateway that received it.
     send_answer: Callable[[OutgoingMessage], OutgoingMessage] | None = None
 

@@ -13,6 +13,7 @@ __all__ = [
     "InternationalNumber",
     "check_alphanumeric",
     "destination",
+    "destination_digits",
     "digits",
     "incoming_address",
     "is_international",
@@ -361,6 +362,18 @@ def destination(address: str, region: str | None = None) -> tuple[str, str | Non
         f"the destination {mask(address)} is neither a phone number nor a short code, so no SMS "
         "can go there (whether an incoming message can be answered, its .replyable says)"
     )
+
+
+def destination_digits(number: str, region: str | None = None) -> str:
+    """The digits of :func:`destination`.
+
+    Raises:
+        ValueError: it is no phone number and no short code.
+    """
+    found, problem = destination(number, region)
+    if problem or not found:
+        raise ValueError(problem or "the number has no digits")
+    return found
 
 
 def replyable(address: str, region: str | None = None) -> bool:

@@ -260,6 +260,7 @@ def dump_incoming(message: IncomingMessage) -> dict[str, Any]:
         media = media[: len(media) // 2]
     data |= {"media": media} if media else {}
     data |= {"channel": message.channel} if message.channel is not None else {}
+    data |= {"keyword": message.keyword} if message.keyword is not None else {}
     return data | {"rtime": _dump_time(message.rtime)}
 
 
@@ -290,6 +291,8 @@ def load_incoming(id: str, data: dict[str, Any]) -> IncomingMessage:
         message.media = media
     if "channel" in data:
         message.channel = data["channel"]
+    if data.get("keyword") in ("stop", "start", "help"):
+        message.keyword = data["keyword"]
     message.id, message.provider, message.meta = id, data["provider"], data["meta"]
     message.rtime = _load_time(data["rtime"])
     return message

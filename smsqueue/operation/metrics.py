@@ -56,7 +56,7 @@ _KINDS = (
     _Kind(
         "policy",
         ("decision",),
-        "Decisions of the application's own rules: refused, not_before.",
+        "Decisions of the application's own rules: refused, not_before, opted_out.",
     ),
     _Kind("requeued", (), "Messages that an operator sent again."),
     _Kind("pauses", ("provider", "error"), "Pauses of a provider, by the error that began them."),

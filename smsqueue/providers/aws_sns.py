@@ -44,7 +44,8 @@ class AwsSnsProvider(AwsProvider):
         (exc.LimitsError, ["KMSThrottling"]),
         (exc.ServerError, ["InternalError", "InternalFailure", "ServiceUnavailable"]),
         (exc.RequestError, ["InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid"]),
-        (exc.RequestError, ["ValidationError", "ValidationException", "OptedOut", "NotFound"]),
+        (exc.RequestError, ["ValidationError", "ValidationException", "NotFound"]),
+        (exc.OptedOut, ["OptedOut"]),
         (exc.RequestError, ["EndpointDisabled", "PlatformApplicationDisabled", "UserError"]),
     )
 

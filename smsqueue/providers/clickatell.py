@@ -82,9 +82,10 @@ class ClickatellProvider(AccountProvider):
         (exc.CreditError, [20]),
         (exc.LimitsError, [43]),
         (exc.UnsupportedError, [27, 28, 30, 38, 39, 101, 110, 111]),
-        # The request, the recipient (26: opted out), the content, the sender (44, 45: of this
-        # message, so others need not wait)
-        (exc.RequestError, [*range(21, 27), 31, 32, 33, 40, 41, 42, 44, 45, 100]),
+        (exc.OptedOut, [26]),
+        # The request, the recipient, the content, the sender (44, 45: of this message, so others
+        # need not wait)
+        (exc.RequestError, [*range(21, 26), 31, 32, 33, 40, 41, 42, 44, 45, 100]),
     )
     statuses: ClassVar = table(
         (MessageStatus, ["UNKNOWN"]),

@@ -67,6 +67,7 @@ class MessageBirdProvider(AccountProvider):
     capabilities = frozenset(Can) - {Can.DEDUPLICATION}
     url_arguments = ("access_key", "secret")
     ids: ClassVar = UUID
+    opt_out_codes = frozenset({"103"})
     codes: ClassVar = table(
         (exc.AuthError, [2]),
         (exc.CreditError, [25]),
@@ -109,7 +110,8 @@ class MessageBirdProvider(AccountProvider):
         first = _recipient(answer.json)
         status, reason = first.get("status"), first.get("statusErrorCode")
         if _has_no_recipients(answer) or (isinstance(status, str) and status in _NOT_SENT):
-            refusal = self.refusal(answer)
+            opted_out = str(reason) in self.opt_out_codes
+            refusal = self.refusal(answer, default=exc.OptedOut if opted_out else exc.RequestError)
             refusal.code = reason if isinstance(reason, int | str) else None
             raise refusal
         message.msgid = answer.require("id")

@@ -84,6 +84,7 @@ class PlivoProvider(AccountProvider):
     capabilities = frozenset(Can) - {Can.SCHEDULING, Can.LOOKUP, Can.DEDUPLICATION}
     url_arguments = ("auth_id", "auth_token")
     ids: ClassVar = _FORMS["MessageUUID"]
+    opt_out_codes = frozenset({"200"})
     #: By names of ours, see :meth:`error_code`.
     codes: ClassVar = table(
         (exc.CreditError, ["credit"]),

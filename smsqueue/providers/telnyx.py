@@ -84,6 +84,7 @@ class TelnyxProvider(AccountProvider):
     capabilities = frozenset(Can) - {Can.VALIDITY, Can.DEDUPLICATION}
     url_arguments = ("api_key", "public_key")
     ids: ClassVar = UUID
+    opt_out_codes = frozenset({"40300"})
     codes: ClassVar = table(
         (exc.AuthError, ["10009", "10010", "20002", "20006", *map(str, range(20012, 20018))]),
         (exc.AuthError, map(str, range(40311, 40315))),
@@ -91,7 +92,8 @@ class TelnyxProvider(AccountProvider):
         (exc.LimitsError, ["10011", "40011", "40318", "40320"]),
         (exc.ServerError, ["10007", "10008", "40006", "40008"]),
         (exc.UnsupportedError, ["40301", "40308", "40309", "40331"]),
-        (exc.RequestError, [*map(str, range(10001, 10007)), "10015", "10016", "40300", "40302"]),
+        (exc.RequestError, [*map(str, range(10001, 10007)), "10015", "10016", "40302"]),
+        (exc.OptedOut, ["40300"]),
         (exc.RequestError, ["40304", "40305", "40306", "40307", "40310", "40316", "40317"]),
         (exc.RequestError, ["40319", "40322", "40325"]),
     )

@@ -110,6 +110,7 @@ class TwilioProvider(AccountProvider):
     capabilities = frozenset(Can) - {Can.LOOKUP, Can.DEDUPLICATION}
     url_arguments = ("account_sid", "auth_token")
     ids: ClassVar = _FORMS["MessageSid"]
+    opt_out_codes = frozenset({"21610"})
     codes: ClassVar = table(
         (exc.AuthError, [20003, 20006, 20008, 20403, *range(20101, 20108), 10002]),
         (exc.CreditError, [10001, 20005]),
@@ -117,7 +118,8 @@ class TwilioProvider(AccountProvider):
         (exc.ServerError, [20500, 20501, 20503, 20504]),
         (exc.UnsupportedError, [21407, 21408, 21612, 21621, 21622, 21703, 21704, 30011]),
         # The recipient
-        (exc.RequestError, [21211, 21214, 21217, 21219, 21265, 21266, 21604, 21608, 21610]),
+        (exc.RequestError, [21211, 21214, 21217, 21219, 21265, 21266, 21604, 21608]),
+        (exc.OptedOut, [21610]),
         (exc.RequestError, [21614, 21635]),
         # The sender
         (exc.RequestError, [21212, 21603, 21606, 21616, 21659, 21660, 21701, 21705, 21709]),

@@ -16,6 +16,7 @@ from smsqueue.ledger.script_values import Accepted, Cancelled, Received, Reporte
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.opt_outs import OptOutChange
 from smsqueue.message.states import State
 from smsqueue.message.statuses import MessageError, MessageStatus
 from smsqueue.policy.router import NotBefore, Refuse, refusal, resolve
@@ -236,7 +237,9 @@ class InMemoryLedger(Ledger):
 
     # --- webhooks ------------------------------------------------------------------------------
 
-    def receive(self, message: IncomingMessage, *, repeats: bool) -> Received:
+    def receive(
+        self, message: IncomingMessage, *, repeats: bool, opt_out: OptOutChange | None = None
+    ) -> Received:
         event = new_id()
         self.pending_events[event] = ("onReceive", message)
         return Received(True, event)

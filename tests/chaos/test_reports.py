@@ -31,6 +31,8 @@ class Held(ChaosProvider):
     """Returns from its calls when it is let go."""
 
     deadline = 60.0
+    #: Its calls block, so each needs a thread from the beginning.
+    through_http_layer = False
 
     def send(self, message: OutgoingMessage) -> OutgoingMessage:
         super().send(message)

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from smsqueue import Settings
@@ -164,7 +165,11 @@ def test_every_command_and_option_of_the_command_line_exists() -> None:
     for line in named:
         name, *words = line.split()
         assert name in main.commands, line
-        options = {o for each in main.commands[name].params for o in each.opts}
+        command = main.commands[name]
+        if isinstance(command, click.Group) and words:
+            assert words[0] in command.commands, line
+            command = command.commands[words[0]]
+        options = {o for each in command.params for o in each.opts}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options, line
 
 

@@ -279,7 +279,7 @@ EXAMPLES = Examples(
             exc.UnsupportedError,
             "DESTINATION_COUNTRY_BLOCKED_BY_PROTECT_CONFIGURATION",
         ),
-        refused("ConflictException", exc.RequestError, "DESTINATION_PHONE_NUMBER_OPTED_OUT"),
+        refused("ConflictException", exc.OptedOut, "DESTINATION_PHONE_NUMBER_OPTED_OUT"),
         refused("ConflictException", exc.RequestError, "NEW_REASON", code="ConflictException"),
         refused("ValidationException", exc.UnsupportedError, "DESTINATION_COUNTRY_BLOCKED"),
         refused("ValidationException", exc.UnsupportedError, "SENDER_ID_NOT_SUPPORTED"),

@@ -127,7 +127,7 @@ EXAMPLES = Examples(
     refusals=[
         refused("InvalidParameter", 400, exc.RequestError),
         refused("ParameterValueInvalid", 400, exc.RequestError),
-        refused("OptedOut", 400, exc.RequestError),
+        refused("OptedOut", 400, exc.OptedOut),
         refused("NeverHeardOf", 400, exc.RequestError),
         refused("AuthorizationError", 403, exc.AuthError),
         refused("InvalidClientTokenId", 403, exc.AuthError),

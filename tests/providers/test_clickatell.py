@@ -150,7 +150,7 @@ EXAMPLES = Examples(
         refused(38, exc.UnsupportedError),
         refused(110, exc.UnsupportedError),
         refused(25, exc.RequestError),
-        refused(26, exc.RequestError),
+        refused(26, exc.OptedOut),
         refused(45, exc.RequestError),
         refused(999, exc.RequestError),
         Refusal("a code that is a text", entry("20", 400), exc.CreditError, code=20),

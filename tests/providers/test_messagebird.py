@@ -167,7 +167,7 @@ EXAMPLES = Examples(
         Refusal(
             "given up at once",
             Answer(201, told("delivery_failed", statusErrorCode=103)),
-            exc.RequestError,
+            exc.OptedOut,
             code=103,
         ),
     ],

@@ -187,7 +187,7 @@ EXAMPLES = Examples(
         refused("40318", 400, exc.LimitsError),
         refused("10015", 400, exc.RequestError),
         refused("10015", 422, exc.RequestError),
-        refused("40300", 400, exc.RequestError),
+        refused("40300", 400, exc.OptedOut),
         refused("40331", 400, exc.UnsupportedError),
         refused("10007", 500, exc.ServerError),
         refused("40011", 400, exc.LimitsError),

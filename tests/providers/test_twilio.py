@@ -74,7 +74,7 @@ def status(word: str, state: State | None, **more: Any) -> Webhook:
     )
 
 
-RECIPIENT = [21211, 21214, 21217, 21219, 21608, 21265, 21266, 21604, 21614, 21635, 21610]
+RECIPIENT = [21211, 21214, 21217, 21219, 21608, 21265, 21266, 21604, 21614, 21635]
 SENDER = [21212, 21603, 21606, 21616, 21659, 21660, 21701, 21705, 21709]
 CONTENT = [20001, 20422, 21601, 21602, 21605, 21609, 21617, 21618, 21619, 21620, 21623, 21624]
 CONTENT += [21656, 35111, 35114, 35118, 20404]
@@ -178,6 +178,7 @@ EXAMPLES = Examples(
         *(refused(code, 400, exc.UnsupportedError) for code in (21622, 21703, 21704, 30011)),
         *(refused(code, 400, exc.RequestError) for code in RECIPIENT + SENDER + CONTENT),
         refused(99999, 400, exc.RequestError),
+        refused(21610, 400, exc.OptedOut),
         refused(99999, 429, exc.LimitsError),
         refused(99999, 503, exc.ServerError),
         Refusal("401 without a code", Answer(401, ""), exc.AuthError),
@@ -185,7 +186,7 @@ EXAMPLES = Examples(
         Refusal(
             "201, failed at once",
             Answer(201, {"sid": SM1, "status": "failed", "error_code": 21610}),
-            exc.RequestError,
+            exc.OptedOut,
             code=21610,
         ),
         Refusal("201 without a sid", Answer(201, {}), exc.ServerError, ambiguous=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -37,6 +38,9 @@ class IProvider:
     #: False if the provider counts its message ids anew in each process. Such ids identify
     #: nothing, and reports are matched by reference only.
     unique_msgids: ClassVar[bool] = True
+
+    #: Codes of delivery reports that say that the recipient has opted out there.
+    opt_out_codes: ClassVar[Collection[str]] = ()
 
     #: Most concurrent calls that the provider accepts, if documented; see
     #: ``add_provider(max_in_flight=)``.
