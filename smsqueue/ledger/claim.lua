@@ -10,13 +10,13 @@
 --          'early', not_before | 'expired', event or '' | 'opted_out', event or '' | 'state', state, next look or '' | 'gone'
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
-local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'out', 'ask_now',
-               'pin', 'pin_until', 'ask', 'refused')
+local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'published_at', 'ask_now',
+               'pin', 'pin_until', 'ask_after_ms', 'refused')
 if not m.state then return { 'gone' } end
 if m.refused and string.find(m.refused, ' ' .. token .. ' ', 1, true) then
   return { 'state', m.state, '' }
 end
-note_left(hash, 'send', m.out)
+note_left(hash, 'send', m.published_at)
 
 if not (m.state == 'sending' and m.token == token) then
   if m.state == 'unknown' and m.ask_now then
@@ -29,8 +29,8 @@ if not (m.state == 'sending' and m.token == token) then
       return { 'state', m.state, index_score(due_key('watch'), id) or '' }
     end
     index_add(due_key('ask'), NOW + lease, id)
-    local asked = increase(hash, 'asks', 1)
-    return { 'ask', f.data or '', f.provider or '', f.pin_ref or f.attempt or 0, f.called or NOW, asked }
+    local times = increase(hash, 'times_asked', 1)
+    return { 'ask', f.data or '', f.provider or '', f.pin_ref or f.attempt or 0, f.called or NOW, times }
   end
   if not CLAIMABLE[m.state] then
     local look = index_score(due_key('watch'), id)
@@ -48,7 +48,7 @@ if not (m.state == 'sending' and m.token == token) then
     -- Its provider may have it from an earlier attempt, so whether it expired is unknown.
     note(id, { state = 'unknown', provider = m.pin,
                why = 'the time is over in which it could be sent again safely' })
-    uncertain(id, m.state, nil, tonumber(m.ask))
+    uncertain(id, m.state, nil, tonumber(m.ask_after_ms))
     return { 'state', 'unknown', index_score(due_key('watch'), id) }
   end
   if outdated then
@@ -65,12 +65,12 @@ if not (m.state == 'sending' and m.token == token) then
   end
   enter(id, m.state, 'sending', NOW + lease)
   set(hash, 'token', token, 'worker', ARGV[4])
-  unset(hash, 'calling', 'gathers', 'settled')
+  unset(hash, 'calling', 'awaited_attempt', 'settled')
 end
-local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'left', 'bulk')
+local f = read(hash, 'data', 'attempt', 'tries', 'since', 'calling', 'pin', 'pin_ref', 'validity_left_ms', 'bulk')
 -- A repetition has the same validity as the first call, since the provider compares them.
-local left = m.expires and (f.pin and f.left or tonumber(m.expires) - NOW) or ''
-if left ~= '' and not f.pin then set(hash, 'left', left) end
+local validity_left_ms = m.expires and (f.pin and f.validity_left_ms or tonumber(m.expires) - NOW) or ''
+if validity_left_ms ~= '' and not f.pin then set(hash, 'validity_left_ms', validity_left_ms) end
 local begun = { '', '' }
 if ARGV[6] ~= '' and not f.pin and not (ARGV[8] ~= '' and f.bulk) then
   local well, d = pcall(cjson.decode, f.data)
@@ -79,4 +79,4 @@ if ARGV[6] ~= '' and not f.pin and not (ARGV[8] ~= '' and f.bulk) then
   end
 end
 return { 'claimed', f.data or '', f.attempt or 0, f.tries or 0, NOW, f.since or accepted_at(id), begun[1], begun[2],
-         f.pin or '', f.pin and f.pin_ref or '', left }
+         f.pin or '', f.pin and f.pin_ref or '', validity_left_ms }

@@ -4,10 +4,10 @@
 --          | 'early', time | 'busy', end of the lease | 'over', state
 local event, token = ARGV[1], ARGV[2]
 local hash = key('event', event)
-local e = read(hash, 'state', 'token', 'lease', 'not_before', 'kind', 'data', 'tries', 'message', 'out')
+local e = read(hash, 'state', 'token', 'lease', 'not_before', 'kind', 'data', 'tries', 'message', 'published_at')
 if not e.state and redis.call('EXISTS', hash) == 0 then return { 'over', 'gone' } end
 check_record('event', e)
-note_left(hash, 'hook', e.out)
+note_left(hash, 'hook', e.published_at)
 if e.state ~= 'waiting' and e.state ~= 'parked' and e.state ~= 'running' then
   return { 'over', e.state }
 end

@@ -31,7 +31,7 @@ if kind == 'event' then
     return { 'beyond', '', causes }
   end
   audit_count('done', 1, id)
-  for _, field in ipairs(bad) do redis.call('HDEL', hash, field) end
+  for _, field in ipairs(bad) do unset(hash, field) end
   if bad.done then redis.call('DEL', key('done', id)) end
   local e = read(hash, 'state', 'not_before')
   if e.state then redis.call('ZREM', key('state', e.state), id) end
@@ -77,7 +77,7 @@ if lines and #lines > 0 then
   end
 end
 for _, field in ipairs(bad) do
-  if bad[field] and field ~= 'timeline' then redis.call('HDEL', hash, field) end
+  if bad[field] and field ~= 'timeline' then unset(hash, field) end
 end
 local m = read(hash, 'state', 'attempt', 'calling', 'called', 'settled', 'sent_at', 'msgid', 'reported',
                'report', 'provider', 'pin', 'since', 'number', 'token', 'not_before', 'expires', 'tags')

@@ -152,10 +152,6 @@ def needed(definitions: Iterable[Definition], script: str) -> str:
         words.update(*(everything[n].words for n in new))
 
 
-def _text(name: str) -> str:
-    return files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
-
-
 class Scripts:
     """The Lua scripts of one ledger, by name."""
 
@@ -182,8 +178,12 @@ class Scripts:
         numbers |= {"WATERMARK": s.watermark, "BULK_WATERMARK": s.bulk_watermark}
         numbers["WEBHOOK_QUOTA"] = s.webhook_quota
         lines = [f"local {name} = {number}" for name, number in numbers.items()]
-        texts = ["\n".join(lines), *(_text(f"shared/{name}") for name in _SHARED)]
+        texts = ["\n".join(lines), *(self.text_of(f"shared/{name}") for name in _SHARED)]
         return [definition for text in texts for definition in definitions_of(text)]
+
+    def text_of(self, name: str) -> str:
+        """The text of a script, or of a file that scripts share."""
+        return files(__package__).joinpath(f"{name}.lua").read_text("utf-8")
 
     def _script(self, name: str) -> Script:
         if name not in self._scripts:
@@ -193,7 +193,7 @@ class Scripts:
             # allows all later ones.
             text = "" if name in _REFUSED_WHEN_FULL | _READ_ONLY else _FIRST_WRITE
             # Its ARGV are those of one item of the group.
-            run = f"('{_SUBJECTS.get(name, '')}', function(ARGV)\n{_text(name)}\nend"
+            run = f"('{_SUBJECTS.get(name, '')}', function(ARGV)\n{self.text_of(name)}\nend"
             text += (
                 f"return run_audited{run}, {how})" if name in _AUDITED else f"return {how}{run})"
             )

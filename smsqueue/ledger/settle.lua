@@ -69,7 +69,7 @@ if (o.error or o.policy) and string.sub(m.settled or '', 1, #same) ~= same then
   end
 end
 if o.policy and has_unrouted() then redis.call('ZREM', key('unrouted'), id) end -- it was routed
-unset(hash, 'behind', 'line', 'looked')
+unset(hash, 'waiting_for', 'wait_queue', 'checked_at')
 if calling > 0 then set(hash, 'called', math.floor(calling)) end
 local reported, state = get(hash, 'reported'), get(hash, 'state')
 
@@ -114,7 +114,7 @@ elseif o.verdict == 'retry' and o.next then
   end
   note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
              error = o.error, code = o.code })
-  unset(hash, 'calling', 'gathers')
+  unset(hash, 'calling', 'awaited_attempt')
   local go = begin(id, token, o.next.provider, o.next.lease_ms)
   set(hash, 'settled', mark)
   if go[1] == 'go' then return with_list({ 'sending', '', 'go', go[2] }, events) end
@@ -146,7 +146,7 @@ elseif o.verdict == 'wait' then
   if name then
     look = place
     set(key('pause', name), o.wait_queue, look)
-    set(hash, 'behind', o.waiting_for, 'line', o.wait_queue, 'looked', NOW)
+    set(hash, 'waiting_for', o.waiting_for, 'wait_queue', o.wait_queue, 'checked_at', NOW)
   end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
@@ -167,7 +167,7 @@ else
 end
 -- Only now: if anything before fails, the settle is repeated, and until then the provider may have the message.
 set(hash, 'settled', mark)
-unset(hash, 'calling', 'gathers')
+unset(hash, 'calling', 'awaited_attempt')
 if o.verdict == 'sent' or o.verdict == 'failed' or (state == 'unknown' and o.verdict == 'retry') then
   unset(hash, 'pin', 'pin_until', 'pin_ref')
 end

@@ -40,7 +40,7 @@ local function lapse(id, m)
   local hash, event = key('msg', id), ''
   local same = (m.token or '') .. '.' .. (m.attempt or 0) .. '.'
   -- The mark of a call was lost: its provider may have the message all the same.
-  if not m.calling and m.gathers and m.gathers == m.attempt then m.calling = NOW end
+  if not m.calling and m.awaited_attempt and m.awaited_attempt == m.attempt then m.calling = NOW end
   -- A settle that failed halfway has removed the mark, but recorded how the last call ended. After a refusal ('retry')
   -- or without a call ('wait') the message may be sent again.
   local settled = string.sub(m.settled or '', 1, #same) == same and string.sub(m.settled, #same + 1)
@@ -65,27 +65,27 @@ local function lapse(id, m)
     enter(id, 'sending', 'retrying', sooner(NOW + delay, m.expires))
   end
   -- Count lost workers only: in a long outage a message may have hundreds of tries.
-  local lapses = redis.call('HINCRBY', hash, 'lapses', 1)
-  local delay, remedy = math.min(2000 * 2 ^ (lapses - 1), 600000), remedies[m.provider] or {}
+  local lost_workers = increase(hash, 'lost_workers', 1)
+  local delay, remedy = math.min(2000 * 2 ^ (lost_workers - 1), 600000), remedies[m.provider] or {}
   if m.calling then redis.call('HSET', hash, 'called', math.floor(m.calling)) end
   -- The provider may have it, and the call is not repeated any more.
-  local given_up = m.pin and lapses >= max_lapses
+  local given_up = m.pin and lost_workers >= max_lapses
   if RANK[m.reported] and
       (m.calling or given_up or RANK[m.reported] ~= 3 and RANK[m.reported] ~= 4) then
     line(m.reported, nil)
     enter(id, 'sending', m.reported, report_look(m.reported, m.report))
-  elseif m.calling and remedy.repeat_for_ms and lapses <= MOST_PINNED and
+  elseif m.calling and remedy.repeat_for_ms and lost_workers <= MOST_PINNED and
       pin(id, m, tonumber(m.pin_until) or m.calling + remedy.repeat_for_ms, NOW + delay, remedy.ask_after_ms) then
     again(delay)
-  elseif given_up or m.calling and not (m.resend and lapses < max_lapses and not m.pin) then
+  elseif given_up or m.calling and not (m.resend and lost_workers < max_lapses and not m.pin) then
     -- The provider may have the message, so it is not resent: a report, a late answer of the provider, or an operator
     -- settles it.
     line('unknown', nil)
     uncertain(id, 'sending', 'WorkerLost', remedy.ask_after_ms)
-  elseif lapses >= max_lapses then
+  elseif lost_workers >= max_lapses then
     events = events + 1
     event = ARGV[3] .. events
-    line('failed', nil, 'gave up: ' .. NO_ANSWER .. ', ' .. lapses .. ' times')
+    line('failed', nil, 'gave up: ' .. NO_ANSWER .. ', ' .. lost_workers .. ' times')
     enter(id, 'sending', 'failed', nil, 'WorkerLost')
     event = add_ending(event, id, 'MessageError', 'gave up: ' .. NO_ANSWER)
   else
@@ -99,7 +99,7 @@ end
 
 local function end_wait(id)
   local m = read(key('msg', id), 'state', 'attempt', 'provider', 'calling', 'resend', 'reported',
-                 'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref', 'gathers',
+                 'report', 'tries', 'expires', 'worker', 'pin', 'pin_until', 'pin_ref', 'awaited_attempt',
                  'settled', 'token', 'called')
   if m.state or redis.call('EXISTS', key('msg', id)) == 1 then check_record('msg', m) end
   if m.state == 'sending' then

@@ -26,10 +26,10 @@ local kind, failed, out_of_time = lane == 'hook' and 'event' or 'msg', {}, stopw
 -- been claimed some time later.
 -- Returns: ms after which to check again; nil: the trigger is lost
 local function still_out(m, hash)
-  if not m.out or queued == 0 then return nil end
-  if passed <= tonumber(m.out) + GRACE / 2 then return GRACE end
-  if m.overtaken == m.out then return nil end
-  redis.call('HSET', hash, 'overtaken', m.out)
+  if not m.published_at or queued == 0 then return nil end
+  if passed <= tonumber(m.published_at) + GRACE / 2 then return GRACE end
+  if m.overtaken == m.published_at then return nil end
+  redis.call('HSET', hash, 'overtaken', m.published_at)
   return GRACE / 2
 end
 
@@ -38,17 +38,17 @@ end
 -- provider works, or when a router has chosen a provider that works.
 local function stays_in_wait_queue(due, id, m)
   local ends = sooner(tonumber(m.expires) or math.huge, m.pin_until)
-  if not m.behind or not m.line or not m.looked or ends <= NOW then return false end
-  local name, look = next_place(m.behind, m.line, NOW + 1000)
+  if not m.waiting_for or not m.wait_queue or not m.checked_at or ends <= NOW then return false end
+  local name, look = next_place(m.waiting_for, m.wait_queue, NOW + 1000)
   if not name then return false end
   local pause = key('pause', name)
-  local p = read(pause, 'looks', 'rerouted')
-  if tonumber(m.looked) <= tonumber(p.rerouted or 0) then return false end
-  if tonumber(p.looks or 0) <= NOW then
-    redis.call('HSET', pause, 'looks', NOW + APART)
+  local p = read(pause, 'next_check_at', 'rerouted')
+  if tonumber(m.checked_at) <= tonumber(p.rerouted or 0) then return false end
+  if tonumber(p.next_check_at or 0) <= NOW then
+    set(pause, 'next_check_at', NOW + APART)
     return false
   end
-  redis.call('HSET', pause, m.line, look)
+  set(pause, m.wait_queue, look)
   redis.call('ZADD', due, sooner(look, m.expires), id)
   return true
 end
@@ -66,8 +66,8 @@ end
 -- Examines one record that is due. Returns whether it is to be published.
 local function look(part, id)
   local due, hash = due_key(part), key(kind, id)
-  local m = read(hash, 'state', 'attempt', 'out', 'behind', 'line', 'looked', 'expires', 'pin_until', 'bulk', 'message', 'routed',
-                 'overtaken')
+  local m = read(hash, 'state', 'attempt', 'published_at', 'waiting_for', 'wait_queue', 'checked_at', 'expires', 'pin_until',
+                 'bulk', 'message', 'routed', 'overtaken')
   if not m.state and redis.call('EXISTS', hash) == 0 then
     redis.call('ZREM', due, id) -- its record was deleted
     return false
@@ -87,7 +87,7 @@ local function look(part, id)
     local again = lane ~= 'ask' and still_out(m, hash)
     redis.call('ZADD', due, NOW + (again or GRACE), id)
     if again then return false end
-    note_out(hash)
+    note_published(hash)
     if lane == 'ask' then redis.call('HSET', hash, 'ask_now', 1) end
     taken[#taken + 1] = id
     taken[#taken + 1] = m.attempt or 0

@@ -15,6 +15,7 @@ from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, NextAttempt
 from smsqueue.message import statuses
 from smsqueue.operation.metrics import scrape
 from tests.ledger.bench import Bench
+from tests.ledger.former_version import FORMER_NAMES
 
 #: What may be wrong with a record's hash.
 FIELDS = [
@@ -46,11 +47,13 @@ WRONG_TYPES = ["string", "list"]
 
 
 def damage(bench: Bench, kind: str, id: str, field: str, value: Any) -> None:
-    key = bench.key(kind, id)
+    key, fields = bench.key(kind, id), [field]
+    if field in FORMER_NAMES:
+        fields.append(FORMER_NAMES[field])
     if value is None:
-        bench.redis.hdel(key, field)
+        bench.redis.hdel(key, *fields)
     else:
-        bench.redis.hset(key, field, value)
+        bench.redis.hset(key, mapping=dict.fromkeys(fields, value))
 
 
 def overwrite(bench: Bench, key: str, kind: str) -> None:
@@ -400,7 +403,7 @@ def test_a_webhook_that_was_not_written_whole_is_recorded_when_it_is_repeated(
     assert len(set(bench.events()) & bench.due()) == 1
 
 
-@pytest.mark.parametrize("field", ["until", "times", "since", "looks", "probe_until"])
+@pytest.mark.parametrize("field", ["until", "times", "since", "next_check_at", "probe_until"])
 def test_a_damaged_pause_is_ended(bench: Bench, field: str) -> None:
     bench.add("a", exc.LimitsError())
     first = bench.send()
@@ -903,13 +906,13 @@ def test_a_report_of_a_part_of_a_damaged_message_is_recorded(bench: Bench, value
     assert [status.msgid for status in bench.heard] == ["p1"]
 
 
-@pytest.mark.parametrize("field", ["line", "looked"])
+@pytest.mark.parametrize("field", ["wait_queue", "checked_at"])
 def test_a_message_that_lost_its_place_in_a_line_goes_out(bench: Bench, field: str) -> None:
     provider = bench.add("a")
     bench.fail_in_a_row(provider, exc.ConnectionError("refused"))
     id = bench.send_by("a")
     bench.deliver(id)
-    assert bench.field(id, "behind") == "a"
+    assert bench.field(id, "waiting_for") == "a"
     damage(bench, "msg", id, field, None)
     bench.unpause("a")
     work(bench)

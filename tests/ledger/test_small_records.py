@@ -126,7 +126,9 @@ def test_a_final_message_keeps_no_unused_fields(bench: Bench) -> None:
     bench.add("a")
     id = delivered(bench)
     fields: list[str] = bench.redis.hkeys(bench.key("msg", id))  # type: ignore[assignment]
-    assert {"worker", "token", "called", "calling", "sent_at", "out"}.isdisjoint(fields)
+    assert {"worker", "token", "called", "calling", "sent_at", "out", "published_at"}.isdisjoint(
+        fields
+    )
     assert keys(bench, "seen", "ends") == set()
 
 

@@ -6,13 +6,13 @@ local MESSAGE_STATES = { 'queued', 'scheduled', 'retrying', 'sending', 'sent', '
 local EVENT_STATES = { 'waiting', 'parked', 'running', 'done', 'dead', 'unheard' }
 local RECORDS = {
   msg = { states = MESSAGE_STATES, lanes = { 'send', 'send_bulk', 'watch', 'ask' },
-          whole = { 'attempt', 'tries', 'lapses', 'asks', 'first', 'gathers', 'resent' },
+          whole = { 'attempt', 'tries', 'lost_workers', 'times_asked', 'first_attempt', 'awaited_attempt', 'resent' },
           numbers = { 'not_before', 'expires', 'since', 'calling', 'called', 'sent_at', 'pin_until',
-                      'pin_ref', 'out', 'looked', 'ask', 'left' } },
+                      'pin_ref', 'published_at', 'checked_at', 'ask_after_ms', 'validity_left_ms' } },
   event = { states = EVENT_STATES, lanes = { 'hook', 'hook_bulk' }, whole = { 'tries' },
-            numbers = { 'lease', 'not_before', 'out', 'since' } },
+            numbers = { 'lease', 'not_before', 'published_at', 'since' } },
 }
-local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'looks', 'rerouted', 'single', 'bulk' }
+local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'next_check_at', 'rerouted', 'single', 'bulk' }
 
 local function is_one_of(value, list)
   for _, item in ipairs(list) do
@@ -203,9 +203,9 @@ local function mend_shared(args)
     end
   end
   local function check(short, numbers)
-    local values = redis.call('HMGET', key(short), unpack(numbers))
-    for i, field in ipairs(numbers) do
-      if values[i] and not is_number(values[i]) then
+    for _, field in ipairs(numbers) do
+      local value = redis.call('HGET', key(short), stored_name(field))
+      if value and not is_number(value) then
         redis.call('DEL', key(short))
         redis.call('HSET', key('damaged'), short, cjson.encode(
           { kind = 'key', cause = field .. ' was not a number; it was deleted', at = NOW }))
@@ -218,9 +218,9 @@ local function mend_shared(args)
   for _, name in ipairs(args) do
     if #name < 100 then providers[#providers + 1] = name end
   end
-  local well, m = pcall(read, key('msg', args[1] or ''), 'provider', 'behind')
+  local well, m = pcall(read, key('msg', args[1] or ''), 'provider', 'waiting_for')
   if well then
-    for name in string.gmatch((m.provider or '') .. ' ' .. (m.behind or ''), '%S+') do
+    for name in string.gmatch((m.provider or '') .. ' ' .. (m.waiting_for or ''), '%S+') do
       providers[#providers + 1] = name
     end
   end

@@ -3,6 +3,19 @@
 -- dozens. Until write_all() such a script reads and writes records, indexes and counters only by these functions, which
 -- see the changes. In other scripts (scripts.py says which) they read and write at once.
 local defers_writes = false
+
+-- The names that fields had in former versions. While processes of such a version may run beside this one, a value is
+-- stored under both names, and the former one counts, because an older process sets and removes only that one. So all
+-- scripts read and write these fields by the functions below, even if they do not defer their writes.
+local FORMER_NAMES = {
+  published_at = 'out', waiting_for = 'behind', wait_queue = 'line', checked_at = 'looked', validity_left_ms = 'left',
+  first_attempt = 'first', awaited_attempt = 'gathers', lost_workers = 'lapses', times_asked = 'asks',
+  ask_after_ms = 'ask', next_check_at = 'looks',
+}
+local NEW_NAMES = {}
+for new, former in pairs(FORMER_NAMES) do NEW_NAMES[former] = new end
+-- The name that counts.
+local function stored_name(field) return FORMER_NAMES[field] or field end
 local hashes, indexes, counters = {}, {}, {}
 -- Commands that confirm the other writes: they run after them, and only if none of them failed.
 local last_commands = {}
@@ -32,17 +45,29 @@ local function as_text(value)
   return text
 end
 
+-- The fields of a hash by their new names; and as changes (false) those that an older process has removed.
 local function fields_in_redis(hash)
-  local list, fields = redis.call('HGETALL', hash), {}
-  for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-  return fields
+  local list, fields, removed = redis.call('HGETALL', hash), {}, {}
+  for i = 1, #list, 2 do
+    local field = list[i]
+    local new = NEW_NAMES[field]
+    if new then
+      fields[new], removed[new] = list[i + 1], nil
+    elseif not FORMER_NAMES[field] then
+      fields[field] = list[i + 1]
+    elseif not fields[field] then
+      removed[field] = false
+    end
+  end
+  return fields, removed
 end
 
 -- A hash: its `fields` in Redis, and its `changes`: new values, false for removed fields.
 local function loaded(hash)
   local known = hashes[hash]
   if not known then
-    known = { fields = fields_in_redis(hash), changes = {} }
+    local fields, removed = fields_in_redis(hash)
+    known = { fields = fields, changes = removed }
     hashes[hash] = known
   end
   return known
@@ -66,14 +91,16 @@ local function read(hash, ...)
     end
     return result
   end
-  local names, values = { ... }, redis.call('HMGET', hash, ...)
+  local names, stored = { ... }, {}
+  for i, name in ipairs(names) do stored[i] = stored_name(name) end
+  local values = redis.call('HMGET', hash, unpack(stored))
   for i, name in ipairs(names) do result[name] = values[i] or nil end
   return result
 end
 
 -- All fields. Do not modify the table.
 local function read_all(hash)
-  if not defers_writes then return fields_in_redis(hash) end
+  if not defers_writes then return (fields_in_redis(hash)) end
   local known, result = loaded(hash), {}
   if next(known.changes) == nil then return known.fields end
   for name in pairs(known.fields) do result[name] = current(known, name) end
@@ -84,12 +111,19 @@ end
 -- One field; nil if it is missing.
 local function get(hash, field)
   if defers_writes then return current(loaded(hash), field) end
-  return redis.call('HGET', hash, field) or nil
+  return redis.call('HGET', hash, stored_name(field)) or nil
 end
 
 -- Sets fields: name, value, name, value ...
 local function set(hash, ...)
-  if not defers_writes then return redis.call('HSET', hash, ...) end
+  if not defers_writes then
+    local values = { ... }
+    for i = 1, #values, 2 do
+      local former = FORMER_NAMES[values[i]]
+      if former then with_list(values, { former, values[i + 1] }) end
+    end
+    return redis.call('HSET', hash, unpack(values))
+  end
   local changes = loaded(hash).changes
   for i = 1, select('#', ...), 2 do
     local field, value = select(i, ...)
@@ -98,7 +132,11 @@ local function set(hash, ...)
 end
 
 local function unset(hash, ...)
-  if not defers_writes then return redis.call('HDEL', hash, ...) end
+  if not defers_writes then
+    local names = { ... }
+    for _, field in ipairs({ ... }) do names[#names + 1] = FORMER_NAMES[field] end
+    return redis.call('HDEL', hash, unpack(names))
+  end
   local known = loaded(hash)
   for i = 1, select('#', ...) do
     local field = select(i, ...)
@@ -108,7 +146,11 @@ end
 
 -- Adds to a field that holds an integer; returns the sum.
 local function increase(hash, field, by)
-  if not defers_writes then return redis.call('HINCRBY', hash, field, by) end
+  if not defers_writes then
+    local sum = redis.call('HINCRBY', hash, stored_name(field), by)
+    if FORMER_NAMES[field] then redis.call('HSET', hash, field, sum) end
+    return sum
+  end
   local text = get(hash, field) or '0'
   if not string.match(text, '^%-?%d+$') then error('ERR hash value is not an integer', 0) end
   local sum = tonumber(text) + by
@@ -206,11 +248,17 @@ end
 local function write_hash(hash, known)
   local values, gone = {}, {}
   for field, value in pairs(known.changes) do
+    local former = FORMER_NAMES[field]
     if value then
       values[#values + 1] = field
       values[#values + 1] = value
-    elseif known.fields[field] then
+      if former then
+        values[#values + 1] = former
+        values[#values + 1] = value
+      end
+    else
       gone[#gone + 1] = field
+      gone[#gone + 1] = former
     end
   end
   if #values > 0 then redis.call('HSET', hash, unpack(values)) end

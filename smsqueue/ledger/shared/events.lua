@@ -40,7 +40,7 @@ local function hand_over(event, bulk)
   local hash = key('event', event)
   if bulk then set(hash, 'bulk', 1) end
   local publish = not bulk and room('hook', get(hash, 'bulk') and most_alone() or WATERMARK)
-  if publish then note_out(hash) end
+  if publish then note_published(hash) end
   unset(hash, 'not_before')
   set(hash, 'since', NOW)
   place(event, 'waiting', publish and NOW + GRACE or NOW)

@@ -94,19 +94,19 @@ local function sooner(at, expires)
   return at
 end
 
--- Makes a message unknown. ask: ms after which its provider can be asked about it, if it can.
-local function uncertain(id, from, error, ask)
+-- Makes a message unknown. ask_after_ms: ms after which its provider can be asked about it; nil: it cannot.
+local function uncertain(id, from, error, ask_after_ms)
   enter(id, from, 'unknown', NOW + REPORT_WAIT, error)
   unset(key('msg', id), 'pin', 'pin_until')
-  if ask then index_add(due_key('ask'), NOW + ask, id) end
+  if ask_after_ms then index_add(due_key('ask'), NOW + ask_after_ms, id) end
 end
 
 -- Pins a message to a provider that may have it and de-duplicates: the call may be repeated until `ends`. False: that
 -- time is over.
-local function pin(id, m, ends, look, ask)
+local function pin(id, m, ends, look, ask_after_ms)
   if look >= ends then return false end
   set(key('msg', id), 'pin', m.provider, 'pin_until', ends, 'pin_ref', m.pin_ref or m.attempt)
-  if ask then set(key('msg', id), 'ask', ask) end
+  if ask_after_ms then set(key('msg', id), 'ask_after_ms', ask_after_ms) end
   return true
 end
 

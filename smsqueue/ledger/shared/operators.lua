@@ -33,9 +33,10 @@ local function requeue_message(id, validity, bulk, states)
   local later = since and since > NOW and tonumber(m.not_before) == since and since
   local expires = validity and (later or NOW) + validity
   -- Failures that are reported of earlier attempts no longer count.
-  set(hash, 'first', attempts + 1, 'since', later or NOW)
-  unset(hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling', 'gathers', 'pin', 'pin_until',
-        'pin_ref', 'ask', 'asks', 'ask_now', 'behind', 'line', 'looked', 'resent', 'lapses', 'sent_at')
+  set(hash, 'first_attempt', attempts + 1, 'since', later or NOW)
+  unset(hash, 'token', 'tries', 'reported', 'not_before', 'expires', 'settled', 'calling', 'awaited_attempt', 'pin',
+        'pin_until', 'pin_ref', 'ask_after_ms', 'times_asked', 'ask_now', 'waiting_for', 'wait_queue', 'checked_at',
+        'resent', 'lost_workers', 'sent_at')
   if bulk then set(hash, 'bulk', 1) end
   if expires then set(hash, 'expires', expires) end
   local publish, now = 0, 'queued'

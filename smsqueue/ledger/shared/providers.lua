@@ -133,19 +133,19 @@ local function begin(id, token, provider, lease)
   local ends = paused_until(provider, token, lease)
   if ends then return { 'paused', math.max(0, ends - NOW) } end
   local hash = key('msg', id)
-  local m = read(hash, 'worker', 'behind', 'msgid', 'attempt')
+  local m = read(hash, 'worker', 'waiting_for', 'msgid', 'attempt')
   local former = m.msgid and own_reference(id) -- of a sending before it was requeued
   if former then note_reference(id, former) end
-  if m.behind then
-    wake_others(m.behind, provider)
-    unset(hash, 'behind', 'line', 'looked')
+  if m.waiting_for then
+    wake_others(m.waiting_for, provider)
+    unset(hash, 'waiting_for', 'wait_queue', 'checked_at')
   end
   if has_unrouted() then redis.call('ZREM', key('unrouted'), id) end
   -- Do first what can fail: a damaged message must not look as if its provider had been called.
   local attempt = tonumber(m.attempt or 0) + 1
   note(id, { state = 'sending', provider = provider, attempt = attempt, worker = m.worker })
   increase(hash, 'attempt', 1)
-  set(hash, 'provider', provider, 'calling', MOMENT, 'gathers', attempt)
+  set(hash, 'provider', provider, 'calling', MOMENT, 'awaited_attempt', attempt)
   index_add(due_key('watch'), NOW + lease, id)
   count('attempts', provider)
   return { 'go', attempt }

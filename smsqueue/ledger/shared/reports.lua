@@ -8,21 +8,34 @@ end
 -- Ids whose reports are kept for one attempt; no SMS has more parts.
 local MOST_PARTS = 255
 
--- Reports of an attempt's parts; nil: it is not known to have several. `ids`: by the provider's id 0 (no report), 1 (the
--- part was accepted) or 2 (it was delivered); `told`: the provider's answer named these ids, else they come from reports;
+-- Reports of an attempt's parts. `ids`: by the provider's id 0 (no report), 1 (the part was accepted) or 2 (it was
+-- delivered); `complete`: the provider's answer named these ids, so there are no others; else they come from reports;
 -- `guess`: how many parts the text has by our count, if reports are about parts and no answer named their ids.
+-- `complete` was `told` in former versions: it is stored under both names, as the fields in FORMER_NAMES are.
+local function decode_parts(text)
+  local parts = cjson.decode(text)
+  parts.complete = parts.told
+  return parts
+end
+
+local function encode_parts(parts)
+  parts.told = parts.complete
+  return cjson.encode(parts)
+end
+
+-- The reports of an attempt's parts; nil: it is not known to have several.
 local function parts_of(id, attempt, m)
   local hash = key('msg', id)
   local text = get(hash, 'parts.' .. attempt)
   if text and string.sub(text, 1, 1) == '=' then -- the attempt that repeated this one
     text = get(hash, 'parts.' .. string.sub(text, 2))
   end
-  if text then return cjson.decode(text) end
+  if text then return decode_parts(text) end
   if not (m.sent_at and attempt == tonumber(m.attempt) and string.find(m.msgid or '', '^%[')) then
     return nil
   end
   -- Settled by a version that stored the ids only.
-  local parts, number = { ids = {}, told = true }, 0
+  local parts, number = { ids = {}, complete = true }, 0
   local well, pids = pcall(cjson.decode, m.msgid)
   for _, pid in ipairs(well and pids or {}) do
     if type(pid) == 'number' then pid = string.format('%.0f', pid) end
@@ -43,7 +56,7 @@ local function state_of_parts(parts)
     if level > 0 then taken = taken + 1 end
     if level == 2 then delivered = delivered + 1 end
   end
-  if not parts.told then number = parts.guess or 1 end
+  if not parts.complete then number = parts.guess or 1 end
   if delivered >= number then return 'delivered' end
   if taken >= number then return 'accepted' end
   return taken > 0 and 'sent' or nil
@@ -55,7 +68,7 @@ local function keep_parts(id, attempt, parts)
   local text = get(hash, field)
   if text and string.sub(text, 1, 1) == '=' then field = 'parts.' .. string.sub(text, 2) end
   if parts then
-    set(hash, field, cjson.encode(parts))
+    set(hash, field, encode_parts(parts))
   else
     unset(hash, field)
   end
@@ -69,7 +82,7 @@ local function reported_state(id, attempt, state, m, pids, guess)
   if #pids == 0 or m.reported == 'delivered' then return state, false end
   local attempts, parts = tonumber(m.attempt), parts_of(id, attempt, m)
   -- The provider's answer is still awaited by a worker, whose settle counts the parts.
-  local awaited = m.state == 'sending' and m.calling and tonumber(m.gathers) == attempts and
+  local awaited = m.state == 'sending' and m.calling and tonumber(m.awaited_attempt) == attempts and
       (attempt == attempts or attempt == tonumber(m.pin_ref))
   if not parts then
     local answered = m.sent_at and attempt == attempts -- with one id
@@ -82,7 +95,7 @@ local function reported_state(id, attempt, state, m, pids, guess)
   for _ in pairs(parts.ids) do number = number + 1 end
   for _, pid in ipairs(pids) do
     local level = parts.ids[pid]
-    if parts.told and not level then
+    if parts.complete and not level then
       -- Not one of its parts: the report is about the message, or about a part that counts if it failed.
       if not guess then return state, false end
     elseif level or number < MOST_PARTS then
@@ -91,10 +104,10 @@ local function reported_state(id, attempt, state, m, pids, guess)
     end
   end
   local now = state_of_parts(parts)
-  local waits = awaited and not parts.told
+  local waits = awaited and not parts.complete
   -- A delivered message needs no more reports.
   keep_parts(id, attempt, (waits or now ~= 'delivered') and parts or nil)
-  local several = parts.told or (parts.guess or 1) > 1
+  local several = parts.complete or (parts.guess or 1) > 1
   if state == 'expired' or state == 'undelivered' then return state, several end
   if waits then return nil, several end
   return now, several
@@ -104,7 +117,7 @@ end
 -- since an operator chose to send again.
 local function advance(id, attempt, state, provider, m)
   local hash = key('msg', id)
-  if attempt < tonumber(m.first or 1) and state ~= 'delivered' then return false end
+  if attempt < tonumber(m.first_attempt or 1) and state ~= 'delivered' then return false end
   if RANK[state] <= (RANK[m.reported] or 0) then return false end
   set(hash, 'reported', state)
   if m.state == 'sending' then return false end -- the settle will take it into account
@@ -121,8 +134,8 @@ local function advance(id, attempt, state, provider, m)
 end
 
 local function read_reported(id)
-  return read(key('msg', id), 'state', 'reported', 'first', 'report', 'sent_at', 'attempt',
-              'calling', 'gathers', 'pin_ref', 'msgid')
+  return read(key('msg', id), 'state', 'reported', 'first_attempt', 'report', 'sent_at', 'attempt',
+              'calling', 'awaited_attempt', 'pin_ref', 'msgid')
 end
 
 -- Does a report change its message? An attempt has few such reports, however many are sent: each one raises the state of
@@ -130,7 +143,7 @@ end
 local function is_news(id, attempt, state, pids, guess)
   local m = read_reported(id)
   if not m.state or not RANK[state] or RANK[state] <= (RANK[m.reported] or 0) then return false end
-  if attempt < tonumber(m.first or 1) and state ~= 'delivered' then return false end
+  if attempt < tonumber(m.first_attempt or 1) and state ~= 'delivered' then return false end
   local parts, number = #pids > 0 and parts_of(id, attempt, m), 0
   if not parts or state == 'expired' or state == 'undelivered' then return true end
   for _ in pairs(parts.ids) do number = number + 1 end
@@ -138,7 +151,7 @@ local function is_news(id, attempt, state, pids, guess)
     local level = parts.ids[pid]
     if level then
       if level < (state == 'delivered' and 2 or 1) then return true end
-    elseif parts.told then
+    elseif parts.complete then
       if not guess then return true end
     elseif number < MOST_PARTS then
       return true
@@ -154,7 +167,7 @@ local function apply_report(id, attempt, state, provider, code, pids, guess, qui
   local m = read_reported(id)
   if not m.state then return false end
   local now, part = reported_state(id, attempt, state, m, pids, guess)
-  local old = attempt < tonumber(m.first or 1) and state ~= 'delivered'
+  local old = attempt < tonumber(m.first_attempt or 1) and state ~= 'delivered'
   local why = old and 'report of an earlier sending' or part and 'report of a part' or 'report'
   if not quiet then
     note(id, { state = state, why = why, provider = provider, attempt = attempt,
@@ -174,10 +187,10 @@ local function count_parts(id, attempt, pids, provider, repeated)
   local m = read_reported(id)
   local function kept(number)
     local text = number and get(hash, 'parts.' .. number)
-    return text and string.sub(text, 1, 1) ~= '=' and cjson.decode(text) or { ids = {} }
+    return text and string.sub(text, 1, 1) ~= '=' and decode_parts(text) or { ids = {} }
   end
   local own, earlier = kept(attempt), kept(repeated)
-  local parts = { ids = {}, told = #pids > 0, guess = own.guess or earlier.guess }
+  local parts = { ids = {}, complete = #pids > 0, guess = own.guess or earlier.guess }
   local number, whole = 0, 0 -- whole: as a level, what was reported of the message itself
   for _, pid in ipairs(pids) do
     if not parts.ids[pid] then number = number + 1 end
@@ -185,18 +198,18 @@ local function count_parts(id, attempt, pids, provider, repeated)
   end
   for _, known in ipairs({ own, earlier }) do
     for pid, level in pairs(known.ids) do
-      if parts.ids[pid] or not parts.told then
+      if parts.ids[pid] or not parts.complete then
         parts.ids[pid] = math.max(parts.ids[pid] or 0, level)
       elseif number == 1 or not known.guess then
         whole = math.max(whole, level)
       end
     end
   end
-  if own.told and not parts.told then return end
+  if own.complete and not parts.complete then return end
   local now = state_of_parts(parts)
   if whole == 2 then now = 'delivered' end
   if whole == 1 and now ~= 'delivered' then now = 'accepted' end
-  local several = number > 1 or not parts.told and (parts.guess or 1) > 1
+  local several = number > 1 or not parts.complete and (parts.guess or 1) > 1
   if repeated and several then set(hash, 'parts.' .. repeated, '=' .. attempt) end
   keep_parts(id, attempt, several and now ~= 'delivered' and parts or nil)
   if now then advance(id, attempt, now, provider, m) end

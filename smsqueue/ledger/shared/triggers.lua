@@ -31,22 +31,21 @@ local function most_alone() return math.min(ALONE, BULK_WATERMARK) end
 -- long, since nothing waits for it.
 local function closing() return room('send', WATERMARK) and 1 or 0 end
 
--- A trigger is published. When that was stays with its record (`out`), so that it is not doubled
--- while it is in the queue.
-local function note_out(hash) set(hash, 'out', NOW) end
+-- A trigger is published. Its record has the time until the trigger leaves the queue, so that no second one is published
+-- meanwhile.
+local function note_published(hash) set(hash, 'published_at', NOW) end
 
--- A trigger has left its queue, which is first in, first out: what was published before has left
--- it, too.
+-- A trigger has left its queue, which is first in, first out: triggers that were published before have left it, too.
 local newest_left = {}
-local function note_left(hash, queue, out)
-  if not out then return end
+local function note_left(hash, queue, published_at)
+  if not published_at then return end
   local passed = key('passed', queue)
   newest_left[queue] = newest_left[queue] or tonumber(redis.call('GET', passed) or 0) or 0
-  if tonumber(out) > newest_left[queue] then
-    redis.call('SET', passed, out)
-    newest_left[queue] = tonumber(out)
+  if tonumber(published_at) > newest_left[queue] then
+    redis.call('SET', passed, published_at)
+    newest_left[queue] = tonumber(published_at)
   end
-  unset(hash, 'out', 'overtaken')
+  unset(hash, 'published_at', 'overtaken')
 end
 
 -- A message waits, and its trigger is published now or not; returns whether. Those sent as one of many
@@ -54,7 +53,7 @@ end
 local function queue_up(id, from, expires, bulk)
   local publish = room('send', bulk and most_alone() or WATERMARK)
   if publish then
-    note_out(key('msg', id))
+    note_published(key('msg', id))
     if bulk then note_publishing('send', 1) end
   end
   enter(id, from, 'queued', sooner(publish and NOW + GRACE or NOW, expires))
