@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import plot
+from benchmarks.cancelling import measure_cancelling
 from benchmarks.delivering import measure_delivery
 from benchmarks.figures import Figure, NotMeasured
 from benchmarks.idle import measure_idle
@@ -36,6 +37,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "round_trip": measure_round_trip,
     "idle": measure_idle,
     "passwords": measure_passwords,
+    "cancel": measure_cancelling,
     "receiver": measure_receiver,
     "backlog": measure_backlog,
     "memory": measure_memory,

@@ -9,7 +9,7 @@ from copy import copy
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from smsqueue import exc
 from smsqueue.compat import adapted
@@ -24,7 +24,7 @@ from smsqueue.message.opt_outs import OptOutChange, scope_of
 from smsqueue.message.quotes import Prices, Quote, price_for
 from smsqueue.message.states import REQUEUED_FROM, State
 from smsqueue.message.statuses import MessageStatus
-from smsqueue.operator import Operator
+from smsqueue.operator import BulkResult, BulkRun, Filters, OnStep, Operator
 from smsqueue.policy.opt_outs import ANSWERS, OptOuts
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
 from smsqueue.policy.router import (
@@ -837,6 +837,88 @@ class Gateway:
     def replay(self, event: str, *, by: str | Action | None = None) -> bool:
         """Run the handlers of an incoming message or report again; False: it is not over yet."""
         return self._operator.replay(event, by)
+
+    def cancel_all(
+        self,
+        *,
+        dry_run: bool = False,
+        on_step: OnStep | None = None,
+        bulk: bool | None = None,
+        by: str | Action | None = None,
+        **filters: Unpack[Filters],
+    ) -> BulkResult:
+        """Cancel all waiting messages that match.
+
+        This and the other methods for many messages work in steps of a few milliseconds on the
+        server, so that single messages go on, with the same memory for any number of them. If
+        Redis fails or an exception ends them, call them again: nothing is done twice. Messages
+        that enter a state after the call began are left alone.
+
+        Args:
+            dry_run: Change nothing; the result says what would be done.
+            on_step: Called with a :class:`~smsqueue.ledger.BulkStep` after each step: what it did.
+                What it raises ends the operation, and goes to the caller.
+            bulk: Single messages come before these; None: unless a single id is given.
+            by: Who does it. The whole call is one entry in the audit, whose count grows.
+            filters: See :class:`~smsqueue.operator.Filters`. ``state`` is any in which messages
+                wait by default; then those that match and are being sent are counted as not done.
+
+        Raises:
+            ValueError: there are no filters, or they contradict each other.
+            QueueUnavailable: Redis does not answer; the last step may have been done.
+        """
+        return self._operator.cancel_all(filters, BulkRun(dry_run, on_step, bulk, by))
+
+    def requeue_all(
+        self,
+        expires: float | None = None,
+        *,
+        dry_run: bool = False,
+        on_step: OnStep | None = None,
+        bulk: bool | None = None,
+        by: str | Action | None = None,
+        **filters: Unpack[Filters],
+    ) -> BulkResult:
+        """Send all messages that match again, as :meth:`requeue` and :meth:`cancel_all`.
+
+        Args:
+            expires: As of :meth:`requeue`.
+            filters: Unless ids are given, ``state`` is required.
+        """
+        return self._operator.requeue_all(expires, filters, BulkRun(dry_run, on_step, bulk, by))
+
+    def settle_all(
+        self,
+        as_state: State | str,
+        *,
+        dry_run: bool = False,
+        on_step: OnStep | None = None,
+        bulk: bool | None = None,
+        by: str | Action | None = None,
+        **filters: Unpack[Filters],
+    ) -> BulkResult:
+        """Say what became of all unknown messages that match, as :meth:`cancel_all`.
+
+        Args:
+            as_state: As of :meth:`settle`.
+        """
+        return self._operator.settle_all(as_state, filters, BulkRun(dry_run, on_step, bulk, by))
+
+    def replay_all(
+        self,
+        *,
+        dry_run: bool = False,
+        on_step: OnStep | None = None,
+        bulk: bool | None = None,
+        by: str | Action | None = None,
+        **filters: Unpack[Filters],
+    ) -> BulkResult:
+        """Run all handlers of all events that match again, as :meth:`cancel_all`.
+
+        Args:
+            filters: Unless ids are given, ``state`` is required: dead, unheard or done.
+        """
+        return self._operator.replay_all(filters, BulkRun(dry_run, on_step, bulk, by))
 
     def repair(self, id: str, *, by: str | Action | None = None) -> tuple[str, list[str]]:
         """Mend a damaged message or event, which goes on in its state.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.logs import get_logger, transition
@@ -15,21 +17,96 @@ from smsqueue.message.masking import mask
 from smsqueue.message.messages import check_category, check_tag
 from smsqueue.message.numbers import destination_digits, searched_address
 from smsqueue.message.opt_outs import OptOutChange, scope_of
-from smsqueue.message.states import SETTLED_BY_HAND, WAITING, State
+from smsqueue.message.states import (
+    DAMAGED,
+    ENDED_EVENTS,
+    REQUEUED_FROM,
+    SETTLED_BY_HAND,
+    WAITING,
+    State,
+)
 from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
     from smsqueue.broker.queue import Queue
-    from smsqueue.ledger import Action, AuditEntry, Damaged, Ledger, Progress, Record
+    from smsqueue.ledger import (
+        Action,
+        AuditEntry,
+        BulkOperation,
+        BulkStep,
+        Damaged,
+        Ledger,
+        Progress,
+        Record,
+    )
     from smsqueue.ledger.script_values import Cancelled, Requeued
 
-__all__ = ["Connected", "Operator"]
+__all__ = ["BulkResult", "BulkRun", "Connected", "Filters", "OnStep", "Operator"]
 
 log = get_logger(__name__)
 
 _NO_DETAILS: Mapping[str, object] = {}
 
 Answer = TypeVar("Answer", "Cancelled", "Requeued")
+
+OnStep = Callable[["BulkStep"], None]
+
+
+class Filters(TypedDict, total=False):
+    """Which messages or events a bulk operation is about; what is missing restricts nothing."""
+
+    #: These, and no other filter.
+    ids: Iterable[str]
+    #: In one of these states.
+    state: str | Collection[str]
+    #: With all of these tags.
+    tag: str | Collection[str]
+    #: The provider of the last attempt; of an event, the provider that it came from.
+    provider: str
+    #: Class, or provider's code, of the last error.
+    error: str
+    #: To this number, in any notation.
+    number: str
+    #: They entered their state at this time or later; at this time or earlier.
+    since: datetime
+    before: datetime
+    #: At most so many, the newest first.
+    limit: int
+
+
+@dataclass(frozen=True)
+class BulkRun:
+    """How a bulk operation is run."""
+
+    #: Change nothing, and count what would be done.
+    dry_run: bool = False
+    #: Called after each step. What it raises ends the run.
+    on_step: OnStep | None = None
+    #: Single messages come before these; None: unless a single id is given.
+    bulk: bool | None = None
+    #: Who does it, or the action that it is a part of; None: the gateway's ``operator_name``.
+    by: str | Action | None = None
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """How many messages or events a bulk operation changed, or would change."""
+
+    dry_run: bool
+    #: How many were changed, by their state before.
+    done: Mapping[str, int] = field(default_factory=dict)
+    #: For how many it was not possible, by their state; "gone" and "damaged" are also used.
+    not_done: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """How many were changed, or would be."""
+        return sum(self.done.values())
+
+    @property
+    def number_not_done(self) -> int:
+        """For how many it was not possible."""
+        return sum(self.not_done.values())
 
 
 class Connected(Protocol):
@@ -205,10 +282,8 @@ class Operator:
         return True
 
     def settle(self, id: str, state: State | str, by: str | Action | None) -> bool:
-        if state not in SETTLED_BY_HAND:
-            allowed = ", ".join(sorted(SETTLED_BY_HAND))
-            raise ValueError(f"a message cannot be settled as {state!r}, only as {allowed}")
-        action = self._action("settle", by, {"state": state})
+        _check_settled_as(state)
+        action = self._action("settle", by, {"as": state})
         answer = _known(id, self._gateway.ledger.decide(id, State(state), action=action))
         if answer.before != State.UNKNOWN:
             return False
@@ -226,6 +301,119 @@ class Operator:
             return False
         self._gateway.queue.hook([answer.event])
         return True
+
+    def cancel_all(self, filters: Filters, how: BulkRun) -> BulkResult:
+        from smsqueue.ledger import BulkOperation
+
+        operation = BulkOperation("cancel", WAITING)
+        # One that is being sent is counted, unless the states are given.
+        return self._run(operation, {}, filters, (*sorted(WAITING), State.SENDING), how)
+
+    def requeue_all(self, expires: float | None, filters: Filters, how: BulkRun) -> BulkResult:
+        from smsqueue.ledger import BulkOperation
+
+        validity_ms = int(expires * 60_000) if expires else None
+        operation = BulkOperation("requeue", REQUEUED_FROM, validity_ms)
+        return self._run(operation, {"expires": expires}, filters, (), how)
+
+    def settle_all(self, as_state: State | str, filters: Filters, how: BulkRun) -> BulkResult:
+        from smsqueue.ledger import BulkOperation
+
+        _check_settled_as(as_state)
+        operation = BulkOperation("settle", frozenset({State.UNKNOWN}), to=str(as_state))
+        return self._run(operation, {"as": as_state}, filters, (State.UNKNOWN,), how)
+
+    def replay_all(self, filters: Filters, how: BulkRun) -> BulkResult:
+        from smsqueue.ledger import BulkOperation
+
+        return self._run(BulkOperation("replay", ENDED_EVENTS), {}, filters, (), how)
+
+    def _run(
+        self,
+        operation: BulkOperation,
+        arguments: Mapping[str, object],
+        filters: Filters,
+        usual: Collection[str],
+        how: BulkRun,
+    ) -> BulkResult:
+        """Run a bulk operation step by step.
+
+        Args:
+            arguments: Those of the operation, for the audit.
+            usual: The states if none is given; empty: they have to be given.
+        """
+        done, not_done = Counter[str](), Counter[str]()
+        queue, by = self._gateway.queue, how.by
+        select = self._selector(operation, filters, usual, how)
+        acting: AbstractContextManager[Action | None] = nullcontext()
+        if isinstance(by, str | None) and not how.dry_run:
+            details = {**filters, **arguments}
+            details.pop("ids", None)
+            acting = self.acting(operation.name, details, by=by, matched=None)
+        elif not isinstance(by, str | None):
+            acting = nullcontext(by)
+        with acting as action:
+            for step in select(action):
+                queue.deliver([(id, 0) for id in step.messages])
+                queue.hook(step.events)
+                for id, before, now in step.changes:
+                    (done if now else not_done)[before] += 1
+                    if now and not how.dry_run:
+                        transition(log, id, now, why="by an operator", level=logging.DEBUG)
+                not_done[DAMAGED] += len(step.failures)
+                if how.on_step is not None:
+                    how.on_step(step)
+        if done and not how.dry_run:
+            log.info("%s: %d by an operator", operation.name, done.total())
+        return BulkResult(how.dry_run, dict(done), dict(+not_done))
+
+    def _selector(
+        self, operation: BulkOperation, filters: Filters, usual: Collection[str], how: BulkRun
+    ) -> Callable[[Action | None], Iterator[BulkStep]]:
+        """Validate the filters; returns what runs the steps.
+
+        Raises:
+            ValueError: there are no filters, or they contradict each other.
+        """
+        from smsqueue.ledger import Selection
+
+        ledger = self._gateway.ledger
+        if "ids" in filters:
+            if len(filters) > 1:
+                raise ValueError("give ids or filters, not both")
+            ids = iter(filters["ids"])
+            first = list(islice(ids, 2))
+            several = len(first) > 1 if how.bulk is None else how.bulk
+            return lambda action: ledger.bulk_by_ids(
+                operation, chain(first, ids), dry=how.dry_run, bulk=several, action=action
+            )
+        states = _texts(filters.get("state", ())) or tuple(usual)
+        possible = ", ".join(sorted(operation.possible))
+        if not filters.keys() - {"limit"}:
+            raise ValueError("which ones? Give ids, or filters such as state, tag or provider")
+        if not states:
+            raise ValueError(f"filters need state: which of {possible}?")
+        impossible = set(states) - operation.possible - set(usual)
+        if impossible:
+            raise ValueError(
+                f"{operation.name} is not possible in state {min(impossible)!r}, only in {possible}"
+            )
+        tags = tuple(check_tag(tag) for tag in _texts(filters.get("tag", ())))
+        number = filters.get("number")
+        selection = Selection(
+            states=states,
+            provider=filters.get("provider"),
+            error=filters.get("error"),
+            tags=tags,
+            number=number and searched_address(number, self._gateway.settings.region),
+            since=filters.get("since"),
+            before=filters.get("before"),
+            limit=filters.get("limit"),
+        )
+        several = how.bulk is not False
+        return lambda action: ledger.bulk(
+            operation, selection, dry=how.dry_run, bulk=several, action=action
+        )
 
     def repair(self, id: str, by: str | Action | None) -> tuple[str, list[str]]:
         ledger = self._gateway.ledger
@@ -276,6 +464,17 @@ def _checked_scope(sender: str | None, category: str | None) -> str:
     if category is not None:
         check_category("category", category)
     return scope_of(sender, category)
+
+
+def _check_settled_as(state: State | str) -> None:
+    if state not in SETTLED_BY_HAND:
+        allowed = ", ".join(sorted(SETTLED_BY_HAND))
+        raise ValueError(f"a message cannot be settled as {state!r}, only as {allowed}")
+
+
+def _texts(value: str | Collection[str]) -> tuple[str, ...]:
+    """One text, or several."""
+    return (str(value),) if isinstance(value, str) else tuple(map(str, value))
 
 
 def _known(id: str, answer: Answer) -> Answer:

@@ -11,6 +11,10 @@ from smsqueue.ledger.script_values import (
     AttemptOutcome,
     BeginAnswer,
     Beginning,
+    BulkChange,
+    BulkFailure,
+    BulkOperation,
+    BulkStep,
     ClaimAnswer,
     Claimed,
     ClaimedEvent,
@@ -41,6 +45,7 @@ from smsqueue.ledger.script_values import (
 )
 from smsqueue.ledger.scripts import GROUP_LIMIT
 from smsqueue.ledger.search import ContextValue, FoundPage, Place, Search
+from smsqueue.ledger.selection import Selection
 from smsqueue.ledger.server import RedisMisconfigured, diagnosed
 from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.ledger.workers import SlotUse, Worker, total_slots
@@ -55,6 +60,10 @@ __all__ = [
     "Backlog",
     "BeginAnswer",
     "Beginning",
+    "BulkChange",
+    "BulkFailure",
+    "BulkOperation",
+    "BulkStep",
     "ClaimAnswer",
     "ClaimLost",
     "Claimed",
@@ -89,6 +98,7 @@ __all__ = [
     "Remedies",
     "Room",
     "Search",
+    "Selection",
     "Settlement",
     "SlotUse",
     "Taken",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import redis
@@ -22,6 +24,11 @@ from smsqueue.ledger.script_values import (
     AttemptOutcome,
     BeginAnswer,
     Beginning,
+    BulkChange,
+    BulkFailure,
+    BulkOperation,
+    BulkRequest,
+    BulkStep,
     Cancelled,
     ClaimAnswer,
     Claiming,
@@ -51,6 +58,7 @@ from smsqueue.ledger.script_values import (
     event_claim_answer,
 )
 from smsqueue.ledger.scripts import GROUP_LIMIT
+from smsqueue.ledger.selection import Selection
 from smsqueue.lib import digits_only
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id, time_of
@@ -69,6 +77,12 @@ _USUAL_WEBHOOK = 2048
 _ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 T = TypeVar("T")
+
+#: Entries of an index that one step of a bulk operation examines at most, so that it takes a few
+#: milliseconds.
+_BULK_PAGE = 200
+#: Messages of a bulk operation whose tasks end at once, as monitors see it.
+_CLOSINGS = 20
 
 #: ``Retry-After``, in seconds, of a webhook that was refused for lack of memory.
 _RETRY_AFTER = 60.0
@@ -529,6 +543,149 @@ class Ledger(LedgerReader):
         before, publish = self._scripts.run("settle_unknown", id, state, action=action)
         return Requeued(before, bool(publish), state if before == State.UNKNOWN else before)
 
+    # --- many at once --------------------------------------------------------------------------
+
+    def bulk(
+        self,
+        operation: BulkOperation,
+        selection: Selection,
+        *,
+        dry: bool = False,
+        bulk: bool = True,
+        action: Action | None = None,
+    ) -> Iterator[BulkStep]:
+        """Do an operation to all messages or events that match, in steps of a few milliseconds.
+
+        The caller may stop after any step. Records that enter a state after the first step are not
+        selected there, so a record is changed once or not at all.
+
+        Args:
+            dry: Change nothing: the steps say what would be done.
+            bulk: Single messages and their events come before these.
+            action: Whose entry in the audit counts them.
+        """
+        request = self._bulk_request(operation, dry, bulk)
+        times = [self.now(), *([selection.before.timestamp()] if selection.before else [])]
+        request = replace(
+            request,
+            since=_ms(selection.since.timestamp()) if selection.since else None,
+            before=_ms(min(times)),
+            provider=selection.provider,
+            error=selection.error,
+            tags=list(selection.tags) or None,
+            numbers=self._number_hashes(selection.number),
+            limit=selection.limit,
+        )
+        for index, states, least in self._walks(selection, request):
+            request = replace(
+                request, index=index, states=states, least=least, score=str(request.before), id=""
+            )
+            at_end = False
+            while not at_end:
+                if request.limit == 0:
+                    return
+                (_, score, id, ended, *_), step = self._bulk_step(request, action)
+                limit = request.limit
+                request = replace(
+                    request,
+                    score=score,
+                    id=id,
+                    limit=None if limit is None else limit - len(step.changes),
+                    closings=max(0, request.closings - len(step.messages)),
+                )
+                at_end = bool(ended) or not id
+                yield step
+
+    def _walks(
+        self, selection: Selection, request: BulkRequest
+    ) -> list[tuple[str, list[str], int | None]]:
+        """The shortest indexes that have all matching records: name, states, lowest score."""
+        states = list(dict.fromkeys(selection.states))
+        tags = [[f"tag:{tag}"] for tag in selection.tags]
+        numbers = [[f"number:{hash}" for hash in request.numbers]] if request.numbers else []
+        others = [*tags, *numbers]
+        by_state = [(f"state:{state}", [state], request.since) for state in states]
+        if not others:
+            return by_state
+        since = "-inf" if request.since is None else request.since
+        before = "+inf" if request.before is None else request.before
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            for state in states:
+                pipe.zcount(self._key("state", state), since, before)
+            for names in others:
+                for name in names:
+                    pipe.zcard(self._key(name))
+            sizes = iter(pipe.execute())
+        in_states = sum(next(sizes) for _ in states)
+        lengths = [sum(next(sizes) for _ in names) for names in others]
+        if in_states <= min(lengths):
+            return by_state
+        shortest = others[lengths.index(min(lengths))]
+        return [(name, states, None) for name in shortest]
+
+    def _number_hashes(self, number: str | None) -> list[str] | None:
+        if number is None:
+            return None
+        return [hash for hash in (self.hash_of(number), self.former_hash_of(number)) if hash]
+
+    def bulk_by_ids(
+        self,
+        operation: BulkOperation,
+        ids: Iterable[str],
+        *,
+        dry: bool = False,
+        bulk: bool = True,
+        action: Action | None = None,
+    ) -> Iterator[BulkStep]:
+        """Do an operation to the messages or events that an operator named, as :meth:`bulk`."""
+        request = self._bulk_request(operation, dry, bulk)
+        rest = iter(ids)
+        while group := list(islice(rest, GROUP_LIMIT)):
+            while group:
+                (examined, *_), step = self._bulk_step(request, action, *group)
+                group = group[int(examined) :]
+                closings = max(0, request.closings - len(step.messages))
+                request = replace(request, closings=closings)
+                yield step
+
+    def _bulk_step(
+        self, request: BulkRequest, action: Action | None, *ids: str
+    ) -> tuple[list[Any], BulkStep]:
+        """The answer of bulk_step.lua, and what of it concerns the caller."""
+        request = replace(request, events=new_id())
+        answer = self._scripts.run("bulk_step", _for_lua(request.to_json()), *ids, action=action)
+        changes, failures, messages, events = answer[4:]
+        step = BulkStep(
+            [
+                BulkChange(changes[i], changes[i + 1], changes[i + 2] or None)
+                for i in range(0, len(changes), 3)
+            ],
+            [
+                BulkFailure(failures[i], failures[i + 1], bool(failures[i + 2]))
+                for i in range(0, len(failures), 3)
+            ],
+            messages,
+            events,
+        )
+        return answer, step
+
+    @staticmethod
+    def _bulk_request(operation: BulkOperation, dry: bool, bulk: bool) -> BulkRequest:
+        possible = sorted(operation.possible)
+        return BulkRequest(
+            operation=operation.name,
+            possible=possible,
+            states=possible,
+            dry=dry,
+            bulk=bulk,
+            closings=_CLOSINGS,
+            events="",
+            size=_BULK_PAGE,
+            validity_ms=operation.validity_ms,
+            to=operation.to,
+        )
+
     # --- events --------------------------------------------------------------------------------
 
     def hook_claim(self, event: str, token: str, worker: str) -> EventClaimAnswer:
@@ -769,6 +926,10 @@ def unless_error(answer: T | exc.QueueUnavailable) -> T:
     if isinstance(answer, exc.QueueUnavailable):
         raise answer
     return answer
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def _for_lua(value: Any) -> str:

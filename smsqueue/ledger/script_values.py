@@ -14,6 +14,11 @@ __all__ = [
     "AttemptOutcome",
     "BeginAnswer",
     "Beginning",
+    "BulkChange",
+    "BulkFailure",
+    "BulkOperation",
+    "BulkRequest",
+    "BulkStep",
     "Cancelled",
     "ClaimAnswer",
     "ClaimLost",
@@ -515,6 +520,92 @@ class Replayed(NamedTuple):
     before: str
     #: Id of the event to publish, or "".
     event: str
+
+
+@dataclass(frozen=True)
+class BulkOperation:
+    """What is to be done to many messages or events."""
+
+    name: Literal["cancel", "requeue", "settle", "replay"]
+    #: The states in which it is possible.
+    possible: frozenset[str]
+    #: Of a requeue: the new validity; None: as long as before.
+    validity_ms: int | None = None
+    #: Of a settlement: the state to set.
+    to: str | None = None
+
+
+@dataclass(frozen=True)
+class BulkRequest:
+    """The arguments of bulk_step.lua, which reads these names; None: no restriction."""
+
+    operation: str
+    possible: list[str]
+    #: Records in other states do not match.
+    states: list[str]
+    #: Change nothing, and answer what would be done.
+    dry: bool
+    #: The records are many: single ones come before them.
+    bulk: bool
+    #: Triggers of messages that may be published so that their tasks end.
+    closings: int
+    #: Prefix of ids for events.
+    events: str
+    #: Only records that entered their state at this time or later, at this time or earlier.
+    since: int | None = None
+    before: int | None = None
+    provider: str | None = None
+    #: Class or code of the last error.
+    error: str | None = None
+    #: A record needs all of them.
+    tags: list[str] | None = None
+    #: Hashes of a number.
+    numbers: list[str] | None = None
+    #: Records at most that match.
+    limit: int | None = None
+    #: The index to walk, where to go on, its lowest score, and its entries at most; None: the ids
+    #: are given.
+    index: str | None = None
+    score: str = ""
+    id: str = ""
+    least: int | None = None
+    size: int = 0
+    #: See BulkOperation.
+    validity_ms: int | None = None
+    to: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields for bulk_step.lua, without those that say nothing."""
+        return {k: v for k, v in vars(self).items() if v is not None}
+
+
+class BulkChange(NamedTuple):
+    """What became of one record."""
+
+    id: str
+    #: The state before, or "gone".
+    before: str
+    #: The state now, or that it would have; None: the operation is not possible in its state.
+    now: str | None
+
+
+class BulkFailure(NamedTuple):
+    """A record whose operation failed; the others went on."""
+
+    id: str
+    cause: str
+    #: It is damaged, and was set aside.
+    aside: bool
+
+
+class BulkStep(NamedTuple):
+    """What one step of a bulk operation did."""
+
+    changes: list[BulkChange]
+    failures: list[BulkFailure]
+    #: Ids of messages and events whose triggers are to be published.
+    messages: list[str]
+    events: list[str]
 
 
 class Examined(NamedTuple):

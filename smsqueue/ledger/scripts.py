@@ -29,7 +29,7 @@ _READ_ONLY = {"index_page", "matching_page", "tag_progress", "waiting_tags"}
 #: must have it. Replication keeps the order, so they have what was written before, too.
 _CONFIRMED_BY_REPLICAS = {
     *("accept", "claim", "begin", "settle", "receive", "receive_part", "report"),
-    *("cancel", "requeue", "settle_unknown"),
+    *("bulk_step", "cancel", "requeue", "settle_unknown"),
 }
 
 #: Longest wait for replicas, in ms; less if a command may take less than twice as long.
@@ -51,6 +51,7 @@ _SHARED = (
 _OF_OPERATORS = {
     "audit_begin",
     "audit_end",
+    "bulk_step",
     "cancel",
     "settle_unknown",
     "hook_replay",
@@ -79,11 +80,13 @@ _SUBJECTS = dict.fromkeys(
 #: Scripts that run for a group of items in one call; a single call is a group of one.
 _GROUPED = {
     "accept", "claim", "unclaim", "return_trigger", "begin", "settle", "hook_claim", "hook_settle",
-    "cancel", "requeue", "settle_unknown", "hook_replay", "opt_out",
+    "opt_out",
 }  # fmt: skip
 
 #: Other scripts that defer their writes, as those of groups do: see shared/deferred_writes.lua.
-_DEFERRED_WRITES = {"receive", "report"}
+_DEFERRED_WRITES = {
+    "bulk_step", "cancel", "hook_replay", "receive", "report", "requeue", "settle_unknown",
+}  # fmt: skip
 
 #: Maximum number of items of a group.
 GROUP_LIMIT = 64

@@ -19,6 +19,7 @@ from enum import StrEnum
 __all__ = [
     "DAMAGED",
     "ENDED_BADLY",
+    "ENDED_EVENTS",
     "ENDED_WELL",
     "REQUEUED_FROM",
     "SETTLED_BY_HAND",
@@ -67,6 +68,9 @@ ENDED_WELL = frozenset({State.SENT, State.ACCEPTED, State.DELIVERED})
 
 #: The message was not delivered.
 ENDED_BADLY = frozenset({State.FAILED, State.UNDELIVERED, State.EXPIRED, State.CANCELLED})
+
+#: States of an event whose handlers do not run any more.
+ENDED_EVENTS = frozenset({EventState.DEAD, EventState.UNHEARD, EventState.DONE})
 
 #: States from which a message can be sent again.
 REQUEUED_FROM = frozenset(ENDED_BADLY | {State.UNKNOWN})

@@ -36,7 +36,7 @@ def test_each_operation_has_an_entry(run, make, entries, gateway: Gateway) -> No
     assert (cancel["by"], cancel["action"], cancel["result"]) == ("alice", "cancel", "done")
     assert (cancel["matched"], cancel["done"], cancel["refused"]) == (2, 1, 1)
     assert cancel["ids"] == [waiting]
-    assert (settle["by"], settle["details"], settle["done"]) == ("bob", {"state": "delivered"}, 1)
+    assert (settle["by"], settle["details"], settle["done"]) == ("bob", {"as": "delivered"}, 1)
     user = pwd.getpwuid(os.getuid()).pw_name
     assert (replay["by"], replay["result"]) == (user, "done")
     assert (refused["result"], refused["done"], refused["ids"]) == ("refused", 0, [])
@@ -58,7 +58,7 @@ def test_filters_are_in_the_entry_and_the_whole_command_is_one(run, make, entrie
     ids = [make("failed") for _ in range(25)]
     run("requeue", "--state", "failed", "--provider", "main", "--yes", "--expires", "30")
     (entry,) = entries()
-    assert entry["details"] == {"states": "failed", "provider": "main", "expires": "30.0"}
+    assert entry["details"] == {"state": "failed", "provider": "main", "expires": "30.0"}
     assert (entry["done"], entry["refused"], len(entry["ids"])) == (25, 0, 10)
     assert set(entry["ids"]) < set(ids)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage, exc
-from smsqueue.ledger import AttemptOutcome
+from smsqueue.ledger import AttemptOutcome, Ledger
 
 
 def _state(gateway: Gateway, *ids: str) -> list[str]:
@@ -156,20 +160,116 @@ def test_500_messages_at_once(run, gateway: Gateway) -> None:
     assert len(result.stderr.splitlines()) == 20
 
 
-def test_redis_fails_halfway(run, make, monkeypatch) -> None:
-    ids = [make("failed") for _ in range(3)]
-    requeue = Gateway.requeue
+def fail_after_a_step(monkeypatch, failure: Callable[[], None]) -> None:
+    """Something happens after the first step of the next bulk operation."""
+    bulk_step, steps = Ledger._bulk_step, iter((True,))
 
-    def fail_at_second(gateway: Gateway, id: str, *args: object, **kwargs: object) -> bool:
-        if id == ids[1]:
-            raise exc.QueueUnavailable("Redis at x cannot be reached")
-        return requeue(gateway, id, *args, **kwargs)  # type: ignore[arg-type]
+    def step(ledger: Ledger, *arguments: Any) -> Any:
+        answer = bulk_step(ledger, *arguments)
+        if next(steps, False):
+            failure()
+        return answer
 
-    monkeypatch.setattr(Gateway, "requeue", fail_at_second)
-    result = run("requeue", *ids, code=1)
-    assert result.stdout == f"{ids[0]}: queued again\n1 queued again, 2 not tried\n"
+    monkeypatch.setattr(Ledger, "_bulk_step", step)
+
+
+def test_redis_fails_halfway(run, make, gateway: Gateway, monkeypatch) -> None:
+    ids = [make("queued") for _ in range(3)]
+    bulk_by_ids = Ledger.bulk_by_ids
+
+    def fail_after_the_first(ledger: Ledger, operation: Any, ids: Any, **how: Any) -> Any:
+        yield from bulk_by_ids(ledger, operation, list(ids)[:1], **how)
+        raise exc.QueueUnavailable("Redis at x cannot be reached")
+
+    monkeypatch.setattr(Ledger, "bulk_by_ids", fail_after_the_first)
+    result = run("cancel", *ids, code=1)
+    assert result.stdout == f"{ids[0]}: cancelled\n1 cancelled, 2 not tried\n"
     assert (
         "cannot be reached. Then run the same command again: it does nothing twice" in result.stderr
     )
-    document = json.loads(run("requeue", *ids, "--json", code=1).stdout)
-    assert (document["done"], document["not_done"]) == (0, 3)
+    document = json.loads(run("cancel", *ids[1:], "--json", code=1).stdout)
+    assert (document["done"], document["not_done"], document["interrupted"]) == (1, 1, True)
+
+
+def test_ctrl_c_ends_after_a_step_and_says_how_to_go_on(
+    run, make, gateway: Gateway, monkeypatch
+) -> None:
+    """What was sent again and failed again meanwhile is left out of the rest."""
+    sent = gateway.send_many(OutgoingMessage("15551234567", "x") for _ in range(450))
+    gateway.cancel_all(state="queued")
+    fail_after_a_step(monkeypatch, lambda: signal.raise_signal(signal.SIGINT))
+    arguments = ("requeue", "--state", "cancelled", "--since", "1h", "--expires", "5")
+    result = run(*arguments, code=1)
+    done = gateway.ledger.counts()["queued"]
+    assert 0 < done < 450
+    assert result.stdout.endswith(f"{done} queued again, the others not tried\n")
+    once_more = next(m.id for m in sent if gateway.lookup(m.id or "").state == "queued")
+    gateway.cancel(once_more or "")
+    command = result.stderr.partition("Interrupted. To go on, run: ")[2]
+    _, *words = shlex.split(command)
+    assert words[:3] == ["requeue", "--state", "cancelled"]
+    result = run(*words)
+    assert result.stdout == f"{450 - done} queued again\n"
+    assert _state(gateway, once_more or "") == ["cancelled"]
+
+
+def test_a_second_ctrl_c_ends_at_once(run, make, monkeypatch) -> None:
+    id = make("queued")
+
+    def press_twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it goes on")
+
+    fail_after_a_step(monkeypatch, press_twice)
+    assert "Interrupted" in run("cancel", id, code=1).stderr
+
+
+def test_json_is_one_document_with_a_result_per_line(run, gateway: Gateway) -> None:
+    gateway.send_many(OutgoingMessage("15551234567", "x") for _ in range(30))
+    output = run("cancel", "--state", "queued", "--json").stdout
+    document = json.loads(output)
+    lines = [line.strip().rstrip(",") for line in output.splitlines()]
+    results = [json.loads(line) for line in lines if line.startswith('{"id"')]
+    assert results == document["results"]
+    assert len(results) == document["done"] == 30
+    assert document["done_by_state"] == {"queued": 30}
+    assert json.loads(run("cancel", "--state", "queued", "--json").stdout)["results"] == []
+
+
+def test_cancel_by_tag_says_what_is_being_sent(run, run_json, make, gateway: Gateway) -> None:
+    tagged = [
+        gateway.send(OutgoingMessage("15551234567", "x").options(tag="sale")).id or ""
+        for _ in range(3)
+    ]
+    other = make("queued")
+    gateway.ledger.claim(tagged[0], "t", lease=60, worker="w")
+    counted = run_json("cancel", "--tag", "sale", "--dry-run", code=1)
+    assert counted["done_by_state"] == {"queued": 2}
+    assert counted["not_done_by_state"] == {"sending": 1}
+    result = run("cancel", "--tag", "sale", code=1)
+    assert result.stdout.endswith("2 cancelled, 1 not: 1 sending\n")
+    assert _state(gateway, *tagged, other) == ["sending", "cancelled", "cancelled", "queued"]
+
+
+def test_replay_by_state(run, make) -> None:
+    for _ in range(2):
+        make("dead")
+    make("unheard")
+    assert run("replay", "--state", "dead", "--dry-run").stdout.endswith(
+        "2 would be given to all handlers again (2 dead)\n"
+    )
+    assert run("replay", "--state", "dead", "--provider", "other").stdout == "no event matches\n"
+    assert run("replay", "--state", "dead").stdout.endswith("2 given to all handlers again\n")
+    assert "--state" in run("replay", "--provider", "main", code=2).stderr
+
+
+def test_repair_all_that_was_set_aside(run, make, gateway: Gateway) -> None:
+    ids = [make("queued") for _ in range(2)]
+    for id in ids:
+        gateway.ledger.redis.hset(f"{gateway.settings.namespace}:msg:{id}", "tries", "x")
+    run("cancel", *ids, code=1)
+    assert run("repair", "--all").stdout.endswith("2 repaired\n")
+    assert _state(gateway, *ids) == ["queued", "queued"]
+    run("repair", "--all", ids[0], code=2)
+    run("repair", code=2)

@@ -29,6 +29,7 @@ BOUNDS = {
     "smsqueue/ledger/shared/webhook_memory.lua: HKEYS": "fields of a provider; spans of 6 h",
     "smsqueue/ledger/heartbeat.lua: HGETALL": "worker processes of the last hour",
     "smsqueue/ledger/client.py: unpack(command)": "250 triggers of a batch, see queue.py",
+    "smsqueue/ledger/tag_progress.lua: unpack(redis.call('HMGET', key('msg', message)": "three",
     "smsqueue/ledger/hook_claim.lua: SMEMBERS": "handlers of an application",
     "smsqueue/ledger/queries.py: hgetall": "fields of one record, also page by page; at most a "
     "thousand damaged records; providers; worker processes of the last hour; counters: errors by "
@@ -36,7 +37,7 @@ BOUNDS = {
     "smsqueue/ledger/queries.py: smembers": "handlers or providers of an application",
     "smsqueue/ledger/receive_part.lua: unpack(ARGV, 1, 6)": "six",
     "smsqueue/ledger/repair.lua: #ARGV": "two fields of a record, see queries.py",
-    "smsqueue/ledger/tag_progress.lua: unpack(redis.call('HMGET', key('msg', message)": "two",
+    "smsqueue/ledger/bulk_step.lua: #ARGV": "64 ids",
     "smsqueue/ledger/shared/damage.lua: SMEMBERS": "providers of an application",
     "smsqueue/ledger/shared/damage.lua: ZRANGE 0 -1": "messages in flight: slots of all workers",
     "smsqueue/ledger/shared/damage.lua: #ARGV": "arguments of 64 items",

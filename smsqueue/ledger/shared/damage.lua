@@ -53,7 +53,8 @@ end
 -- Python checks the message and the event's data.
 local function bad_fields(kind, id)
   local name = key(kind, id)
-  local type_of = redis.call('TYPE', name).ok
+  local known = hashes[name]
+  local type_of = known and next(known.fields) and 'hash' or redis.call('TYPE', name).ok
   if type_of ~= 'hash' then return nil, 'it is a ' .. type_of .. ' in Redis, not a hash' end
   local about, m, bad = RECORDS[kind], read_all(name), {}
   local function add(field, cause)
