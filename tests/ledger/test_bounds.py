@@ -43,6 +43,7 @@ BOUNDS = {
     "smsqueue/ledger/shared/damage.lua: #ARGV": "arguments of 64 items",
     "smsqueue/ledger/shared/damage.lua: unpack(ARGV, first, first + width - 1)": "of one item",
     "smsqueue/ledger/shared/damage.lua: unpack(states)": "three",
+    "smsqueue/ledger/shared/opt_outs.lua: HKEYS": "scopes that one number has opted out of",
     "smsqueue/ledger/shared/reports.lua: LRANGE": "500, piece by piece",
     "smsqueue/ledger/shared/reports.lua: SMEMBERS": "ids of one message: 255 an attempt, 510 by "
     "reports",
