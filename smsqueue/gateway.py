@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from copy import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -18,7 +18,7 @@ from smsqueue.logs import get_logger, transition
 from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
 from smsqueue.message.masking import mask
-from smsqueue.message.messages import IncomingMessage, OutgoingMessage
+from smsqueue.message.messages import IncomingMessage, OutgoingMessage, check_tag
 from smsqueue.message.numbers import destination_digits, incoming_address
 from smsqueue.message.opt_outs import OptOutChange, scope_of
 from smsqueue.message.quotes import Prices, Quote, price_for
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from flask import Blueprint, Flask
 
     from smsqueue.broker.queue import Queue
-    from smsqueue.ledger import Action, AuditEntry, Ledger, Progress, Record
+    from smsqueue.ledger import Action, AuditEntry, Ledger, OperatorPause, Progress, Record
     from smsqueue.ledger.script_values import Accepted
     from smsqueue.providers.base.webhook_blueprints import Blueprints
 
@@ -798,6 +798,63 @@ class Gateway:
             ValueError: this is not a tag.
         """
         return self._operator.progress(tag)
+
+    def pause(
+        self,
+        *,
+        provider: str | None = None,
+        tag: str | None = None,
+        everything: bool = False,
+        reason: str = "",
+        length: timedelta | float | None = None,
+        until: datetime | None = None,
+        by: str | Action | None = None,
+    ) -> OperatorPause:
+        """Send nothing over a provider, nothing with a tag, or nothing at all, in all workers.
+
+        Calls in flight are finished. Messages are still accepted; they wait and use up no try. One
+        whose validity ends meanwhile expires. Messages for a paused provider go to the other
+        providers of their route. A second pause of the same replaces the first.
+
+        Args:
+            reason: Shown to whoever wonders why messages wait; at most 200 characters.
+            length: After how long it ends, in seconds or as timedelta.
+            until: When it ends, with a time zone. Neither: when :meth:`resume` is called.
+
+        Raises:
+            ValueError: not exactly one of provider, tag and everything is given; this is not a
+                tag; the end is in the past; or 100 tags are paused already.
+        """
+        scope = self._scope(provider, tag, everything)
+        return self._operator.pause(scope, reason, length=length, until=until, by=by)
+
+    def resume(
+        self,
+        *,
+        provider: str | None = None,
+        tag: str | None = None,
+        everything: bool = False,
+        by: str | Action | None = None,
+    ) -> bool:
+        """End a pause at once, also one that a provider asked for; False: it was not paused.
+
+        What waited goes out in order, single messages first. ``everything=True`` ends the pause of
+        everything only: providers and tags that were paused by their names stay paused.
+        """
+        return self._operator.resume(self._scope(provider, tag, everything), by)
+
+    def pauses(self) -> list[OperatorPause]:
+        """What operators have paused."""
+        return self.ledger.operator_pauses()
+
+    def _scope(self, provider: str | None, tag: str | None, everything: bool) -> str:
+        from smsqueue.ledger.pauses import pause_scope
+
+        if provider is not None and not valid_name(provider):
+            raise ValueError(f"{provider!r} is not the name of a provider")
+        if tag is not None:
+            check_tag(tag)
+        return pause_scope(provider, tag, everything)
 
     def cancel(self, id: str, *, by: str | Action | None = None) -> bool:
         """Cancel a message that waits; False: it does not wait (any more)."""

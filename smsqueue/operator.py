@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -10,6 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
+=======
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+>>>>>>> de18723 (An operator pauses a provider, a tag or everything, and resumes it)
 
 from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.logs import get_logger, transition
@@ -29,6 +38,7 @@ from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
     from smsqueue.broker.queue import Queue
+<<<<<<< HEAD
     from smsqueue.ledger import (
         Action,
         AuditEntry,
@@ -39,12 +49,17 @@ if TYPE_CHECKING:
         Progress,
         Record,
     )
+=======
+    from smsqueue.ledger import Action, AuditEntry, Damaged, Ledger, OperatorPause, Progress, Record
+>>>>>>> de18723 (An operator pauses a provider, a tag or everything, and resumes it)
     from smsqueue.ledger.script_values import Cancelled, Requeued
 
 __all__ = ["BulkResult", "BulkRun", "Connected", "Filters", "OnStep", "Operator"]
 
 log = get_logger(__name__)
 
+_LONGEST_REASON = 200
+_LONGEST_PAUSE = 10 * 365 * 86400.0
 _NO_DETAILS: Mapping[str, object] = {}
 
 Answer = TypeVar("Answer", "Cancelled", "Requeued")
@@ -247,6 +262,43 @@ class Operator:
     ) -> Iterator[AuditEntry]:
         return self._gateway.ledger.audit(since=since, by=by, action=action)
 
+    # --- pauses --------------------------------------------------------------------------------
+
+    def pause(
+        self,
+        scope: str,
+        reason: str,
+        *,
+        length: timedelta | float | None,
+        until: datetime | None,
+        by: str | Action | None,
+    ) -> OperatorPause:
+        if length is not None and until is not None:
+            raise ValueError("give the length of the pause or its end, not both")
+        seconds = length.total_seconds() if isinstance(length, timedelta) else length
+        if seconds is not None and not 0 < seconds <= _LONGEST_PAUSE:
+            raise ValueError("a pause takes more than 0 seconds and at most ten years")
+        if until is not None and until.utcoffset() is None:
+            raise ValueError("the end of a pause needs a time zone")
+        if len(reason) > _LONGEST_REASON or not reason.isprintable():
+            raise ValueError(
+                f"the reason of a pause is at most {_LONGEST_REASON} characters, in one line"
+            )
+        details = _named(scope) | {"reason": reason, "seconds": seconds, "until": until}
+        action = self._action("pause", by, details)
+        pause = self._gateway.ledger.pause(
+            scope, by=action.by, reason=reason, until=until, seconds=seconds, action=action
+        )
+        log.warning("%s is paused by %s", pause, action.by)
+        return pause
+
+    def resume(self, scope: str, by: str | Action | None) -> bool:
+        action = self._action("resume", by, _named(scope))
+        if self._gateway.ledger.resume(scope, action=action) is None:
+            return False
+        log.warning("%s is resumed by %s", scope, action.by)
+        return True
+
     # --- messages and events -------------------------------------------------------------------
 
     def cancel(self, id: str, by: str | Action | None) -> bool:
@@ -441,6 +493,12 @@ class Operator:
             raise LookupError(f"no message and no event has the id {id!r}")
         log.warning("%s: removed by an operator, as it was damaged", id, extra={"id": id})
         return True
+
+
+def _named(scope: str) -> dict[str, object]:
+    """A scope of pauses as details of an action."""
+    kind, _, name = scope.partition(":")
+    return {kind: name} if name else {"everything": "yes"}
 
 
 #: Details that are phone numbers, which the audit shows masked.

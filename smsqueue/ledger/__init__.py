@@ -4,6 +4,7 @@ from smsqueue.ledger.activity import Activity, Counts, Direction, MessageBacklog
 from smsqueue.ledger.audit import Action, AuditEntry
 from smsqueue.ledger.client import retry_until_confirmed
 from smsqueue.ledger.ledger import Ledger
+from smsqueue.ledger.pauses import OperatorPause
 from smsqueue.ledger.queries import Backlog, Pause, Unrouted
 from smsqueue.ledger.records import Damaged, Record
 from smsqueue.ledger.script_values import (
@@ -87,6 +88,7 @@ __all__ = [
     "MessageBacklog",
     "NextAttempt",
     "NotClaimable",
+    "OperatorPause",
     "OptedOut",
     "Pause",
     "Place",

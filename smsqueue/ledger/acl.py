@@ -146,6 +146,8 @@ ROLES = (
                 f"{{ns}}:{name}"
                 for name in ("unrouted", "unrouted_why", "webhook_bytes", "samples")
             ),
+            "{ns}:held",
+            "{ns}:held:*",
             # Sizes of the events of each provider, and their ids.
             "{ns}:webhooks:*",
             *_QUEUES,

@@ -11,7 +11,7 @@
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local hash = key('msg', id)
 local m = read(hash, 'state', 'token', 'not_before', 'expires', 'reported', 'published_at', 'ask_now',
-               'pin', 'pin_until', 'ask_after_ms', 'refused')
+               'pin', 'pin_until', 'ask_after_ms', 'refused', 'tags', 'held', 'bulk')
 if not m.state then return { 'gone' } end
 if m.refused and string.find(m.refused, ' ' .. token .. ' ', 1, true) then
   return { 'state', m.state, '' }
@@ -21,6 +21,11 @@ note_left(hash, 'send', m.published_at)
 if not (m.state == 'sending' and m.token == token) then
   if m.state == 'unknown' and m.ask_now then
     unset(hash, 'ask_now')
+    local scope = paused_scope(m.tags)
+    if scope then
+      hold('ask', id, { held = m.held }, scope)
+      return { 'state', m.state, index_score(due_key('watch'), id) or '' }
+    end
     local f = read(hash, 'data', 'provider', 'attempt', 'pin_ref', 'called')
     local ends = tonumber(get(key('pause', f.provider), 'until') or 0)
     if ends > NOW then
@@ -63,6 +68,8 @@ if not (m.state == 'sending' and m.token == token) then
   if not m.pin and has_opted_out(r, ARGV[9]) then
     return { 'opted_out', refuse_opted_out(id, m.state, ARGV[5]) }
   end
+  local scope = paused_scope(m.tags)
+  if scope then return { 'early', hold(lane_for('send', m.bulk), id, m, scope) } end
   enter(id, m.state, 'sending', NOW + lease)
   set(hash, 'token', token, 'worker', ARGV[4])
   unset(hash, 'calling', 'awaited_attempt', 'settled')

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+<<<<<<< HEAD
 from dataclasses import replace
 from itertools import islice
+=======
+from datetime import UTC, datetime
+>>>>>>> de18723 (An operator pauses a provider, a tag or everything, and resumes it)
 from typing import Any, TypeVar
 
 import redis
@@ -17,6 +21,7 @@ import redis
 from smsqueue import exc
 from smsqueue.ledger.audit import Action
 from smsqueue.ledger.client import translated
+from smsqueue.ledger.pauses import OperatorPause
 from smsqueue.ledger.queries import LedgerReader
 from smsqueue.ledger.script_values import (
     Accepted,
@@ -511,6 +516,51 @@ class Ledger(LedgerReader):
         """Record how an action on many records ended."""
         result = "interrupted" if interrupted else "done"
         self._scripts.run("audit_end", result, action=action)
+
+    def pause(
+        self,
+        scope: str,
+        *,
+        by: str,
+        reason: str = "",
+        until: datetime | None = None,
+        seconds: float | None = None,
+        action: Action | None = None,
+    ) -> OperatorPause:
+        """Pause a provider, a tag or everything; a second pause of it replaces the first.
+
+        Args:
+            scope: As :func:`smsqueue.ledger.pauses.pause_scope` returns it.
+            until, seconds: When it ends, or after how long; neither: when it is resumed.
+
+        Raises:
+            ValueError: its end is over, or too many tags are paused.
+        """
+        ends: str | int = ""
+        if until is not None:
+            ends = int(until.timestamp() * 1000)
+        length = "" if seconds is None else int(seconds * 1000)
+        answer = self._scripts.run("pause", scope, ends, length, reason, by, action=action)
+        match answer:
+            case ["past"]:
+                raise ValueError("the end of the pause is in the past: give a time to come")
+            case ["many"]:
+                raise ValueError(
+                    "100 tags are paused already: resume some, or pause everything instead"
+                )
+        _, ends, waiting = answer
+        end = datetime.fromtimestamp(int(ends) / 1000, UTC) if ends != "" else None
+        return OperatorPause(scope, by, reason, datetime.now(UTC), end, int(waiting))
+
+    def resume(self, scope: str, *, action: Action | None = None) -> int | None:
+        """End a pause at once, also one that a provider asked for.
+
+        Returns:
+            How many messages waited because of it, of a provider about how many; None: it was not
+            paused.
+        """
+        paused, waiting = self._scripts.run("resume", scope, action=action)
+        return int(waiting) if paused else None
 
     def cancel(self, id: str, *, action: Action | None = None) -> Cancelled:
         """Cancel a message that waits; in any other state it stays as it is."""

@@ -32,6 +32,7 @@ from smsqueue.ledger.activity import (
 from smsqueue.ledger.audit import AuditEntry, parse_entry
 from smsqueue.ledger.client import connect, translated
 from smsqueue.ledger.keyed_hashes import KeyedHashes
+from smsqueue.ledger.pauses import OperatorPause, parse_held, parse_provider_pause
 from smsqueue.ledger.records import (
     Damaged,
     Record,
@@ -49,13 +50,16 @@ from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.ledger.workers import Worker, parse_heartbeat
 from smsqueue.message.opt_outs import OptOut
 from smsqueue.message.serialization import to_json
-from smsqueue.message.states import EventState, State
+from smsqueue.message.states import WAITING, EventState, State
 from smsqueue.settings import Settings
 
 __all__ = ["LANES", "Backlog", "LedgerReader", "Pause", "Unrouted"]
 
 #: ``send``: waiting messages. ``watch``: leases and waits for reports. ``hook``: events.
 LANES = ("send", "watch", "hook")
+
+#: Lanes in which messages of paused tags are held, as in shared/pauses.lua.
+_HELD_LANES = ("send", "send_bulk", "ask")
 
 #: Suffixes of the due sets of a lane: single messages, and those of ``send_many``.
 _PARTS = {"send": ("", "_bulk"), "hook": ("", "_bulk")}
@@ -90,6 +94,8 @@ class Pause:
     error: str | None
     #: Seconds until its end; 0.0: it has ended, and the next message probes the provider.
     left: float
+    #: An operator paused it; then this is no pause after errors.
+    operator: OperatorPause | None = None
 
 
 class Unrouted(NamedTuple):
@@ -561,7 +567,7 @@ class LedgerReader:
         scripts of upkeep.
         """
         lanes = [f"{lane}{part}" for lane, parts in _PARTS.items() for part in parts]
-        names = [self._key("due", lane) for lane in (*lanes, "watch", "ask")]
+        names = [self._key("due", lane) for lane in (*lanes, "watch", "ask", "release")]
         names += [self._key("ends"), self._key("event_ends")]
         with translated(self.settings):
             pipe = self.redis.pipeline(transaction=False)
@@ -686,7 +692,10 @@ class LedgerReader:
                 if "until" in fields:
                     # The next message ends a damaged pause.
                     with suppress(ValueError, OverflowError, OSError):
+                        by_operator = parse_provider_pause(name, fields, now)
                         ends = int(float(fields["until"])) / 1000
+                        if by_operator and by_operator.until:
+                            ends = by_operator.until.timestamp()
                         pauses.append(
                             Pause(
                                 name,
@@ -694,9 +703,58 @@ class LedgerReader:
                                 int(fields.get("times", 1)),
                                 fields.get("error"),
                                 max(0.0, ends - now),
+                                by_operator,
                             )
                         )
         return pauses
+
+    def operator_pauses(self) -> list[OperatorPause]:
+        """What operators have paused, with the number of messages that wait because of it."""
+        with translated(self.settings):
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.time()
+            pipe.hgetall(self._key("held"))
+            (seconds, micros), held = pipe.execute()
+            now = seconds + micros / 1e6
+            found = [parse_held(scope, text, now) for scope, text in sorted(held.items())]
+            found += [pause.operator for pause in self.pauses()]
+            pauses = [pause for pause in found if pause is not None]
+            for pause in pauses:
+                for lane in _HELD_LANES:
+                    if pause.kind != "provider":
+                        pipe.zcard(self._key("held", lane, pause.scope))
+                if pause.kind == "provider":
+                    pipe.hmget(self._key("pause", pause.name), "single", "bulk")
+            answers = iter(pipe.execute())
+            counted = []
+            for pause in pauses:
+                if pause.kind == "provider":
+                    ends = zip(("send", "send_bulk"), next(answers), strict=True)
+                    waiting = sum(
+                        # The places in its queues are a millisecond apart.
+                        self.redis.zcount(self._key("due", lane), f"({now * 1000:.0f}", end)
+                        for lane, end in ends
+                        if end is not None
+                    )
+                else:
+                    waiting = sum(next(answers) for _ in _HELD_LANES)
+                counted.append(replace(pause, waiting=int(waiting)))
+        return counted
+
+    def pause_of(self, id: str) -> OperatorPause | None:
+        """The operator's pause because of which a message waits; None: it does not wait for one."""
+        with translated(self.settings):
+            # The former name of waiting_for, which older processes write, too: "behind".
+            fields: Any = self.redis.hmget(
+                self._key("msg", id), "state", "tags", "behind", "provider"
+            )
+        state, tags, behind, provider = fields
+        if state not in (*WAITING, State.UNKNOWN):
+            return None
+        scopes = {"all", *(f"tag:{tag}" for tag in (tags or "").split())}
+        names = (behind or "").split() if state in WAITING else [provider or ""]
+        scopes |= {f"provider:{name}" for name in names}
+        return next((pause for pause in self.operator_pauses() if pause.scope in scopes), None)
 
     def workers(self) -> list[Worker]:
         """Worker processes that run, and (not :attr:`Worker.alive`) those lost within an hour."""

@@ -29,7 +29,11 @@ _READ_ONLY = {"index_page", "matching_page", "tag_progress", "waiting_tags"}
 #: must have it. Replication keeps the order, so they have what was written before, too.
 _CONFIRMED_BY_REPLICAS = {
     *("accept", "claim", "begin", "settle", "receive", "receive_part", "report"),
+<<<<<<< HEAD
     *("bulk_step", "cancel", "requeue", "settle_unknown"),
+=======
+    *("cancel", "requeue", "settle_unknown", "pause", "resume"),
+>>>>>>> de18723 (An operator pauses a provider, a tag or everything, and resumes it)
 }
 
 #: Longest wait for replicas, in ms; less if a command may take less than twice as long.
@@ -43,8 +47,8 @@ _WITHOUT_EVENTS = _READ_ONLY | {"accept", "hash_key", "memory_left"}
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
     *("base", "deferred_writes", "damage", "memory", "webhook_memory", "tags"),
-    *("messages", "triggers", "events", "opt_outs", "reports", "providers", "audit", "operators"),
-    "pages",
+    *("messages", "triggers", "events", "opt_outs", "reports", "pauses", "providers"),
+    *("audit", "operators", "pages"),
 )
 
 #: Scripts for operators, who look messages up or change their state.
@@ -58,10 +62,12 @@ _OF_OPERATORS = {
     "index_page",
     "matching_page",
     "opt_out",
+    "pause",
     "purge_webhooks",
     "remove_damaged",
     "repair",
     "requeue",
+    "resume",
     "tag_progress",
 }
 

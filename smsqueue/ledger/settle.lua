@@ -25,7 +25,7 @@ note_health(o, id, calling)
 if pause and not o.provider_works and not o.pause_ms and get(pause, 'probe') == token then
   unset(pause, 'probe', 'probe_until') -- the probe gave no result: allow another one
 end
-local ends = pause and (o.provider_works or o.pause_ms) and get(pause, 'until')
+local ends = pause and (o.provider_works or o.pause_ms) and not get(pause, 'by') and get(pause, 'until')
 if ends and o.delay_ms then
   local left = math.max(0, ends - NOW)
   -- Queue the message that failed behind the others, so that it is not the next probe.
@@ -142,7 +142,9 @@ elseif o.verdict == 'wait' and o.not_before_ms then
 elseif o.verdict == 'wait' then
   -- Nothing was sent under this claim: return to the state before.
   local back, look = attempts > 0 and 'retrying' or 'queued', NOW + (o.delay_ms or 0)
-  local name, place = next_place(o.waiting_for or '', o.wait_queue, look)
+  local scope = paused_scope(get(hash, 'tags'))
+  local name, place
+  if not scope then name, place = next_place(o.waiting_for or '', o.wait_queue, look) end
   if name then
     look = place
     set(key('pause', name), o.wait_queue, look)
@@ -150,6 +152,9 @@ elseif o.verdict == 'wait' then
   end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
+  if scope then
+    hold(lane_for('send', get(hash, 'bulk')), id, { expires = m.expires, pin_until = m.pin_until }, scope)
+  end
   -- It has been queued since it was accepted, not since this claim.
   if back == 'queued' then
     index_add(state_key(back), m.since or accepted_at(id), id)

@@ -53,6 +53,14 @@ local function stays_in_wait_queue(due, id, m)
   return true
 end
 
+-- Is a message to be held, because an operator has paused one of its tags, or everything?
+local function is_held(part, id, m)
+  if lane == 'hook' or sooner(tonumber(m.expires) or math.huge, m.pin_until) <= NOW then return false end
+  local scope = paused_scope(m.tags)
+  if scope then hold(part, id, m, scope) end
+  return scope ~= nil
+end
+
 -- Is this a bulk id in the lane of single ids? An older version put it there, which recognized bulk by the last entry of
 -- its data.
 local BULK_DATA = ',"bulk":true}'
@@ -67,7 +75,7 @@ end
 local function look(part, id)
   local due, hash = due_key(part), key(kind, id)
   local m = read(hash, 'state', 'attempt', 'published_at', 'waiting_for', 'wait_queue', 'checked_at', 'expires', 'pin_until',
-                 'bulk', 'message', 'routed', 'overtaken')
+                 'bulk', 'message', 'routed', 'overtaken', 'tags', 'held')
   if not m.state and redis.call('EXISTS', hash) == 0 then
     redis.call('ZREM', due, id) -- its record was deleted
     return false
@@ -83,6 +91,8 @@ local function look(part, id)
     redis.call('HSET', hash, 'bulk', 1)
     redis.call('ZADD', due_key(lane .. '_bulk'), 'NX', redis.call('ZSCORE', due, id), id)
     redis.call('ZREM', due, id)
+  elseif is_held(part, id, m) then
+    return false
   elseif lane ~= 'send' or not stays_in_wait_queue(due, id, m) then
     local again = lane ~= 'ask' and still_out(m, hash)
     redis.call('ZADD', due, NOW + (again or GRACE), id)
@@ -97,22 +107,33 @@ local function look(part, id)
   return false
 end
 
--- Takes up to `free` ids that are due in a part of the lane.
-local looks, single = 0, 0
+-- Takes up to `free` ids that are due in a part of the lane. Of messages whose pause is over it takes one for each other
+-- one, so that they neither wait behind a campaign nor delay it.
+local looks, single, scopes = 0, 0, lane == 'hook' and {} or released_scopes()
 local function take(part, free, most_looks, on_taken)
   local few = looks + FEW
-  while free > 0 and looks < most_looks and (looks < few or not out_of_time()) do
+  local function may_go_on() return free > 0 and looks < most_looks and (looks < few or not out_of_time()) end
+  local function consider(id)
+    looks = looks + 1
+    isolated(kind, id, failed, function()
+      if look(part, id) then
+        free = free - 1
+        if on_taken then on_taken(id) end
+      end
+    end)
+  end
+  local function consider_released()
+    local id = may_go_on() and next_released(part, scopes)
+    if id then consider(id) end
+    return id
+  end
+  while may_go_on() do
     local ids = redis.call('ZRANGEBYSCORE', due_key(part), '-inf', NOW, 'LIMIT', 0, free)
-    if #ids == 0 then return end
+    if #ids == 0 and not consider_released() then return end
     for _, id in ipairs(ids) do
-      if looks >= few and out_of_time() then break end
-      looks = looks + 1
-      isolated(kind, id, failed, function()
-        if look(part, id) then
-          free = free - 1
-          if on_taken then on_taken(id) end
-        end
-      end)
+      if not may_go_on() then break end
+      consider(id)
+      consider_released()
     end
   end
   full = full or free > 0
@@ -129,7 +150,8 @@ else
   -- Bulk ids in a longer queue, by the time of their publishing: those that were published before a trigger that has
   -- left the queue have left it, too.
   local out = key('bulk_out', queue)
-  local share = #redis.call('ZRANGEBYSCORE', due_key(bulk), '-inf', NOW, 'LIMIT', 0, math.ceil(math.min(quota, most_bulk) / SHARE))
+  local share = math.ceil(math.min(quota, most_bulk) / SHARE)
+  if #scopes == 0 then share = #redis.call('ZRANGEBYSCORE', due_key(bulk), '-inf', NOW, 'LIMIT', 0, share) end
   if share > 0 then
     redis.call('ZREMRANGEBYSCORE', out, '-inf', passed)
     local in_queue = queued > 0 and redis.call('ZCARD', out) or 0
@@ -149,6 +171,7 @@ else
   end)
   redis.call('PEXPIRE', out, 10 * GRACE)
 end
+if forget_released(scopes) then full = true end
 local alone = single <= math.min(few_single, math.max(WATERMARK, BULK_WATERMARK) - queued)
 if #taken > 0 then
   note_publishing(queue, math.ceil(single / (alone and 1 or per_trigger)) + math.ceil((#taken / 2 - single) / per_trigger))

@@ -57,6 +57,8 @@ class Worker:
     failing: Mapping[str, str] = field(default_factory=dict)
     #: It accepts triggers with several ids.
     batches: bool = False
+    #: It obeys an operator's pauses of tags and of everything.
+    pauses: bool = False
 
     @property
     def alive(self) -> bool:
@@ -113,6 +115,7 @@ def parse_heartbeat(name: str, text: str, now: float) -> Worker | None:
         hung=get("hung", lambda hung: {str(k): int(v) for k, v in hung.items()}, {}),
         failing=get("failing", lambda causes: {str(k): str(v) for k, v in causes.items()}, {}),
         batches=about.get("batches") is True,
+        pauses=about.get("pauses") is True,
     )
 
 

@@ -61,6 +61,7 @@ class Heartbeat:
             "build": build_of("smsqueue", *packages),
             "python": python_version(),
             "batches": True,
+            "pauses": True,
         }
         self._started = self._consumer_seen = time.monotonic()
         self._next = 0.0

@@ -132,7 +132,7 @@ class Upkeep:
         return full
 
     def _lane(self, lane: str) -> bool:
-        number, failures = 0, list[Failure]()
+        number, failures, more = 0, list[Failure](), False
         room = self.rooms.get(lane) if self._know_batches() else None
         most = _MAX_IDS if room is None else min(_MAX_IDS, room())
         # There is always room for a few single ids, since a worker begins them first.
@@ -148,11 +148,13 @@ class Upkeep:
             )
             number += len(taken.due)
             failures += taken.failures
+            more = taken.more
             self._publish(lane, taken, together=room is not None)
             if number >= left or not (taken.more or len(taken.due) == quota):
                 break
         self._tell(failures)
-        return bool(number) or not most  # without room: there will be some soon
+        # Without room there will be some soon.
+        return bool(number) or more or not most
 
     def _publish(self, lane: str, taken: Taken, *, together: bool) -> None:
         """Publish what was taken, in triggers of several ids or of one."""

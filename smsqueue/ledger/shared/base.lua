@@ -11,7 +11,7 @@ local SHARED = { state = true, due = true, number = true, tag = true, ends = tru
                  pause = true, pauses = true, workers = true, counts = true, passed = true,
                  filled = true, full = true, bulk_out = true, health = true, ref = true, refs = true, parked = true, parts = true,
                  damaged = true, webhooks = true, webhook_bytes = true, kept = true,
-                 unrouted = true, unrouted_why = true, sweeper = true, audit = true, audit_same = true,
+                 unrouted = true, unrouted_why = true, sweeper = true, audit = true, held = true, release = true, audit_same = true,
                  samples = true }
 local server, set_aside = redis, nil
 

@@ -12,7 +12,8 @@ local RECORDS = {
   event = { states = EVENT_STATES, lanes = { 'hook', 'hook_bulk' }, whole = { 'tries' },
             numbers = { 'lease', 'not_before', 'published_at', 'since' } },
 }
-local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'next_check_at', 'rerouted', 'single', 'bulk' }
+local PAUSE_NUMBERS = { 'until', 'since', 'times', 'probe_until', 'next_check_at', 'rerouted', 'single', 'bulk',
+                        'ends', 'auto_until', 'paused_at' }
 
 local function is_one_of(value, list)
   for _, item in ipairs(list) do
@@ -167,8 +168,9 @@ end
 -- Indexes with fixed names, by type.
 local INDEXES = {
   zset = { 'due:send', 'due:send_bulk', 'due:watch', 'due:ask', 'due:hook', 'due:hook_bulk', 'ends',
-           'event_ends', 'unrouted', 'audit', 'samples' },
-  hash = { 'counts', 'workers', 'damaged', 'unrouted_why', 'webhook_bytes' },
+           'event_ends', 'unrouted', 'audit',
+           'due:release', 'samples' },
+  hash = { 'held', 'counts', 'workers', 'damaged', 'unrouted_why', 'webhook_bytes' },
   set = { 'pauses' },
 }
 

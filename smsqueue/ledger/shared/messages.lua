@@ -45,6 +45,14 @@ local function accepted_at(id)
   return tonumber(string.match(get(key('msg', id), 'timeline'), '"at":(%d+)'))
 end
 
+-- A message leaves the state in which it was held (see pauses.lua).
+local function no_longer_held(id)
+  local place = get(key('msg', id), 'held')
+  if not place then return end
+  index_remove(key('held', place), id)
+  unset(key('msg', id), 'held')
+end
+
 -- Moves a message into a state, with the index by state, the due set of its lane and the time of its deletion.
 -- look: when it is next due; nil: it is final
 -- error, provider (if not that of the last attempt): labels for counting its end
@@ -57,6 +65,7 @@ local function enter(id, from, to, look, error, provider)
     if LANE[from] == 'send' and bulk then index_remove(due_key('send_bulk'), id) end
     index_remove(state_key(from), id)
     if from == 'unknown' then index_remove(due_key('ask'), id) end
+    if LANE[from] == 'send' or from == 'unknown' then no_longer_held(id) end
   end
   set(hash, 'state', to)
   index_add(state_key(to), NOW, id)

@@ -37,7 +37,8 @@ end
 local function note_health(o, id, began)
   if not o.provider or not (o.provider_works or o.pause_ms) then return end
   local pause, health = key('pause', o.provider), key('health', o.provider)
-  local p, h = read(pause, 'until', 'since', 'times', 'suspect'), read(health, 'since', 'times')
+  local p, h = read(pause, 'until', 'since', 'times', 'suspect', 'by'), read(health, 'since', 'times')
+  if p.by then return end -- an operator's pause ends by itself, or by an operator
   -- Ignore a call that began before the last pause began or ended.
   local since = math.max(tonumber(p.since or 0), tonumber(h.since or 0))
   if began <= since then return end
@@ -74,8 +75,15 @@ end
 -- When a provider may be called; nil: now. After a pause, one call at a time is allowed as a probe.
 local function paused_until(provider, token, lease)
   local hash = key('pause', provider)
-  local p = read(hash, 'until', 'probe', 'probe_until')
+  local p = read(hash, 'until', 'probe', 'probe_until', 'by', 'ends', 'auto_until')
   if not p['until'] then return nil end
+  if p.by then
+    local ends = tonumber(p.ends) or math.huge
+    if ends > NOW then return math.min(ends, NOW + MOST_WAIT) end
+    -- Upkeep is about to end it.
+    local asked_for = tonumber(p.auto_until or 0)
+    return asked_for > NOW and asked_for or nil
+  end
   local ends, probing = tonumber(p['until']), tonumber(p.probe_until or 0)
   if NOW < ends then return ends end
   if NOW < probing and p.probe ~= token then return NOW + 1000 end
@@ -90,9 +98,11 @@ end
 local function next_place(names, wait_queue, least)
   local best, at
   for name in string.gmatch(names, '%S+') do
-    local p = read(key('pause', name), 'until', wait_queue)
+    local p = read(key('pause', name), 'until', 'by', wait_queue)
     if not p['until'] then return nil end
-    local place = math.max(p['until'], least, tonumber(p[wait_queue] or 0) + 1)
+    -- During an operator's pause routers are asked again now and then.
+    local ends = p.by and math.min(p['until'], NOW + MOST_WAIT) or p['until']
+    local place = math.max(ends, least, tonumber(p[wait_queue] or 0) + 1)
     if not at or place < at then best, at = name, place end
   end
   return best, at
@@ -130,10 +140,11 @@ end
 -- Begins an attempt at a provider. It is stored before the provider is called: until the attempt is settled, `calling` is
 -- the time since which the provider may have the message.
 local function begin(id, token, provider, lease)
+  local hash = key('msg', id)
+  local m = read(hash, 'worker', 'waiting_for', 'msgid', 'attempt', 'tags')
+  if paused_scope(m.tags) then return { 'paused', 1000 } end
   local ends = paused_until(provider, token, lease)
   if ends then return { 'paused', math.max(0, ends - NOW) } end
-  local hash = key('msg', id)
-  local m = read(hash, 'worker', 'waiting_for', 'msgid', 'attempt')
   local former = m.msgid and own_reference(id) -- of a sending before it was requeued
   if former then note_reference(id, former) end
   if m.waiting_for then
