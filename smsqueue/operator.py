@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
-=======
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import datetime, timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
->>>>>>> de18723 (An operator pauses a provider, a tag or everything, and resumes it)
 
 from smsqueue.exc import DamagedRecord, QueueUnavailable
 from smsqueue.logs import get_logger, transition
@@ -38,7 +29,6 @@ from smsqueue.settings import Settings
 
 if TYPE_CHECKING:
     from smsqueue.broker.queue import Queue
-<<<<<<< HEAD
     from smsqueue.ledger import (
         Action,
         AuditEntry,
@@ -46,12 +36,10 @@ if TYPE_CHECKING:
         BulkStep,
         Damaged,
         Ledger,
+        OperatorPause,
         Progress,
         Record,
     )
-=======
-    from smsqueue.ledger import Action, AuditEntry, Damaged, Ledger, OperatorPause, Progress, Record
->>>>>>> de18723 (An operator pauses a provider, a tag or everything, and resumes it)
     from smsqueue.ledger.script_values import Cancelled, Requeued
 
 __all__ = ["BulkResult", "BulkRun", "Connected", "Filters", "OnStep", "Operator"]

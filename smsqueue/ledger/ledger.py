@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-<<<<<<< HEAD
 from dataclasses import replace
-from itertools import islice
-=======
 from datetime import UTC, datetime
->>>>>>> de18723 (An operator pauses a provider, a tag or everything, and resumes it)
+from itertools import islice
 from typing import Any, TypeVar
 
 import redis
