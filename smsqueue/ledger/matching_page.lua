@@ -46,7 +46,7 @@ while true do
     -- A record that cannot be read is returned: whoever reads it finds out what is wrong.
     local well, does = pcall(matches, id)
     if does or not well then found[#found + 1] = id end
-    local is_over = #found >= size or number_read >= MOST_READ or number_read >= FEW and out_of_time()
+    local is_over = #found >= size or number_read >= MOST_READ or number_read % FEW == 0 and out_of_time()
     if is_over then return with_list({ score, id, number_read }, found) end
   end
   if #entries < 2 * CHUNK then return with_list({ score, '', number_read }, found) end

@@ -43,7 +43,7 @@ repeat
   for i = 1, #entries, 2 do
     id, score, number_read = entries[i], entries[i + 1], number_read + 1
     if not pcall(count_message, id) then damaged = damaged + 1 end
-    is_over = number_read >= MOST_READ or number_read >= FEW and out_of_time()
+    is_over = number_read >= MOST_READ or number_read % FEW == 0 and out_of_time()
     if is_over then break end
   end
   if not is_over and #entries < 2 * CHUNK then
