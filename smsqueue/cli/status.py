@@ -249,11 +249,15 @@ def _total(uses: Iterable[SlotUse]) -> SlotUse:
     return SlotUse(*(sum(numbers) for numbers in zip((0, 0, 0), *uses, strict=True)))
 
 
-def _describe_slots(use: SlotUse | None) -> str:
-    """``"12 of 64 in use"``, with the highest limit if it is not reached now."""
+def _describe_slots(use: SlotUse | None, *, short: bool = False) -> str:
+    """``"12 of 64"``, with the highest limit if it is not reached now; ``"?"``: not known.
+
+    Args:
+        short: Without the highest limit.
+    """
     if use is None or not use.most:
         return "?"
-    most = f" (at most {use.most})" if use.most != use.limit else ""
+    most = "" if short or use.most == use.limit else f" (at most {use.most})"
     return f"{use.in_use} of {use.limit}{most}"
 
 
@@ -283,19 +287,21 @@ def _provider_table(snapshot: Snapshot) -> Table:
 
 
 def _worker_table(workers: list[Worker]) -> Table:
+    hung = any(worker.hung for worker in workers)
     table = make_table(
-        *("worker", "queues", "threads", "slots in use", "handlers", "memory"),
-        *("hung calls", "heartbeat", "up", "build"),
+        *("worker", "queues", "slots in use", "handlers", "memory"),
+        *(("hung calls",) if hung else ()),
+        *("heartbeat", "up", "build"),
     )
     for worker in workers:
+        calls = [str(sum(worker.hung.values()))] if hung else []
         table.add_row(
             printable(worker.name),
             ", ".join(map(printable, worker.queues)),
-            str(worker.concurrency),
-            _describe_slots(_total(worker.slots.values())),
-            _describe_slots(worker.handlers) if worker.handlers else "",
+            _describe_slots(_total(worker.slots.values()), short=True),
+            _describe_slots(worker.handlers, short=True) if worker.handlers else "",
             "?" if worker.memory is None else format_size(worker.memory),
-            str(sum(worker.hung.values())),
+            *calls,
             f"{format_duration(worker.ago)} ago",
             "?" if worker.uptime is None else format_duration(worker.uptime),
             _build(worker),

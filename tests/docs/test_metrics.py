@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,3 +204,9 @@ def test_the_scrape_configuration_reads_our_page(settings: Settings) -> None:
     answer = client.get(path, headers={"Authorization": f"{scheme} t0ken-of-metrics"})
     bench.close()
     assert answer.status_code == 200
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_prometheus_accepts_the_alerts() -> None:
+    command = ["promtool", "check", "rules", str(DOCS / "deploy/alerts.yml")]
+    subprocess.run(command, check=True, timeout=60)
