@@ -19,7 +19,7 @@ from smsqueue.configuration.loader import LoaderError, load_gateway
 from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
-from smsqueue.logs import get_logger
+from smsqueue.logs import end_process, get_logger
 from smsqueue.operation.server_log import log_server
 from smsqueue.providers.base.webhook_blueprints import describe_error, log_access, plain_http_error
 from smsqueue.settings import Settings, SettingsError
@@ -41,9 +41,12 @@ class _App(Flask):
 
 def build_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
     """See :func:`receivers.create_app`."""
-    set_up_logs()
+    as_json = os.environ.get("SMSQUEUE_LOG") == "json"
     try:
-        gateway = gateway or load_gateway(settings or Settings())
+        of_process = settings or (gateway.settings if gateway else Settings())
+        as_json = of_process.log == "json"
+        set_up_logs(as_json=as_json)
+        gateway = gateway or load_gateway(of_process)
         prefixes = _prefixes(settings or gateway.settings, gateway)
         metrics_page = metrics(gateway, settings or gateway.settings)
         _ = gateway.eager or gateway.ledger  # raises if the Redis URL is invalid
@@ -52,9 +55,8 @@ def build_app(settings: Settings | None, gateway: Gateway | None) -> Flask:
         if click.get_current_context(silent=True):  # flask run: shows no traceback then
             raise click.ClickException(str(error)) from None
         if "gunicorn" in os.environ.get("SERVER_SOFTWARE", ""):
-            print(f"smsqueue: {error}", file=sys.stderr, flush=True)
             # gunicorn then does not start another worker, which would fail, too.
-            raise SystemExit(3) from None
+            end_process(str(error), as_json=as_json, code=3)
         raise
     app = _App("receivers", static_folder=None)
     # No error may reach the server, whose log would show the request line.

@@ -5,20 +5,26 @@ from __future__ import annotations
 import logging
 import sys
 
+from smsqueue.logs import TextFormatter, log_json
+
 __all__ = ["set_up_logs"]
 
 
-def set_up_logs() -> None:
+def set_up_logs(*, as_json: bool) -> None:
     """Configure smsqueue's log, unless logging is configured, and filter the servers' logs.
 
-    ``smsqueue.access`` replaces the access logs of gunicorn and of ``flask run``.
+    ``smsqueue.access`` replaces the access logs of gunicorn and of ``flask run``. The level is that
+    of gunicorn (``--log-level``), else INFO. As JSON, warnings of other packages are logged, too.
     """
     logger = logging.getLogger("smsqueue")
     if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        if as_json:
+            log_json()
+        else:
+            handler = logging.StreamHandler()
+            handler.setFormatter(TextFormatter())
+            logger.addHandler(handler)
+        logger.setLevel(logging.getLogger("gunicorn.error").level or logging.INFO)
     # Adding the same function again has no effect.
     logging.getLogger("gunicorn.access").addFilter(_drop)
     logging.getLogger("gunicorn.error").addFilter(_gunicorn)

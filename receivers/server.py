@@ -16,6 +16,8 @@ worker_class = "receivers.gunicorn_worker.WholeRequestWorker"
 threads = 16
 #: Most open connections of one process; if there are more, the longest idle ones are closed.
 worker_connections = 1000
+#: Its own lines are JSON if SMSQUEUE_LOG says so.
+logger_class = "receivers.gunicorn_log.GunicornLogger"
 #: Seconds for requests to finish when the process is asked to end.
 graceful_timeout = 30
 #: gunicorn would open one in the home folder, shared by all of a user's processes.

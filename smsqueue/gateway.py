@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -22,7 +23,7 @@ from smsqueue.message.messages import IncomingMessage, OutgoingMessage, check_ta
 from smsqueue.message.numbers import destination_digits, incoming_address
 from smsqueue.message.opt_outs import OptOutChange, scope_of
 from smsqueue.message.quotes import Prices, Quote, price_for
-from smsqueue.message.states import REQUEUED_FROM, State
+from smsqueue.message.states import REQUEUED_FROM, EventState, State
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.operator import BulkResult, BulkRun, Filters, OnStep, Operator
 from smsqueue.policy.opt_outs import ANSWERS, OptOuts
@@ -446,7 +447,14 @@ class Gateway:
             raise full
         message.id = answer.id
         message.duplicate = answer.verdict == "duplicate"
-        transition(log, message.id, "duplicate" if message.duplicate else "queued")
+        # A message has two lines at INFO: if a report is requested, those of "sent" and of its end.
+        reported = message.provider_options.status_report and not message.duplicate
+        transition(
+            log,
+            message.id,
+            "duplicate" if message.duplicate else "queued",
+            level=logging.DEBUG if reported else logging.INFO,
+        )
         return answer.id if answer.publish else None
 
     def deliver(self, message: OutgoingMessage) -> OutgoingMessage:
@@ -504,6 +512,9 @@ class Gateway:
             repeats=provider is None or provider.unique_msgids,
             opt_out=change,
         )
+        if message.part is None:
+            why = "incoming message"
+            transition(log, message.id, EventState.WAITING, provider=message.provider, why=why)
         if publish:
             self.queue.hook([message.id])
 
@@ -536,7 +547,10 @@ class Gateway:
         known = unique and status.msgid not in (None, "")
         report = self.ledger.report(status, pids=[str(status.msgid)] if known else [])
         if report.moved:
-            transition(log, report.id, report.state, provider=status.provider, why="report")
+            level = logging.DEBUG if report.state == State.ACCEPTED else logging.INFO
+            transition(
+                log, report.id, report.state, provider=status.provider, why="report", level=level
+            )
         self.queue.hook(report.events, bulk=report.bulk)
         if report.close:
             self.queue.deliver([(report.close, 0)])

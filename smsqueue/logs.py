@@ -1,13 +1,31 @@
-"""Loggers that never raise, and the log line of a transition."""
+"""Loggers that never raise, the log line of a transition, and the format of lines: text or JSON."""
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
-from typing import Any
+from datetime import datetime
+from typing import Any, NoReturn
 
-__all__ = ["SafeLogger", "get_logger", "transition"]
+__all__ = [
+    "FORMATS",
+    "JsonFormatter",
+    "SafeLogger",
+    "TextFormatter",
+    "end_process",
+    "get_logger",
+    "log_json",
+    "transition",
+]
+
+#: Values of SMSQUEUE_LOG.
+FORMATS = ("text", "json")
+
+#: Attributes of each record, and Celery's copy of a task. All others are fields of a line.
+_NO_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "data"}
 
 
 class SafeLogger(logging.LoggerAdapter[logging.Logger]):
@@ -40,19 +58,93 @@ def transition(
     state: str | None,
     *,
     provider: str | None = None,
+    attempt: int | None = None,
     error: str | None = None,
+    code: str | None = None,
     why: str = "",
     level: int = logging.INFO,
 ) -> None:
     """Log that a message or event entered a state, with its fields in ``extra``.
 
     Args:
+        attempt: Number of the attempt, from 1.
         error: Class of the error that caused it.
+        code: The provider's code of that error.
         why: Further explanation, without numbers and texts of messages.
     """
     if log.isEnabledFor(level):
-        extra = {"id": id, "state": str(state), "provider": provider, "error_class": error}
+        extra = {
+            "id": id,
+            "state": str(state),
+            "provider": provider,
+            "attempt": attempt,
+            "error": error,
+            "code": code,
+        }
         words = [f"at {provider}" if provider else "", error or "", why]
         rest = ", ".join(filter(None, words))
         rest = f" ({rest})" if rest else ""
         log.log(level, "%s: %s%s", id, state, rest, extra=extra, stacklevel=2)
+
+
+class TextFormatter(logging.Formatter):
+    """Lines of text; times have milliseconds and a zone."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The time in ISO 8601."""
+        return _time_of(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object for each line: time, level, logger, message, and the fields in ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "time": _time_of(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        fields = {
+            name: value
+            for name, value in vars(record).items()
+            if name not in _NO_FIELDS and name not in line and value is not None
+        }
+        if record.exc_info and record.exc_info[0]:
+            fields["exception"] = self.formatException(record.exc_info)
+        try:
+            return json.dumps(line | fields, default=str)
+        except (TypeError, ValueError):  # keys of other types, or a circle
+            return json.dumps(line)
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+
+def log_json() -> None:
+    """Write all log lines of this process as JSON to standard error, unless it has handlers."""
+    root = logging.getLogger()
+    if root.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+
+
+def end_process(text: str, *, as_json: bool, code: int = 1) -> NoReturn:
+    """End this process, which cannot start: one line on standard error says why."""
+    if as_json:
+        record = logging.makeLogRecord(
+            {"name": "smsqueue", "levelname": "CRITICAL", "levelno": 50, "msg": text}
+        )
+        line = JsonFormatter().format(record)
+    else:
+        line = f"smsqueue: {text}"
+    print(line, file=sys.__stderr__, flush=True)
+    raise SystemExit(code)

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from smsqueue.logs import get_logger
+from smsqueue.logs import FORMATS, get_logger
 from smsqueue.redis_url import FALSE, TRUE, SentinelUrl, parse_sentinel_url
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "SettingsError",
     "check_prefix",
     "hide_password",
+    "log_format",
     "misspelled",
     "networks_of",
     "read_secret_file",
@@ -109,6 +110,10 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
+def _log_format(text: str) -> str:
+    return FORMATS[FORMATS.index(text.strip().lower() or FORMATS[0])]
+
+
 def _setting(name: str, default: Any, parse: Callable[[str], Any], *, secret: bool = False) -> Any:
     """A field whose default is the variable SMSQUEUE_<NAME>, else ``default``."""
     variable = f"SMSQUEUE_{name}"
@@ -180,6 +185,7 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
 
 #: Syntax of a setting, by its parser.
 _SYNTAX: dict[Any, str] = {
+    _log_format: " or ".join(FORMATS),
     _bool: "true, yes, on or 1, or else false, no, off or 0",
     int: "a whole number, such as 50",
     _bytes: "a number of bytes, such as 134217728 for 128 MB",
@@ -187,6 +193,7 @@ _SYNTAX: dict[Any, str] = {
 }
 #: Type of a setting, by its parser.
 _KINDS: dict[Any, str] = {
+    _log_format: "a text",
     str: "a text",
     _list: "a list of texts",
     _bool: "True or False",
@@ -235,6 +242,15 @@ def _region(text: str) -> str:
     return region
 
 
+def log_format(environment: Mapping[str, Any]) -> str:
+    """The value of SMSQUEUE_LOG, for processes that have no settings yet.
+
+    Raises:
+        SettingsError: it is neither text nor json.
+    """
+    return str(_parsed("SMSQUEUE_LOG", environment.get("SMSQUEUE_LOG", ""), _log_format))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting of the gateway, its workers and its receivers. Times are in seconds.
@@ -270,6 +286,9 @@ class Settings:
     hash_key: str = _setting("HASH_KEY", "", str, secret=True)
     #: File that each worker process touches while it works, for liveness probes.
     heartbeat_file: str = _setting("HEARTBEAT_FILE", "", str)
+    #: Format of the log of workers, receivers and the command line: ``text``, or ``json`` for one
+    #: JSON object a line.
+    log: str = _setting("LOG", FORMATS[0], _log_format)
     #: Deliver in the calling process, without Redis and Celery, as smsframework does.
     eager: bool = _setting("EAGER", False, _bool)
     #: How long a record is kept after it has reached a final state.

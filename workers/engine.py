@@ -166,7 +166,7 @@ class Engine:
             self._task_events.add(task, id, outcome, started=True)
         else:
             name, place = type(error).__name__, place_of(error)
-            extra = {"id": id, "error_class": name}
+            extra = {"id": id, "error": name}
             log.error("%s: %s at %s: please report this", id, name, place, extra=extra)
 
     def _give_back(self, kind: str, ids: list[str]) -> None:

@@ -161,7 +161,7 @@ class TaskEvents:
             self._added.set()
         except Exception as error:
             name = type(error).__name__
-            extra = {"id": id, "error_class": name}
+            extra = {"id": id, "error": name}
             log.error("%s is not shown in Flower: %s", id, name, extra=extra)
 
     def close(self) -> None:
@@ -241,7 +241,7 @@ class TaskEvents:
         if not self._away:
             name = type(error).__name__
             text = "events for Flower are not sent until Redis answers (%s): they are dropped"
-            log.warning(text, name, extra={"error_class": name})
+            log.warning(text, name, extra={"error": name})
         self._away = True
         self._closing.wait(_PAUSE)
 

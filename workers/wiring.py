@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from argparse import ArgumentParser
@@ -23,12 +24,13 @@ from smsqueue.delivery import Slots
 from smsqueue.delivery.outcomes import remedies
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
-from smsqueue.logs import get_logger
+from smsqueue.logs import end_process, get_logger
 from smsqueue.operation.heartbeat import Heartbeat
 from smsqueue.operation.server_log import log_server
 from smsqueue.operation.upkeep import Upkeep
 from smsqueue.settings import Settings, SettingsError
 from workers.engine import Engine
+from workers.logs import set_up_logs
 from workers.redis_channel import survive_lost_connections
 from workers.shutdown import Shutdown
 from workers.tasks import register
@@ -54,9 +56,10 @@ def create_worker(settings: Settings | None = None) -> Celery:
     try:
         settings = settings or Settings()
     except SettingsError as error:
-        sys.exit(f"smsqueue: {error}")
+        end_process(str(error), as_json=os.environ.get("SMSQUEUE_LOG") == "json")
     survive_lost_connections()
     app: Any = Celery("smsqueue", set_as_current=False)
+    set_up_logs(app, as_json=settings.log == "json")
     app.config_from_object(celery_config(settings, worker=True))
     names = (settings.send_queue, settings.hook_queue)
     app.conf.task_queues = [Broker(name, Exchange(name), name) for name in names]
@@ -89,15 +92,16 @@ class _EngineStep(bootsteps.StartStopStep):
         super().__init__(parent, **kwargs)
         app: Any = parent.app
         settings = self.worker.settings
-        _refuse_other_pools(parent.pool_cls)
+        _refuse_other_pools(parent.pool_cls, as_json=settings.log == "json")
         gateway, self.away = _load(settings)
         consumes = {queue.name for queue in app.amqp.queues.consume_from.values()}
         sends, hooks = settings.send_queue in consumes, settings.hook_queue in consumes
         if not sends and not hooks:
-            sys.exit(
-                f"smsqueue: this worker consumes {', '.join(sorted(consumes))}, but the queues of "
-                f"the namespace {settings.namespace!r} are {settings.send_queue} and "
-                f"{settings.hook_queue}: correct -Q or SMSQUEUE_NAMESPACE"
+            end_process(
+                f"this worker consumes {', '.join(sorted(consumes))}, but the queues of the "
+                f"namespace {settings.namespace!r} are {settings.send_queue} and "
+                f"{settings.hook_queue}: correct -Q or SMSQUEUE_NAMESPACE",
+                as_json=settings.log == "json",
             )
         deadlines = [provider.deadline for provider in gateway.providers.values()]
         self.shutdown = shutdown = Shutdown(
@@ -178,7 +182,10 @@ class _EngineStep(bootsteps.StartStopStep):
         hung = slots.hung()
         for name, calls in hung.items():
             if calls > self._hung[name]:
-                log.error("%d calls of the provider %s did not end by its deadline", calls, name)
+                log.error(
+                    *("%d calls of the provider %s did not end by its deadline", calls, name),
+                    extra={"provider": name},
+                )
             if calls >= slots.most(name):
                 self.shutdown.request(f"all {calls} calls of the provider {name} hang")
         self._hung = hung
@@ -220,7 +227,7 @@ class _ConsumerStep(bootsteps.StartStopStep):
         parent.timer.call_repeatedly(2.0, heartbeat.note_consumer_alive)
 
 
-def _refuse_other_pools(pool: type) -> None:
+def _refuse_other_pools(pool: type, *, as_json: bool) -> None:
     name = pool.__module__.rpartition(".")[2]
     # Celery ignores "-P prefork" here and would silently use threads.
     arguments = ArgumentParser(add_help=False, allow_abbrev=False)
@@ -228,10 +235,11 @@ def _refuse_other_pools(pool: type) -> None:
     if arguments.parse_known_args(sys.argv[1:])[0].pool == "prefork":
         name = "prefork"
     if name == "prefork" or not issubclass(pool, TaskPool):
-        sys.exit(
-            f"smsqueue: the pool {name} does not work here: slots and time limits count the "
+        end_process(
+            f"the pool {name} does not work here: slots and time limits count the "
             "threads of one process, and another pool loses messages when it stops. Start the "
-            "worker without -P (or with -P threads), and leave worker_pool alone"
+            "worker without -P (or with -P threads), and leave worker_pool alone",
+            as_json=as_json,
         )
 
 
@@ -240,22 +248,25 @@ def _load(settings: Settings) -> tuple[Gateway, bool]:
 
     A gateway that cannot be used ends the process.
     """
+    as_json = settings.log == "json"
     try:
         gateway = load_gateway(settings, queued=True)
     except LoaderError as error:
-        sys.exit(f"smsqueue: {error}")
+        end_process(str(error), as_json=as_json)
     used = gateway.settings
     if (used.redis_url, used.namespace) != (settings.redis_url, settings.namespace):
-        sys.exit(
-            f"smsqueue: the gateway {settings.gateway} sends through {used.namespace!r} in Redis "
+        end_process(
+            f"the gateway {settings.gateway} sends through {used.namespace!r} in Redis "
             f"at {used.safe_redis_url}, but this worker works on {settings.namespace!r} at "
             f"{settings.safe_redis_url}: set SMSQUEUE_REDIS_URL and SMSQUEUE_NAMESPACE to the "
-            "gateway's"
+            "gateway's",
+            as_json=as_json,
         )
     if not gateway.providers:
-        sys.exit(
-            f"smsqueue: the gateway {settings.gateway} has no provider: add one with "
-            "gateway.add_provider(name, Provider, ...)"
+        end_process(
+            f"the gateway {settings.gateway} has no provider: add one with "
+            "gateway.add_provider(name, Provider, ...)",
+            as_json=as_json,
         )
     handlers = {
         name: [handler.name for handler in getattr(gateway, name)]
@@ -278,7 +289,7 @@ def _load(settings: Settings) -> tuple[Gateway, bool]:
         gateway.ping()
         log_server(log, gateway.ledger)
     except (RedisMisconfigured, SettingsError) as error:
-        sys.exit(f"smsqueue: {error}")
+        end_process(str(error), as_json=as_json)
     except exc.QueueUnavailable as error:
         log.error("%s; waiting for it", error)
         return gateway, True

@@ -264,7 +264,7 @@ class Queue:
         log.warning(
             "%s was not published%s (%s): %s",
             *(first, others, name, remedy),
-            extra={"id": first, "error_class": name},
+            extra={"id": first, "error": name},
         )
 
     def _template(self, task: str, queue: str) -> MessageTemplate | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -22,7 +23,8 @@ from smsqueue.cli.purge_webhooks import purge
 from smsqueue.cli.send import send
 from smsqueue.cli.status import status
 from smsqueue.configuration.loader import LoaderError
-from smsqueue.settings import SettingsError
+from smsqueue.logs import log_json
+from smsqueue.settings import SettingsError, log_format
 
 __all__ = ["main"]
 
@@ -69,6 +71,8 @@ def main(operator: str | None) -> None:
     Most commands use the Redis and the namespace of SMSQUEUE_REDIS_URL and SMSQUEUE_NAMESPACE.
     Numbers are masked and texts hidden unless --reveal is given.
     """
+    if log_format(os.environ) == "json":
+        log_json()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the terminal's encoding may lack a character
             stream.reconfigure(errors="backslashreplace")

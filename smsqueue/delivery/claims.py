@@ -104,12 +104,15 @@ class LostClaims:
                 done = True  # it is set aside and will not be sent
             except exc.LedgerError as error:
                 # Repeating would not help. The message goes on when its lease ends.
-                log.error("%s: its claim was not given back: %s", id, error)
+                extra = {"id": id, "error": type(error).__name__}
+                log.error("%s: its claim was not given back: %s", id, error, extra=extra)
                 done = True
             except exc.QueueUnavailable:
                 return
             except Exception as error:  # the other claims have to be given back, too
-                log.error("%s: its claim was not given back: %s", id, type(error).__name__)
+                name = type(error).__name__
+                extra = {"id": id, "error": name}
+                log.error("%s: its claim was not given back: %s", id, name, extra=extra)
                 done = False
             if done:
                 self.ids.pop(token, None)

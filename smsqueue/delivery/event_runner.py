@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -115,11 +116,14 @@ class EventRunner:
         """Run the handlers of an event that is this worker's."""
         kind, tries = claim.kind, claim.tries
         if tries >= self.retry.event_attempts:
-            log.error("%s: given up, its workers died: smsqueue list --state dead", event)
+            log.error(
+                *("%s: given up, its workers died: smsqueue list --state dead", event),
+                extra={"id": event, "error": "WorkerLost"},
+            )
             return self._settle(event, token, "dead", why="its workers died of it")
         if kind not in _KINDS:
             why = f"this worker's version knows no events of the kind {kind!r}"
-            log.error("%s: %s", event, why)
+            log.error("%s: %s", event, why, extra={"id": event, "error": "UnknownEvent"})
             return self._again(event, token, tries, why, "UnknownEvent")
         try:
             data = json.loads(claim.data)
@@ -148,7 +152,7 @@ class EventRunner:
         log.error(
             "%s is damaged (%s) and was put aside: smsqueue repair %s",
             *(event, cause, event),
-            extra={"id": event, "error_class": "DamagedRecord"},
+            extra={"id": event, "error": "DamagedRecord"},
         )
         return Outcome(DAMAGED, error="DamagedRecord")
 
@@ -157,7 +161,8 @@ class EventRunner:
         try:
             self.ledger.hook_later(event, seconds)
         except QueueUnavailable as error:
-            log.warning("%s: %s", event, error)
+            extra = {"id": event, "error": type(error).__name__}
+            log.warning("%s: %s", event, error, extra=extra)
 
     def _subject(
         self, kind: str, event: str, data: dict[str, Any], id: str, message_data: str
@@ -187,7 +192,10 @@ class EventRunner:
         if kind == "received" and subject.keyword is not None:
             handlers.insert(0, Handler("smsqueue:answer_keyword", self.gateway.answer_keyword))
         if kind == "received" and not handlers:
-            log.warning("%s: nobody heard it: no handler is connected to onReceive", event)
+            log.warning(
+                *("%s: nobody heard it: no handler is connected to onReceive", event),
+                extra={"id": event},
+            )
             return self._settle(
                 event,
                 token,
@@ -205,11 +213,13 @@ class EventRunner:
                 self._record(event, succeeded)
                 succeeded = ""
             if self._stopping.is_set() and not errors:
-                return self._settle(event, token, "back")
+                return self._settle(event, token, "back", level=logging.DEBUG)
             if self._stopping.is_set():
                 break
             if not lease.renewed():
-                log.warning("%s: another worker has it: its lease was over", event)
+                log.warning(
+                    *("%s: another worker has it: its lease was over", event), extra={"id": event}
+                )
                 return Outcome(EventState.WAITING, wait=0.0)
             error = self._call(event, handler, subject)
             if error is None:
@@ -217,7 +227,9 @@ class EventRunner:
             else:
                 errors.append((handler.name, error))
         if not errors:
-            return self._settle(event, token, "done", succeeded=succeeded, tries=tries)
+            # A message has two lines at INFO; its events have none.
+            level = logging.INFO if kind == "received" else logging.DEBUG
+            return self._settle(event, token, "done", succeeded=succeeded, tries=tries, level=level)
         name, first = errors[0]
         why = f"{name}: {type(first).__name__}: {text_of(first)}"[:500]
         return self._again(event, token, tries, why, type(first).__name__, succeeded)
@@ -234,7 +246,10 @@ class EventRunner:
                 handler.call(subject)
 
         def late() -> None:
-            log.warning("%s: the handler %s succeeded after its time limit", event, name)
+            log.warning(
+                *("%s: the handler %s succeeded after its time limit", event, name),
+                extra={"id": event, "handler": name},
+            )
             self._record(event, name)
 
         try:
@@ -246,7 +261,7 @@ class EventRunner:
                 event,
                 name,
                 error,
-                extra={"id": event, "error_class": "HandlerTimeout"},
+                extra={"id": event, "handler": name, "error": "HandlerTimeout"},
             )
             return HandlerTimeout(str(error))
         except BaseException as error:  # handlers may raise anything, also SystemExit
@@ -256,7 +271,7 @@ class EventRunner:
                 name,
                 type(error).__name__,
                 place_of(error),
-                extra={"id": event, "error_class": type(error).__name__},
+                extra={"id": event, "handler": name, "error": type(error).__name__},
             )
             return error
         return None
@@ -267,7 +282,10 @@ class EventRunner:
         """Repeat an event later, unless it has no tries left."""
         dead = tries + 1 >= self.retry.event_attempts
         if dead:
-            log.error("%s: given up after %d tries: smsqueue list --state dead", event, tries + 1)
+            log.error(
+                *("%s: given up after %d tries: smsqueue list --state dead", event, tries + 1),
+                extra={"id": event, "error": error},
+            )
         return self._settle(
             event,
             token,
@@ -290,6 +308,7 @@ class EventRunner:
         error: str | None = None,
         succeeded: str = "",
         tries: int = 0,
+        level: int = logging.INFO,
     ) -> Outcome:
         names = (succeeded,) if succeeded else ()
         state, look = retry_until_confirmed(
@@ -297,7 +316,7 @@ class EventRunner:
                 event, token, verdict, delay=delay, why=why, succeeded=names
             )
         )
-        transition(log, event, state, error=error)
+        transition(log, event, state, error=error, level=level)
         return Outcome(state, wait=delay if look else None, error=error, earlier=tries)
 
 
@@ -308,7 +327,9 @@ def _read(id: str, data: str) -> dict[str, Any] | None:
         serialization.load_outgoing(id, message)
         dict(message.get("options", {}).get("context", {}))
     except Exception as error:  # the record may contain anything
-        log.warning("%s: its text and context cannot be read: %s", id, type(error).__name__)
+        name = type(error).__name__
+        extra = {"id": id, "error": name}
+        log.warning("%s: its text and context cannot be read: %s", id, name, extra=extra)
         return None
     return message
 

@@ -200,10 +200,11 @@ class Intake:
             outcome = self._run(id, slot)
         except exc.QueueUnavailable as error:
             # Its claim was not confirmed, so no provider was called. Upkeep publishes it again.
-            log.warning("%s waits, its claim was not confirmed: %s", id, error, extra={"id": id})
+            extra = {"id": id, "error": type(error).__name__}
+            log.warning("%s waits, its claim was not confirmed: %s", id, error, extra=extra)
         except BaseException as error:  # no error may end the loop
             name, place = type(error).__name__, place_of(error)
-            extra = {"id": id, "error_class": name}
+            extra = {"id": id, "error": name}
             log.error("%s: %s at %s: please report this", id, name, place, extra=extra)
         else:
             self._ended(id, outcome)

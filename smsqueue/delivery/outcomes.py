@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "attempt_of",
     "by_router",
+    "code_of",
     "ids_of",
     "judged",
     "of_repetition",
@@ -141,7 +142,7 @@ def _log_unusable(id: str | None, name: str, error: Exception) -> None:
     log.error(
         "%s: what %s left cannot be used, so it is not kept: %s (%s)",
         *(id, name, type(error).__name__, place_of(error)),
-        extra={"id": id, "provider": name, "error_class": type(error).__name__},
+        extra={"id": id, "provider": name, "error": type(error).__name__},
     )
 
 
@@ -209,7 +210,7 @@ def judged(decision: Decision, error: BaseException, name: str | None) -> Attemp
         provider=name,
         error=label,
         why="its provider may have it" if decision.verdict == "unknown" else None,
-        code=_code_of(error),
+        code=code_of(error),
         delay_ms=int(decision.delay * 1000),
         counted=decision.counted,
         provider_works=decision.well,
@@ -222,7 +223,7 @@ def judged(decision: Decision, error: BaseException, name: str | None) -> Attemp
             "%s is paused: %s. No message is lost; they go out when it works again",
             name or "the router",
             label,
-            extra={"provider": name or "the router", "error_class": label},
+            extra={"provider": name or "the router", "error": label},
         )
     return replace(
         outcome,
@@ -247,7 +248,7 @@ def by_router(answer: Refuse | NotBefore) -> AttemptOutcome:
             )
 
 
-def _code_of(error: BaseException) -> str | None:
+def code_of(error: BaseException) -> str | None:
     """The provider's code of an error."""
     try:
         code = getattr(error, "code", None)

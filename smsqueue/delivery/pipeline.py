@@ -155,7 +155,7 @@ class Delivery:
             log.error(
                 "%s: not routed: %s: %s",
                 *(attempt.id, label, why),
-                extra={"id": attempt.id, "error_class": label},
+                extra={"id": attempt.id, "error": label},
             )
             decision = GuardedPolicy(self.gateway.retry).decide(
                 error, tries=attempt.tries, age=attempt.age, wrote=False
@@ -180,7 +180,7 @@ class Delivery:
         log.error(
             "%s is damaged (%s) and was put aside: smsqueue repair %s",
             *(id, cause, id),
-            extra={"id": id, "error_class": "DamagedRecord"},
+            extra={"id": id, "error": "DamagedRecord"},
         )
         return Outcome(DAMAGED, error="DamagedRecord")
 

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 from smsqueue import exc
 from smsqueue.concurrency.loop import Loop, RemoteCall, current_loop, wait
-from smsqueue.delivery.outcomes import Attempt
+from smsqueue.delivery.outcomes import Attempt, code_of
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.logs import get_logger
@@ -148,7 +148,13 @@ class ProviderCalls:
                 label,
                 name,
                 "" if known else f" ({place_of(error)})",
-                extra={"id": attempt.id, "provider": name, "error_class": label},
+                extra={
+                    "id": attempt.id,
+                    "provider": name,
+                    "attempt": attempt.made,
+                    "error": label,
+                    "code": code_of(error),
+                },
             )
             return error
         finally:

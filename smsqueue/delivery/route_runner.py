@@ -3,6 +3,7 @@ the one before certainly did not accept the message."""
 
 from __future__ import annotations
 
+import logging
 import time
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -186,7 +187,8 @@ class RouteRunner:
             lease = self.lease(rest[0])
         except Exception as failure:  # it was removed, or its ``deadline`` property failed
             label = type(failure).__name__
-            log.error("%s: %s cannot be called: %s", attempt.id, rest[0], label)
+            extra = {"id": attempt.id, "provider": rest[0], "error": label}
+            log.error("%s: %s cannot be called: %s", attempt.id, rest[0], label, extra=extra)
             later = retry.backoff(attempt.tries)
             return self.settle(attempt, self._not_yet(attempt, outcome, later))
         busy = self.slots.enter(rest[0], bulk=attempt.bulk)
@@ -225,7 +227,17 @@ class RouteRunner:
         moved = retry_until_confirmed(
             lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, outcome)
         )
-        transition(log, attempt.id, moved.state, provider=outcome.provider, error=outcome.error)
+        transition(
+            log,
+            attempt.id,
+            moved.state,
+            provider=outcome.provider,
+            attempt=attempt.made or None,
+            error=outcome.error,
+            code=outcome.code,
+            # While it waits for a slot or for the end of a pause, nothing has happened.
+            level=logging.DEBUG if outcome.verdict == "wait" else logging.INFO,
+        )
         self.queue.hook(moved.events, bulk=attempt.bulk)
         return moved
 

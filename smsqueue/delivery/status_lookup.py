@@ -69,7 +69,9 @@ def _ask(
         if since is None:
             raise ValueError("the time of the call")
     except Exception as error:  # the record may contain anything
-        log.error("%s: %s is not asked: its record is damaged: %s", id, name, type(error).__name__)
+        label = type(error).__name__
+        extra = {"id": id, "provider": name, "error": label}
+        log.error("%s: %s is not asked: its record is damaged: %s", id, name, label, extra=extra)
         ledger.asked(id, _LONGEST)
         return Outcome(State.UNKNOWN, wait=_LONGEST, error="DamagedRecord")
     message.provider = name
@@ -98,7 +100,7 @@ def _ask(
             name,
             error_label(error),
             "" if isinstance(error, exc.ProviderError) else f" ({place_of(error)})",
-            extra={"id": id, "provider": name, "error_class": error_label(error)},
+            extra={"id": id, "provider": name, "error": error_label(error)},
         )
     if status is None:
         ledger.asked(id, again)
@@ -112,7 +114,7 @@ def _ask(
         log.error(
             "%s: what %s answered cannot be recorded: %s (%s)",
             *(id, name, type(error).__name__, place_of(error)),
-            extra={"id": id, "provider": name, "error_class": type(error).__name__},
+            extra={"id": id, "provider": name, "error": type(error).__name__},
         )
         ledger.asked(id, again)
         return Outcome(State.UNKNOWN, wait=again, error="NotKnown")

@@ -47,7 +47,7 @@ def _answer(gateway: Gateway, message: IncomingMessage) -> None:
 
 
 def _log_status(status: MessageStatus) -> None:
-    log.info("%s: %s", status.id, ", ".join(sorted(status.states)) or status.status)
+    log.debug("%s: %s", status.id, ", ".join(sorted(status.states)) or status.status)
 
 
 def _make_gateway() -> Gateway:

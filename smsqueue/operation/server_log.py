@@ -22,7 +22,7 @@ def log_server(log: SafeLogger, ledger: Ledger) -> None:
     hint = ""
     if risks:
         hint = f"; {len(risks)} warning{'' if len(risks) == 1 else 's'}, see smsqueue check"
-    log.info("%s at %s%s", server, address, hint)
+    log.info("%s: %s%s", address, server, hint)
     for risk in risks:
         if ledger.is_news(str(risk)):
             log.warning("%s", risk)

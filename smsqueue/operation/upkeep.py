@@ -202,7 +202,7 @@ class Upkeep:
                     failure.id,
                     failure.cause,
                     failure.id,
-                    extra={"id": failure.id, "error_class": "DamagedRecord"},
+                    extra={"id": failure.id, "error": "DamagedRecord"},
                 )
         others = [failure for failure in failures if not failure.aside]
         if others:
@@ -256,7 +256,9 @@ class Upkeep:
             except Exception as error:
                 well = False
                 pause = min(max(pause, 0.1) * 2, _LONGEST_PAUSE)
-                log.error("upkeep failed, again in %.0f s: %s", pause, type(error).__name__)
+                name = type(error).__name__
+                extra = {"error": name}
+                log.error("upkeep failed, again in %.0f s: %s", pause, name, extra=extra)
             else:
                 # If the sweep's quota was full, continue at once.
                 pause = 0.0 if self._full else min(interval, _BUSY_PAUSE) if more else interval

@@ -193,7 +193,7 @@ class GuardedPolicy:
                 log.error(
                     "the retry policy failed: %s of %s: %s at %s; RetryPolicy decides instead",
                     *(name, type(self._policy).__name__, label, place_of(error)),
-                    extra={"error_class": label},
+                    extra={"error": label},
                 )
         return ask(RetryPolicy())
 

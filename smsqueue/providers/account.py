@@ -274,7 +274,8 @@ class AccountProvider(HttpProvider):
         known = self._logged_statuses
         if status not in known and len(known) < _MAX_LOGGED_STATUSES:
             known.add(status)
-            _log.warning("%s reports an unknown status: %s", self.name, status)
+            extra = {"provider": self.name, "code": status}
+            _log.warning("%s reports an unknown status: %s", self.name, status, extra=extra)
 
     def validated(self, event: _Event) -> _Event:
         """The event; Malformed if a field is invalid, see :func:`validate_event`."""

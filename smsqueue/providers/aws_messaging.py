@@ -257,7 +257,8 @@ class AwsMessagingProvider(AwsProvider):
             reason = str(response.status)
         except (NoAnswer, ValueError) as error:
             reason = str(error) if isinstance(error, NoAnswer) else type(error).__name__
-        _log.warning("%s cannot fetch a URL of SNS: %s", self.name, reason)
+        extra = {"provider": self.name}
+        _log.warning("%s cannot fetch a URL of SNS: %s", self.name, reason, extra=extra)
         raise ServiceUnavailable
 
 
@@ -313,10 +314,12 @@ class SnsTopics:
                 return None  # a test message to the topic
         if message.get("Type") == "SubscriptionConfirmation":
             self._confirm(message.get("TopicArn"), str(message.get("SubscribeURL")))
-            _log.info("%s has confirmed its subscription to a topic", self._name)
+            extra = {"provider": self._name}
+            _log.info("%s has confirmed its subscription to a topic", self._name, extra=extra)
             return None
         if message.get("Type") == "UnsubscribeConfirmation":
-            _log.warning("%s was unsubscribed from a topic", self._name)
+            extra = {"provider": self._name}
+            _log.warning("%s was unsubscribed from a topic", self._name, extra=extra)
             return None
         raise Malformed("it is not a message of SNS")
 

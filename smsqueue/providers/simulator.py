@@ -133,7 +133,8 @@ class SimulatorProvider(HttpProvider):
             and len(self._logged_states) < 100
         ):
             self._logged_states.add(state)
-            _log.warning("%s reports an unknown state: %.40r", self.name, state)
+            extra = {"provider": self.name}
+            _log.warning("%s reports an unknown state: %.40r", self.name, state, extra=extra)
         kind = _STATES.get(state, MessageStatus)
         report = kind(_text(fields, "id"), rtime=_time(fields))
         report.reference = _text(fields, "reference", optional=True)

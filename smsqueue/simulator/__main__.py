@@ -6,7 +6,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from smsqueue.settings import secret_text
+from smsqueue.logs import log_json
+from smsqueue.settings import log_format, secret_text
 from smsqueue.simulator.server import serve
 
 __all__ = ["main"]
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="base URL of an account's webhooks: reports go to URL/status, replies to URL/im",
     )
     options = parser.parse_args(arguments)
+    if log_format(os.environ) == "json":
+        log_json()
     token = secret_text(os.environ, "SMSQUEUE_SIMULATOR_TOKEN") or "simulator"
     serve(dict(options.webhook), token, host=options.host, port=options.port)
 

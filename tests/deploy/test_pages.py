@@ -15,7 +15,7 @@ import yaml
 
 from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.cli import main
-from smsqueue.message.states import State
+from smsqueue.message.states import WAITING, State
 from tests.deploy.compose import FILE, ROOT, until
 from tests.deploy.conftest import Make
 
@@ -117,34 +117,30 @@ def test_an_image_of_ones_own_does_not_run_as_root(text: str) -> None:
     assert users[-1:] in ([], ["10001"])
 
 
-def test_the_example_logs_json_once_in_workers_and_receivers(another: Make) -> None:
-    [code] = [each.values[0] for each in blocks("python") if "# json_logs.py" in each.values[0]]
-    services = another(SMSQUEUE_GATEWAY="logging_sms:gateway", SMSQUEUE_NAMESPACE="logs")
-    (services.app / "json_logs.py").write_text(code)
-    (services.app / "logging_sms.py").write_text(
-        "import json_logs\nfrom smsqueue.demo.app import gateway\n"
-    )
+def test_workers_and_receivers_log_json(another: Make) -> None:
+    services = another(SMSQUEUE_NAMESPACE="logs", SMSQUEUE_LOG="json")
     services.start(["send", "receivers"])
     with Gateway(Settings.from_mapping(services.environment("send"))) as gateway:
-        id = gateway.send(OutgoingMessage("+15550000701", "refused there")).id or ""
-        until(lambda: gateway.lookup(id).state == State.FAILED)
+        refused = gateway.send(OutgoingMessage("+15550000701", "refused there")).id or ""
+        sent = gateway.send(OutgoingMessage("+15550000001", "hi")).id or ""
+        until(lambda: gateway.lookup(refused).state == State.FAILED)
+        until(lambda: gateway.lookup(sent).state not in WAITING)
     url = f"{services.url('receivers')}/k3-Zx_9/main/im"
     assert requests.post(url, data=b"{}", timeout=30).status_code == 403
 
-    def lines(name: str, logger: str) -> list[dict[str, Any]]:
-        text = services.running[name].log.read_text("utf-8")
-        found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        return [line for line in found if line["logger"] == logger]
+    def text(name: str) -> str:
+        return services.running[name].log.read_text("utf-8")
 
-    def ends() -> list[dict[str, Any]]:
-        return [line for line in lines("send", "smsqueue.delivery") if line.get("id") == id]
-
-    until(lambda: any(line.get("state") == "failed" for line in ends()))
-    until(lambda: lines("receivers", "smsqueue.access"))
-    [end] = [line for line in ends() if line.get("state") == "failed"]
-    assert (end["provider"], end["error_class"]) == ("main", "RequestError")
-    assert len(lines("receivers", "smsqueue.access")) == 1
-    for name in ("send", "receivers"):
-        text = services.running[name].log.read_text("utf-8")
-        plain = [line for line in text.splitlines() if not line.startswith("{")]
-        assert not [line for line in plain if "smsqueue.access" in line or id in line]
+    until(lambda: '"state": "failed"' in text("send") and '"state": "sent"' in text("send"))
+    until(lambda: "smsqueue.access" in text("receivers"))
+    # Not a line of anybody is of another form: Celery's, gunicorn's, of warnings.
+    lines = {n: [*map(json.loads, text(n).splitlines())] for n in ("send", "receivers")}
+    of_message = [line for line in lines["send"] if sent in line["message"]]
+    assert [(line["level"], line["state"], line["provider"]) for line in of_message] == [
+        ("INFO", "sent", "main")
+    ]
+    warning, end = [line for line in lines["send"] if line.get("id") == refused]
+    assert (warning["level"], warning["error"]) == ("WARNING", "RequestError")
+    assert (end["state"], end["provider"], end["attempt"]) == ("failed", "main", 1)
+    assert [line["status"] for line in lines["receivers"] if "status" in line] == [403]
+    assert "gunicorn.error" in {line["logger"] for line in lines["receivers"]}

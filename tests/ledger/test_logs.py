@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from smsqueue import OutgoingMessage, exc
+from smsqueue import IncomingMessage, OutgoingMessage, Settings, exc
+from smsqueue.cli import main
+from smsqueue.logs import JsonFormatter
 from smsqueue.message.states import State
+from smsqueue.settings import SettingsError
 from tests.ledger.bench import Bench, Told
 
 
 def told(caplog: pytest.LogCaptureFixture, id: str) -> list[tuple[object, ...]]:
     """The lines of a message or event: level, state, provider, error class."""
     return [
-        (r.levelname, r.state, r.provider, r.error_class)  # type: ignore[attr-defined]
+        (r.levelname, r.state, r.provider, r.error)  # type: ignore[attr-defined]
         for r in caplog.records
         if getattr(r, "id", None) == id and hasattr(r, "state")
     ]
@@ -44,6 +52,91 @@ def test_a_message_from_its_queue_to_its_report(
         ("INFO", "sent", "a", None),
         ("INFO", "delivered", "a", None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("reported", "lines"), [(False, ["queued", "sent"]), (True, ["sent", "delivered"])]
+)
+def test_a_message_that_goes_well_has_two_lines(
+    bench: Bench, caplog: pytest.LogCaptureFixture, reported: bool, lines: list[str]
+) -> None:
+    bench.add("a")
+    bench.gateway.onSend += lambda message: None
+    bench.gateway.onStatus += lambda status: None
+    id = bench.send(status_report=reported)
+    bench.deliver(id)
+    if reported:
+        bench.report("accepted", reference=f"{id}.1")
+        bench.report("delivered", reference=f"{id}.1")
+    events = bench.events("sent") + bench.events("status")
+    assert [bench.hooks.run(event).state for event in events] == ["done"] * len(events) != []
+    assert [(r.levelname, getattr(r, "state", None)) for r in caplog.records] == [
+        ("INFO", state) for state in lines
+    ]
+
+
+def test_an_incoming_message_has_two_lines(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.add("a")
+    bench.gateway.onReceive += lambda message: None
+    message = IncomingMessage("15550002", "secret words")
+    message.provider = "a"
+    bench.gateway.receive_message(message)
+    bench.hooks.run(message.id or "")
+    assert told(caplog, message.id or "") == [
+        ("INFO", "waiting", "a", None),
+        ("INFO", "done", None, None),
+    ]
+
+
+def test_a_line_of_json(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.add("a", exc.ServerError("busy", code=7))
+    id = bench.send()
+    bench.deliver(id)
+    failed, retrying = [json.loads(JsonFormatter().format(r)) for r in caplog.records[-2:]]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", failed.pop("time"))
+    assert failed == {
+        "level": "WARNING",
+        "logger": "smsqueue.delivery",
+        "message": f"{id}: ServerError failed at a",
+        "id": id,
+        "provider": "a",
+        "attempt": 1,
+        "error": "ServerError",
+        "code": "7",
+    }
+    assert (retrying["state"], retrying["attempt"], retrying["code"]) == ("retrying", 1, "7")
+
+
+def test_json_of_what_an_application_logs() -> None:
+    try:
+        raise KeyError("x")
+    except KeyError:
+        record = logging.getLogger("shop").makeRecord(
+            *("shop", logging.ERROR, "shop.py", 7, "two\nlines of %s", ("ü",), sys.exc_info()),
+            extra={"order": 7, "at": datetime(2026, 1, 2, tzinfo=UTC), "level": "mine"},
+        )
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    line = json.loads(text)
+    assert (line["message"], line["level"], line["order"]) == ("two\nlines of ü", "ERROR", 7)
+    assert line["at"] == "2026-01-02 00:00:00+00:00"
+    assert line["exception"].startswith("Traceback ")
+    record.__dict__["circle"] = circle = {}
+    circle["itself"] = circle
+    assert json.loads(JsonFormatter().format(record))["message"] == "two\nlines of ü"
+
+
+def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMSQUEUE_LOG", "JSON")
+    assert Settings().log == "json"
+    monkeypatch.setenv("SMSQUEUE_LOG", "yaml")
+    with pytest.raises(SettingsError, match="SMSQUEUE_LOG must be text or json"):
+        Settings()
+    result = CliRunner().invoke(main, ["acl"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: SMSQUEUE_LOG must be text or json: correct it or unset it\n",
+    )
 
 
 def test_what_an_operator_does(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -166,7 +166,8 @@ def test_only_the_first_process_that_starts_logs_the_warnings(
             log_server(get_logger("smsqueue.worker"), gateway.ledger)
         line, *warnings = [(r.levelname, r.getMessage()) for r in caplog.records]
         assert line[0] == "INFO"
-        assert line[1].endswith(f"at {url}; 1 warning, see smsqueue check")
+        assert line[1].startswith(f"{url}: Redis ")
+        assert line[1].endswith("; 1 warning, see smsqueue check")
         assert [text.partition(": ")[0] for _, text in warnings] == (
             [f"Redis at {url} has no AOF"] if warned else []
         )

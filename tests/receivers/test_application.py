@@ -192,7 +192,7 @@ def test_no_error_reaches_the_server(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_every_request_but_health_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "smsqueue.access")
+    caplog.set_level(logging.DEBUG, "smsqueue.access")
     client = make("prefix").test_client()
     client.post("/prefix/main/im", json=HELLO)
     client.get("/prefix/main/im?text=hunter2")
@@ -207,6 +207,8 @@ def test_every_request_but_health_has_a_line(caplog: pytest.LogCaptureFixture) -
         ["GET", "-", "404"],
         ["-", "-", "404"],
     ]
+    levels = [r.levelname for r in caplog.records if r.name == "smsqueue.access"]
+    assert levels == ["DEBUG", "INFO", "INFO", "INFO"]
 
 
 def emit(name: str, level: int, text: str, *args: Any, error: Exception | None = None) -> list[str]:
@@ -234,8 +236,8 @@ def emit(name: str, level: int, text: str, *args: Any, error: Exception | None =
 
 def test_the_servers_do_not_log_request_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    set_up_logs()
-    set_up_logs()
+    set_up_logs(as_json=False)
+    set_up_logs(as_json=False)
     url, error = "/p?text=hunter2", ValueError("hunter2")
     assert emit("gunicorn.access", logging.INFO, '"%(r)s"', {"r": url}) == []
     assert emit(

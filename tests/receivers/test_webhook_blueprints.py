@@ -163,7 +163,7 @@ def test_an_application_that_refuses_before_we_begin(gateway: Gateway) -> None:
 def test_the_access_log_has_provider_route_status_and_time(
     client: FlaskClient, heard: Heard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "smsqueue.access")
+    caplog.set_level(logging.DEBUG, "smsqueue.access")
     client.post("/s3cret/main/im", json=HELLO)
     client.get("/s3cret/main/status?id=7&from=15551234567&text=hunter2")
     client.post("/s3cret/other/im", json=HELLO)

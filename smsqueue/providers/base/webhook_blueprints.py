@@ -7,6 +7,7 @@ bundled receivers do.
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -182,27 +183,42 @@ class _RequestHooks:
 
     def _refuse(self, error: Exception, status: int, text: str, why: str = "") -> Response:
         described = describe_error(error)
-        _log.warning("webhook of %s refused: %s%s", self.provider.name, why, described)
+        _log.warning(
+            *("webhook of %s refused: %s%s", self.provider.name, why, described),
+            extra=self._fields(error),
+        )
         return text_response(status, text)
 
     def field_missing(self, error: BadRequestKeyError) -> Response:
         """A view read a field that the webhook does not have."""
         name = word(str(error.args[0])) if error.args else "a field"
-        _log.warning("webhook of %s refused: %s is missing", self.provider.name, name)
+        _log.warning(
+            *("webhook of %s refused: %s is missing", self.provider.name, name),
+            extra=self._fields(error),
+        )
         return text_response(400, "malformed")
 
     def not_recorded(self, error: QueueUnavailable) -> Response:
+        name, fields = self.provider.name, self._fields(error)
         if error.no_room:
-            _log.error("webhook of %s refused: %s", self.provider.name, error.no_room)
+            _log.error("webhook of %s refused: %s", name, error.no_room, extra=fields)
         else:
-            _log.error("webhook of %s not recorded: %s", self.provider.name, describe_error(error))
+            described = describe_error(error)
+            _log.error("webhook of %s not recorded: %s", name, described, extra=fields)
         response = text_response(503, "not recorded, please repeat")
         response.headers["Retry-After"] = str(int(error.retry_after or RETRY_AFTER))
         return response
 
     def failed(self, error: Exception) -> Response:
-        _log.error("webhook of %s failed: %s", self.provider.name, describe_error(error))
+        _log.error(
+            *("webhook of %s failed: %s", self.provider.name, describe_error(error)),
+            extra=self._fields(error),
+        )
         return text_response(500, "failed")
+
+    def _fields(self, error: Exception) -> dict[str, str]:
+        """The fields of a log line about an error."""
+        return {"provider": self.provider.name, "error": type(error).__name__}
 
 
 def describe_error(error: BaseException) -> str:
@@ -247,9 +263,17 @@ def plain_http_error(error: HTTPException) -> Response | HTTPException:
 
 
 def log_access(route: str, response: Response) -> Response:
-    """Log a request without its URL, which holds the prefix, and often numbers and texts."""
+    """Log a request without its URL, which holds the prefix, and often numbers and texts.
+
+    Successful ones are logged at DEBUG: what they record has a line of its own.
+    """
     method = request.method if request.method in ("GET", "HEAD", "POST", "PUT") else "-"
     now = time.monotonic()
     milliseconds = (now - g.get("smsqueue_started", now)) * 1000
-    _access.info("%s %s %d %.1f ms", method, route, response.status_code, milliseconds)
+    status = response.status_code
+    _access.log(
+        logging.DEBUG if status < 400 else logging.INFO,
+        *("%s %s %d %.1f ms", method, route, status, milliseconds),
+        extra={"method": method, "route": route, "status": status, "ms": round(milliseconds, 1)},
+    )
     return response

@@ -196,7 +196,10 @@ class FanOut:
         except Exception as error:  # of any class: the other clients are called all the same
             code = getattr(error, "code", None)
             reason = f"{error_label(error)} {word(str(code)) if code else ''}".rstrip()
-            log.warning("%s: %s did not accept an event: %s", self._name, _host(url), reason)
+            log.warning(
+                *("%s: %s did not accept an event: %s", self._name, _host(url), reason),
+                extra={"provider": self._name, "error": error_label(error)},
+            )
             return _Failure(f"{_host(url)}: {reason}", _public_class(error))
         return None
 
@@ -210,7 +213,10 @@ class FanOut:
             if error.code != LOOP:
                 raise
             # The client has had the event, so nothing is lost and a repetition is useless.
-            log.error("%s: %s refused an event: forwarding loop", self._name, _host(url))
+            log.error(
+                *("%s: %s refused an event: forwarding loop", self._name, _host(url)),
+                extra={"provider": self._name},
+            )
 
     def _without_parts(self, payload: Payload) -> Payload:
         """A report as clients may see it: they know the message's id, not those of its parts.
