@@ -174,6 +174,26 @@ def test_a_delivery_during_the_call_wins(
     assert id not in bench.due()
 
 
+def test_a_report_that_says_no_more_than_the_state_does_not_begin_the_state_anew(
+    bench: Bench, provider: Told
+) -> None:
+    """One of two parts was delivered: the message is still sent, since when it was, and its reports
+    are awaited no longer than before."""
+
+    def take(message: OutgoingMessage) -> None:
+        message.msgid = ["p1", "p2"]
+
+    provider.then(take)
+    id = bench.send("x" * 200, status_report=True)
+    bench.deliver(id)
+    times = {bench.key("state", "sent"): 1, bench.key("due", "watch"): bench.now() + 1000}
+    for index, time in times.items():
+        assert bench.redis.zadd(index, {id: time}, xx=True, ch=True) == 1
+    bench.report("delivered", msgid="p1", of_part=True)
+    assert bench.state(id) == "sent"
+    assert {index: bench.redis.zscore(index, id) for index in times} == times
+
+
 def test_a_repeated_webhook_has_one_effect_and_one_event(bench: Bench, provider: Told) -> None:
     heard = bench.listen()
     id = bench.send(status_report=True, context={"n": 1})
