@@ -100,8 +100,7 @@ class RouteRunner:
             waits.append((left, name, "paused"))
             attempt.may_go_later(left)
         if otherwise is not None:
-            outcome = self._not_yet(attempt, otherwise, min(each[0] for each in waits))
-            return self.settle(attempt, outcome)
+            return self._settle_instead(attempt, otherwise, min(each[0] for each in waits))
         return self.wait(attempt, waits)
 
     def wait(self, attempt: Attempt, waits: list[tuple[float, str, str | None]]) -> Outcome:
@@ -172,6 +171,8 @@ class RouteRunner:
             outcome = replace(outcome, max_resends=retry.resends)
         if isinstance(error, exc.OptedOut) and self.gateway.opt_outs is not None:
             outcome = replace(outcome, opted_out=True)
+        if attempt.later is not None:
+            outcome = _other_provider_after(outcome, attempt.later)
         if decision.verdict == "retry":
             attempt.may_go_later(decision.delay)
         if not decision.elsewhere or not rest:
@@ -179,7 +180,7 @@ class RouteRunner:
                 # Providers that are paused may accept it once they work again.
                 attempt.tries += decision.counted
                 later = max(attempt.later, retry.backoff(attempt.tries))
-                outcome = self._not_yet(attempt, outcome, later)
+                outcome = self._retry_if_failed(attempt, outcome, later)
             return self.settle(attempt, outcome)
         attempt.tries += decision.counted
         attempt.message = accepted
@@ -190,10 +191,10 @@ class RouteRunner:
             extra = {"id": attempt.id, "provider": rest[0], "error": label}
             log.error("%s: %s cannot be called: %s", attempt.id, rest[0], label, extra=extra)
             later = retry.backoff(attempt.tries)
-            return self.settle(attempt, self._not_yet(attempt, outcome, later))
+            return self.settle(attempt, self._retry_if_failed(attempt, outcome, later))
         busy = self.slots.enter(rest[0], bulk=attempt.bulk)
         if busy:
-            return self.settle(attempt, self._not_yet(attempt, outcome, busy))
+            return self._settle_instead(attempt, outcome, busy)
         attempt.since = time.monotonic()
         following = NextAttempt(rest[0], int(lease * 1000))
         begun = None
@@ -212,14 +213,24 @@ class RouteRunner:
         recorded = replace(outcome, counted=False, pause_ms=None, provider_works=False)
         return self.begin_at_first(attempt, rest, otherwise=recorded)
 
-    def _not_yet(self, attempt: Attempt, outcome: AttemptOutcome, wait: float) -> AttemptOutcome:
-        """The outcome while the next provider is paused or busy: a refusal by the previous one is
-        not final yet, unless the message has no tries or time left."""
-        retry = GuardedPolicy(self.gateway.retry)
-        spent = retry.spent(attempt.tries, attempt.age)
+    def _settle_instead(self, attempt: Attempt, outcome: AttemptOutcome, seconds: float) -> Outcome:
+        """Settle an attempt because the next provider of the route is paused or busy.
+
+        Args:
+            seconds: Time until it may be called.
+        """
+        outcome = self._retry_if_failed(attempt, outcome, seconds)
+        return self.settle(attempt, _other_provider_after(outcome, seconds))
+
+    def _retry_if_failed(
+        self, attempt: Attempt, outcome: AttemptOutcome, seconds: float
+    ) -> AttemptOutcome:
+        """A refusal is not final while another provider of the route may accept the message after
+        these seconds, unless the message has no tries or time left."""
+        spent = GuardedPolicy(self.gateway.retry).spent(attempt.tries, attempt.age)
         if outcome.verdict != "failed" or spent:
             return outcome
-        return replace(outcome, verdict="retry", delay_ms=int(wait * 1000), why=None)
+        return replace(outcome, verdict="retry", delay_ms=int(seconds * 1000), why=None)
 
     def _settled(self, attempt: Attempt, outcome: AttemptOutcome) -> Transition:
         if outcome.event is None:
@@ -247,6 +258,14 @@ class RouteRunner:
         """Settle an attempt; returns the outcome of the trigger."""
         moved = self._settled(attempt, outcome)
         return outcome_of(moved, error or outcome.error, attempt.made)
+
+
+def _other_provider_after(outcome: AttemptOutcome, seconds: float) -> AttemptOutcome:
+    """The outcome if another provider of the route may be called after these seconds."""
+    ms = int(seconds * 1000)
+    if outcome.other_provider_ms is not None:
+        ms = min(ms, outcome.other_provider_ms)
+    return replace(outcome, other_provider_ms=ms)
 
 
 def _copied(message: OutgoingMessage) -> OutgoingMessage:

@@ -320,6 +320,9 @@ class AttemptOutcome:
     opted_out: bool = False
     #: Until the next attempt.
     delay_ms: int | None = None
+    #: Until another provider of the route may be called. While its own provider is paused, the
+    #: message waits no longer than this.
+    other_provider_ms: int | None = None
     #: Of "wait": the message is scheduled for this time (Unix time in ms).
     not_before_ms: int | None = None
     #: The attempt counts as a try.

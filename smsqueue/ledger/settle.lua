@@ -25,11 +25,14 @@ note_health(o, id, calling)
 if pause and not o.provider_works and not o.pause_ms and get(pause, 'probe') == token then
   unset(pause, 'probe', 'probe_until') -- the probe gave no result: allow another one
 end
-local ends = pause and (o.provider_works or o.pause_ms) and not get(pause, 'by') and get(pause, 'until')
+local ends = pause and (o.provider_works or o.pause_ms or o.other_provider_ms) and not get(pause, 'by') and
+    get(pause, 'until')
 if ends and o.delay_ms then
   local left = math.max(0, ends - NOW)
   -- Queue the message that failed behind the others, so that it is not the next probe.
   o.delay_ms = math.max(o.delay_ms, left + (o.pause_ms and math.floor(200 + 0.2 * left) or 0))
+  -- The route skips a paused provider, so the next attempt is at the other one.
+  if o.other_provider_ms then o.delay_ms = math.min(o.delay_ms, o.other_provider_ms) end
 end
 
 local events = {}

@@ -172,8 +172,8 @@ def test_a_route_that_fails_everywhere_begins_anew(bench: Bench) -> None:
     assert (a.calls, b.calls) == ([f"{id}.1", f"{id}.3"], [f"{id}.2"])
 
 
-def _pause(bench: Bench, provider: Told) -> None:
-    provider.then(exc.LimitsError(retry_after=100))
+def _pause(bench: Bench, provider: Told, seconds: float = 100) -> None:
+    provider.then(exc.LimitsError(retry_after=seconds))
     bench.deliver(bench.send_by(provider.name))
     provider.calls.clear()
 
@@ -218,11 +218,62 @@ def test_a_message_that_one_cannot_and_another_may_send_waits_for_that(
     if trouble == "paused":
         _pause(bench, b)
     else:
-        while bench.slots.enter("b") == 0:
-            pass
+        _no_slot(bench, "b")
     id = bench.send_by("a", "b")
     assert bench.deliver(id).state == "retrying"
     assert (len(a.calls), len(b.calls)) == (1, 0)
+
+
+def _no_slot(bench: Bench, name: str) -> None:
+    while bench.slots.enter(name) == 0:
+        pass
+
+
+@pytest.mark.parametrize("trouble", ["paused", "busy"])
+@pytest.mark.parametrize("error", [exc.CreditError(), exc.AuthError()], ids=["credit", "auth"])
+def test_a_message_waits_for_the_provider_of_its_route_that_may_be_called_first(
+    bench: Bench, error: exc.ProviderError, trouble: str
+) -> None:
+    a, b = bench.add("a", error), bench.add("b")
+    if trouble == "paused":
+        _pause(bench, b, seconds=20)
+    else:
+        _no_slot(bench, "b")
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "retrying"
+    assert (bench.look("send", id) or 0) <= bench.now() + 21_000  # a is paused for 60 s
+    bench.give_slots(4)
+    bench.unpause("b")
+    bench.ripe(id)
+    assert bench.deliver(id).state == "sent"
+    assert (len(a.calls), len(b.calls)) == (1, 1)
+
+
+def test_a_message_waits_for_an_earlier_provider_of_its_route_if_that_is_first(
+    bench: Bench,
+) -> None:
+    a, b = bench.add("a"), bench.add("b", exc.CreditError())
+    _pause(bench, a, seconds=20)
+    id = bench.send_by("a", "b")
+    assert bench.deliver(id).state == "retrying"
+    assert (len(a.calls), len(b.calls)) == (0, 1)
+    assert (bench.look("send", id) or 0) <= bench.now() + 21_000
+
+
+def test_a_provider_that_failed_and_is_not_paused_is_not_called_sooner_because_the_next_is_busy(
+    make_bench: Callable[..., Bench],
+) -> None:
+    class Slow(RetryPolicy):
+        def backoff(self, tries: int) -> float:
+            return 500.0
+
+    bench = make_bench(Slow())
+    bench.add("a", exc.ServerError("busy"))
+    bench.add("b")
+    _no_slot(bench, "b")
+    id = bench.send_by("a", "b")
+    bench.deliver(id)
+    assert (bench.look("send", id) or 0) > bench.now() + 400_000
 
 
 def test_all_paused_is_a_wait_without_a_try(bench: Bench) -> None:
