@@ -35,6 +35,12 @@ def _taken(bench: Bench, lane: str = "send", quota: int = 100) -> list[str]:
     return [id for id, _ in bench.ledger.take_due(lane, quota, per_trigger=100).due]
 
 
+def _left(bench: Bench) -> set[str]:
+    """The keys of pauses."""
+    keys = bench.keys()
+    return {key for key in keys if key.startswith(("held", "release", "due:release"))}
+
+
 def _deliver_due(bench: Bench) -> None:
     assert _taken(bench, "ask") == []
     for id in _taken(bench):
@@ -70,7 +76,7 @@ def test_what_is_paused_waits_until_it_is_resumed(
     resumed, paused = bench.gateway.audit()
     assert (paused.action, paused.by, paused.result) == ("pause", "alice", "done")
     assert (resumed.action, resumed.by, resumed.done, resumed.refused) == ("resume", "bob", 3, 1)
-    assert not {key for key in bench.keys() if key.startswith(("held", "release", "due:release"))}
+    assert _left(bench) == set()
 
 
 @pytest.mark.parametrize(("what", "scope"), [*zip(SCOPES, NAMES, strict=True)], ids=NAMES)
@@ -88,7 +94,7 @@ def test_a_pause_ends_by_itself(bench: Bench, what: dict[str, Any], scope: str) 
     assert bench.ledger.has_due() is True
     _deliver_due(bench)
     assert (bench.state(id), bench.gateway.pauses()) == ("sent", [])
-    assert not {key for key in bench.keys() if key.startswith(("held", "release", "due:release"))}
+    assert _left(bench) == set()
 
 
 def test_other_tags_and_providers_go_on(bench: Bench) -> None:
@@ -349,7 +355,7 @@ def test_wrong_arguments(gateway: Gateway) -> None:
     with pytest.raises(ValueError, match="in the past"):
         gateway.pause(tag="x", until=past)
     with pytest.raises(ValueError, match="time zone"):
-        gateway.pause(tag="x", until=datetime(2030, 1, 1))
+        gateway.pause(tag="x", until=datetime(2030, 1, 1))  # noqa: DTZ001
     with pytest.raises(ValueError, match="more than 0"):
         gateway.pause(tag="x", length=0)
     with pytest.raises(ValueError, match="one line"):
