@@ -38,6 +38,7 @@ BOUNDS = {
     "smsqueue/ledger/receive_part.lua: unpack(ARGV, 1, 6)": "six",
     "smsqueue/ledger/repair.lua: #ARGV": "two fields of a record, see queries.py",
     "smsqueue/ledger/bulk_step.lua: #ARGV": "64 ids",
+    "smsqueue/ledger/shared/pauses.lua: HGETALL": "100 paused tags, and everything",
     "smsqueue/ledger/shared/damage.lua: SMEMBERS": "providers of an application",
     "smsqueue/ledger/shared/damage.lua: ZRANGE 0 -1": "messages in flight: slots of all workers",
     "smsqueue/ledger/shared/damage.lua: #ARGV": "arguments of 64 items",
