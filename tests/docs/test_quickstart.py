@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "quickstart.md").read_text("utf-8")
 ID = re.compile(r"\b\d[0-9a-z]{19}\b")
 PROVIDER_ID = re.compile(r"\b[0-9a-f]{16}\b")
-TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?")
+TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d")
 BIN = Path(sys.executable).parent
 
 
