@@ -30,6 +30,7 @@ def show_progress(tag: str, as_json: bool) -> None:
     """
     with open_gateway() as gateway:
         progress = gateway.progress(tag)
+        pauses = [pause for pause in gateway.pauses() if pause.scope in ("all", f"tag:{tag}")]
         retention = gateway.settings.retention
     if not (progress.total or progress.damaged):
         raise LookupError(
@@ -37,9 +38,13 @@ def show_progress(tag: str, as_json: bool) -> None:
             "their end)"
         )
     if as_json:
-        print_json(_document(progress))
+        print_json(_document(progress) | {"pauses": [vars(pause) for pause in pauses]})
         return
-    click.echo(f"{tag}: {_summary(progress)}\n")
+    click.echo(f"{tag}: {_summary(progress)}")
+    for pause in pauses:
+        until = f"until {format_time(pause.until)}" if pause.until else "until it is resumed"
+        click.echo(f"{pause} is paused {until} by {printable(pause.by)}: {printable(pause.reason)}")
+    click.echo()
     table = make_table("state", "messages", "")
     table.columns[1].justify = table.columns[2].justify = "right"
     for state in State:

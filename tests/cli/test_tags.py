@@ -54,6 +54,18 @@ def test_the_progress_of_a_tag(
     assert "no message has the tag 'sales'" in error
 
 
+def test_the_progress_of_a_tag_says_that_it_is_paused(
+    run: Run, run_json: RunJson, tagged: list[str], gateway: Gateway
+) -> None:
+    gateway.pause(tag="other", reason="of no concern", by="bob")
+    assert "paused" not in run("status", "--tag", "sale").stdout
+    gateway.pause(tag="sale", reason="a wrong price", by="alice")
+    line = "tag sale is paused until it is resumed by alice: a wrong price"
+    assert line in run("status", "--tag", "sale").stdout.splitlines()
+    [pause] = run_json("status", "--tag", "sale")["pauses"]
+    assert (pause["scope"], pause["by"], pause["until"]) == ("tag:sale", "alice", None)
+
+
 def test_status_names_the_tags_with_the_most_waiting_messages(
     run: Run, run_json: RunJson, tagged: list[str], gateway: Gateway
 ) -> None:
