@@ -18,6 +18,7 @@ from smsqueue.cli.development import demo, dev, simulator
 from smsqueue.cli.gateways import parse_operator
 from smsqueue.cli.messages import find, list_, show
 from smsqueue.cli.opt_outs import optout
+from smsqueue.cli.pauses import pause, resume
 from smsqueue.cli.providers import providers
 from smsqueue.cli.purge_webhooks import purge
 from smsqueue.cli.send import send
@@ -80,7 +81,7 @@ def main(operator: str | None) -> None:
 
 for _command in (dev, demo, simulator, send, show, find, list_):
     main.add_command(_command)
-for _command in (cancel, requeue, settle, replay, repair, purge):
+for _command in (pause, resume, cancel, requeue, settle, replay, repair, purge):
     main.add_command(_command)
 for _command in (status, check, providers, audit, acl, optout):
     main.add_command(_command)

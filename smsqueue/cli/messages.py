@@ -31,6 +31,7 @@ from smsqueue.cli.output import (
     print_json,
     printable,
 )
+from smsqueue.cli.pauses import describe_pause
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import ContextValue, Damaged, Place, Record, Search
 from smsqueue.ledger.records import read_event_data
@@ -207,6 +208,8 @@ def show(query: str, reveal: bool, as_json: bool) -> None:
         damaged = document["state"] == DAMAGED
         if document["kind"] == "message" and not damaged:
             document |= _validity(gateway, document)
+            paused = gateway.ledger.pause_of(id)
+            document["paused"] = describe_pause(paused) if paused else None
     if as_json:
         print_json(document | {"found_by": found_by})
         return

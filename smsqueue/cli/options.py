@@ -20,6 +20,7 @@ __all__ = [
     "filter_options",
     "json_option",
     "limit_type",
+    "parse_duration",
     "parse_past_time",
     "parse_tag",
     "parse_zoned_time",
@@ -57,6 +58,22 @@ def parse_past_time(
     if at > now:
         raise click.BadParameter(f"{text!r} is in the future: give a time in the past")
     return at
+
+
+def parse_duration(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> timedelta | None:
+    """Parse a length of time: ``90s``, ``30m``, ``2h`` or ``1d``.
+
+    Raises:
+        click.BadParameter: the text is none, or it is zero.
+    """
+    if text is None:
+        return None
+    length = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
+    if not length or not int(length[1]):
+        raise click.BadParameter(f"invalid time {text!r}: write it as 90s, 30m, 2h or 1d")
+    return timedelta(seconds=int(length[1]) * _UNIT_SECONDS[length[2]])
 
 
 def parse_zoned_time(

@@ -10,6 +10,12 @@ from typing import NamedTuple
 
 from smsqueue.cli.messages import repair_command
 from smsqueue.cli.output import format_count, format_duration, format_size, printable
+from smsqueue.cli.pauses import (
+    describe_pause,
+    disobedient,
+    older_workers_text,
+    resume_command,
+)
 from smsqueue.cli.providers import (
     Traffic,
     needs_operator,
@@ -22,6 +28,7 @@ from smsqueue.ledger import (
     Activity,
     Backlog,
     Damaged,
+    OperatorPause,
     Pause,
     Room,
     Unrouted,
@@ -114,6 +121,7 @@ class Snapshot:
     #: Number of triggers by broker queue.
     queues: dict[str, int]
     pauses: dict[str, Pause]
+    operator_pauses: list[OperatorPause]
     #: By provider (those that were called, are paused, or that a worker has), and of the router.
     traffic: dict[str, Traffic]
     router: Traffic
@@ -152,7 +160,8 @@ class Snapshot:
     @property
     def waiting_for_pauses(self) -> str:
         """``"3 messages wait while main is paused"``; ``""`` if none does."""
-        names = [name for name, pause in self.pauses.items() if pause.left]
+        names = [name for name, pause in self.pauses.items() if pause.left or pause.operator]
+        names += [str(pause) for pause in self.operator_pauses if pause.kind != "provider"]
         number = self.waiting[self.send_queue]
         if not names or not number:
             return ""
@@ -189,6 +198,7 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
         backlog=ledger.backlog(),
         queues=ledger.queued_triggers(),
         pauses=pauses,
+        operator_pauses=ledger.operator_pauses(),
         traffic=provider_traffic(counters, activity, {*pauses, *total_slots(live)}),
         router=router_traffic(counters, activity),
         activity=activity,
@@ -268,7 +278,9 @@ def _check_delays(snapshot: Snapshot, max_oldest: float) -> Iterator[Problem]:
             messages, age = format_count(send.due, "message", "is"), format_duration(send.oldest)
             yield Problem(Level.WARNING, f"{messages} overdue by up to {age}", too_slow)
         # Messages for a paused provider wait as long as the pause, however fast the workers are.
-        elif snapshot.oldest_queued > max_oldest and not snapshot.pauses:
+        elif snapshot.oldest_queued > max_oldest and not (
+            snapshot.pauses or snapshot.operator_pauses
+        ):
             age = format_duration(snapshot.oldest_queued)
             text = f"the oldest queued message has waited for {age}"
             yield Problem(Level.WARNING, text, too_slow)
@@ -325,6 +337,11 @@ def _check_routing(snapshot: Snapshot) -> Iterator[Problem]:
 
 
 def _check_pauses(snapshot: Snapshot) -> Iterator[Problem]:
+    older = disobedient(snapshot.operator_pauses, snapshot.workers)
+    if older:
+        yield Problem(Level.WARNING, older_workers_text(older), "update or stop them")
+    for paused in snapshot.operator_pauses:
+        yield Problem(Level.WARNING, describe_pause(paused), resume_command(paused))
     for name, pause in snapshot.pauses.items():
         if needs_operator(pause):
             why = f"{printable(pause.error)}, {pause.times} in a row"

@@ -19,6 +19,7 @@ from smsqueue.cli.output import (
     print_json,
     printable,
 )
+from smsqueue.configuration.loader import LoaderError
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Activity, Counts, Pause
 from smsqueue.providers.base import IProvider
@@ -27,6 +28,7 @@ from smsqueue.providers.base.installed_providers import provider_names
 __all__ = [
     "ProviderTotals",
     "Traffic",
+    "check_provider",
     "class_name",
     "errors_header",
     "format_errors",
@@ -107,6 +109,34 @@ def _describe(gateway: Gateway, provider: IProvider) -> dict[str, Any]:
         "receives": _receives(provider),
         "deadline": provider.deadline,
     }
+
+
+def check_provider(gateway: Gateway, name: str) -> None:
+    """Refuse an unknown provider. One that the gateway lost is known by its events and totals.
+
+    The application's gateway is loaded only if the ledger does not know the provider.
+
+    Raises:
+        click.UsageError: there is no such provider.
+    """
+    ledger = gateway.ledger
+    known = {webhooks.provider for webhooks in ledger.room().webhooks}
+    known |= provider_traffic(ledger.counters(), None).keys()
+    known |= {pause.provider for pause in ledger.pauses()}
+    if name in known:
+        return
+    try:
+        known |= load_application_gateway(gateway.settings).providers.keys()
+    except LoaderError:
+        click.echo(
+            f"no event and no call of a provider {printable(repr(name))} is known; the gateway "
+            "cannot be loaded here to see whether it has this provider",
+            err=True,
+        )
+        return
+    if name not in known:
+        names = printable(", ".join(sorted(known))) if known else "none"
+        raise click.UsageError(f"no provider {printable(repr(name))}; known providers: {names}")
 
 
 def class_name(provider: IProvider) -> str:
@@ -239,18 +269,24 @@ def traffic_document(traffic: Traffic) -> dict[str, Any]:
 
 def pause_remedy(pause: Pause) -> str:
     """What to do about a pause."""
+    if pause.operator:
+        return f"smsqueue resume --provider {printable(pause.provider)}"
     return _REMEDIES.get(pause.error or "", "it ends by itself")
 
 
 def needs_operator(pause: Pause) -> bool:
     """True if a pause does not end by itself, or has been repeated for too long."""
-    return pause.error in _REMEDIES or pause.times >= _PERSISTENT
+    return not pause.operator and (pause.error in _REMEDIES or pause.times >= _PERSISTENT)
 
 
 def format_pause(pause: Pause | None) -> str:
     """A pause for people; None is ``""``."""
     if pause is None:
         return ""
+    if pause.operator:
+        until_text = f"until {format_time(pause.operator.until)}" if pause.operator.until else ""
+        reason = f" ({printable(pause.operator.reason)})" if pause.operator.reason else ""
+        return f"by {printable(pause.operator.by)} {until_text}".rstrip() + reason
     over = "over: the next message tries again"
     until = f"until {format_time(pause.until)}" if pause.left else over
     return f"{until} ({printable(pause.error)}, {pause.times} in a row): {pause_remedy(pause)}"
@@ -261,9 +297,11 @@ def pause_document(pause: Pause | None) -> dict[str, Any] | None:
     if pause is None:
         return None
     return {
-        "until": pause.until,
+        "until": pause.operator.until if pause.operator else pause.until,
         "left": round(pause.left, 1),
         "times": pause.times,
         "error": pause.error,
         "do": pause_remedy(pause),
+        "by": pause.operator and pause.operator.by,
+        "reason": pause.operator and pause.operator.reason,
     }

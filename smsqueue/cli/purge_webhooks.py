@@ -8,11 +8,10 @@ from datetime import datetime
 import click
 
 from smsqueue import exc
-from smsqueue.cli.gateways import load_application_gateway, open_gateway
+from smsqueue.cli.gateways import open_gateway
 from smsqueue.cli.options import json_option, parse_past_time
 from smsqueue.cli.output import format_count, format_size, is_interactive, print_json, printable
-from smsqueue.cli.providers import provider_traffic
-from smsqueue.configuration.loader import LoaderError
+from smsqueue.cli.providers import check_provider
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Action, Purged
 from smsqueue.message.states import EventState
@@ -95,7 +94,7 @@ def purge(
     with open_gateway() as gateway:
         matching = _run(gateway, filters, dry_run=True)
         if provider is not None and not (matching.number or matching.running):
-            _check_provider(gateway, provider)
+            check_provider(gateway, provider)
         amount = f"{format_count(matching.number, 'event')}, {format_size(matching.bytes)}"
         if not (dry_run or yes) and matching.number:
             if not is_interactive():
@@ -110,25 +109,6 @@ def purge(
     if purged.running:
         running = format_count(purged.running, "event", "is")
         click.echo(f"{running} being handled by a worker and kept: run it again later", err=True)
-
-
-def _check_provider(gateway: Gateway, name: str) -> None:
-    """Refuse an unknown provider. One that the gateway lost is known by its events and totals."""
-    known = {webhooks.provider for webhooks in gateway.ledger.room().webhooks}
-    known |= provider_traffic(gateway.ledger.counters(), None).keys()
-    try:
-        known |= load_application_gateway(gateway.settings).providers.keys()
-    except LoaderError:
-        if name not in known:
-            click.echo(
-                f"no event of a provider {printable(repr(name))} is known; the gateway cannot be "
-                "loaded here to see whether it has this provider",
-                err=True,
-            )
-        return
-    if name not in known:
-        names = printable(", ".join(sorted(known))) if known else "none"
-        raise click.UsageError(f"no provider {printable(repr(name))}; known providers: {names}")
 
 
 def _purge(gateway: Gateway, filters: EventFilters, matching: Purged) -> Purged:

@@ -24,6 +24,7 @@ from smsqueue.cli.output import (
     print_json,
     printable,
 )
+from smsqueue.cli.pauses import describe_pause, operator_pause_document
 from smsqueue.cli.problems import (
     Level,
     Problem,
@@ -172,6 +173,8 @@ def _overview_table(snapshot: Snapshot) -> Table:
         table.add_row("", f"the oldest is queued for {format_duration(snapshot.oldest_queued)}")
     if snapshot.waiting_for_pauses:
         table.add_row("", printable(snapshot.waiting_for_pauses))
+    for paused in snapshot.operator_pauses:
+        table.add_row("paused", f"{describe_pause(paused)}, since {format_time(paused.since)}")
     table.add_row("", _describe_backlog(snapshot.activity))
     table.add_row("rates", _describe_rates(snapshot.activity))
     if snapshot.tags.tags:
@@ -347,6 +350,7 @@ def _document(
         "oldest_event": round(snapshot.oldest_event, 1),
         "damaged": len(snapshot.damaged),
         "unrouted": snapshot.unrouted.number,
+        "pauses": [operator_pause_document(each) for each in snapshot.operator_pauses],
         "tags": waiting_tags_document(snapshot.tags),
         "backlog": {
             lane: {"due": b.due, "oldest": round(b.oldest, 1), "held": b.held}
@@ -365,8 +369,8 @@ def _document(
 #: Fields that are null if the state is not known.
 _FIELDS = (
     *("time", "messages", "oldest_queued", "waiting", "rates", "events", "oldest_event"),
-    *("damaged", "unrouted", "tags", "backlog", "queues", "webhooks", "providers", "router"),
-    *("slots", "workers", "redis"),
+    *("damaged", "unrouted", "pauses", "tags", "backlog", "queues", "webhooks", "providers"),
+    *("router", "slots", "workers", "redis"),
 )
 
 

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from smsqueue.ledger import Activity, Direction, Ledger, Room, Worker
+from smsqueue.ledger.pauses import EVERYTHING
 from smsqueue.message.states import EventState, State
 
 __all__ = ["BUCKETS", "CONTENT_TYPE", "scrape"]
@@ -131,10 +132,41 @@ class _Page(Collector):
         for name in sorted({*called, *pauses}):
             pause = pauses.get(name)
             error = (pause.error or "") if pause else ""
+            if pause and pause.operator:
+                error = "Operator"
             paused.add_metric((name, error), 1 if pause else 0)
             left.add_metric((name,), pause.left if pause else 0)
         yield paused
         yield left
+        yield from self._operator_pauses()
+
+    def _operator_pauses(self) -> Iterator[GaugeMetricFamily]:
+        labels = ("kind", "name")
+        paused = GaugeMetricFamily(
+            "smsqueue_operator_paused",
+            "1: an operator has paused a provider, a tag, or everything (all). 0: not.",
+            labels=labels,
+        )
+        since = GaugeMetricFamily(
+            "smsqueue_operator_paused_seconds", "Time since the pause began.", labels=labels
+        )
+        waiting = GaugeMetricFamily(
+            "smsqueue_operator_paused_messages",
+            "Messages that wait because of an operator's pause; of a provider about how many.",
+            labels=labels,
+        )
+        now, pauses = self.ledger.now(), self.ledger.operator_pauses()
+        if not any(pause.scope == EVERYTHING for pause in pauses):
+            for family in (paused, since, waiting):
+                family.add_metric((EVERYTHING, ""), 0)
+        for pause in pauses:
+            values = (pause.kind, pause.name)
+            paused.add_metric(values, 1)
+            since.add_metric(values, max(0.0, now - pause.since.timestamp()))
+            waiting.add_metric(values, pause.waiting)
+        yield paused
+        yield since
+        yield waiting
 
     def _backlog(self, counts: Mapping[str, int]) -> Iterator[GaugeMetricFamily]:
         lanes = self.ledger.backlog()
