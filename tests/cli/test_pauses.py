@@ -62,7 +62,7 @@ def test_pause_a_provider_and_everything(run, run_json, make, gateway: Gateway) 
     run("resume", "--provider", "mian")
     run("pause", "--all", "--until", "2999-01-01T00:00Z", "--reason", "the invoice")
     assert "still paused: provider main is paused" in run("resume", "--all").stdout
-    (provider,) = (p for p in run_json("status", code=2)["providers"] if p["name"] == "main")
+    (provider,) = (p for p in run_json("status", code=1)["providers"] if p["name"] == "main")
     assert provider["paused"]["by"]
     page = scrape(gateway.ledger).decode()
     assert 'smsqueue_paused{error="Operator",provider="main"} 1.0' in page
