@@ -23,6 +23,7 @@ help:
 	@echo "make format  let ruff rewrite what make lint would complain about"
 	@echo "make chaos-quick  break things on purpose, for some minutes"
 	@echo "make chaos   the same for a long time; ROUNDS=20"
+	@echo "make failover  kill, hang and cut off a Redis primary with three sentinels; FAILOVER_ROUNDS=2"
 	@echo "make fuzz    mutate webhooks beside the vendors' SDKs, for an hour; FUZZ_SECONDS=3600"
 	@echo "make fuzz-quick  the same without the SDKs, a fixed number of times"
 	@echo "make bench   measure the gateway beside bare Celery, bare Flask and Kannel"
@@ -112,6 +113,12 @@ QUICK := kills triggers redis hooks provider_faults clocks
 .PHONY: chaos-quick
 chaos-quick: setup
 	@$(BIN)/python -m pytest $(QUICK:%=tests/chaos/test_%.py) $(ARGS)
+
+# Half an hour, most of it waiting for sentinels. One failover is a part of make test.
+FAILOVER_ROUNDS ?= 2
+.PHONY: failover
+failover: setup
+	@FAILOVER_ROUNDS=$(FAILOVER_ROUNDS) $(BIN)/python -m pytest tests/failover $(ARGS)
 
 # The vendors' SDKs, apart from what we need: 200 MB that nothing else is to be resolved with.
 FUZZ := .venv-fuzz

@@ -125,6 +125,31 @@ class ReplicatedRedis:
             return bool(sum(line.get("state") == "online" for line in lines) >= number)
         return False
 
+    def is_known_in_step(self) -> bool:
+        """Do all sentinels know that both replicas have what the primary has written so far?
+
+        They ask each replica for its offset every ten seconds. Until then, they may promote one
+        that has less than another.
+        """
+        if not self.replicas_in_step():
+            return False
+        with self.connect(self.primary()) as client:
+            facts: Any = client.info("replication")
+        offset = int(facts["master_repl_offset"])
+        known: list[bool] = []
+
+        def all_known() -> bool:
+            known[:] = [
+                int(replica["slave-repl-offset"]) >= offset
+                and replica["master-link-status"] == "ok"
+                for port in self.sentinel_ports
+                for replica in self._sentinel(port, "SENTINEL", "REPLICAS", self.NAME) or []
+            ]
+            return len(known) == 6 and all(known)
+
+        self._wait(all_known, "The sentinels do not know that the replicas are in step")
+        return True
+
     def connect(self, server: RedisServer) -> redis.Redis:
         """A client of one server, whatever the sentinels say of it."""
         return redis.Redis(port=server.port, socket_timeout=5.0, decode_responses=True)

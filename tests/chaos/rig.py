@@ -104,8 +104,7 @@ class Rig(Faults):
     def __enter__(self) -> Rig:
         self.running.append(self)
         try:
-            self.proxy.start()
-            self.redis.start()
+            self.start_redis()
             self._stub.start(lambda: self.stub_file.exists())
             port = self.redis.port if self.plain else self.proxy.port
             self.environment = ({} if self.plain else _TIMES) | {
@@ -125,7 +124,7 @@ class Rig(Faults):
             self.settings = Settings.from_mapping(self.environment)
             #: Sends through the proxy; ``direct`` looks, and is hit by no fault but Redis's own.
             self.gateway = Gateway(self.settings)
-            self.direct = redis.Redis.from_url(self.redis.url, decode_responses=True)
+            self.direct = self.direct_client()
             self.heal()
         except BaseException:
             self.close()
@@ -134,6 +133,13 @@ class Rig(Faults):
 
     def __exit__(self, *args: object) -> None:
         self.close()
+
+    def start_redis(self) -> None:
+        self.proxy.start()
+        self.redis.start()
+
+    def direct_client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.redis.url, decode_responses=True)
 
     def close(self) -> None:
         self.running.remove(self)
