@@ -23,6 +23,7 @@ from benchmarks.memory import measure_memory
 from benchmarks.passwords import measure_passwords
 from benchmarks.receiving import measure_receiver
 from benchmarks.recording import Recording
+from benchmarks.replication import measure_replication
 from benchmarks.report import as_json, as_markdown, show
 from benchmarks.round_trip import measure_round_trip
 from benchmarks.sending import measure_send, measure_send_many
@@ -41,6 +42,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "receiver": measure_receiver,
     "backlog": measure_backlog,
     "memory": measure_memory,
+    "replication": measure_replication,
 }
 
 #: Columns of the table where there is no terminal.

@@ -665,7 +665,8 @@ class LedgerReader:
                 hash = self._key("msg", id)
                 sizes = [len(value) for value in self.redis.hgetall(hash).values()]
                 if sizes and max(sizes) < _PACKED_VALUE / 4:  # in characters, some take four bytes
-                    return bool(self.redis.object("encoding", hash) != "hashtable")
+                    with suppress(ResponseError):  # a managed server may have no OBJECT
+                        return bool(self.redis.object("encoding", hash) != "hashtable")
         return None
 
     def queued_triggers(self) -> dict[str, int]:

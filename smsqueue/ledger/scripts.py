@@ -29,7 +29,7 @@ _READ_ONLY = {"index_page", "matching_page", "tag_progress", "waiting_tags"}
 #: must have it. Replication keeps the order, so they have what was written before, too.
 _CONFIRMED_BY_REPLICAS = {
     *("accept", "claim", "begin", "settle", "receive", "receive_part", "report"),
-    *("bulk_step", "cancel", "requeue", "settle_unknown", "pause", "resume"),
+    *("bulk_step", "cancel", "requeue", "settle_unknown", "pause", "resume", "opt_out"),
 }
 
 #: Longest wait for replicas, in ms; less if a command may take less than twice as long.

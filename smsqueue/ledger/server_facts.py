@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import redis
@@ -94,6 +94,8 @@ class Server:
     rdb_written: bool | None
     #: Whether it was asked for what only CONFIG tells: ``fsync`` and ``rdb``.
     was_asked: bool = False
+    #: Replicas that have to confirm what counts (SMSQUEUE_WAIT_REPLICAS).
+    needed_replicas: int = 0
 
     @property
     def free(self) -> int | None:
@@ -164,6 +166,9 @@ class Server:
             yield Risk("problem", text, "accepted messages are lost then. Set noeviction")
 
     def _failures(self) -> Iterator[Risk]:
+        if self.replicas is not None and self.replicas < self.needed_replicas:
+            text = f"is a {self._role()}, but SMSQUEUE_WAIT_REPLICAS is {self.needed_replicas}"
+            yield Risk("problem", text, "nothing is sent until they are there. Start them")
         if self.aof_written is False:
             remedy = "it refuses messages until it can. Free its disk, and look into its log"
             yield Risk("problem", "cannot write its AOF", remedy)
@@ -236,7 +241,8 @@ def read_server(
     told = [answer for answer in answers if isinstance(answer, Mapping)]
     config = {name: value for answer in told for name, value in answer.items()}
     facts = info if isinstance(info, Mapping) else {}
-    return _server(facts, config), bool(config)
+    server = replace(_server(facts, config), needed_replicas=settings.wait_replicas)
+    return server, bool(config)
 
 
 def _is_refusal(error: Exception) -> bool:

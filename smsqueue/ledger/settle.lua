@@ -19,6 +19,17 @@ if m.settled == mark then
   return { m.state, '', 'paused', 0 }
 end
 
+-- A failover took the beginning of this attempt back, as no other attempt has a higher number. The provider was called
+-- all the same: begin it again under this claim, so that nobody else makes it.
+local taken_back = attempts < attempt and (CLAIMABLE[m.state] or m.state == 'sending')
+if taken_back and (o.verdict == 'sent' or o.verdict == 'unknown') then
+  note(id, { state = 'sending', provider = o.provider, attempt = attempt, why = 'begun before a failover' })
+  enter(id, m.state, 'sending', NOW)
+  set(hash, 'token', token, 'attempt', attempt, 'provider', o.provider, 'calling', MOMENT)
+  count('attempts', o.provider or '')
+  m.state, m.token, m.provider, m.calling, attempts = 'sending', token, o.provider, MOMENT, attempt
+end
+
 -- Record the provider's health, even if another worker has the message now.
 local calling, pause = tonumber(m.calling or 0), o.provider and key('pause', o.provider)
 note_health(o, id, calling)

@@ -9,7 +9,7 @@ import redis
 
 from smsqueue import Gateway, IncomingMessage, IProvider, OutgoingMessage, Settings, exc
 from smsqueue.delivery import Delivery, Slots
-from smsqueue.ledger import Ledger
+from smsqueue.ledger import AttemptOutcome, ClaimLost, Ledger, NotClaimable
 from smsqueue.message.states import State
 from tests.conftest import RedisServer
 
@@ -78,10 +78,13 @@ def test_a_message_is_accepted_once_a_replica_has_it(pair: Pair, gateway: Gatewa
         gateway.send(message)
     assert not caught.value.refused
     assert message.id is None
+    (warning,) = gateway.check()
+    assert "is a primary with no replicas, but SMSQUEUE_WAIT_REPLICAS is 1" in warning
     id = message.unconfirmed_id
     pair.attach()
     assert gateway.send(message).id == id
     assert not message.duplicate
+    assert gateway.check() == []
     assert gateway.ledger.counts()["queued"] == 1
     assert pair.clients[1].exists(f"sms:msg:{id}")
 
@@ -121,6 +124,31 @@ def test_an_outcome_is_repeated_until_a_replica_has_it(pair: Pair, gateway: Gate
     assert len(tries) >= 2
     assert pair.clients[1].hget(f"sms:msg:{id}", "state") == b"sent"
     assert Provider.calls == 1
+
+
+@pytest.mark.parametrize(("verdict", "state"), [("sent", "sent"), ("unknown", "unknown")])
+@pytest.mark.parametrize("claimed_again", [False, True])
+def test_an_outcome_counts_though_a_failover_took_its_beginning_back(
+    pair: Pair, gateway: Gateway, verdict: str, state: str, claimed_again: bool
+) -> None:
+    pair.attach()
+    id = gateway.send(OutgoingMessage("15550001", "hi")).id or ""
+    pair.detach()
+    old = Ledger(Settings(redis_url=pair.primary.url))
+    new = Ledger(Settings(redis_url=pair.replica.url))
+    old.claim(id, "token", lease=60, worker="w1", usual=("p", 60))
+    if claimed_again:  # by a worker whose router has not answered yet
+        new.claim(id, "other", lease=60, worker="w2")
+    outcome = AttemptOutcome(verdict, provider="p", msgid='"m-1"', msgids=("m-1",))
+    assert new.settle(id, "token", 1, outcome).state == state
+    assert new.settle(id, "token", 1, outcome).state == state
+    again = new.claim(id, "third", lease=60, worker="w3", usual=("p", 60))
+    assert isinstance(again, NotClaimable)
+    if claimed_again:
+        assert isinstance(new.begin(id, "other", "p", lease=60, attempt=1), ClaimLost)
+    record = new.read(id)
+    assert record is not None
+    assert (record.state, record.attempts) == (state, 1)
 
 
 def test_a_campaign_and_a_webhook_wait_for_a_replica_too(pair: Pair, gateway: Gateway) -> None:
