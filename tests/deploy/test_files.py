@@ -315,7 +315,7 @@ def test_pods_reach_and_are_reached_as_the_policies_say(name: str) -> None:
         for rule in each.get("egress", ())
         for port in rule["ports"]
     }
-    assert called == {53, 6379, 6380} | (set() if name == "flower" else {443})
+    assert called == {53, 6379, 6380, 26379} | (set() if name == "flower" else {443})
     for each in policies:
         for rule in each.get("egress", ()):
             if rule["ports"] == [{"port": 443, "protocol": "TCP"}]:
