@@ -65,7 +65,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_the_first_page_links_to_the_others() -> None:
-    linked = set(re.findall(r"\]\(([\w.]+)[)#]", (FOLDER / "README.md").read_text("utf-8")))
+    linked = set(re.findall(r"\]\(([\w.-]+)[)#]", (FOLDER / "README.md").read_text("utf-8")))
     assert {page.name for page in PAGES} - linked == {"README.md"}
 
 
