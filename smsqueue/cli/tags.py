@@ -93,8 +93,11 @@ def _document(progress: Progress) -> dict[str, Any]:
 
 def describe_waiting_tags(waiting: WaitingTags) -> str:
     """``"about 120000 black-friday, about 800 otp"``; "": no waiting message has a tag."""
-    about = "" if waiting.exact else "about "
-    return ", ".join(f"{about}{number} {printable(tag)}" for tag, number in waiting.tags.items())
+
+    def shown(number: int) -> str:
+        return str(number) if waiting.exact else f"about {float(f'{number:.2g}'):.0f}"
+
+    return ", ".join(f"{shown(number)} {printable(tag)}" for tag, number in waiting.tags.items())
 
 
 def waiting_tags_document(waiting: WaitingTags) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ local function audit_entry(matched)
   forget_audit_entries(redis.call('ZRANGEBYSCORE', index, '-inf', NOW - RETENTION, 'LIMIT', 0, 100))
   forget_audit_entries(redis.call('ZRANGE', index, 0, -MOST_ENTRIES))
   redis.call('ZADD', index, NOW, action.id)
+  redis.call('PEXPIRE', index, RETENTION)
   redis.call('HSET', audited_entry, 'at', NOW, 'by', action.by, 'host', action.host, 'action', action.action,
              'details', action.details, 'matched', matched or '', 'single', action.single and 1 or '')
   redis.call('PEXPIRE', audited_entry, RETENTION)
