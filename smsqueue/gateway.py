@@ -26,6 +26,7 @@ from smsqueue.message.quotes import Prices, Quote, price_for
 from smsqueue.message.states import REQUEUED_FROM, EventState, State
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.operator import BulkResult, BulkRun, Filters, OnStep, Operator
+from smsqueue.policy.destinations import Destinations
 from smsqueue.policy.opt_outs import ANSWERS, OptOuts
 from smsqueue.policy.retry import GuardedPolicy, RetryPolicy
 from smsqueue.policy.router import (
@@ -71,6 +72,7 @@ class Gateway:
         smart_encoding: Replace characters that make a text Unicode by similar ones, unless the
             message's option of this name says otherwise; see
             :mod:`smsqueue.message.smart_encoding`.
+        destinations: The numbers that it may send to; None: all.
         opt_outs: Obey STOP and similar words in incoming messages, and add numbers that opted out
             at a provider. None: only what :meth:`opt_out` and the command line add counts.
 
@@ -98,6 +100,7 @@ class Gateway:
         retry: RetryPolicy | None = None,
         smart_encoding: bool = False,
         opt_outs: OptOuts | None = None,
+        destinations: Destinations | None = None,
     ) -> None:
         if not isinstance(settings, Settings | None):
             raise TypeError(f"settings must be Settings, not {type(settings).__name__}")
@@ -113,6 +116,10 @@ class Gateway:
         self.eager = settings.eager if eager is None else bool(eager)
         self.retry = retry or RetryPolicy()
         self.smart_encoding = bool(smart_encoding)
+        if not isinstance(destinations, Destinations | None):
+            kind = type(destinations).__name__
+            raise TypeError(f"destinations must be Destinations, not {kind}")
+        self.destinations = destinations
         if not isinstance(opt_outs, OptOuts | None):
             raise TypeError(f"opt_outs must be OptOuts, not {type(opt_outs).__name__}")
         self.opt_outs = opt_outs
@@ -307,6 +314,7 @@ class Gateway:
         Raises:
             AssertionError: the message names a provider that this gateway does not have.
             RequestError: the message is invalid.
+            Refused: it may not go to this number, see ``destinations``.
             IdempotencyConflict: its key was used for other content.
             QueueUnavailable: Redis did not confirm it. Sending the same object again is safe, as
                 after any other error, KeyboardInterrupt included. ``refused`` is true if Redis
@@ -425,6 +433,8 @@ class Gateway:
         if (self.smart_encoding if wanted is None else wanted) and isinstance(message.body, str):
             message.encode_smartly()
         serialization.check_outgoing(message, self.settings.max_body, self.settings.region)
+        if self.destinations is not None:
+            self.destinations.apply(message)
         name = message.provider
         if name is None or (isinstance(name, str) and name in self._providers):
             return

@@ -520,6 +520,7 @@ def message_document(record: Record, reveal: bool) -> dict[str, Any]:
         "src": message.src if reveal else mask(message.src) or None,
         "text": message.body if reveal else None,
         "length": len(message.body),
+        "redirected": message.redirected_from is not None,
         "replaced": [replacement._asdict() for replacement in message.replaced],
         "provider": record.provider,
         "msgid": record.msgid,

@@ -264,6 +264,8 @@ class OutgoingMessage:
     meta: Any = None
     #: What smart encoding replaced in the text.
     replaced: tuple[Replacement, ...] = ()
+    #: The destination that it was sent to, if the gateway redirected it to ``dst``. Personal data.
+    redirected_from: str | None = None
     #: Why no SMS can be sent to the destination; None: one can.
     dst_problem: str | None = None
 

@@ -12,11 +12,13 @@ from smsqueue.message.masking import mask
 __all__ = [
     "InternationalNumber",
     "check_alphanumeric",
+    "country_of",
     "destination",
     "destination_digits",
     "digits",
     "incoming_address",
     "is_international",
+    "known_countries",
     "known_number",
     "number_problem",
     "plus",
@@ -374,6 +376,31 @@ def destination_digits(number: str, region: str | None = None) -> str:
     if problem or not found:
         raise ValueError(problem or "the number has no digits")
     return found
+
+
+def known_countries() -> frozenset[str]:
+    """ISO 3166 codes of the countries that have phone numbers."""
+    import phonenumbers
+
+    return frozenset(phonenumbers.SUPPORTED_REGIONS)
+
+
+def country_of(number: str) -> str | None:
+    """ISO 3166 code of the country of a number; None: it is a short code, or not a valid number.
+
+    Args:
+        number: Its digits, with the country code.
+    """
+    import phonenumbers
+
+    try:
+        parsed = phonenumbers.parse(f"+{number}")
+    except phonenumbers.NumberParseException:
+        return None
+    if not phonenumbers.is_valid_number(parsed):
+        return None
+    country: str | None = phonenumbers.region_code_for_number(parsed)
+    return country
 
 
 def replyable(address: str, region: str | None = None) -> bool:

@@ -196,6 +196,7 @@ def dump_outgoing(message: OutgoingMessage) -> dict[str, Any]:
     chosen = None if message.provider == message.routed_to else message.provider
     data: dict[str, Any] = {"dst": message.dst, "body": message.body}
     data |= {"replaced": message.replaced} if _is_encoded(message) else {}
+    data |= {"redirected_from": message.redirected_from} if message.redirected_from else {}
     data |= {"src": message.src} if message.src is not None else {}
     data |= {"provider": chosen} if chosen is not None else {}
     data |= {"route": message.routing_values} if message.routing_values is not None else {}
@@ -238,6 +239,7 @@ def load_outgoing(id: str, data: dict[str, Any]) -> OutgoingMessage:
     message.dst_written = (f"+{message.dst}", message.dst)  # it has its country code
     message.id = id
     message.replaced = tuple(Replacement(*item) for item in data.get("replaced", ()))
+    message.redirected_from = data.get("redirected_from")
     message.routing_values = tuple(data["route"]) if "route" in data else None
     message.provider_params = data.get("params", {})
     # Ignore options of newer versions.

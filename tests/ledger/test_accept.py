@@ -10,6 +10,7 @@ import pytest
 from smsqueue import OutgoingMessage, exc
 from smsqueue.message.ids import new_id
 from smsqueue.message.statuses import MessageError, MessageExpired
+from smsqueue.policy.destinations import Destinations
 from tests.ledger.bench import Bench
 
 
@@ -338,3 +339,11 @@ def test_a_key_compares_the_texts_as_written(bench: Bench) -> None:
     assert send("isn\u2019t", True).duplicate
     with pytest.raises(exc.IdempotencyConflict):
         send("isn't", True)
+
+
+def test_the_record_says_where_a_redirected_message_was_sent_to(bench: Bench) -> None:
+    bench.gateway.destinations = Destinations(numbers=[], redirect_to="+447400123456")
+    id = bench.gateway.send(OutgoingMessage("+33612345678", "hi")).id
+    assert id
+    stored = bench.record(id).message
+    assert (stored.dst, stored.redirected_from) == ("447400123456", "33612345678")
