@@ -16,6 +16,7 @@ from benchmarks import plot
 from benchmarks.cancelling import measure_cancelling
 from benchmarks.delivering import measure_delivery
 from benchmarks.figures import Figure, NotMeasured
+from benchmarks.fsync import measure_fsync
 from benchmarks.idle import measure_idle
 from benchmarks.kannel import measure_kannel
 from benchmarks.machine import facts
@@ -43,6 +44,7 @@ MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "backlog": measure_backlog,
     "memory": measure_memory,
     "replication": measure_replication,
+    "fsync": measure_fsync,
 }
 
 #: Columns of the table where there is no terminal.

@@ -108,7 +108,7 @@ class _Readiness:
 def _describe_server(ledger: Ledger) -> Iterator[str]:
     server = ledger.server(configuration=True)
     yield str(server)
-    for risk in server.risks(ledger.settings.safe_redis_url):
+    for risk in server.risks(ledger.settings):
         yield f"{risk.level}: {risk}"
 
 

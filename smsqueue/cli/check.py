@@ -229,7 +229,7 @@ def _check_redis(gateway: Gateway, document: dict[str, Any]) -> Iterator[Finding
         return
     document["redis"] = server.document()
     yield Finding("ok", "redis", f"{settings.safe_redis_url}: {server}")
-    for risk in server.risks(settings.safe_redis_url):
+    for risk in server.risks(settings):
         yield Finding(risk.level, "redis", risk.text, risk.remedy)
     if former_key:
         text = "the key that SMSQUEUE_HASH_KEY replaced is still in Redis"

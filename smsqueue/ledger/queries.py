@@ -631,7 +631,7 @@ class LedgerReader:
 
     def warnings(self) -> Iterator[str]:
         """What of Redis's configuration loses accepted messages."""
-        for risk in self.server().risks(self.settings.safe_redis_url):
+        for risk in self.server().risks(self.settings):
             if risk.level == "problem":
                 yield str(risk)
 

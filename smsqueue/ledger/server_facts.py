@@ -142,15 +142,22 @@ class Server:
         facts = asdict(self) | {"free": self.free}
         return {name: value for name, value in facts.items() if name not in _NOT_IN_JSON}
 
-    def risks(self, address: str) -> Iterator[Risk]:
+    def risks(self, settings: Settings) -> Iterator[Risk]:
         """What breaks a promise.
 
         Args:
-            address: The server's address, for the texts.
+            settings: Those of the processes that use the server.
         """
-        for risks in (self._losses(), self._failures(), self._limits(), self._unknown()):
+        where = f"{self.name} at {settings.safe_redis_url}"
+        for risks in (
+            self._losses(),
+            self._failures(),
+            self._missing_replicas(settings.wait_replicas),
+            self._limits(),
+            self._unknown(),
+        ):
             for risk in risks:
-                yield risk._replace(text=f"{self.name} at {address} {risk.text}")
+                yield risk._replace(text=f"{where} {risk.text}")
 
     def _losses(self) -> Iterator[Risk]:
         version = re.match(r"(\d+)\.(\d+)", self.redis_version or "")
@@ -181,6 +188,12 @@ class Server:
                 'snapshots (save "")'
             )
             yield Risk("warning", "could not write its last snapshot", remedy)
+
+    def _missing_replicas(self, needed: int) -> Iterator[Risk]:
+        if self.replicas is not None and self.replicas < needed:
+            text = f"has {self.replicas} of {needed} replicas"
+            remedy = "nothing is accepted or sent. Start them, or lower SMSQUEUE_WAIT_REPLICAS"
+            yield Risk("problem", text, remedy)
 
     def _limits(self) -> Iterator[Risk]:
         if self.max_known and not self.max:

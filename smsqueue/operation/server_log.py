@@ -18,7 +18,7 @@ def log_server(log: SafeLogger, ledger: Ledger) -> None:
         QueueUnavailable: Redis does not answer.
     """
     address, server = ledger.settings.safe_redis_url, ledger.server(configuration=True)
-    risks = [risk for risk in server.risks(address) if risk.level != "note"]
+    risks = [risk for risk in server.risks(ledger.settings) if risk.level != "note"]
     hint = ""
     if risks:
         hint = f"; {len(risks)} warning{'' if len(risks) == 1 else 's'}, see smsqueue check"

@@ -19,7 +19,16 @@ import yaml
 from smsqueue import Gateway, IProvider, OutgoingMessage, Settings
 from smsqueue.ledger import Room
 from smsqueue.message.states import EventState, State
-from tests.deploy.compose import FILE, Compose, Missing, container_ports, resolve, seconds, until
+from tests.deploy.compose import (
+    FILE,
+    ROOT,
+    Compose,
+    Missing,
+    container_ports,
+    resolve,
+    seconds,
+    until,
+)
 from tests.deploy.conftest import VARIABLES, Make
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text("utf-8"))
@@ -96,10 +105,24 @@ def test_redis_keeps_what_was_accepted() -> None:
     command = SERVICES["redis"]["command"]
     given = dict(zip(command[1::2], command[2::2], strict=True))
     assert given["--appendonly"] == "yes"
-    assert given["--appendfsync"] == "everysec"
+    assert given["--appendfsync"] == "always"
     assert given["--maxmemory-policy"] == "noeviction"
     assert re.fullmatch(r"\d+mb", given["--maxmemory"])
     assert f"redis-data:{given['--dir']}" in SERVICES["redis"]["volumes"]
+
+
+def test_all_pages_give_redis_the_same_settings() -> None:
+    """What the promises need: as in the compose file, see the test above."""
+    settings = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    commands = re.findall(r"^\$ redis-server .*--append.*$", text, re.M)
+    assert len(commands) >= 2
+    for name, value in settings.items():
+        assert [line for line in commands if f"--{name} {value}" not in line] == []
+        for page in ("docs/operations.md", "docs/reliability.md"):
+            assert f"\n| `{name} {value}` |" in (ROOT / page).read_text("utf-8")
+        assert f"{name} {value}" in (ROOT / "docs/deploy/kubernetes.yaml").read_text("utf-8")
 
 
 def test_redis_has_room_for_the_campaign_that_the_page_describes(

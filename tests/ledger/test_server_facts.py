@@ -70,10 +70,10 @@ def managed() -> Iterator[Callable[[dict[str, str]], Any]]:
         server.server_close()
 
 
-def risks(server: Server) -> list[tuple[str, str]]:
-    return [
-        (risk.level, risk.text.removeprefix(f"{server.name} at x ")) for risk in server.risks("x")
-    ]
+def risks(server: Server, wait_replicas: int = 0) -> list[tuple[str, str]]:
+    settings = Settings(redis_url="redis://x/0", wait_replicas=wait_replicas)
+    where = f"{server.name} at redis://x/0 "
+    return [(risk.level, risk.text.removeprefix(where)) for risk in server.risks(settings)]
 
 
 def test_a_server_that_tells_everything(redis_server: Callable[..., Any]) -> None:
@@ -115,6 +115,8 @@ def test_valkey_without_config(managed: Callable[..., Any]) -> None:
             "1.0 MB of 4.0 MB in use, 3.0 MB free"
         )
     assert "primary with 1 replica, AOF, eviction" in str(ledger.server())
+    assert risks(server, 1)[0][0] == "note"
+    assert risks(server, 2)[0] == ("problem", "has 1 of 2 replicas")
     assert service.refused == 2  # appendfsync and save, once: ACL LOG would fill
     assert risks(server) == [("note", "does not tell its appendfsync, as CONFIG is not allowed")]
     ledger.close()

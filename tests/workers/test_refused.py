@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -195,6 +196,10 @@ def test_an_address_with_an_unknown_parameter_is_refused(start_worker: Callable[
     assert worker.process.wait(timeout=60) == 1
     assert "smsqueue: SMSQUEUE_REDIS_URL is" in worker.text()
     assert "Traceback" not in worker.text()
+    worker = start_worker(NULL, wait=False, SMSQUEUE_GATEWAY="none:gateway", SMSQUEUE_LOG="json")
+    assert worker.process.wait(timeout=60) == 1
+    *_, last = [json.loads(line) for line in worker.text().splitlines()]
+    assert (last["level"], "none:gateway" in last["message"]) == ("CRITICAL", True)
 
 
 def test_a_worker_waits_for_a_redis_that_is_away(
@@ -209,6 +214,7 @@ def test_a_worker_waits_for_a_redis_that_is_away(
     until(lambda: "waiting for it" in worker.text())
     server.start()
     worker.wait_ready()
+    until(lambda: "primary with no replicas, AOF with appendfsync everysec" in worker.text())
     with Gateway(Settings(redis_url=server.url, namespace=settings.namespace)) as gateway:
         sent = gateway.send(OutgoingMessage("15550001", "hi"))
         until(lambda: gateway.lookup(sent.id or "").state == State.SENT)
