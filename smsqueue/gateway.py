@@ -37,6 +37,7 @@ from smsqueue.policy.router import (
     resolve,
     unknown_provider,
 )
+from smsqueue.policy.senders import SenderPool
 from smsqueue.providers.base import IProvider
 from smsqueue.providers.base.event_validation import check_lengths
 from smsqueue.providers.base.provider_arguments import (
@@ -128,6 +129,7 @@ class Gateway:
         self._providers: dict[str, IProvider] = {}
         self._access: dict[str, WebhookAccess] = {}
         self._in_flight: dict[str, int] = {}
+        self._sender_pools: dict[str, SenderPool] = {}
         self._default_provider: str | None = None
         #: Names of the providers that the environment added.
         self.from_environment: set[str] = set()
@@ -194,6 +196,7 @@ class Gateway:
         webhook_prefix: str | Sequence[str] | None = None,
         webhook_sources: str | Iterable[str] | None = None,
         max_in_flight: int | None = None,
+        sender_pool: str | Iterable[str] | None = None,
         **config: Any,
     ) -> IProvider:
         """Register a provider; the first one becomes the default.
@@ -207,6 +210,8 @@ class Gateway:
             max_in_flight: Simultaneous calls in one worker process. None: SMSQUEUE_MAX_IN_FLIGHT
                 or the provider's own limit, whichever is less; at most SMSQUEUE_CONCURRENCY if it
                 is not called over :mod:`smsqueue.providers.http`.
+            sender_pool: Numbers or sender ids for messages that name no sender. A recipient always
+                has the same one.
             config: Arguments of the provider's class.
 
         Raises:
@@ -231,6 +236,10 @@ class Gateway:
             if type(max_in_flight) is not int or max_in_flight < 1:
                 raise ValueError(f"max_in_flight of provider {name!r} must be a number from 1 on")
             self._in_flight[name] = max_in_flight
+        pool = None
+        if sender_pool is not None:
+            senders = [sender_pool] if isinstance(sender_pool, str) else [*map(str, sender_pool)]
+            pool = SenderPool(name, senders)
         access = WebhookAccess.from_arguments(name, webhook_prefix, webhook_sources, taken)
         try:
             provider = Provider(self, name, **config)
@@ -241,6 +250,8 @@ class Gateway:
             raise TypeError(describe_unknown_argument(Provider, unknown[1])) from None
         self._providers[name] = provider
         self._access[name] = access
+        if pool is not None:
+            self._sender_pools[name] = pool
         if self._default_provider is None:
             self._default_provider = name
         return provider
@@ -272,6 +283,14 @@ class Gateway:
             usual = min(usual, self.settings.concurrency)
         usual = min(usual, getattr(provider, "most_at_once", None) or usual)
         return self._in_flight.get(name, usual)
+
+    def pooled_sender(self, name: str, message: OutgoingMessage) -> str | None:
+        """The sender of a provider's pool for a message; None: there is no pool, or the message
+        names a sender of its own."""
+        pool = self._sender_pools.get(name)
+        if pool is None or message.src or message.provider_options.senderId:
+            return None
+        return pool.sender_for(message.dst)
 
     def webhook_access(self, name: str) -> WebhookAccess:
         """Prefixes and source addresses of a provider's webhooks."""
@@ -484,9 +503,12 @@ class Gateway:
         names = self.route(message)
         if not isinstance(names, list):
             raise refusal(names)
+        src = message.src
         for i, name in enumerate(names):
             message.provider = name
             message.routed_to = None if chosen else name
+            message.src = src
+            message.src = self.pooled_sender(name, message) or src
             try:
                 sent = self._providers[name].send(message)
             except exc.ProviderError as error:

@@ -60,6 +60,8 @@ class Attempt:
     repeats: int = 0
     #: Sent as one of many: single messages go first.
     bulk: bool = False
+    #: The sender that was chosen for the running attempt; None: the message's own, or none.
+    pooled_sender: str | None = None
     #: Seconds after which a provider that comes earlier in the route may take it: it is paused, or
     #: failed for now. None: there is none.
     later: float | None = None

@@ -136,6 +136,8 @@ class ProviderCalls:
         began, well = time.monotonic(), True
         try:
             provider = self._gateway.get_provider(name)
+            attempt.pooled_sender = self._gateway.pooled_sender(name, message)
+            message.src = attempt.pooled_sender or message.src
             with self._slots.calling(name, provider.deadline):
                 self._send(provider, name, message)
         except BaseException as error:  # a plugin may raise anything, also SystemExit

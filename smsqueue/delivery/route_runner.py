@@ -155,7 +155,10 @@ class RouteRunner:
             attempt.message = _copied(accepted)
         error = self.calls.call(attempt, name)
         if error is None:
-            return self.settle(attempt, sent(self.gateway, attempt.message, name))
+            outcome = sent(self.gateway, attempt.message, name)
+            if attempt.pooled_sender:
+                outcome = replace(outcome, why=f"from {attempt.pooled_sender}")
+            return self.settle(attempt, outcome)
         provider = self.gateway.get_provider(name)
         retry = GuardedPolicy(self.gateway.retry)
         decision = retry.decide(

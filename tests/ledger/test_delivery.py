@@ -606,3 +606,14 @@ def test_a_plugin_whose_facts_raise_keeps_no_outcome_from_being_recorded(
     assert bench.deliver(id).state == state
     bench.run_hooks()
     assert [message.id for message in heard] == ([id] if state == "sent" else [])
+
+
+def test_the_timeline_has_the_sender_of_the_pool(bench: Bench) -> None:
+    seen: list[str | None] = []
+    bench.gateway.add_provider("a", Told, sender_pool=["Shop"]).then(  # type: ignore[attr-defined]
+        lambda message: seen.append(message.src)
+    )
+    id = bench.send()
+    bench.deliver(id)
+    assert seen == ["Shop"]
+    assert bench.record(id).timeline[-1]["why"] == "from Shop"

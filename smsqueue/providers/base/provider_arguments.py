@@ -25,6 +25,7 @@ COMMON_ARGUMENTS = {
     "webhook_prefix": "Sequence[str]",
     "webhook_sources": "Sequence[str]",
     "max_in_flight": "int",
+    "sender_pool": "Sequence[str]",
 }
 
 _LISTS = ("Secrets", "Sequence[str]", "Collection[str]", "Iterable[str]", "list[str]")
