@@ -508,7 +508,9 @@ def _how_to_go_on(began: datetime, report: _Report) -> Callable[[], str]:
                 name = option.name or ""
                 value = level.params.get(name)
                 if name == "limit" and value is not None:
-                    value = value - report.tried
+                    if value <= report.tried:
+                        return "do nothing: all that --limit allows was done"
+                    value -= report.tried
                 elif name == "before" and value is None:
                     value = began
                 elif level.get_parameter_source(name) != ParameterSource.COMMANDLINE:

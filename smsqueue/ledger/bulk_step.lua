@@ -1,5 +1,5 @@
--- One step of an operation on many records: an operator named them, or filters that they match. It takes a few
--- milliseconds; the caller repeats it from the record after the last one that was examined.
+-- One step of an operation on many records: an operator named them, or filters that they match. It takes a millisecond
+-- or two; the caller repeats it from the record after the last one that was examined.
 -- ARGV: what to do, and to which records (JSON: the fields of BulkRequest in script_values.py); ids, if the operator
 --       named them; the action (see shared/audit.lua)
 -- Returns: how many entries or ids were examined; score and id of the last entry; whether it was the last of the index
@@ -8,7 +8,10 @@
 --          { ... }; events to publish { ... }
 local o = cjson.decode(ARGV[1])
 local kind, states, failed = o.operation == 'replay' and 'event' or 'msg', {}, {}
-local results, messages, events, out_of_time = {}, {}, {}, stopwatch()
+-- Thousands of steps follow each other, and a message that is being sent meanwhile needs a dozen commands: each of them
+-- may have to wait for a step. Writing takes some time after this.
+local STEP_MICROSECONDS = 1000
+local results, messages, events, out_of_time = {}, {}, {}, stopwatch(STEP_MICROSECONDS)
 for _, state in ipairs(o.states) do states[state] = true end
 
 -- Like _trouble() in records.py: error and code that a record shows.

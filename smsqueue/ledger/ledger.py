@@ -7,6 +7,7 @@ answer.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import redis
 
 from smsqueue import exc
+from smsqueue.concurrency.loop import sleep
 from smsqueue.ledger.audit import Action
 from smsqueue.ledger.client import translated
 from smsqueue.ledger.pauses import OperatorPause
@@ -83,6 +85,9 @@ T = TypeVar("T")
 #: Entries of an index that one step of a bulk operation examines at most, so that it takes a few
 #: milliseconds.
 _BULK_PAGE = 200
+#: Pause after each step, as a fraction of the time that it took, so that others find Redis free;
+#: and the longest one, in seconds.
+_BULK_PAUSE, _LONGEST_BULK_PAUSE = 0.5, 0.02
 #: Messages of a bulk operation whose tasks end at once, as monitors see it.
 _CLOSINGS = 20
 
@@ -701,7 +706,9 @@ class Ledger(LedgerReader):
     ) -> tuple[list[Any], BulkStep]:
         """The answer of bulk_step.lua, and what of it concerns the caller."""
         request = replace(request, events=new_id())
+        began = time.monotonic()
         answer = self._scripts.run("bulk_step", _for_lua(request.to_json()), *ids, action=action)
+        sleep(min(_LONGEST_BULK_PAUSE, _BULK_PAUSE * (time.monotonic() - began)))
         changes, failures, messages, events = answer[4:]
         step = BulkStep(
             [
