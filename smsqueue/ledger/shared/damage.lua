@@ -75,7 +75,7 @@ local function bad_fields(kind, id)
   end
   if kind == 'msg' then
     for field, value in pairs(m) do
-      if string.match(field, '^parts%.') then
+      if string.sub(field, 1, 6) == 'parts.' then
         local well, parts = pcall(cjson.decode, value)
         local names_another = string.match(value, '^=%d+$')
         if not names_another and not (well and type(parts) == 'table' and type(parts.ids) == 'table') then
