@@ -309,6 +309,10 @@ local function references_of(id)
 end
 
 local function note_reference(id, ref)
+  if not get(key('msg', id), 'refs') then
+    set(key('msg', id), 'refs', cjson.encode({ ref }))
+    return
+  end
   local refs = references_in_record(id)
   if is_one_of(ref, refs) then return end
   if #refs < REFS_IN_RECORD then
@@ -321,12 +325,16 @@ end
 
 -- Removes the record's own reference from `refs`, where it is not needed.
 local function drop_own_reference(id)
-  local own, others, refs = own_reference(id), {}, references_in_record(id)
+  local hash, own = key('msg', id), own_reference(id)
+  local text = get(hash, 'refs')
+  if not text or not own then return end
+  if text == cjson.encode({ own }) then return unset(hash, 'refs') end
+  local others, refs = {}, references_in_record(id)
   for _, ref in ipairs(refs) do
     if ref ~= own then others[#others + 1] = ref end
   end
   if #others == #refs then return end
-  if #others == 0 then unset(key('msg', id), 'refs') else set(key('msg', id), 'refs', cjson.encode(others)) end
+  if #others == 0 then unset(hash, 'refs') else set(hash, 'refs', cjson.encode(others)) end
 end
 
 -- Records that a provider's id refers to this attempt, and applies its parked reports. Adds their events that are to be
