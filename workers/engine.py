@@ -14,7 +14,7 @@ from smsqueue import exc
 from smsqueue.broker.queue import DELIVER, HOOK
 from smsqueue.concurrency.call_threads import CallThreads
 from smsqueue.concurrency.loop import Loop
-from smsqueue.delivery import Delivery, Outcome, Slots
+from smsqueue.delivery import Delivery, Slots, TriggerResult
 from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.delivery.grouped_ledger import GroupingLedger, GroupingQueue
 from smsqueue.delivery.intake import Intake, Kind
@@ -140,29 +140,29 @@ class Engine:
         default = self._gateway.default_provider
         return kind.routed or default is None or self.slots.free(default, bulk=kind.bulk)
 
-    def _deliver(self, id: str, kind: Kind | None) -> Outcome:
+    def _deliver(self, id: str, kind: Kind | None) -> TriggerResult:
         return self.delivery.deliver(id, bulk=None if kind is None else kind.bulk)
 
-    def _run_event(self, event: str, kind: Kind | None) -> Outcome:
+    def _run_event(self, event: str, kind: Kind | None) -> TriggerResult:
         bulk = kind is not None and kind.bulk
         with self.slots.held(HANDLERS, bulk=bulk) as busy:
             if not busy:
                 return self.hooks.run(event)
         self.hooks.later(event, busy)
-        return Outcome(EventState.WAITING, wait=busy + 1, error="WorkerBusy")
+        return TriggerResult(EventState.WAITING, wait=busy + 1, error="WorkerBusy")
 
-    def _show_batch_result(self, task: str, id: str, outcome: Outcome) -> None:
+    def _show_batch_result(self, task: str, id: str, outcome: TriggerResult) -> None:
         """Show how a message of a batch ended."""
         self._task_events.add(task, id, outcome, started=False, retries=outcome.earlier)
 
-    def _show_late_result(self, task: str, id: str, running: Future[Outcome]) -> None:
+    def _show_late_result(self, task: str, id: str, running: Future[TriggerResult]) -> None:
         """Show how a message ended whose task did not wait for it."""
         error = running.exception()
         if error is None:
             self._task_events.add(task, id, running.result(), started=True)
         elif isinstance(error, exc.QueueUnavailable):
             waiting = EventState.WAITING if task == HOOK else State.RETRYING
-            outcome = Outcome(waiting, error=type(error).__name__)
+            outcome = TriggerResult(waiting, error=type(error).__name__)
             self._task_events.add(task, id, outcome, started=True)
         else:
             name, place = type(error).__name__, place_of(error)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from celery.exceptions import Ignore, Retry
 
 from smsqueue.broker.queue import HOOK
-from smsqueue.delivery import Outcome
+from smsqueue.delivery import TriggerResult
 from smsqueue.message.states import DAMAGED, ENDED_BADLY, ENDED_WELL, WAITING, EventState, State
 
 __all__ = ["NotDelivered", "TaskResult", "Waiting", "task_result"]
@@ -72,7 +72,7 @@ class TaskResult:
         return self.text
 
 
-def task_result(task: str, outcome: Outcome) -> TaskResult:
+def task_result(task: str, outcome: TriggerResult) -> TaskResult:
     """The result of a task with this outcome.
 
     Args:
@@ -81,7 +81,7 @@ def task_result(task: str, outcome: Outcome) -> TaskResult:
     return _event_result(outcome) if task == HOOK else _message_result(outcome)
 
 
-def _message_result(outcome: Outcome) -> TaskResult:
+def _message_result(outcome: TriggerResult) -> TaskResult:
     state, error = str(outcome.state), outcome.error
     if state == State.UNKNOWN:  # without a wait: nothing is sent when it ends
         return TaskResult("RETRY", error or state)
@@ -94,7 +94,7 @@ def _message_result(outcome: Outcome) -> TaskResult:
     return TaskResult("IGNORED")  # another worker has it, or its record is gone
 
 
-def _event_result(outcome: Outcome) -> TaskResult:
+def _event_result(outcome: TriggerResult) -> TaskResult:
     state, error = str(outcome.state), outcome.error
     if state == EventState.WAITING:
         return TaskResult("RETRY", error or "Waiting", outcome.wait)

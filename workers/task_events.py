@@ -21,7 +21,7 @@ from celery import Celery
 from celery.events.event import get_exchange
 from celery.utils.time import utcoffset
 
-from smsqueue.delivery import Outcome
+from smsqueue.delivery import TriggerResult
 from smsqueue.logs import get_logger
 from smsqueue.message.states import WAITING, EventState, State
 from workers.task_display import TaskResult, task_result
@@ -122,7 +122,7 @@ class TaskEvents:
         self,
         task: str,
         id: str,
-        outcome: Outcome,
+        outcome: TriggerResult,
         *,
         started: bool,
         has_row: bool = False,
@@ -256,7 +256,7 @@ class TaskEvents:
         log.warning(text, dropped, _MOST, extra={"dropped": dropped})
 
 
-def _was_not_attempted(outcome: Outcome, has_row: bool) -> bool:
+def _was_not_attempted(outcome: TriggerResult, has_row: bool) -> bool:
     """It was too early, another worker has it, or no provider had a slot."""
     if outcome.state in (State.QUEUED, State.SCHEDULED) and not has_row:
         return True

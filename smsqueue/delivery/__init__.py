@@ -1,7 +1,7 @@
 """Delivering messages: claim, route, begin, call, judge, settle. Needs no Celery."""
 
-from smsqueue.delivery.outcomes import Outcome
+from smsqueue.delivery.outcomes import TriggerResult
 from smsqueue.delivery.pipeline import Delivery
 from smsqueue.delivery.slots import Slots
 
-__all__ = ["Delivery", "Outcome", "Slots"]
+__all__ = ["Delivery", "Slots", "TriggerResult"]

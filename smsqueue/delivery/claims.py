@@ -1,4 +1,8 @@
-"""Claims messages, and gives claims back whose answer was lost."""
+"""Claims messages, and gives claims back whose answer was lost.
+
+A claim holds for a lease (:mod:`smsqueue.delivery.leases`). Claims that are made at the same time
+go to Redis together, up to ``GROUP_LIMIT`` in one call (:mod:`smsqueue.ledger.limits`).
+"""
 
 from __future__ import annotations
 
@@ -137,19 +141,19 @@ class Claims:
         token: str,
         *,
         lease: float,
-        usual: tuple[str, float] | None,
+        default: tuple[str, float] | None,
         bulk: bool | None = None,
     ) -> ClaimAnswer:
-        """Claim a message. The slot at ``usual`` is held if its attempt has begun.
+        """Claim a message. The slot at the default provider is held if its attempt has begun.
 
         Args:
             lease: Length of the claim's lease in seconds.
-            usual: The provider of messages that need no router, and the lease of its call in
+            default: The provider of messages that need no router, and the lease of its call in
                 seconds. Their attempt begins in the same step if there is a slot.
             bulk: Whether the message belongs to a campaign; None if that is not known.
         """
         self.lost.before_claim()
-        at, if_single = self._slot(usual, bulk)
+        call, if_single = self._slot(default, bulk)
         begun = False
         try:
             answer = self.ledger.claim(
@@ -157,7 +161,7 @@ class Claims:
                 token,
                 lease=lease,
                 worker=self.worker,
-                usual=at,
+                default=call,
                 if_single=if_single,
                 exempt=self.exempt,
             )
@@ -168,21 +172,21 @@ class Claims:
             self.lost.add(id, token)
             raise
         finally:
-            if at is not None and not begun:
-                self.slots.give_back(at[0])
+            if call is not None and not begun:
+                self.slots.give_back(call[0])
         return answer
 
     def _slot(
-        self, usual: tuple[str, float] | None, bulk: bool | None
+        self, default: tuple[str, float] | None, bulk: bool | None
     ) -> tuple[tuple[str, float] | None, bool]:
         """Take a slot. Returns its provider and lease, or None; and whether it is reserved for a
         single message."""
-        if usual is None:
+        if default is None:
             return None, False
-        if self.slots.take(usual[0], bulk=bulk is not False):
-            return usual, False
-        if bulk is None and self.slots.take(usual[0]):
-            return usual, True
+        if self.slots.take(default[0], bulk=bulk is not False):
+            return default, False
+        if bulk is None and self.slots.take(default[0]):
+            return default, True
         return None, False
 
     def _give_back(self, id: str, token: str) -> bool:

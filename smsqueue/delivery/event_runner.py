@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
-from smsqueue.delivery import Outcome
+from smsqueue.delivery import TriggerResult
 from smsqueue.delivery.claims import LostClaims
 from smsqueue.events import EventHook, Handler, hook_scope
 from smsqueue.exc import DamagedRecord, LedgerError, QueueUnavailable
@@ -85,18 +85,18 @@ class EventRunner:
         """Give claims back whose answer was lost; no event runs any more."""
         self.lost.close()
 
-    def run(self, event: str) -> Outcome:
+    def run(self, event: str) -> TriggerResult:
         """Do what is due for an event. Repeating this, or a wrong id, does no harm.
 
         Raises:
             QueueUnavailable: Redis did not confirm the claim; no handler ran.
         """
         if self._stopping.is_set():
-            return Outcome(EventState.WAITING, wait=0.0)
+            return TriggerResult(EventState.WAITING, wait=0.0)
         self.lost.before_claim()
         token, claimed = new_token(), time.monotonic()
         try:
-            answer = self.ledger.hook_claim(event, token, self.worker)
+            answer = self.ledger.claim_event(event, token, self.worker)
         except DamagedRecord as error:
             return self._damaged(event, error.cause)
         except LedgerError:
@@ -108,11 +108,13 @@ class EventRunner:
             case ClaimedEvent():
                 return self._claimed(answer, event, token, claimed)
             case Early() | HeldElsewhere():
-                return Outcome(EventState.WAITING, wait=0.0)
+                return TriggerResult(EventState.WAITING, wait=0.0)
             case EventOver():
-                return Outcome(answer.state)
+                return TriggerResult(answer.state)
 
-    def _claimed(self, claim: ClaimedEvent, event: str, token: str, claimed: float) -> Outcome:
+    def _claimed(
+        self, claim: ClaimedEvent, event: str, token: str, claimed: float
+    ) -> TriggerResult:
         """Run the handlers of an event that is this worker's."""
         kind, tries = claim.kind, claim.tries
         if tries >= self.retry.event_attempts:
@@ -139,7 +141,7 @@ class EventRunner:
 
     def _give_back(self, event: str, token: str) -> bool:
         """Give a claim back whose answer was lost; False if it may not have reached Redis yet."""
-        state, look = self.ledger.hook_settle(event, token, "back", delay=0.0, why="")
+        state, look = self.ledger.settle_event(event, token, "back", delay=0.0, why="")
         now = time.monotonic()
         first = self._without_effect.setdefault(token, now)
         over = state not in (EventState.WAITING, EventState.PARKED, EventState.RUNNING)
@@ -148,18 +150,18 @@ class EventRunner:
         del self._without_effect[token]
         return True
 
-    def _damaged(self, event: str, cause: str) -> Outcome:
+    def _damaged(self, event: str, cause: str) -> TriggerResult:
         log.error(
             "%s is damaged (%s) and was put aside: smsqueue repair %s",
             *(event, cause, event),
             extra={"id": event, "error": "DamagedRecord"},
         )
-        return Outcome(DAMAGED, error="DamagedRecord")
+        return TriggerResult(DAMAGED, error="DamagedRecord")
 
     def later(self, event: str, seconds: float) -> None:
         """Let upkeep publish an event again after some seconds, instead of after the grace."""
         try:
-            self.ledger.hook_later(event, seconds)
+            self.ledger.postpone_event(event, seconds)
         except QueueUnavailable as error:
             extra = {"id": event, "error": type(error).__name__}
             log.warning("%s: %s", event, error, extra=extra)
@@ -185,7 +187,7 @@ class EventRunner:
 
     def _call_all(
         self, lease: _Lease, kind: str, subject: Any, done: frozenset[str], tries: int
-    ) -> Outcome:
+    ) -> TriggerResult:
         hook: EventHook = getattr(self.gateway, _KINDS[kind])
         event, token = lease.event, lease.token
         handlers = [*hook]
@@ -220,7 +222,7 @@ class EventRunner:
                 log.warning(
                     *("%s: another worker has it: its lease was over", event), extra={"id": event}
                 )
-                return Outcome(EventState.WAITING, wait=0.0)
+                return TriggerResult(EventState.WAITING, wait=0.0)
             error = self._call(event, handler, subject)
             if error is None:
                 succeeded = handler.name
@@ -278,7 +280,7 @@ class EventRunner:
 
     def _again(
         self, event: str, token: str, tries: int, why: str, error: str, succeeded: str = ""
-    ) -> Outcome:
+    ) -> TriggerResult:
         """Repeat an event later, unless it has no tries left."""
         dead = tries + 1 >= self.retry.event_attempts
         if dead:
@@ -309,15 +311,15 @@ class EventRunner:
         succeeded: str = "",
         tries: int = 0,
         level: int = logging.INFO,
-    ) -> Outcome:
+    ) -> TriggerResult:
         names = (succeeded,) if succeeded else ()
         state, look = retry_until_confirmed(
-            lambda: self.ledger.hook_settle(
+            lambda: self.ledger.settle_event(
                 event, token, verdict, delay=delay, why=why, succeeded=names
             )
         )
         transition(log, event, state, error=error, level=level)
-        return Outcome(state, wait=delay if look else None, error=error, earlier=tries)
+        return TriggerResult(state, wait=delay if look else None, error=error, earlier=tries)
 
 
 def _read(id: str, data: str) -> dict[str, Any] | None:
@@ -350,4 +352,4 @@ class _Lease:
         if now - self._began + settings.handler_timeout * LEASE_FACTOR <= settings.hook_lease:
             return True
         self._began = now
-        return retry_until_confirmed(lambda: self.ledger.hook_renew(self.event, self.token))
+        return retry_until_confirmed(lambda: self.ledger.renew_event(self.event, self.token))

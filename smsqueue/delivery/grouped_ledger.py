@@ -26,8 +26,8 @@ from smsqueue.ledger import (
     ClaimAnswer,
     Claiming,
     EventClaimAnswer,
+    EventSettlement,
     EventTransition,
-    HookSettlement,
     Ledger,
     Settlement,
     Transition,
@@ -177,16 +177,16 @@ class GroupingLedger(Ledger):
         self._claims: _Grouped[Claiming, ClaimAnswer] = _Grouped(loop, threads, self.claim_many)
         self._begins: _Grouped[Beginning, BeginAnswer] = _Grouped(loop, threads, self.begin_many)
         self._settles = _Grouped(loop, threads, self.settle_many)
-        self._hook_claims: _Grouped[tuple[str, str, str], EventClaimAnswer] = _Grouped(
-            loop, threads, self._hook_claim_each
+        self._event_claims: _Grouped[tuple[str, str, str], EventClaimAnswer] = _Grouped(
+            loop, threads, self._claim_each_event
         )
-        self._hook_settles = _Grouped(loop, threads, self.hook_settle_many)
+        self._event_settles = _Grouped(loop, threads, self.settle_events)
 
-    def _hook_claim_each(
+    def _claim_each_event(
         self, items: list[tuple[str, str, str]]
     ) -> list[EventClaimAnswer | exc.QueueUnavailable]:
         (worker,) = {worker for _, _, worker in items}
-        return self.hook_claim_many([(event, token) for event, token, _ in items], worker)
+        return self.claim_events([(event, token) for event, token, _ in items], worker)
 
     def claim(
         self,
@@ -195,7 +195,7 @@ class GroupingLedger(Ledger):
         *,
         lease: float,
         worker: str,
-        usual: tuple[str, float] | None = None,
+        default: tuple[str, float] | None = None,
         if_single: bool = False,
         exempt: Collection[str] = (),
     ) -> ClaimAnswer:
@@ -205,12 +205,14 @@ class GroupingLedger(Ledger):
                 token,
                 lease=lease,
                 worker=worker,
-                usual=usual,
+                default=default,
                 if_single=if_single,
                 exempt=exempt,
             )
-        provider, at = usual or ("", 0.0)
-        return self._claims.ask(Claiming(id, token, lease, worker, provider, at, if_single, exempt))
+        provider, call_lease = default or ("", 0.0)
+        return self._claims.ask(
+            Claiming(id, token, lease, worker, provider, call_lease, if_single, exempt)
+        )
 
     def begin(
         self,
@@ -231,12 +233,12 @@ class GroupingLedger(Ledger):
             return super().settle(id, token, attempt, outcome)
         return self._settles.ask(Settlement(id, token, attempt, outcome))
 
-    def hook_claim(self, event: str, token: str, worker: str) -> EventClaimAnswer:
+    def claim_event(self, event: str, token: str, worker: str) -> EventClaimAnswer:
         if current_loop() is not self._loop:
-            return super().hook_claim(event, token, worker)
-        return self._hook_claims.ask((event, token, worker))
+            return super().claim_event(event, token, worker)
+        return self._event_claims.ask((event, token, worker))
 
-    def hook_settle(
+    def settle_event(
         self,
         event: str,
         token: str,
@@ -247,11 +249,11 @@ class GroupingLedger(Ledger):
         succeeded: Sequence[str] = (),
     ) -> EventTransition:
         if current_loop() is not self._loop:
-            return super().hook_settle(
+            return super().settle_event(
                 event, token, verdict, delay=delay, why=why, succeeded=succeeded
             )
-        item = HookSettlement(event, token, verdict, delay, why, tuple(succeeded))
-        return self._hook_settles.ask(item)
+        item = EventSettlement(event, token, verdict, delay, why, tuple(succeeded))
+        return self._event_settles.ask(item)
 
     # Rare operations are single calls, made in a thread.
 
@@ -264,11 +266,11 @@ class GroupingLedger(Ledger):
     def set_aside(self, kind: str, id: str, token: str, cause: str, *, called: bool) -> str | None:
         return _in_thread(super().set_aside, kind, id, token, cause, called=called)
 
-    def hook_renew(self, event: str, token: str) -> bool:
-        return _in_thread(super().hook_renew, event, token)
+    def renew_event(self, event: str, token: str) -> bool:
+        return _in_thread(super().renew_event, event, token)
 
-    def hook_later(self, event: str, seconds: float) -> None:
-        _in_thread(super().hook_later, event, seconds)
+    def postpone_event(self, event: str, seconds: float) -> None:
+        _in_thread(super().postpone_event, event, seconds)
 
     def handler_done(self, event: str, handler: str) -> None:
         _in_thread(super().handler_done, event, handler)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from smsqueue import exc
 from smsqueue.concurrency.loop import Loop
-from smsqueue.delivery.outcomes import Outcome
+from smsqueue.delivery.outcomes import TriggerResult
 from smsqueue.logs import get_logger
 from smsqueue.message.masking import place_of
 
@@ -58,12 +58,12 @@ class Intake:
     def __init__(
         self,
         loop: Loop,
-        run: Callable[[str, Kind | None], Outcome],
+        run: Callable[[str, Kind | None], TriggerResult],
         *,
         may_begin: Callable[[Kind], bool],
         most_waiting: int,
         longest_wait: float,
-        ended: Callable[[str, Outcome], None],
+        ended: Callable[[str, TriggerResult], None],
         give_back: Callable[[list[str]], None],
     ) -> None:
         self._loop = loop
@@ -107,14 +107,14 @@ class Intake:
         room = 0 if self._closed else self._most_waiting - len(self._known)
         return room if room >= self._most_waiting / 4 else 0
 
-    def submit(self, id: str) -> Future[Outcome]:
+    def submit(self, id: str) -> Future[TriggerResult]:
         """Begin a single id at once; from any thread. Returns a future with its outcome."""
         with self._lock:
             self._running += 1
             self._singles += 1
         return self._loop.run(partial(self._run_single, id))
 
-    def _run_single(self, id: str) -> Outcome:
+    def _run_single(self, id: str) -> TriggerResult:
         try:
             return self._run(id, None)
         finally:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 from smsqueue import exc
+from smsqueue.delivery.leases import LATEST_CALL
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import AttemptBegun, AttemptOutcome, Claimed, Remedies, Transition
 from smsqueue.logs import get_logger
@@ -21,15 +22,15 @@ from smsqueue.providers.base import IProvider
 
 __all__ = [
     "Attempt",
-    "Outcome",
+    "TriggerResult",
     "attempt_of",
     "by_router",
     "code_of",
     "ids_of",
     "judged",
     "of_repetition",
-    "outcome_of",
     "remedies",
+    "result_of",
     "seconds_until",
     "sent",
     "with_remedies",
@@ -50,7 +51,8 @@ class Attempt:
     id: str
     token: str
     message: OutgoingMessage
-    made: int
+    #: Number of the last attempt that has begun; 0: none.
+    number: int
     tries: int
     age: float
     #: When the running attempt was begun (monotonic).
@@ -101,7 +103,7 @@ def attempt_of(claim: Claimed, id: str, token: str, asked: float) -> Attempt:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TriggerResult:
     """How a trigger ended: the message's state, and for what waits the seconds and the reason."""
 
     state: str
@@ -268,8 +270,6 @@ def of_repetition(attempt: Attempt, decision: Decision) -> Decision:
 
 #: Seconds until a provider is first asked about a message that it may have.
 FIRST_ASK = 20.0
-#: A worker that has had a claim for so many seconds does not call any more.
-LATEST_CALL = 15.0
 
 
 def remedies(provider: IProvider) -> Remedies:
@@ -283,11 +283,11 @@ def remedies(provider: IProvider) -> Remedies:
     )
 
 
-def outcome_of(moved: Transition, error: str | None, made: int) -> Outcome:
+def result_of(moved: Transition, error: str | None, number: int) -> TriggerResult:
     """What a settle's answer means for the trigger.
 
     Args:
-        made: The number of the attempt that was settled.
+        number: The number of the attempt that was settled.
     """
     waits = moved.state in WAITING or moved.state == State.UNKNOWN
     wait = (
@@ -297,7 +297,7 @@ def outcome_of(moved: Transition, error: str | None, made: int) -> Outcome:
         if waits
         else None
     )
-    return Outcome(moved.state, wait=wait, error=error, earlier=max(0, made - 1))
+    return TriggerResult(moved.state, wait=wait, error=error, earlier=max(0, number - 1))
 
 
 def seconds_until(ms: int) -> float:

@@ -15,18 +15,19 @@ from smsqueue import exc
 from smsqueue.broker.queue import Queue
 from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
 from smsqueue.delivery.claims import Claims
+from smsqueue.delivery.leases import ROUTER_TIMEOUT, routing_lease
 from smsqueue.delivery.outcomes import (
     Attempt,
-    Outcome,
+    TriggerResult,
     attempt_of,
     by_router,
     judged,
     of_repetition,
     seconds_until,
 )
-from smsqueue.delivery.route_runner import RouteRunner, leased
+from smsqueue.delivery.route_runner import RouteRunner
 from smsqueue.delivery.slots import Slots
-from smsqueue.delivery.status_lookup import ask
+from smsqueue.delivery.status_lookup import look_up
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import (
     AttemptBegun,
@@ -52,11 +53,6 @@ from smsqueue.policy.router import NotBefore, Refuse, Route, RoutingError, defau
 __all__ = ["Delivery"]
 
 log = get_logger("smsqueue.delivery")
-
-#: Seconds of a claim's lease for the router.
-_ROUTING = 60.0
-#: Time limit of a router, in seconds.
-_ROUTER = 30.0
 
 
 class Delivery:
@@ -87,7 +83,7 @@ class Delivery:
         self.claims = Claims(ledger, slots, self.worker, gateway.exempt_categories)
         self.route_runner = RouteRunner(gateway, ledger, queue, slots)
 
-    def deliver(self, id: str, *, bulk: bool | None = None) -> Outcome:
+    def deliver(self, id: str, *, bulk: bool | None = None) -> TriggerResult:
         """Do what is due for a message. Repeating this, or a wrong id, does no harm.
 
         Args:
@@ -106,47 +102,51 @@ class Delivery:
         self.claims.lost.close()
         self.route_runner.calls.close()
 
-    def _deliver(self, id: str, bulk: bool | None) -> Outcome:
+    def _deliver(self, id: str, bulk: bool | None) -> TriggerResult:
         token, began = new_token(), time.monotonic()
-        usual = self.gateway.default_provider
-        at = (usual, self.route_runner.lease(usual)) if usual is not None else None
-        answer = self.claims.claim(id, token, lease=leased(_ROUTING), usual=at, bulk=bulk)
+        default = self.gateway.default_provider
+        call = (default, self.route_runner.lease(default)) if default is not None else None
+        answer = self.claims.claim(id, token, lease=routing_lease(), default=call, bulk=bulk)
         match answer:
             case Claimed():
-                return self._claimed(answer, id, token, began, usual or "")
+                return self._claimed(answer, id, token, began, default or "")
             case UnreadableClaim():
                 return self._set_aside(id, token, answer.error)
             case LookUp():
-                return ask(self.gateway, self.ledger, self.slots, self.threads, id, answer)
+                return look_up(self.gateway, self.ledger, self.slots, self.threads, id, answer)
             case Early():
-                return Outcome(State.RETRYING, wait=seconds_until(answer.at_ms))
+                return TriggerResult(State.RETRYING, wait=seconds_until(answer.at_ms))
             case Expired():
                 transition(log, id, State.EXPIRED)
                 self.queue.hook([answer.event])
-                return Outcome(State.EXPIRED)
+                return TriggerResult(State.EXPIRED)
             case OptedOut():
                 return self.route_runner.opted_out(id, answer)
             case NotClaimable():
                 look = answer.next_look_ms if answer.state == State.UNKNOWN else None
-                return Outcome(answer.state, wait=seconds_until(look) if look else None)
+                return TriggerResult(answer.state, wait=seconds_until(look) if look else None)
 
-    def _claimed(self, claim: Claimed, id: str, token: str, began: float, usual: str) -> Outcome:
+    def _claimed(
+        self, claim: Claimed, id: str, token: str, began: float, default: str
+    ) -> TriggerResult:
         """Deliver a message that this worker has claimed.
 
         Args:
             began: Earliest time at which it was claimed (monotonic).
-            usual: The default provider at that time.
+            default: The default provider at that time.
         """
         try:
             attempt = attempt_of(claim, id, token, began)
         except Exception as error:  # the record may contain anything
             if isinstance(claim.begun, AttemptBegun):
-                self.slots.give_back(usual)
+                self.slots.give_back(default)
             return self._set_aside(id, token, type(error).__name__)
         if isinstance(claim.begun, AttemptBegun):
-            return self.route_runner.call_in_turn(attempt, [usual])
+            return self.route_runner.call_in_turn(attempt, [default])
         if isinstance(claim.begun, ProviderPaused):
-            return self.route_runner.wait(attempt, [(claim.begun.left_ms / 1000, usual, "paused")])
+            return self.route_runner.wait(
+                attempt, [(claim.begun.left_ms / 1000, default, "paused")]
+            )
         try:
             route = self._route_of(attempt)
         except BaseException as error:  # a router may raise anything, also SystemExit
@@ -168,7 +168,7 @@ class Delivery:
             case names:
                 return self.route_runner.begin_at_first(attempt, names)
 
-    def _set_aside(self, id: str, token: str, error: str) -> Outcome:
+    def _set_aside(self, id: str, token: str, error: str) -> TriggerResult:
         """Set a message aside whose record this worker cannot read."""
         cause = f"what is to be sent cannot be read: {error}"
         found = retry_until_confirmed(
@@ -176,13 +176,13 @@ class Delivery:
         )
         return self._damaged(id, found or cause)
 
-    def _damaged(self, id: str, cause: str) -> Outcome:
+    def _damaged(self, id: str, cause: str) -> TriggerResult:
         log.error(
             "%s is damaged (%s) and was put aside: smsqueue repair %s",
             *(id, cause, id),
             extra={"id": id, "error": "DamagedRecord"},
         )
-        return Outcome(DAMAGED, error="DamagedRecord")
+        return TriggerResult(DAMAGED, error="DamagedRecord")
 
     def _route_of(self, attempt: Attempt) -> Route:
         if not attempt.pin:
@@ -198,7 +198,7 @@ class Delivery:
         try:
             return self.threads.call(
                 lambda: gateway.route(message),
-                limit=_ROUTER,
+                limit=ROUTER_TIMEOUT,
                 kind="router",
                 key=("router", attempt.id),
             )

@@ -129,7 +129,7 @@ class ProviderCalls:
         """Call a provider, in the slot that the attempt holds; returns its error, or None."""
         message = attempt.message
         message.provider = message.routed_to = name
-        message.reference = f"{attempt.id}.{attempt.repeats or attempt.made}"
+        message.reference = f"{attempt.id}.{attempt.repeats or attempt.number}"
         message.dedup_key = message.reference
         message.msgid = message.meta = None  # set by a provider that was called before
         transport.begin_attempt()
@@ -153,7 +153,7 @@ class ProviderCalls:
                 extra={
                     "id": attempt.id,
                     "provider": name,
-                    "attempt": attempt.made,
+                    "attempt": attempt.number,
                     "error": label,
                     "code": code_of(error),
                 },

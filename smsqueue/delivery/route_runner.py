@@ -10,13 +10,13 @@ from dataclasses import replace
 
 from smsqueue import exc
 from smsqueue.broker.queue import Queue
+from smsqueue.delivery.leases import call_lease, is_too_late_to_call
 from smsqueue.delivery.outcomes import (
-    LATEST_CALL,
     Attempt,
-    Outcome,
+    TriggerResult,
     judged,
     of_repetition,
-    outcome_of,
+    result_of,
     sent,
     with_remedies,
 )
@@ -41,17 +41,9 @@ from smsqueue.message.states import State
 from smsqueue.policy.retry import GuardedPolicy, error_label
 from smsqueue.providers.base import transport
 
-__all__ = ["RouteRunner", "leased"]
+__all__ = ["RouteRunner"]
 
 log = get_logger("smsqueue.delivery")
-
-#: Seconds from a provider's deadline to the end of the lease.
-_MARGIN = 30.0
-
-
-def leased(seconds: float) -> float:
-    """Length of the lease, in seconds, of work with this longest duration."""
-    return seconds + _MARGIN
 
 
 class RouteRunner:
@@ -66,11 +58,11 @@ class RouteRunner:
 
     def lease(self, name: str) -> float:
         """Length of the lease, in seconds, of a provider's call."""
-        return leased(self.gateway.get_provider(name).deadline)
+        return call_lease(self.gateway.get_provider(name))
 
     def begin_at_first(
         self, attempt: Attempt, names: list[str], otherwise: AttemptOutcome | None = None
-    ) -> Outcome:
+    ) -> TriggerResult:
         """Begin an attempt at the first provider that may be called now.
 
         Args:
@@ -78,10 +70,10 @@ class RouteRunner:
         """
         waits: list[tuple[float, str, str | None]] = []
         for i, name in enumerate(names):
-            busy = self.slots.enter(name, bulk=attempt.bulk)
-            if busy:
+            seconds = self.slots.enter(name, bulk=attempt.bulk)
+            if seconds:
                 # The provider works and will soon have a free slot, so the next one is not called.
-                waits.append((busy, name, None))
+                waits.append((seconds, name, None))
                 break
             answer: BeginAnswer | None = None
             try:
@@ -90,10 +82,10 @@ class RouteRunner:
                 if not isinstance(answer, AttemptBegun):
                     self.slots.give_back(name)
             if isinstance(answer, AttemptBegun):
-                attempt.made = answer.number
+                attempt.number = answer.number
                 return self.call_in_turn(attempt, names[i:])
             if isinstance(answer, ClaimLost):
-                return Outcome(State.SENDING)
+                return TriggerResult(State.SENDING)
             if isinstance(answer, OptedOut):
                 return self.opted_out(attempt.id, answer)
             left = answer.left_ms / 1000
@@ -103,7 +95,7 @@ class RouteRunner:
             return self._settle_instead(attempt, otherwise, min(each[0] for each in waits))
         return self.wait(attempt, waits)
 
-    def wait(self, attempt: Attempt, waits: list[tuple[float, str, str | None]]) -> Outcome:
+    def wait(self, attempt: Attempt, waits: list[tuple[float, str, str | None]]) -> TriggerResult:
         """Put a message back without having called a provider.
 
         Args:
@@ -129,30 +121,30 @@ class RouteRunner:
                 attempt.token,
                 name,
                 lease=lease,
-                attempt=attempt.made + 1,
+                attempt=attempt.number + 1,
                 exempt=self.gateway.exempt_categories,
             )
         )
 
-    def opted_out(self, id: str, answer: OptedOut) -> Outcome:
+    def opted_out(self, id: str, answer: OptedOut) -> TriggerResult:
         """The end of a message whose recipient has opted out."""
         transition(log, id, State.FAILED, error="OptedOut")
         self.queue.hook([answer.event])
-        return Outcome(State.FAILED, error="OptedOut")
+        return TriggerResult(State.FAILED, error="OptedOut")
 
-    def call_in_turn(self, attempt: Attempt, names: list[str]) -> Outcome:
+    def call_in_turn(self, attempt: Attempt, names: list[str]) -> TriggerResult:
         """Call the first provider, whose attempt has begun, and the next one if the first certainly
         did not accept the message."""
         name, *rest = names
-        if time.monotonic() - attempt.since > min(LATEST_CALL, _MARGIN / 2):
-            # This process was suspended. The lease could end during the call, so it is not made.
+        if is_too_late_to_call(attempt.since):
+            # This process was suspended.
             self.slots.give_back(name)
             asleep = AttemptOutcome("retry", provider=name, delay_ms=0, why="the worker was asleep")
             return self.settle(attempt, asleep)
         # A provider's changes to the message must not reach the next one.
-        accepted = attempt.message
+        original = attempt.message
         if rest:
-            attempt.message = _copied(accepted)
+            attempt.message = _copied(original)
         error = self.calls.call(attempt, name)
         if error is None:
             outcome = sent(self.gateway, attempt.message, name)
@@ -186,7 +178,7 @@ class RouteRunner:
                 outcome = self._retry_if_failed(attempt, outcome, later)
             return self.settle(attempt, outcome)
         attempt.tries += decision.counted
-        attempt.message = accepted
+        attempt.message = original
         try:
             lease = self.lease(rest[0])
         except Exception as failure:  # it was removed, or its ``deadline`` property failed
@@ -195,9 +187,9 @@ class RouteRunner:
             log.error("%s: %s cannot be called: %s", attempt.id, rest[0], label, extra=extra)
             later = retry.backoff(attempt.tries)
             return self.settle(attempt, self._retry_if_failed(attempt, outcome, later))
-        busy = self.slots.enter(rest[0], bulk=attempt.bulk)
-        if busy:
-            return self._settle_instead(attempt, outcome, busy)
+        seconds = self.slots.enter(rest[0], bulk=attempt.bulk)
+        if seconds:
+            return self._settle_instead(attempt, outcome, seconds)
         attempt.since = time.monotonic()
         following = NextAttempt(rest[0], int(lease * 1000))
         begun = None
@@ -208,15 +200,17 @@ class RouteRunner:
             if begun is None:
                 self.slots.give_back(rest[0])
         if begun is not None:
-            attempt.made = begun
+            attempt.number = begun
             return self.call_in_turn(attempt, rest)
         if moved.state != State.SENDING:
-            return outcome_of(moved, error_label(error), attempt.made)
+            return result_of(moved, error_label(error), attempt.number)
         # The next one is paused. The effect of this attempt on its provider is recorded already.
         recorded = replace(outcome, counted=False, pause_ms=None, provider_works=False)
         return self.begin_at_first(attempt, rest, otherwise=recorded)
 
-    def _settle_instead(self, attempt: Attempt, outcome: AttemptOutcome, seconds: float) -> Outcome:
+    def _settle_instead(
+        self, attempt: Attempt, outcome: AttemptOutcome, seconds: float
+    ) -> TriggerResult:
         """Settle an attempt because the next provider of the route is paused or busy.
 
         Args:
@@ -239,14 +233,14 @@ class RouteRunner:
         if outcome.event is None:
             outcome = replace(outcome, event=new_id())
         moved = retry_until_confirmed(
-            lambda: self.ledger.settle(attempt.id, attempt.token, attempt.made, outcome)
+            lambda: self.ledger.settle(attempt.id, attempt.token, attempt.number, outcome)
         )
         transition(
             log,
             attempt.id,
             moved.state,
             provider=outcome.provider,
-            attempt=attempt.made or None,
+            attempt=attempt.number or None,
             error=outcome.error,
             code=outcome.code,
             # While it waits for a slot or for the end of a pause, nothing has happened.
@@ -257,10 +251,10 @@ class RouteRunner:
 
     def settle(
         self, attempt: Attempt, outcome: AttemptOutcome, *, error: str | None = None
-    ) -> Outcome:
+    ) -> TriggerResult:
         """Settle an attempt; returns the outcome of the trigger."""
         moved = self._settled(attempt, outcome)
-        return outcome_of(moved, error or outcome.error, attempt.made)
+        return result_of(moved, error or outcome.error, attempt.number)
 
 
 def _other_provider_after(outcome: AttemptOutcome, seconds: float) -> AttemptOutcome:

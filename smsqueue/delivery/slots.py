@@ -49,12 +49,12 @@ class Slots:
     single messages, so that they do not wait behind a campaign.
 
     Args:
-        usual: Slots of a group.
-        most: Slots of groups that differ from that.
+        per_group: Slots of a group.
+        most: Slots of groups that have another number.
     """
 
-    def __init__(self, usual: int, most: Mapping[str, int] = _NONE) -> None:
-        self._usual = usual
+    def __init__(self, per_group: int, most: Mapping[str, int] = _NONE) -> None:
+        self._per_group = per_group
         self._most = dict(most)
         self._uses: dict[str, _Use] = {}
         #: Running calls of providers: the group, and when the call counts as hung (monotonic).
@@ -65,7 +65,7 @@ class Slots:
 
     def most(self, group: str) -> int:
         """The slots of a group."""
-        return self._most.get(group, self._usual)
+        return self._most.get(group, self._per_group)
 
     def _use(self, group: str) -> _Use:
         if group not in self._uses:

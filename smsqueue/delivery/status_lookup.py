@@ -9,7 +9,7 @@ from functools import partial
 from smsqueue import exc
 from smsqueue.concurrency.call_threads import CallThreads
 from smsqueue.concurrency.loop import blocking
-from smsqueue.delivery.outcomes import FIRST_ASK, Outcome
+from smsqueue.delivery.outcomes import FIRST_ASK, TriggerResult
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Ledger, LookUp
@@ -20,7 +20,7 @@ from smsqueue.message.states import State
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.policy.retry import error_label, requested_wait
 
-__all__ = ["ask"]
+__all__ = ["look_up"]
 
 log = get_logger("smsqueue.delivery")
 
@@ -30,14 +30,14 @@ _LONGEST = 6 * 3600.0
 _MARGIN = 30.0
 
 
-def ask(
+def look_up(
     gateway: Gateway,
     ledger: Ledger,
     slots: Slots,
     threads: CallThreads,
     id: str,
     question: LookUp,
-) -> Outcome:
+) -> TriggerResult:
     """Look up the state of an unknown message at its provider.
 
     This takes a slot of the provider, because the lookup may hang.
@@ -46,20 +46,20 @@ def ask(
         QueueUnavailable: The state was not recorded; it will be looked up again.
     """
     name = question.provider
-    busy = slots.enter(name, bulk=True)  # less urgent than a single message
-    if busy:
-        ledger.asked(id, max(busy, 1.0))
-        return Outcome(State.UNKNOWN, wait=busy, error="ProviderBusy")
+    seconds = slots.enter(name, bulk=True)  # less urgent than a single message
+    if seconds:
+        ledger.asked(id, max(seconds, 1.0))
+        return TriggerResult(State.UNKNOWN, wait=seconds, error="ProviderBusy")
     began = time.monotonic()
     try:
-        return _ask(gateway, ledger, threads, id, question)
+        return _look_up(gateway, ledger, threads, id, question)
     finally:
         slots.leave(name, time.monotonic() - began, well=True)
 
 
-def _ask(
+def _look_up(
     gateway: Gateway, ledger: Ledger, threads: CallThreads, id: str, question: LookUp
-) -> Outcome:
+) -> TriggerResult:
     """Look up the state once. It counts as a delivery report. If the provider does not know it, it
     is looked up again later. A lookup never causes another send."""
     name, since = question.provider, question.called_at
@@ -73,7 +73,7 @@ def _ask(
         extra = {"id": id, "provider": name, "error": label}
         log.error("%s: %s is not asked: its record is damaged: %s", id, name, label, extra=extra)
         ledger.asked(id, _LONGEST)
-        return Outcome(State.UNKNOWN, wait=_LONGEST, error="DamagedRecord")
+        return TriggerResult(State.UNKNOWN, wait=_LONGEST, error="DamagedRecord")
     message.provider = name
     message.reference = message.dedup_key = f"{id}.{question.attempt}"
     provider = gateway.providers.get(name)
@@ -81,15 +81,15 @@ def _ask(
     try:
         if provider is None:  # another worker may have it
             raise NotImplementedError
-        found = threads.call(
+        answer = threads.call(
             partial(provider.look_up, message, since),
             limit=provider.deadline + _MARGIN,
             kind="look-up",
             key=("look-up", id),
         )
-        if not isinstance(found, MessageStatus | None):
-            raise TypeError(f"look_up returned a {type(found).__name__}")
-        status = found
+        if not isinstance(answer, MessageStatus | None):
+            raise TypeError(f"look_up returned a {type(answer).__name__}")
+        status = answer
     except NotImplementedError:
         again = _LONGEST
     except BaseException as error:  # a plugin may raise anything, also SystemExit
@@ -104,7 +104,7 @@ def _ask(
         )
     if status is None:
         ledger.asked(id, again)
-        return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
+        return TriggerResult(State.UNKNOWN, wait=again, error="NotKnown")
     status.provider, status.reference = name, message.reference
     try:
         blocking(gateway.receive_status, status)
@@ -117,7 +117,7 @@ def _ask(
             extra={"id": id, "provider": name, "error": type(error).__name__},
         )
         ledger.asked(id, again)
-        return Outcome(State.UNKNOWN, wait=again, error="NotKnown")
+        return TriggerResult(State.UNKNOWN, wait=again, error="NotKnown")
     # If the state was not conclusive or was known already, it is looked up again later.
     ledger.asked(id, again)
-    return Outcome(State.UNKNOWN, wait=0.0, error="Found")
+    return TriggerResult(State.UNKNOWN, wait=0.0, error="Found")

@@ -4,6 +4,7 @@ from smsqueue.ledger.activity import Activity, Counts, Direction, MessageBacklog
 from smsqueue.ledger.audit import Action, AuditEntry
 from smsqueue.ledger.client import retry_until_confirmed
 from smsqueue.ledger.ledger import Ledger
+from smsqueue.ledger.limits import GROUP_LIMIT
 from smsqueue.ledger.pauses import OperatorPause
 from smsqueue.ledger.queries import Backlog, Pause, Unrouted
 from smsqueue.ledger.records import Damaged, Record
@@ -24,11 +25,11 @@ from smsqueue.ledger.script_values import (
     Early,
     EventClaimAnswer,
     EventOver,
+    EventSettlement,
     EventTransition,
     Expired,
     Failure,
     HeldElsewhere,
-    HookSettlement,
     LookUp,
     NextAttempt,
     NotClaimable,
@@ -44,7 +45,6 @@ from smsqueue.ledger.script_values import (
     UnreadableClaim,
     Webhooks,
 )
-from smsqueue.ledger.scripts import GROUP_LIMIT
 from smsqueue.ledger.search import ContextValue, FoundPage, Place, Search
 from smsqueue.ledger.selection import Selection
 from smsqueue.ledger.server import RedisMisconfigured, diagnosed
@@ -77,12 +77,12 @@ __all__ = [
     "Early",
     "EventClaimAnswer",
     "EventOver",
+    "EventSettlement",
     "EventTransition",
     "Expired",
     "Failure",
     "FoundPage",
     "HeldElsewhere",
-    "HookSettlement",
     "Ledger",
     "LookUp",
     "MessageBacklog",

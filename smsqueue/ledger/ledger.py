@@ -20,6 +20,7 @@ from smsqueue import exc
 from smsqueue.concurrency.loop import sleep
 from smsqueue.ledger.audit import Action
 from smsqueue.ledger.client import translated
+from smsqueue.ledger.limits import GROUP_LIMIT
 from smsqueue.ledger.pauses import OperatorPause
 from smsqueue.ledger.queries import LedgerReader
 from smsqueue.ledger.script_values import (
@@ -38,9 +39,9 @@ from smsqueue.ledger.script_values import (
     Claiming,
     ClaimLost,
     EventClaimAnswer,
+    EventSettlement,
     EventTransition,
     Failure,
-    HookSettlement,
     Lapse,
     OptedOut,
     ProviderPaused,
@@ -61,7 +62,6 @@ from smsqueue.ledger.script_values import (
     claim_answer,
     event_claim_answer,
 )
-from smsqueue.ledger.scripts import GROUP_LIMIT
 from smsqueue.ledger.selection import Selection
 from smsqueue.lib import digits_only
 from smsqueue.message import serialization
@@ -369,7 +369,7 @@ class Ledger(LedgerReader):
         *,
         lease: float,
         worker: str,
-        usual: tuple[str, float] | None = None,
+        default: tuple[str, float] | None = None,
         if_single: bool = False,
         exempt: Collection[str] = (),
     ) -> ClaimAnswer:
@@ -377,13 +377,13 @@ class Ledger(LedgerReader):
 
         Args:
             lease: Seconds until the router has answered.
-            usual: Provider of messages that need no router, whose attempt begins in the same step;
-                and the seconds of a lease of a call there.
+            default: Provider of messages that need no router, whose attempt begins in the same
+                step; and the seconds of a lease of a call there.
             if_single: Begin that attempt only if the message was not sent by ``send_many``.
             exempt: Categories that go out in spite of an opt-out.
         """
-        provider, at = usual or ("", 0.0)
-        item = Claiming(id, token, lease, worker, provider, at, if_single, exempt)
+        provider, call_lease = default or ("", 0.0)
+        item = Claiming(id, token, lease, worker, provider, call_lease, if_single, exempt)
         (answer,) = self.claim_many([item])
         if isinstance(answer, exc.QueueUnavailable):
             raise answer
@@ -405,7 +405,7 @@ class Ledger(LedgerReader):
         rows = [
             (
                 *(i.id, i.token, int(i.lease * 1000), i.worker, new_id()),
-                *(i.usual, int(i.usual_lease * 1000), 1 if i.if_single else ""),
+                *(i.default, int(i.default_lease * 1000), 1 if i.if_single else ""),
                 _spaced(i.exempt),
             )
             for i in items
@@ -742,21 +742,21 @@ class Ledger(LedgerReader):
 
     # --- events --------------------------------------------------------------------------------
 
-    def hook_claim(self, event: str, token: str, worker: str) -> EventClaimAnswer:
+    def claim_event(self, event: str, token: str, worker: str) -> EventClaimAnswer:
         """Claim an event for one worker."""
-        (answer,) = self.hook_claim_many([(event, token)], worker)
+        (answer,) = self.claim_events([(event, token)], worker)
         if isinstance(answer, exc.QueueUnavailable):
             raise answer
         return answer
 
-    def hook_claim_many(
+    def claim_events(
         self, items: Sequence[tuple[str, str]], worker: str
     ) -> list[EventClaimAnswer | exc.QueueUnavailable]:
-        """Claim several events, each as :meth:`hook_claim`; items: event and token."""
+        """Claim several events, each as :meth:`claim_event`; items: event and token."""
         rows = [(*item, worker) for item in items]
-        return _parsed(event_claim_answer, self._scripts.run_group("hook_claim", rows))
+        return _parsed(event_claim_answer, self._scripts.run_group("claim_event", rows))
 
-    def hook_settle(
+    def settle_event(
         self,
         event: str,
         token: str,
@@ -773,14 +773,14 @@ class Ledger(LedgerReader):
             succeeded: Names of handlers that succeeded and were not recorded by
                 :meth:`handler_done`: a retry does not call them again.
         """
-        item = HookSettlement(event, token, verdict, delay, why, tuple(succeeded))
-        (answer,) = self.hook_settle_many([item])
+        item = EventSettlement(event, token, verdict, delay, why, tuple(succeeded))
+        (answer,) = self.settle_events([item])
         return unless_error(answer)
 
-    def hook_settle_many(
-        self, items: Sequence[HookSettlement]
+    def settle_events(
+        self, items: Sequence[EventSettlement]
     ) -> list[EventTransition | exc.QueueUnavailable]:
-        """Record what became of the handlers of several events, each as :meth:`hook_settle`."""
+        """Record what became of the handlers of several events, each as :meth:`settle_event`."""
 
         def parse(answer: Any) -> EventTransition:
             state, look = answer
@@ -793,21 +793,21 @@ class Ledger(LedgerReader):
             )
             for i in items
         ]
-        return _parsed(parse, self._scripts.run_group("hook_settle", rows))
+        return _parsed(parse, self._scripts.run_group("settle_event", rows))
 
-    def hook_renew(self, event: str, token: str) -> bool:
+    def renew_event(self, event: str, token: str) -> bool:
         """Renew the lease of a running event; False: it is no longer this worker's."""
-        return bool(self._scripts.run("hook_renew", event, token))
+        return bool(self._scripts.run("renew_event", event, token))
 
-    def hook_later(self, event: str, seconds: float) -> None:
+    def postpone_event(self, event: str, seconds: float) -> None:
         """Make a waiting event due in ``seconds``."""
-        self._scripts.run("hook_no_slot", event, int(seconds * 1000))
+        self._scripts.run("postpone_event", event, int(seconds * 1000))
 
     def handler_done(self, event: str, handler: str) -> None:
         """Record that a handler succeeded, so that a retry does not call it again.
 
         For an event whose other handlers are still to run. The last one is recorded by
-        :meth:`hook_settle`.
+        :meth:`settle_event`.
         """
         self._scripts.run("handler_done", event, handler)
 
@@ -820,7 +820,7 @@ class Ledger(LedgerReader):
             everything: Also those that have succeeded.
         """
         before, publish = self._scripts.run(
-            "hook_replay", event, 1 if everything else "", action=action
+            "replay_event", event, 1 if everything else "", action=action
         )
         return Replayed(before, publish)
 

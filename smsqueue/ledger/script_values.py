@@ -28,12 +28,12 @@ __all__ = [
     "Early",
     "EventClaimAnswer",
     "EventOver",
+    "EventSettlement",
     "EventTransition",
     "Examined",
     "Expired",
     "Failure",
     "HeldElsewhere",
-    "HookSettlement",
     "Lapse",
     "LookUp",
     "NextAttempt",
@@ -71,9 +71,9 @@ class Claiming(NamedTuple):
     lease: float
     worker: str
     #: Provider of messages that need no router: their attempt begins in the same step. "": none.
-    usual: str = ""
+    default: str = ""
     #: Lease of a call there, in seconds.
-    usual_lease: float = 0.0
+    default_lease: float = 0.0
     #: Begin the attempt only if the message was not sent by ``send_many``.
     if_single: bool = False
     #: Categories that go out in spite of an opt-out.
@@ -122,7 +122,7 @@ class Claimed:
     now_ms: int
     #: When it began to wait: it was accepted, scheduled for, or requeued at this time.
     waiting_since_ms: int
-    #: What became of the attempt at :attr:`Claiming.usual`; None: none was to begin.
+    #: What became of the attempt at :attr:`Claiming.default`; None: none was to begin.
     begun: AttemptBegun | ProviderPaused | None = None
     #: The only provider that may be called, because it may have the message already; "": any.
     pinned_to: str = ""
@@ -418,7 +418,7 @@ EventClaimAnswer: TypeAlias = ClaimedEvent | Early | HeldElsewhere | EventOver
 
 
 def event_claim_answer(answer: list[Any]) -> EventClaimAnswer:
-    """The answer of hook_claim.lua, which has checked the record's numbers."""
+    """The answer of claim_event.lua, which has checked the record's numbers."""
     kind, *rest = answer
     match kind:
         case "claimed":
@@ -434,13 +434,13 @@ def event_claim_answer(answer: list[Any]) -> EventClaimAnswer:
             return EventOver(rest[0])
 
 
-class HookSettlement(NamedTuple):
+class EventSettlement(NamedTuple):
     """What became of an event's handlers."""
 
     event: str
     #: Token of the claim under which they ran.
     token: str
-    #: done | retry | dead | unheard | back, see hook_settle.lua.
+    #: done | retry | dead | unheard | back, see settle_event.lua.
     verdict: str
     #: Seconds until a retry.
     delay: float = 0.0

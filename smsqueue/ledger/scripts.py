@@ -15,9 +15,10 @@ from redis.commands.core import Script
 from smsqueue import exc
 from smsqueue.ledger.audit import Action
 from smsqueue.ledger.client import error_of_answer, may_not_write, translated
+from smsqueue.ledger.limits import GROUP_LIMIT
 from smsqueue.settings import Settings
 
-__all__ = ["GROUP_LIMIT", "Definition", "Scripts", "definitions_of", "needed"]
+__all__ = ["Definition", "Scripts", "definitions_of", "needed"]
 
 #: Scripts that Redis may refuse above maxmemory. All others finish accepted messages and may go on.
 _REFUSED_WHEN_FULL = {"accept", "receive", "receive_part", "memory_left"}
@@ -54,7 +55,7 @@ _OF_OPERATORS = {
     "bulk_step",
     "cancel",
     "settle_unknown",
-    "hook_replay",
+    "replay_event",
     "index_page",
     "matching_page",
     "opt_out",
@@ -75,23 +76,27 @@ _SUBJECTS = dict.fromkeys(
     ("claim", "unclaim", "begin", "settle", "ask_later", "cancel", "requeue", "settle_unknown"),
     "msg",
 ) | dict.fromkeys(
-    ("hook_claim", "handler_done", "hook_no_slot", "hook_settle", "hook_replay", "hook_renew"),
+    (
+        "claim_event",
+        "handler_done",
+        "postpone_event",
+        "settle_event",
+        "replay_event",
+        "renew_event",
+    ),
     "event",
 )
 
 #: Scripts that run for a group of items in one call; a single call is a group of one.
 _GROUPED = {
-    "accept", "claim", "unclaim", "return_trigger", "begin", "settle", "hook_claim", "hook_settle",
-    "opt_out",
+    "accept", "claim", "unclaim", "return_trigger", "begin", "settle", "opt_out",
+    "claim_event", "settle_event",
 }  # fmt: skip
 
 #: Other scripts that defer their writes, as those of groups do: see shared/deferred_writes.lua.
 _DEFERRED_WRITES = {
-    "bulk_step", "cancel", "hook_replay", "receive", "report", "requeue", "settle_unknown",
+    "bulk_step", "cancel", "replay_event", "receive", "report", "requeue", "settle_unknown",
 }  # fmt: skip
-
-#: Maximum number of items of a group.
-GROUP_LIMIT = 64
 
 #: First write of every script that may go on above maxmemory.
 _FIRST_WRITE = """

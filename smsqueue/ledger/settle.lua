@@ -48,26 +48,26 @@ end
 
 local events = {}
 local ours = m.token == token and attempts == attempt
-local repeats = tonumber(m.pin_ref or attempt) < attempt and tonumber(m.pin_ref) or nil
+-- The attempt that this one repeated with its key, so both have one reference; nil: none.
+local repeated_attempt = tonumber(m.pin_ref)
+if repeated_attempt and repeated_attempt >= attempt then repeated_attempt = nil end
 if o.verdict == 'sent' or o.verdict == 'unknown' then
   local msgids = {}
   for i = 1, math.min(#(o.msgids or {}), MOST_PARTS) do msgids[i] = o.msgids[i] end
-  count_parts(id, attempt, msgids, o.provider, repeats)
+  count_parts(id, attempt, msgids, o.provider, repeated_attempt)
   for _, pid in ipairs(msgids) do
     add_reference(id, attempt, o.provider, pid, events)
   end
-  count_parts(id, attempt, msgids, o.provider, repeats)
+  count_parts(id, attempt, msgids, o.provider, repeated_attempt)
 elseif ours then
-  count_parts(id, attempt, {}, o.provider, repeats)
+  count_parts(id, attempt, {}, o.provider, repeated_attempt)
 end
 
--- Only the worker that made the call may settle an unknown message. The outcome of a repetition, once the message is
--- no longer pinned to its provider, says nothing about the attempt that it repeated; neither does a claim under which
--- no provider was called.
-local repeated = m.state == 'unknown' and
-    (not m.calling or m.pin_ref and tonumber(m.pin_ref) < attempt)
-if not ours or (o.verdict ~= 'sent' and
-    (repeated or (m.state ~= 'sending' and m.state ~= 'unknown'))) then
+-- Only the worker that made the call may settle a message, and an outcome other than 'sent' counts only if it is about
+-- the message's last call. A message is unknown because of an earlier call if none was made under this claim, or if this
+-- attempt repeated that call.
+local counts = m.state == 'sending' or m.state == 'unknown' and m.calling and not repeated_attempt
+if not ours or o.verdict ~= 'sent' and not counts then
   note(id, { state = m.state, why = 'late outcome: ' .. o.verdict, provider = o.provider,
              attempt = attempt, error = o.error, code = o.code })
   return with_list({ m.state, '', '', '' }, events)
@@ -95,6 +95,18 @@ local function tries() if o.counted then increase(hash, 'tries', 1) end end
 local function wait(to, look)
   set(hash, 'not_before', look)
   enter(id, state, to, sooner(look, m.expires))
+end
+
+-- Pins a message whose answer was lost to its provider, so that the same call is repeated. False: the provider does not
+-- de-duplicate, or not any more by then.
+local function pin_to_repeat()
+  if o.verdict ~= 'unknown' or not o.repeat_for_ms or o.no_resend then return false end
+  local ends = tonumber(m.pin_until) or calling + o.repeat_for_ms
+  return pin(id, m, ends, NOW + (o.delay_ms or 0), o.ask_after_ms)
+end
+-- May it be sent again although its provider may have it? Its sender chose that.
+local function may_resend()
+  return o.verdict == 'unknown' and m.resend and not o.no_resend and tonumber(m.resent or 0) < (o.max_resends or 25)
 end
 
 if o.verdict == 'sent' then
@@ -134,15 +146,13 @@ elseif o.verdict == 'retry' and o.next then
   if go[1] == 'go' then return with_list({ 'sending', '', 'go', go[2] }, events) end
   -- No provider was called: the worker keeps the message and tries the next provider.
   return with_list({ 'sending', '', 'paused', go[2] }, events)
-elseif o.verdict == 'unknown' and o.repeat_for_ms and not o.no_resend and
-    pin(id, m, tonumber(m.pin_until) or calling + o.repeat_for_ms, NOW + (o.delay_ms or 0), o.ask_after_ms) then
+elseif pin_to_repeat() then
   tries()
   local look = NOW + (o.delay_ms or 0)
   o.why = 'its answer was lost: the same again'
   line('retrying', look)
   wait('retrying', look)
-elseif o.verdict == 'retry' or (o.verdict == 'unknown' and m.resend and not o.no_resend and
-    tonumber(m.resent or 0) < (o.max_resends or 25)) then
+elseif o.verdict == 'retry' or may_resend() then
   tries()
   if o.verdict == 'unknown' then increase(hash, 'resent', 1) end
   local look = NOW + (o.delay_ms or 0)

@@ -14,18 +14,18 @@ local most_bulk, few_single = tonumber(ARGV[4]), tonumber(ARGV[5])
 local queue = lane == 'hook' and 'hook' or 'send'
 local queued = length(queue)
 local passed = tonumber(redis.call('GET', key('passed', queue)) or 0) or 0
-local taken, routed, full = {}, {}, false
+local taken, routed, more_is_due = {}, {}, false
 -- Records that one call reads; ms between two messages of one wait queue that are published; ms for which upkeep is
 -- known to read the lanes of bulk.
-local MOST_LOOKS, APART, KNOWN = 300, 100, 60000
+local MOST_EXAMINED, WAIT_QUEUE_INTERVAL, LANES_KNOWN = 300, 100, 60000
 local SHARE = 8
 local kind, failed, out_of_time = lane == 'hook' and 'event' or 'msg', {}, stopwatch()
 
--- Is the trigger of an id still in the broker's queue or in a worker? It has left the queue when one that was published
--- clearly later has. A worker may keep an id of a bulk trigger for a third of a GRACE: it is lost if it has still not
--- been claimed some time later.
--- Returns: ms after which to check again; nil: the trigger is lost
-local function still_out(m, hash)
+-- Checks whether the trigger of an id is still in the broker's queue or in a worker. It has left the queue when one that
+-- was published clearly later has. A worker may keep an id of a bulk trigger for a third of a GRACE: it is lost if it has
+-- still not been claimed some time later.
+-- Returns: ms after which to check again; nil: there is no trigger, or it is lost
+local function ms_until_next_check(m, hash)
   if not m.published_at or queued == 0 then return nil end
   if passed <= tonumber(m.published_at) + GRACE / 2 then return GRACE end
   if m.overtaken == m.published_at then return nil end
@@ -39,17 +39,17 @@ end
 local function stays_in_wait_queue(due, id, m)
   local ends = sooner(tonumber(m.expires) or math.huge, m.pin_until)
   if not m.waiting_for or not m.wait_queue or not m.checked_at or ends <= NOW then return false end
-  local name, look = next_place(m.waiting_for, m.wait_queue, NOW + 1000)
+  local name, time = next_place(m.waiting_for, m.wait_queue, NOW + 1000)
   if not name then return false end
   local pause = key('pause', name)
   local p = read(pause, 'next_check_at', 'rerouted')
   if tonumber(m.checked_at) <= tonumber(p.rerouted or 0) then return false end
   if tonumber(p.next_check_at or 0) <= NOW then
-    set(pause, 'next_check_at', NOW + APART)
+    set(pause, 'next_check_at', NOW + WAIT_QUEUE_INTERVAL)
     return false
   end
-  set(pause, m.wait_queue, look)
-  redis.call('ZADD', due, sooner(look, m.expires), id)
+  set(pause, m.wait_queue, time)
+  redis.call('ZADD', due, sooner(time, m.expires), id)
   return true
 end
 
@@ -72,7 +72,7 @@ local function is_misplaced(id, m)
 end
 
 -- Examines one record that is due. Returns whether it is to be published.
-local function look(part, id)
+local function examine(part, id)
   local due, hash = due_key(part), key(kind, id)
   local m = read(hash, 'state', 'attempt', 'published_at', 'waiting_for', 'wait_queue', 'checked_at', 'expires', 'pin_until',
                  'bulk', 'message', 'routed', 'overtaken', 'tags', 'held')
@@ -94,9 +94,9 @@ local function look(part, id)
   elseif is_held(part, id, m) then
     return false
   elseif lane ~= 'send' or not stays_in_wait_queue(due, id, m) then
-    local again = lane ~= 'ask' and still_out(m, hash)
-    redis.call('ZADD', due, NOW + (again or GRACE), id)
-    if again then return false end
+    local ms = lane ~= 'ask' and ms_until_next_check(m, hash)
+    redis.call('ZADD', due, NOW + (ms or GRACE), id)
+    if ms then return false end
     note_published(hash)
     if lane == 'ask' then redis.call('HSET', hash, 'ask_now', 1) end
     taken[#taken + 1] = id
@@ -109,14 +109,14 @@ end
 
 -- Takes up to `free` ids that are due in a part of the lane. Of messages whose pause is over it takes one for each other
 -- one, so that they neither wait behind a campaign nor delay it.
-local looks, single, scopes = 0, 0, lane == 'hook' and {} or released_scopes()
-local function take(part, free, most_looks, on_taken)
-  local few = looks + FEW
-  local function may_go_on() return free > 0 and looks < most_looks and (looks < few or not out_of_time()) end
+local examined, single, scopes = 0, 0, lane == 'hook' and {} or released_scopes()
+local function take(part, free, most_examined, on_taken)
+  local at_least = examined + FEW
+  local function may_go_on() return free > 0 and examined < most_examined and (examined < at_least or not out_of_time()) end
   local function consider(id)
-    looks = looks + 1
+    examined = examined + 1
     isolated(kind, id, failed, function()
-      if look(part, id) then
+      if examine(part, id) then
         free = free - 1
         if on_taken then on_taken(id) end
       end
@@ -136,44 +136,44 @@ local function take(part, free, most_looks, on_taken)
       consider_released()
     end
   end
-  full = full or free > 0
+  more_is_due = more_is_due or free > 0
 end
 
 if lane == 'ask' then
   -- Questions leave room for messages: they may be many, and their provider slow.
-  take('ask', math.min(quota, (math.ceil(BULK_WATERMARK / 2) - queued) * per_trigger), MOST_LOOKS)
+  take('ask', math.min(quota, (math.ceil(BULK_WATERMARK / 2) - queued) * per_trigger), MOST_EXAMINED)
 else
-  redis.call('SET', key('filled', 'lanes'), 1, 'PX', KNOWN)
+  redis.call('SET', key('filled', 'lanes'), 1, 'PX', LANES_KNOWN)
   local bulk = lane .. '_bulk'
   -- A few bulk triggers are enough until the next round of upkeep, and single messages wait behind few.
   local room_for_bulk = ((per_trigger > 1 and most_alone() or BULK_WATERMARK) - queued) * per_trigger
   -- Bulk ids in a longer queue, by the time of their publishing: those that were published before a trigger that has
   -- left the queue have left it, too.
-  local out = key('bulk_out', queue)
+  local bulk_published = key('bulk_out', queue)
   local share = math.ceil(math.min(quota, most_bulk) / SHARE)
   if #scopes == 0 then share = #redis.call('ZRANGEBYSCORE', due_key(bulk), '-inf', NOW, 'LIMIT', 0, share) end
   if share > 0 then
-    redis.call('ZREMRANGEBYSCORE', out, '-inf', passed)
-    local in_queue = queued > 0 and redis.call('ZCARD', out) or 0
-    local single = queued * per_trigger - in_queue
-    local most = math.max(room_for_bulk, math.ceil(single / (SHARE - 1)) - in_queue)
-    share = math.max(0, math.min(share, most))
+    redis.call('ZREMRANGEBYSCORE', bulk_published, '-inf', passed)
+    local bulk_in_queue = queued > 0 and redis.call('ZCARD', bulk_published) or 0
+    local single_in_queue = queued * per_trigger - bulk_in_queue
+    local room_of_share = math.max(room_for_bulk, math.ceil(single_in_queue / (SHARE - 1)) - bulk_in_queue)
+    share = math.max(0, math.min(share, room_of_share))
   end
   local room_for_single = (math.max(WATERMARK, BULK_WATERMARK) - queued) * per_trigger
-  take(lane, math.min(quota - share, room_for_single), share > 0 and MOST_LOOKS * (1 - 1 / SHARE) or MOST_LOOKS)
+  take(lane, math.min(quota - share, room_for_single), share > 0 and MOST_EXAMINED * (1 - 1 / SHARE) or MOST_EXAMINED)
   single = #taken / 2
   -- There may be more single ids, which the next call takes: until then bulk gets only its share.
-  local left = room_for_bulk - #taken / 2
-  local most = full and share or math.max(share, left)
-  take(bulk, math.min(quota - #taken / 2, most, most_bulk), MOST_LOOKS, function(id)
-    left = left - 1
-    if left < 0 then redis.call('ZADD', out, NOW, id) end
+  local room_left = room_for_bulk - single
+  local most = more_is_due and share or math.max(share, room_left)
+  take(bulk, math.min(quota - single, most, most_bulk), MOST_EXAMINED, function(id)
+    room_left = room_left - 1
+    if room_left < 0 then redis.call('ZADD', bulk_published, NOW, id) end
   end)
-  redis.call('PEXPIRE', out, 10 * GRACE)
+  redis.call('PEXPIRE', bulk_published, 10 * GRACE)
 end
-if forget_released(scopes) then full = true end
+if forget_released(scopes) then more_is_due = true end
 local alone = single <= math.min(few_single, math.max(WATERMARK, BULK_WATERMARK) - queued)
 if #taken > 0 then
   note_publishing(queue, math.ceil(single / (alone and 1 or per_trigger)) + math.ceil((#taken / 2 - single) / per_trigger))
 end
-return { taken, failed, full and 1 or '', single, routed, alone and 1 or '' }
+return { taken, failed, more_is_due and 1 or '', single, routed, alone and 1 or '' }

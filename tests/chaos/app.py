@@ -8,12 +8,12 @@ import time
 from typing import Any
 
 from smsqueue import Gateway, IncomingMessage, MessageStatus, OutgoingMessage, RetryPolicy
-from smsqueue.delivery import pipeline, route_runner
+from smsqueue.delivery import leases
 from tests.chaos import points
 from tests.chaos.provider import ChaosProvider
 
 #: A lease is the provider's deadline and this; a claim's until it is routed is the sum of both.
-route_runner._MARGIN, pipeline._ROUTING = 2.0, 1.0
+leases._MARGIN, leases._ROUTING = 2.0, 1.0
 
 RETRY = RetryPolicy(
     base=0.1, cap=0.5, pause=0.1, pause_max=0.5, slow_pause=0.2, slow_pause_max=0.5

@@ -24,7 +24,7 @@ __all__ = ["SCRIPTS", "Faults"]
 LEASE = 3.5
 #: Whose exchanges with Redis are cut.
 SCRIPTS = (
-    "accept", "claim", "begin", "settle", "hook_claim", "handler_done", "hook_settle", "take_due",
+    "accept", "claim", "begin", "settle", "claim_event", "handler_done", "settle_event", "take_due",
     "sweep", "receive", "report",
 )  # fmt: skip
 

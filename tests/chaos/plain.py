@@ -38,5 +38,5 @@ gateway = Gateway()
 gateway.router = lambda message, *names: list(names)
 for _name in os.environ["CHAOS_PROVIDERS"].split(","):
     gateway.add_provider(_name, PlainProvider, url=f"{os.environ['CHAOS_STUB']}/{_name}")
-for _command in ("claim", "hook_claim"):
+for _command in ("claim", "claim_event"):
     _note_needless_triggers(_command)

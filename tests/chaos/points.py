@@ -127,5 +127,5 @@ def install() -> None:
     _around(Ledger, "take_due", lambda *args: "take", bool)
     for name in ("receive", "report"):
         _around(Ledger, name, lambda *args: "record")
-    _around(Ledger, "hook_claim_many", lambda *args: "hook-claim", _got)
-    _around(Ledger, "hook_settle_many", lambda *args: "hook-settle")
+    _around(Ledger, "claim_events", lambda *args: "hook-claim", _got)
+    _around(Ledger, "settle_events", lambda *args: "hook-settle")

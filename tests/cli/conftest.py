@@ -79,8 +79,8 @@ def make(gateway: Gateway) -> Callable[..., str]:
         incoming.provider = "main"
         _, id = gateway.ledger.receive(incoming, repeats=False)
         if state != "waiting":
-            gateway.ledger.hook_claim(id, "token", "w")
-            gateway.ledger.hook_settle(id, "token", state, delay=0, why="why")
+            gateway.ledger.claim_event(id, "token", "w")
+            gateway.ledger.settle_event(id, "token", state, delay=0, why="why")
         return id
 
     def call(state: str, *args: Any, **kwargs: Any) -> str:

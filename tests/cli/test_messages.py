@@ -39,9 +39,9 @@ def failed_reply(gateway: Gateway) -> str:
     message = IncomingMessage("15551234567", "the secret \x1b[2J reply", "m2", dst="15550001111")
     message.provider = "main"
     _, id = gateway.ledger.receive(message, repeats=True)
-    gateway.ledger.hook_claim(id, "token", "w")
+    gateway.ledger.claim_event(id, "token", "w")
     why = "shop.hooks:reply: ValueError: the secret text of 15551234567"
-    gateway.ledger.hook_settle(id, "token", "dead", delay=0, why=why)
+    gateway.ledger.settle_event(id, "token", "dead", delay=0, why=why)
     return id
 
 

@@ -18,7 +18,7 @@ def waiting(gateway: Gateway):
 
     def send() -> str:
         id = gateway.send(OutgoingMessage("15551234567", "the text").options(tag="sale")).id or ""
-        answer = gateway.ledger.claim(id, new_token(), lease=60, worker="w", usual=("main", 60))
+        answer = gateway.ledger.claim(id, new_token(), lease=60, worker="w", default=("main", 60))
         assert isinstance(answer, Early)
         return id
 

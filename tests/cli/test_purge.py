@@ -57,9 +57,9 @@ def test_only_matching_events_of_webhooks_are_deleted(
         receive()
     neighbours = [receive("neighbour") for _ in range(3)]
     dead, running = receive(), receive()
-    gateway.ledger.hook_claim(dead, "token", "w")
-    gateway.ledger.hook_settle(dead, "token", "dead", delay=0, why="why")
-    gateway.ledger.hook_claim(running, "token", "w")
+    gateway.ledger.claim_event(dead, "token", "w")
+    gateway.ledger.settle_event(dead, "token", "dead", delay=0, why="why")
+    gateway.ledger.claim_event(running, "token", "w")
     receive(part=Part("7", 1, 2))
     failed = make("failed", "flooded")  # its end is an event, too, but no webhook recorded it
     report("unknown")
@@ -93,7 +93,7 @@ def test_only_matching_events_of_webhooks_are_deleted(
     events = {key for key in keys if key.startswith("event:")}
     assert events == {f"event:{id}" for id in (*neighbours, running, f"event-of-{failed}")}
     # Its worker finishes it, and no memory is counted any more.
-    assert gateway.ledger.hook_settle(running, "token", "done", delay=0, why="")[0] == "done"
+    assert gateway.ledger.settle_event(running, "token", "done", delay=0, why="")[0] == "done"
     assert _held(gateway)["flooded"] == (0, 0)
 
 
@@ -123,8 +123,8 @@ def test_by_age_and_state(gateway: Gateway, run: Run, run_json, receive) -> None
     assert run_json("purge", "--before", "1h", "--yes")["number"] == 0
     assert run_json("purge", "--since", "1h", "--state", "dead", "--yes")["number"] == 0
     done = receive()
-    gateway.ledger.hook_claim(done, "token", "w")
-    gateway.ledger.hook_settle(done, "token", "done", delay=0, why="")
+    gateway.ledger.claim_event(done, "token", "w")
+    gateway.ledger.settle_event(done, "token", "done", delay=0, why="")
     assert run_json("purge", "--since", "1h", "--state", "done", "--yes")["number"] == 1
     assert gateway.ledger.ids_in("waiting") == [event]  # type: ignore[arg-type]
     assert run_json("purge", "--since", "1h", "--yes") == {

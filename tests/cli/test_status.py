@@ -120,22 +120,22 @@ def test_the_oldest_event_is_measured_from_its_beginning(
     gateway.ledger.redis.hincrby(hash, "since", -400_000)
     # Claims, retries and delays do not change its age.
     for verdict in ("back", "retry"):
-        gateway.ledger.hook_claim(event, verdict, "w")
+        gateway.ledger.claim_event(event, verdict, "w")
         text = "the oldest event has waited for its handlers for 6 min: they fail, hang or are too"
         assert text in run("status", code=1).stdout
-        gateway.ledger.hook_settle(event, verdict, verdict, delay=0, why="")
-        gateway.ledger.hook_later(event, 60)
+        gateway.ledger.settle_event(event, verdict, verdict, delay=0, why="")
+        gateway.ledger.postpone_event(event, 60)
         result = run("status", code=1)
         assert _first(result) == "WARNING: the oldest event has waited for its handlers for 6 min"
         assert 400 <= run_json("status", code=1)["oldest_event"] < 500
-    gateway.ledger.hook_claim(event, "end", "w")
-    gateway.ledger.hook_settle(event, "end", "done", delay=0, why="")
+    gateway.ledger.claim_event(event, "end", "w")
+    gateway.ledger.settle_event(event, "end", "done", delay=0, why="")
     run("status")
 
 
 def test_events_whose_handlers_run_are_counted(run, run_json, live, make, gateway: Gateway) -> None:
     live()
-    gateway.ledger.hook_claim(make("waiting"), "token", "w")
+    gateway.ledger.claim_event(make("waiting"), "token", "w")
     text = run("status").stdout
     assert "0 waiting, 1 running, 0 dead, 0 unheard" in text
     assert run_json("status")["events"]["running"] == 1

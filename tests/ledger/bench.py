@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from smsqueue import Gateway, IProvider, OutgoingMessage, RetryPolicy, Settings
-from smsqueue.delivery import Delivery, Outcome, Slots
+from smsqueue.delivery import Delivery, Slots, TriggerResult
 from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.ledger import Ledger, Record
 from smsqueue.message import statuses
@@ -106,7 +106,7 @@ class Bench:
         assert sent.id is not None
         return sent.id
 
-    def deliver(self, id: str) -> Outcome:
+    def deliver(self, id: str) -> TriggerResult:
         return self.delivery.deliver(id)
 
     def report(

@@ -30,7 +30,7 @@ BOUNDS = {
     "smsqueue/ledger/heartbeat.lua: HGETALL": "worker processes of the last hour",
     "smsqueue/ledger/client.py: unpack(command)": "250 triggers of a batch, see queue.py",
     "smsqueue/ledger/tag_progress.lua: unpack(redis.call('HMGET', key('msg', message)": "three",
-    "smsqueue/ledger/hook_claim.lua: SMEMBERS": "handlers of an application",
+    "smsqueue/ledger/claim_event.lua: SMEMBERS": "handlers of an application",
     "smsqueue/ledger/queries.py: hgetall": "fields of one record, also page by page; at most a "
     "thousand damaged records; providers; worker processes of the last hour; counters: errors by "
     "class and provider",
@@ -111,7 +111,7 @@ def test_thousands_of_parked_reports_do_not_break_the_next_provider(bench: Bench
     """The first provider refuses, with an id that reports wait for, and the second one takes it."""
     bench.add("a")
     id = bench.send(status_report=True)
-    claim = bench.ledger.claim(id, "t", lease=60, worker="w", usual=("a", 60))
+    claim = bench.ledger.claim(id, "t", lease=60, worker="w", default=("a", 60))
     assert isinstance(claim, Claimed)
     assert claim.begun == AttemptBegun(1)
     park(bench, "4711", ["expired"] * MANY)
@@ -141,7 +141,7 @@ def test_webhooks_park_a_bounded_number_of_reports_and_the_state_is_that_of_all(
     assert len(kept) == 18  # 16, and the first of each state that these do not have
     assert len(bench.events("status")) == 121
     id = bench.send(status_report=True)
-    claim = bench.ledger.claim(id, "t", lease=60, worker="w", usual=("open", 60))
+    claim = bench.ledger.claim(id, "t", lease=60, worker="w", default=("open", 60))
     assert isinstance(claim, Claimed)
     assert claim.begun == AttemptBegun(1)
     outcome = AttemptOutcome("sent", "open", msgids=("4711",), msgid='"4711"')

@@ -246,8 +246,8 @@ def test_dead_events_of_a_provider_are_replayed(bench: Bench) -> None:
         message = IncomingMessage("15551234567", f"of {provider}", len(bench.events()))
         message.provider = provider
         _, event = bench.ledger.receive(message, repeats=False)
-        bench.ledger.hook_claim(event, "t", "w")
-        bench.ledger.hook_settle(event, "t", "dead", delay=0, why="a bug")
+        bench.ledger.claim_event(event, "t", "w")
+        bench.ledger.settle_event(event, "t", "dead", delay=0, why="a bug")
     assert bench.gateway.replay_all(state=["dead", "unheard"], provider="a").done == {"dead": 2}
     bench.run_hooks()
     assert heard == ["of a", "of a"]

@@ -434,7 +434,7 @@ def test_a_hook_that_is_settled_again_counts_once(bench: Bench) -> None:
     bench.listen()
     bench.gateway.cancel(bench.send())
     [event] = bench.events()
-    assert isinstance(bench.ledger.hook_claim(event, "t", "w"), ClaimedEvent)
+    assert isinstance(bench.ledger.claim_event(event, "t", "w"), ClaimedEvent)
     for _ in range(3):
-        bench.ledger.hook_settle(event, "t", "done", delay=0, why="")
+        bench.ledger.settle_event(event, "t", "done", delay=0, why="")
     assert counted(bench)["hooks|status|done"] == 1

@@ -714,8 +714,8 @@ def test_a_damaged_pause_ends_no_settle_halfway(
 ) -> None:
     """It is deleted, and the settle is done once more: not taken for one that was done."""
     id, called = bench.send(), outcome.verdict == "retry"
-    usual = ("a", 60.0) if called else None
-    bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=usual)
+    default = ("a", 60.0) if called else None
+    bench.ledger.claim(id, "token", lease=60.0, worker="w", default=default)
     damaged = {"until": bench.now() + 30_000, "since": 1, "times": 1, "single": "zzz"}
     bench.redis.hset(bench.key("pause", "a"), mapping=damaged)
     bench.redis.hset(bench.key("pause", "b"), mapping=damaged | {"until": "zzz"})
@@ -791,7 +791,7 @@ def test_a_message_that_an_older_version_settled_halfway_is_not_sent_again(
 ) -> None:
     """It had removed the mark of the call before an error ended it."""
     provider, id = bench.add("a"), bench.send(status_report=True)
-    bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=("a", 60.0))
+    bench.ledger.claim(id, "token", lease=60.0, worker="w", default=("a", 60.0))
     bench.redis.hset(bench.key("msg", id), "settled", f"token.1.{settled}")
     bench.redis.hdel(bench.key("msg", id), "calling", "gathers")
     bench.lapse(id)
@@ -806,7 +806,7 @@ def test_a_message_whose_next_provider_was_paused_is_sent_though_its_worker_dies
 ) -> None:
     """The first one refused it: that is no call whose end nobody knows."""
     provider, id = bench.add("a"), bench.send()
-    bench.ledger.claim(id, "token", lease=60.0, worker="dies", usual=("a", 60.0))
+    bench.ledger.claim(id, "token", lease=60.0, worker="dies", default=("a", 60.0))
     pause = {"until": bench.now() + 60_000, "since": bench.now(), "times": 1}
     bench.redis.hset(bench.key("pause", "b"), mapping=pause)
     onward = AttemptOutcome("retry", "a", next=NextAttempt("b", 60_000))
@@ -849,7 +849,7 @@ def test_repair_of_a_message_at_its_provider_never_sends_it_again(bench: Bench, 
     """Nobody can read since when its provider has it."""
     bench.add("a")
     id = bench.send()
-    claim = bench.ledger.claim(id, "token", lease=60.0, worker="w", usual=("a", 60.0))
+    claim = bench.ledger.claim(id, "token", lease=60.0, worker="w", default=("a", 60.0))
     assert isinstance(claim, Claimed)
     assert claim.begun == AttemptBegun(1)
     damage(bench, "msg", id, "calling", value)

@@ -20,7 +20,7 @@ from smsqueue.ledger import (
     ClaimedEvent,
     Claiming,
     ClaimLost,
-    HookSettlement,
+    EventSettlement,
     NextAttempt,
     NotClaimable,
     Remedies,
@@ -142,7 +142,7 @@ def test_an_event_with_a_damaged_time_of_waiting_harms_no_other_of_its_group(
         [Settlement(id, f"t{n}", 1, o) for n, (id, o) in enumerate(zip(ids, outcomes, strict=True))]
     )
     bench.redis.hset(bench.key("event", "e1"), "since", since)
-    first, bad, third = bench.ledger.hook_claim_many([(f"e{n}", f"k{n}") for n in range(3)], "w")
+    first, bad, third = bench.ledger.claim_events([(f"e{n}", f"k{n}") for n in range(3)], "w")
     assert isinstance(bad, exc.DamagedRecord)
     assert all_claimed([first, third])
     assert bench.redis.zrange(bench.key("state", "running"), 0, -1) == ["e0", "e2"]
@@ -237,23 +237,23 @@ def test_events_in_groups_carry_the_handlers_that_succeeded(
     bench, ids = full
     events = events_of(bench, ids)
     items = [(event, f"t{n}") for n, event in enumerate(events)]
-    assert all_claimed(bench.ledger.hook_claim_many(items, "w"))
+    assert all_claimed(bench.ledger.claim_events(items, "w"))
     settled = [
-        HookSettlement(events[0], "t0", "done", succeeded=("one", "two")),
-        HookSettlement(events[1], "t1", "retry", 0.0, "two: ValueError", ("one",)),
-        HookSettlement(events[2], "of somebody else", "done"),
+        EventSettlement(events[0], "t0", "done", succeeded=("one", "two")),
+        EventSettlement(events[1], "t1", "retry", 0.0, "two: ValueError", ("one",)),
+        EventSettlement(events[2], "of somebody else", "done"),
     ]
-    answers = bench.ledger.hook_settle_many(settled)
+    answers = bench.ledger.settle_events(settled)
     assert [answer[0] for answer in answers if isinstance(answer, tuple)] == [
         "done",
         "waiting",
         "running",
     ]
-    assert bench.ledger.hook_settle_many(settled)[0] == ("gone", None)
+    assert bench.ledger.settle_events(settled)[0] == ("gone", None)
     assert bench.ledger.handlers_done(events[0]) == set()
     assert bench.ledger.handlers_done(events[1]) == {"one"}
     bench.ripe_event(events[1])
-    (again,) = bench.ledger.hook_claim_many([(events[1], "later")], "w")
+    (again,) = bench.ledger.claim_events([(events[1], "later")], "w")
     assert isinstance(again, ClaimedEvent)
     assert again.handlers_done == {"one"}
     assert counted(bench)["hooks|sent|done"] == "1"
@@ -264,7 +264,7 @@ def test_a_damaged_event_in_a_group_harms_no_other(full: tuple[Bench, list[str]]
     events = events_of(bench, ids)
     bench.redis.hset(bench.key("event", events[1]), "tries", "many")
     items = [(event, "t") for event in events]
-    good, bad, also_good = bench.ledger.hook_claim_many(items, "w")
+    good, bad, also_good = bench.ledger.claim_events(items, "w")
     assert isinstance(bad, exc.DamagedRecord)
     assert all_claimed([good, also_good])
 
@@ -328,10 +328,10 @@ class Twin:
                 return ledger.settle_many(
                     [Settlement(ids[n], token, k, outcome) for n, token, k, outcome in rows]
                 )
-            case "hook_claim":
-                return ledger.hook_claim_many([(ids[n], token) for n, token in rows], "w")
+            case "claim_event":
+                return ledger.claim_events([(ids[n], token) for n, token in rows], "w")
             case _:
-                return ledger.hook_settle_many([HookSettlement(ids[n], *r) for n, *r in rows])
+                return ledger.settle_events([EventSettlement(ids[n], *r) for n, *r in rows])
 
     def contents(self) -> dict[str, Any]:
         """All keys of the ledger, without times and with ids by their order."""
@@ -373,7 +373,7 @@ def outcome(chance: random.Random, n: int) -> AttemptOutcome:
 
 def a_step(chance: random.Random, number: int) -> tuple[str, list[tuple[Any, ...]]]:
     step = chance.choice(["claim", "claim", "unclaim", "begin", "settle", "settle", "settle",
-                          "hook_claim", "hook_settle"])  # fmt: skip
+                          "claim_event", "settle_event"])  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for i in range(chance.randint(2, 12)):
         which, token = chance.randrange(9), chance.choice(["t", "t", "u"])
@@ -383,7 +383,7 @@ def a_step(chance: random.Random, number: int) -> tuple[str, list[tuple[Any, ...
             case "settle":
                 made = chance.choice([1, 1, 2, 3])
                 rows.append((which, token, made, outcome(chance, number * 100 + i)))
-            case "hook_settle":
+            case "settle_event":
                 verdict = chance.choice(["done", "retry", "dead", "back"])
                 rows.append((which, token, verdict, 0.0, "why", ("one",)[: chance.randint(0, 1)]))
             case _:

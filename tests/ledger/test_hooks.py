@@ -183,8 +183,8 @@ def test_an_event_whose_worker_died_is_run_by_another(bench: Bench, provider: To
     good = Failing(0)
     bench.gateway.onReceive.connect(good, name="good")
     event = _receive(bench)
-    assert isinstance(bench.ledger.hook_claim(event, "dead", "w"), ClaimedEvent)
-    assert isinstance(bench.ledger.hook_claim(event, "dead", "w"), ClaimedEvent)
+    assert isinstance(bench.ledger.claim_event(event, "dead", "w"), ClaimedEvent)
+    assert isinstance(bench.ledger.claim_event(event, "dead", "w"), ClaimedEvent)
     assert bench.hooks.run(event).state == "waiting"
     bench.redis.hset(bench.key("event", event), "lease", 1)
     bench.redis.zadd(bench.key("due", "hook"), {event: 1})
@@ -192,7 +192,7 @@ def test_an_event_whose_worker_died_is_run_by_another(bench: Bench, provider: To
     bench.upkeep.turn()
     assert bench.published(bench.settings.hook_key) == 1
     assert bench.hooks.run(event).state == "done"
-    assert bench.ledger.hook_settle(event, "dead", "retry", delay=0, why="")[0] == "done"
+    assert bench.ledger.settle_event(event, "dead", "retry", delay=0, why="")[0] == "done"
     assert good.calls == 1
 
 
@@ -203,12 +203,12 @@ def test_an_event_that_kills_every_worker_is_dead_in_the_end(bench: Bench, provi
     event = _receive(bench)
     for n in range(3):
         bench.ripe_event(event)
-        answer = bench.ledger.hook_claim(event, f"dead{n}", "w")
+        answer = bench.ledger.claim_event(event, f"dead{n}", "w")
         if n == 2:
             # Events that died together do not begin together again, from the second time on.
             assert isinstance(answer, Early)
             bench.ripe_event(event)
-            answer = bench.ledger.hook_claim(event, f"dead{n}", "w")
+            answer = bench.ledger.claim_event(event, f"dead{n}", "w")
         assert isinstance(answer, ClaimedEvent)
         bench.redis.hset(bench.key("event", event), "lease", 1)
     assert bench.hooks.run(event).state == "waiting"
@@ -331,7 +331,7 @@ def test_a_lease_lasts_for_all_handlers_of_an_event(bench: Bench, provider: Told
 
     def slow(message: object) -> None:
         threading.Event().wait(0.3)
-        taken.append(bench.hooks.ledger.hook_claim(event, "other", "another worker"))
+        taken.append(bench.hooks.ledger.claim_event(event, "other", "another worker"))
 
     for n in range(4):
         bench.gateway.onReceive.connect(slow, name=f"slow{n}")

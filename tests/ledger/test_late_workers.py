@@ -21,8 +21,8 @@ from tests.ledger.bench import Bench
 from tests.ledger.test_uncertain import LOST, once
 
 
-def claim(bench: Bench, id: str, token: str, usual: tuple[str, float] | None = None) -> Any:
-    return bench.ledger.claim(id, token, lease=60, worker="w", usual=usual)
+def claim(bench: Bench, id: str, token: str, default: tuple[str, float] | None = None) -> Any:
+    return bench.ledger.claim(id, token, lease=60, worker="w", default=default)
 
 
 @contextmanager

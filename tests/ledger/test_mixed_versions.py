@@ -231,7 +231,7 @@ def test_a_message_whose_worker_is_lost_before_the_call_is_sent_again(
     bench.add("a")
     scripts.former = former_first
     id = bench.send()
-    bench.ledger.claim(id, "t1", lease=30.0, worker="gone", usual=("a", 30.0))
+    bench.ledger.claim(id, "t1", lease=30.0, worker="gone", default=("a", 30.0))
     bench.lapse(id)
     assert bench.state(id) == "unknown"
     scripts.former = not former_first

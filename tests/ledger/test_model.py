@@ -299,7 +299,7 @@ class Machine(RuleBasedStateMachine):
 
         def call() -> object:
             answer = self.ledger.claim(
-                self.id, token, lease=3600, worker="w", usual=(usual, 3600) if usual else None
+                self.id, token, lease=3600, worker="w", default=(usual, 3600) if usual else None
             )
             if isinstance(answer, LookUp):
                 assert self.model.state == "unknown"
@@ -332,7 +332,7 @@ class Machine(RuleBasedStateMachine):
             return
         token, usual = self.unheard[-1 - number % len(self.unheard)]
         at = (usual, 3600.0) if usual else None
-        answer = self.ledger.claim(self.id, token, lease=3600, worker="w", usual=at)
+        answer = self.ledger.claim(self.id, token, lease=3600, worker="w", default=at)
         if not isinstance(answer, LookUp):
             assert kind_of(answer) == self.model.claim(token, usual)[0]
 
@@ -629,7 +629,7 @@ def attempt(bench: Bench, id: str, number: int, verdict: Any = "") -> None:
     ledger, token = bench.ledger, f"t{number}"
     if not verdict:
         bench.ripe(id)
-        claimed = ledger.claim(id, token, lease=60, worker="w", usual=("a", 60))
+        claimed = ledger.claim(id, token, lease=60, worker="w", default=("a", 60))
         assert isinstance(claimed, Claimed)
         assert claimed.begun == AttemptBegun(number)
         return

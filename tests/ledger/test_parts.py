@@ -54,7 +54,7 @@ def begun(bench: Bench, id: str, number: int, body: str) -> None:
     """A message whose attempt of this number is running."""
     if number == 1:
         bench.ledger.accept(OutgoingMessage("15550001", body).options(status_report=True), id)
-    claimed = bench.ledger.claim(id, f"t{number}", lease=60, worker="w", usual=("a", 60))
+    claimed = bench.ledger.claim(id, f"t{number}", lease=60, worker="w", default=("a", 60))
     assert isinstance(claimed, Claimed)
     assert claimed.begun == AttemptBegun(number)
 

@@ -136,13 +136,13 @@ def test_an_outcome_counts_though_a_failover_took_its_beginning_back(
     pair.detach()
     old = Ledger(Settings(redis_url=pair.primary.url))
     new = Ledger(Settings(redis_url=pair.replica.url))
-    old.claim(id, "token", lease=60, worker="w1", usual=("p", 60))
+    old.claim(id, "token", lease=60, worker="w1", default=("p", 60))
     if claimed_again:  # by a worker whose router has not answered yet
         new.claim(id, "other", lease=60, worker="w2")
     outcome = AttemptOutcome(verdict, provider="p", msgid='"m-1"', msgids=("m-1",))
     assert new.settle(id, "token", 1, outcome).state == state
     assert new.settle(id, "token", 1, outcome).state == state
-    again = new.claim(id, "third", lease=60, worker="w3", usual=("p", 60))
+    again = new.claim(id, "third", lease=60, worker="w3", default=("p", 60))
     assert isinstance(again, NotClaimable)
     if claimed_again:
         assert isinstance(new.begin(id, "other", "p", lease=60, attempt=1), ClaimLost)

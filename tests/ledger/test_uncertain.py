@@ -185,7 +185,7 @@ def test_a_worker_that_died_in_the_call_is_followed_a_few_times(bench: Bench) ->
     states = []
     for n in range(4):
         answer = bench.ledger.claim(
-            id, f"token {n}", lease=30.0, worker="gone", usual=("once", 30.0)
+            id, f"token {n}", lease=30.0, worker="gone", default=("once", 30.0)
         )
         if not (isinstance(answer, Claimed) and isinstance(answer.begun, AttemptBegun)):
             bench.ledger.begin(id, f"token {n}", "once", lease=30.0, attempt=n + 1)
@@ -259,7 +259,7 @@ def test_the_provider_is_not_asked_once_the_state_is_known(bench: Bench) -> None
 def test_a_lost_worker_is_asked_about_too(bench: Bench) -> None:
     asked(bench, delivered())
     id = bench.send()
-    bench.ledger.claim(id, "token", lease=30.0, worker="gone", usual=("asked", 30.0))
+    bench.ledger.claim(id, "token", lease=30.0, worker="gone", default=("asked", 30.0))
     bench.lapse(id)
     assert bench.state(id) == "unknown"
     ask_now(bench, id)

@@ -34,16 +34,16 @@ class Deaf(GroupingLedger):
     def claim_many(self, items: Any) -> Any:
         return self._hear(super().claim_many(items))
 
-    def hook_claim_many(self, items: Any, worker: str) -> Any:
-        return self._hear(super().hook_claim_many(items, worker))
+    def claim_events(self, items: Any, worker: str) -> Any:
+        return self._hear(super().claim_events(items, worker))
 
     def unclaim_many(self, items: Any) -> Any:
         self._hear(None)
         return super().unclaim_many(items)
 
-    def hook_settle_many(self, items: Any) -> Any:
+    def settle_events(self, items: Any) -> Any:
         self._hear(None)
-        answers = super().hook_settle_many(items)
+        answers = super().settle_events(items)
         self.settled += 1
         return answers
 
@@ -151,7 +151,7 @@ def test_a_lost_claim_of_an_event_that_redis_reads_late_is_given_back(
     event = receive(bench)
     worker.run(lambda: worker.hooks.lost.add(event, "token"))
     until(lambda: worker.ledger.settled, 20)
-    assert isinstance(bench.ledger.hook_claim(event, "token", "w"), ClaimedEvent)
+    assert isinstance(bench.ledger.claim_event(event, "token", "w"), ClaimedEvent)
     until(lambda: (bench.ledger.read_event(event) or {})["state"] == "waiting", 20)
     until(lambda: not worker.hooks.lost.ids, 20)
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from smsqueue.concurrency.loop import Loop, blocking, wait
-from smsqueue.delivery import Outcome, Slots
+from smsqueue.delivery import Slots, TriggerResult
 from smsqueue.delivery.intake import Intake, Kind
 from smsqueue.message.states import State
 
@@ -33,7 +33,7 @@ class Bench:
             give_back=lambda ids: None,
         )
 
-    def _run(self, id: str, kind: Kind | None) -> Outcome:
+    def _run(self, id: str, kind: Kind | None) -> TriggerResult:
         assert self.slots.take("a", bulk=kind is not None and kind.bulk)
         with self.changed:
             gate = self._gates[id] = threading.Event()
@@ -43,7 +43,7 @@ class Bench:
             self.changed.notify_all()
         blocking(gate.wait)
         self.slots.leave("a", 0.1, well=True)
-        return Outcome(State.SENT)
+        return TriggerResult(State.SENT)
 
     def until(self, count: int) -> None:
         with self.changed:

@@ -176,7 +176,7 @@ def route(message, kind=""):
         time.sleep(100_000)
     return "null"
 
-pipeline._ROUTER = 1.0
+pipeline.ROUTER_TIMEOUT = 1.0
 gateway = Gateway(retry=RetryPolicy(base=0.05, cap=0.1, attempts=2))
 gateway.add_provider("null", NullProvider)
 gateway.add_provider("hung", Hung)

@@ -16,16 +16,16 @@ from celery import Celery
 
 from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.broker.queue import DELIVER, HOOK, celery_config
-from smsqueue.delivery import Outcome
+from smsqueue.delivery import TriggerResult
 from smsqueue.message.ids import new_id
 from tests.conftest import RedisServer
 from tests.workers.conftest import Ask
 from workers.task_events import TaskEvents
 
-RETRYING = Outcome("retrying", wait=2.0, error="ServerError")
-UNKNOWN = Outcome("unknown", wait=20.0, error="ConnectionError")
-FAILED = Outcome("failed", error="RequestError")
-SENT = Outcome("sent")
+RETRYING = TriggerResult("retrying", wait=2.0, error="ServerError")
+UNKNOWN = TriggerResult("unknown", wait=20.0, error="ConnectionError")
+FAILED = TriggerResult("failed", error="RequestError")
+SENT = TriggerResult("sent")
 
 # Beside real messages, the worker has a task that hands its id over, as a busy worker does, and
 # one that is a batch of one.
@@ -34,7 +34,7 @@ from celery.exceptions import Ignore
 from celery.utils.nodenames import default_nodename
 
 from smsqueue import Gateway, IProvider, RetryPolicy, exc
-from smsqueue.delivery import Outcome
+from smsqueue.delivery import TriggerResult
 from smsqueue.broker.queue import DELIVER
 from workers import app
 from workers.task_events import TaskEvents
@@ -54,13 +54,13 @@ rows = TaskEvents(app, default_nodename(None))
 
 @app.task(name="test.hand_over")
 def hand_over(id, state, error):
-    rows.add(DELIVER, id, Outcome(state, error=error), started=True, runtime=0.5)
+    rows.add(DELIVER, id, TriggerResult(state, error=error), started=True, runtime=0.5)
     raise Ignore
 
 @app.task(name="test.batch")
 def batch(ids, state, error):
     for id in ids:
-        rows.add(DELIVER, id, Outcome(state, error=error), started=False)
+        rows.add(DELIVER, id, TriggerResult(state, error=error), started=False)
 """
 
 
@@ -139,8 +139,8 @@ def test_messages_of_a_batch_have_a_row_unless_they_were_sent(
 ) -> None:
     shown = {new_id(): outcome for outcome in (RETRYING, UNKNOWN, FAILED)}
     # Sent; claimed by another worker; no provider was free; too early.
-    hidden = [SENT, Outcome("sending"), Outcome("queued", 1.0, "ProviderPaused")]
-    hidden.append(Outcome("retrying", 1.0))
+    hidden = [SENT, TriggerResult("sending"), TriggerResult("queued", 1.0, "ProviderPaused")]
+    hidden.append(TriggerResult("retrying", 1.0))
     for outcome in hidden:
         rows.add(DELIVER, new_id(), outcome, started=False)
     for id, outcome in shown.items():
@@ -163,10 +163,10 @@ def test_events_of_a_batch_have_a_row_unless_their_handlers_succeeded(
     rows: TaskEvents, monitor: Monitor, until: Callable[..., None]
 ) -> None:
     repeated, dead, done, early = (new_id() for _ in range(4))
-    rows.add(HOOK, done, Outcome("done"), started=False)
-    rows.add(HOOK, early, Outcome("waiting", wait=0.0), started=False)
-    rows.add(HOOK, repeated, Outcome("waiting", 2.0, "KeyError"), started=False)
-    rows.add(HOOK, dead, Outcome("dead", error="KeyError"), started=False)
+    rows.add(HOOK, done, TriggerResult("done"), started=False)
+    rows.add(HOOK, early, TriggerResult("waiting", wait=0.0), started=False)
+    rows.add(HOOK, repeated, TriggerResult("waiting", 2.0, "KeyError"), started=False)
+    rows.add(HOOK, dead, TriggerResult("dead", error="KeyError"), started=False)
     until(lambda: monitor.row(dead))
     assert monitor.states() == {repeated: "RETRY", dead: "FAILURE"}
     assert (monitor.row(dead).name, monitor.row(dead).args) == (HOOK, f"('{dead}',)")
