@@ -59,6 +59,8 @@ class _Channel(broker.Channel):
     kombu would try to, and the error would end the worker. Upkeep publishes again what is due.
     """
 
+    _client_of_pool: Any = None
+
     def _gone(self) -> bool:
         return self.connection is None or self.connection.client is None
 
@@ -74,6 +76,14 @@ class _Channel(broker.Channel):
     def basic_reject(self, delivery_tag: Any, requeue: bool = False) -> None:
         if not self._gone():
             super().basic_reject(delivery_tag, requeue=requeue)
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        # kombu makes a client for each command, which takes longer than the command.
+        if asynchronous:
+            return super()._create_client(asynchronous=True)  # type: ignore[misc]
+        if self._client_of_pool is None or self._client_of_pool.connection_pool is not self.pool:
+            self._client_of_pool = super()._create_client()  # type: ignore[misc]
+        return self._client_of_pool
 
     def _get_client(self) -> Any:
         super()._get_client()  # type: ignore[misc]  # checks redis-py's version
