@@ -27,13 +27,14 @@ def named(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     A variable that is empty, as Compose sets what is not there, is none if the other one of the
     value and its file is set.
     """
-    found = sorted(
+    variables = sorted(
         variable
         for variable, text in environment.items()
         if variable.startswith(_PREFIX) and (text or not environment.get(_other(variable)))
     )
     return [
-        (variable.removeprefix(_PREFIX).removesuffix(_FILE).lower(), variable) for variable in found
+        (variable.removeprefix(_PREFIX).removesuffix(_FILE).lower(), variable)
+        for variable in variables
     ]
 
 
@@ -49,11 +50,13 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
         SettingsError: one cannot be made, or its name is taken, or it is open which of several is
             the default one. The text names the variable, never its value.
     """
-    pairs, found = named(environment), dict[str, str]()
+    pairs, variable_of = named(environment), dict[str, str]()
     for name, variable in pairs:
-        if name in found:
-            raise SettingsError(f"{found[name]} and {variable} are one name: remove one of them")
-        found[name] = variable
+        if name in variable_of:
+            raise SettingsError(
+                f"{variable_of[name]} and {variable} are one name: remove one of them"
+            )
+        variable_of[name] = variable
         if name in gateway.from_environment:
             continue
         if name in gateway.providers:
@@ -77,8 +80,8 @@ def add_providers(gateway: Gateway, environment: Mapping[str, str]) -> None:
                 f"{', '.join(gateway.providers) or 'none'}"
             )
         gateway.default_provider = default
-    elif len(found) > 1 and len(found) == len(gateway.providers):
+    elif len(variable_of) > 1 and len(variable_of) == len(gateway.providers):
         raise SettingsError(
-            f"{' and '.join(found.values())}: which one is the default? Set {_DEFAULT} to "
-            f"{' or '.join(found)}"
+            f"{' and '.join(variable_of.values())}: which one is the default? Set {_DEFAULT} to "
+            f"{' or '.join(variable_of)}"
         )

@@ -71,15 +71,15 @@ def _found(settings: Settings) -> Gateway:
         )
     _search_current_folder()
     _set_up_django()
-    found = _attribute(_module(module_name), attribute)
-    if not isinstance(found, Gateway) and callable(found):
-        found = _make(found, where)
-    if not isinstance(found, Gateway):
+    gateway = _attribute(_module(module_name), attribute)
+    if not isinstance(gateway, Gateway) and callable(gateway):
+        gateway = _make(gateway, where)
+    if not isinstance(gateway, Gateway):
         raise LoaderError(
-            f"SMSQUEUE_GATEWAY is {where!r}: that is of type {_type(found)}, "
+            f"SMSQUEUE_GATEWAY is {where!r}: that is of type {_type(gateway)}, "
             "not a Gateway nor a function that makes one"
         )
-    return found
+    return gateway
 
 
 def _search_current_folder() -> None:
@@ -136,16 +136,16 @@ def _attribute(module: ModuleType, name: str) -> Any:
 
 def _make(function: Any, where: str) -> Any:
     try:
-        made = function()
+        result = function()
     except Exception as error:
         text = f"SMSQUEUE_GATEWAY is {where!r}, a function that fails when it is called"
         raise LoaderError(_failure(text, error)) from None
-    if not isinstance(made, Gateway):
+    if not isinstance(result, Gateway):
         raise LoaderError(
-            f"SMSQUEUE_GATEWAY is {where!r}, a function that returns {_type(made)}: "
+            f"SMSQUEUE_GATEWAY is {where!r}, a function that returns {_type(result)}: "
             "it must return the Gateway that it makes"
         )
-    return made
+    return result
 
 
 def _type(value: Any) -> str:
@@ -219,21 +219,21 @@ def _is_ours(file: str) -> bool:
 
 def _chain(error: BaseException) -> list[BaseException]:
     """An error with its causes, and with those during which it was raised."""
-    found: list[BaseException] = []
-    after: list[BaseException | None] = [error]
-    while after:
-        each = after.pop()
-        if each is not None and each not in found:
-            found.append(each)
-            after += [each.__cause__, each.__context__]
-            after += each.exceptions if isinstance(each, BaseExceptionGroup) else []
-    return found
+    chain: list[BaseException] = []
+    remaining: list[BaseException | None] = [error]
+    while remaining:
+        cause = remaining.pop()
+        if cause is not None and cause not in chain:
+            chain.append(cause)
+            remaining += [cause.__cause__, cause.__context__]
+            remaining += cause.exceptions if isinstance(cause, BaseExceptionGroup) else []
+    return chain
 
 
 def _drop_source_lines(shown: traceback.TracebackException) -> None:
-    for each in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
-        if each is not None:
-            _drop_source_lines(each)
+    for cause in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
+        if cause is not None:
+            _drop_source_lines(cause)
     shown.stack = traceback.StackSummary.from_list(
         [(frame.filename, frame.lineno or 0, frame.name, "") for frame in shown.stack]
     )

@@ -131,11 +131,11 @@ class EventRunner:
             data = json.loads(claim.data)
             subject = self._subject(kind, event, data, claim.message_id, claim.message_data)
         except Exception as error:  # whatever is in the record instead of an event
-            cause = f"what it tells cannot be read: {type(error).__name__}"
-            found = retry_until_confirmed(
+            cause = f"its data cannot be read: {type(error).__name__}"
+            recorded = retry_until_confirmed(
                 lambda: self.ledger.set_aside("event", event, token, cause, called=False)
             )
-            return self._damaged(event, found or cause)
+            return self._damaged(event, recorded or cause)
         lease = _Lease(self.ledger, event, token, claimed)
         return self._call_all(lease, kind, subject, claim.handlers_done, tries)
 

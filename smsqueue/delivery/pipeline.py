@@ -25,7 +25,7 @@ from smsqueue.delivery.outcomes import (
     of_repetition,
     seconds_until,
 )
-from smsqueue.delivery.route_runner import RouteRunner
+from smsqueue.delivery.route_runner import RouteRunner, Wait
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.status_lookup import look_up
 from smsqueue.gateway import Gateway
@@ -145,7 +145,7 @@ class Delivery:
             return self.route_runner.call_in_turn(attempt, [default])
         if isinstance(claim.begun, ProviderPaused):
             return self.route_runner.wait(
-                attempt, [(claim.begun.left_ms / 1000, default, "paused")]
+                attempt, [Wait(claim.begun.left_ms / 1000, default, is_paused=True)]
             )
         try:
             route = self._route_of(attempt)
@@ -171,10 +171,10 @@ class Delivery:
     def _set_aside(self, id: str, token: str, error: str) -> TriggerResult:
         """Set a message aside whose record this worker cannot read."""
         cause = f"what is to be sent cannot be read: {error}"
-        found = retry_until_confirmed(
+        recorded = retry_until_confirmed(
             lambda: self.ledger.set_aside("msg", id, token, cause, called=False)
         )
-        return self._damaged(id, found or cause)
+        return self._damaged(id, recorded or cause)
 
     def _damaged(self, id: str, cause: str) -> TriggerResult:
         log.error(

@@ -7,6 +7,7 @@ import logging
 import time
 from copy import copy, deepcopy
 from dataclasses import replace
+from typing import NamedTuple
 
 from smsqueue import exc
 from smsqueue.broker.queue import Queue
@@ -41,9 +42,18 @@ from smsqueue.message.states import State
 from smsqueue.policy.retry import GuardedPolicy, error_label
 from smsqueue.providers.base import transport
 
-__all__ = ["RouteRunner"]
+__all__ = ["RouteRunner", "Wait"]
 
 log = get_logger("smsqueue.delivery")
+
+
+class Wait(NamedTuple):
+    """A provider that may be called later."""
+
+    seconds: float
+    provider: str
+    #: Paused, or else without a free slot.
+    is_paused: bool
 
 
 class RouteRunner:
@@ -68,12 +78,12 @@ class RouteRunner:
         Args:
             otherwise: The outcome of the previous attempt, which is settled if none may be called.
         """
-        waits: list[tuple[float, str, str | None]] = []
+        waits: list[Wait] = []
         for i, name in enumerate(names):
             seconds = self.slots.enter(name, bulk=attempt.bulk)
             if seconds:
                 # The provider works and will soon have a free slot, so the next one is not called.
-                waits.append((seconds, name, None))
+                waits.append(Wait(seconds, name, is_paused=False))
                 break
             answer: BeginAnswer | None = None
             try:
@@ -88,26 +98,31 @@ class RouteRunner:
                 return TriggerResult(State.SENDING)
             if isinstance(answer, OptedOut):
                 return self.opted_out(attempt.id, answer)
-            left = answer.left_ms / 1000
-            waits.append((left, name, "paused"))
-            attempt.may_go_later(left)
+            seconds = answer.left_ms / 1000
+            waits.append(Wait(seconds, name, is_paused=True))
+            attempt.may_go_later(seconds)
         if otherwise is not None:
-            return self._settle_instead(attempt, otherwise, min(each[0] for each in waits))
+            return self._settle_instead(attempt, otherwise, min(wait.seconds for wait in waits))
         return self.wait(attempt, waits)
 
-    def wait(self, attempt: Attempt, waits: list[tuple[float, str, str | None]]) -> TriggerResult:
+    def wait(self, attempt: Attempt, waits: list[Wait]) -> TriggerResult:
         """Put a message back without having called a provider.
 
         Args:
-            waits: Seconds, provider and reason of each wait.
+            waits: Of all providers that may be called later; not empty.
         """
-        wait, name, why = min(waits, key=lambda each: each[0])
-        label = "ProviderPaused" if why else "ProviderBusy"
-        outcome = AttemptOutcome("wait", provider=name, delay_ms=int(wait * 1000), why=why)
-        if why:
+        first = min(waits, key=lambda wait: wait.seconds)
+        label = "ProviderPaused" if first.is_paused else "ProviderBusy"
+        outcome = AttemptOutcome(
+            "wait",
+            provider=first.provider,
+            delay_ms=int(first.seconds * 1000),
+            why="paused" if first.is_paused else None,
+        )
+        if first.is_paused:
             outcome = replace(
                 outcome,
-                waiting_for=" ".join(name for _, name, _ in waits),
+                waiting_for=" ".join(wait.provider for wait in waits),
                 wait_queue="bulk" if attempt.bulk else "single",
             )
         return self.settle(attempt, outcome, error=label)

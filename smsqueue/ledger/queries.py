@@ -426,18 +426,18 @@ class LedgerReader:
 
     def _ids_of_references(self, search: Search) -> list[str]:
         """Ids of the messages with an idempotency key, a provider's message id, or both."""
-        found: list[set[str]] = []
+        matches: list[set[str]] = []
         if search.idempotency_key is not None:
             hashes = (
                 self.hash_of(search.idempotency_key),
                 self.former_hash_of(search.idempotency_key),
             )
-            found.append(self._texts_at("idem", [hash for hash in hashes if hash]))
+            matches.append(self._texts_at("idem", [hash for hash in hashes if hash]))
         if search.msgid is not None:
             names = [f"{name}:{search.msgid}" for name in self._providers(search.provider)]
             references = self._texts_at("ref", names)
-            found.append({reference.rpartition(".")[0] for reference in references})
-        return sorted(set.intersection(*found), reverse=True)
+            matches.append({reference.rpartition(".")[0] for reference in references})
+        return sorted(set.intersection(*matches), reverse=True)
 
     def _providers(self, name: str | None) -> set[str]:
         """This provider, or all that have been called."""

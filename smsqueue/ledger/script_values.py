@@ -351,13 +351,13 @@ class AttemptOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields for settle.lua, without those that say nothing."""
-        given = {
+        document = {
             k: v for k, v in vars(self).items() if v is not None and v is not False and v != ()
         }
-        remedies, following = given.pop("remedies"), given.get("next")
+        remedies, following = document.pop("remedies"), document.get("next")
         if remedies is not _NO_REMEDIES:
-            given |= {k: v for k, v in vars(remedies).items() if v is not None}
-        return given if following is None else given | {"next": vars(following)}
+            document |= {k: v for k, v in vars(remedies).items() if v is not None}
+        return document if following is None else document | {"next": vars(following)}
 
 
 class Settlement(NamedTuple):

@@ -105,9 +105,9 @@ class _Page(Collector):
         called = sorted(labels[0] for labels in _fitting(counts, "attempts", 1))
         zero = _zeros(called)
         for kind in _KINDS:
-            found = zero.get(kind.name, {}) | _fitting(counts, kind.name, len(kind.labels))
+            values = zero.get(kind.name, {}) | _fitting(counts, kind.name, len(kind.labels))
             counter = CounterMetricFamily(f"smsqueue_{kind.name}", kind.help, labels=kind.labels)
-            for labels, value in sorted(found.items()):
+            for labels, value in sorted(values.items()):
                 counter.add_metric(labels, value)
             yield counter
         yield from _durations(counts, called)
@@ -177,13 +177,13 @@ class _Page(Collector):
             "What should have been looked at by now: messages that wait (send), leases and waits "
             "for reports (watch), events (hook).",
             "lane",
-            {lane: found.due for lane, found in lanes.items()},
+            {lane: backlog.due for lane, backlog in lanes.items()},
         )
         yield _gauge(
             "due_oldest_seconds",
             "Time since the oldest of it was due; 0 if nothing is.",
             "lane",
-            {lane: found.oldest for lane, found in lanes.items()},
+            {lane: backlog.oldest for lane, backlog in lanes.items()},
         )
         yield GaugeMetricFamily(
             "smsqueue_queued_oldest_seconds",
@@ -380,10 +380,10 @@ def _webhooks(room: Room) -> Iterator[GaugeMetricFamily]:
         "1: webhooks of the provider are refused, because those that are there hold too much.",
         labels=("provider",),
     )
-    for found in room.webhooks:
-        held.add_metric((found.provider, "waiting"), found.held)
-        held.add_metric((found.provider, "kept"), found.kept)
-        refused.add_metric((found.provider,), int(found.refused))
+    for webhooks in room.webhooks:
+        held.add_metric((webhooks.provider, "waiting"), webhooks.held)
+        held.add_metric((webhooks.provider, "kept"), webhooks.kept)
+        refused.add_metric((webhooks.provider,), int(webhooks.refused))
     yield held
     yield refused
 
@@ -396,8 +396,8 @@ def _fitting(counts: _Counts, name: str, labels: int) -> dict[_Labels, int]:
     """
     return {
         (*rest,): value
-        for (found, *rest), value in counts.items()
-        if found == name and len(rest) == labels
+        for (first, *rest), value in counts.items()
+        if first == name and len(rest) == labels
     }
 
 
@@ -440,7 +440,7 @@ def _durations(
         # Another version may have counted with other buckets.
         buckets[float(end)] = buckets.get(float(end), 0) + value
     sums = _fitting(counts, "took_ms", 2)
-    for (what, name), buckets in sorted(series.items(), key=lambda each: each[0]):
+    for (what, name), buckets in sorted(series.items(), key=lambda item: item[0]):
         total, rising = 0, []
         for upper in sorted(buckets):
             total += buckets[upper]

@@ -73,15 +73,15 @@ class RetryPolicy:
     slow_pause_max: float = 600.0
 
     def __post_init__(self) -> None:
-        for each in fields(RetryPolicy):
-            value = getattr(self, each.name)
-            if value is None and each.default is None:
+        for field in fields(RetryPolicy):
+            value = getattr(self, field.name)
+            if value is None and field.default is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 kind = type(value).__name__
-                raise TypeError(f"RetryPolicy: {each.name} must be a number, not {kind}")
+                raise TypeError(f"RetryPolicy: {field.name} must be a number, not {kind}")
             if not value >= 0:  # nor is nan
-                raise ValueError(f"RetryPolicy: {each.name} must not be below 0, but is {value}")
+                raise ValueError(f"RetryPolicy: {field.name} must not be below 0, but is {value}")
 
     def backoff(self, tries: int) -> float:
         """Full jitter: anything from 0 to the exponential bound."""
@@ -239,7 +239,7 @@ def error_label(error: BaseException) -> str:
 
     The nearest class of :mod:`smsqueue.exc`, so that plugins' own subclasses read alike.
     """
-    for each in type(error).__mro__:
-        if each.__module__ == exc.__name__:
-            return each.__name__
+    for cls in type(error).__mro__:
+        if cls.__module__ == exc.__name__:
+            return cls.__name__
     return type(error).__name__
