@@ -116,14 +116,14 @@ class Engine:
             running.add_done_callback(partial(self._show_late_result, task, id))
             return TaskResult("IGNORED").end_task()
         try:
-            outcome = running.result()
+            trigger_result = running.result()
         except exc.QueueUnavailable as error:
             # The claim was not confirmed, so nothing was sent. Upkeep publishes it again.
             return TaskResult("RETRY", type(error).__name__).end_task()
         finally:
             if may_wait:
                 self._may_wait.release()
-        return task_result(task, outcome).end_task()
+        return task_result(task, trigger_result).end_task()
 
     def _single_running(self) -> int:
         """Number of messages and events in progress that are not bulk."""
@@ -151,9 +151,11 @@ class Engine:
         self.hooks.later(event, busy)
         return TriggerResult(EventState.WAITING, wait=busy + 1, error="WorkerBusy")
 
-    def _show_batch_result(self, task: str, id: str, outcome: TriggerResult) -> None:
+    def _show_batch_result(self, task: str, id: str, trigger_result: TriggerResult) -> None:
         """Show how a message of a batch ended."""
-        self._task_events.add(task, id, outcome, started=False, retries=outcome.earlier)
+        self._task_events.add(
+            task, id, trigger_result, started=False, retries=trigger_result.earlier
+        )
 
     def _show_late_result(self, task: str, id: str, running: Future[TriggerResult]) -> None:
         """Show how a message ended whose task did not wait for it."""
@@ -162,8 +164,8 @@ class Engine:
             self._task_events.add(task, id, running.result(), started=True)
         elif isinstance(error, exc.QueueUnavailable):
             waiting = EventState.WAITING if task == HOOK else State.RETRYING
-            outcome = TriggerResult(waiting, error=type(error).__name__)
-            self._task_events.add(task, id, outcome, started=True)
+            trigger_result = TriggerResult(waiting, error=type(error).__name__)
+            self._task_events.add(task, id, trigger_result, started=True)
         else:
             name, place = type(error).__name__, place_of(error)
             extra = {"id": id, "error": name}

@@ -72,21 +72,21 @@ class TaskResult:
         return self.text
 
 
-def task_result(task: str, outcome: TriggerResult) -> TaskResult:
-    """The result of a task with this outcome.
+def task_result(task: str, trigger_result: TriggerResult) -> TaskResult:
+    """The result of a task whose trigger ended like this.
 
     Args:
         task: The name of the task, ``DELIVER`` or ``HOOK``.
     """
-    return _event_result(outcome) if task == HOOK else _message_result(outcome)
+    return _event_result(trigger_result) if task == HOOK else _message_result(trigger_result)
 
 
-def _message_result(outcome: TriggerResult) -> TaskResult:
-    state, error = str(outcome.state), outcome.error
+def _message_result(trigger_result: TriggerResult) -> TaskResult:
+    state, error = str(trigger_result.state), trigger_result.error
     if state == State.UNKNOWN:  # without a wait: nothing is sent when it ends
         return TaskResult("RETRY", error or state)
     if state in WAITING:
-        return TaskResult("RETRY", error or state, outcome.wait)
+        return TaskResult("RETRY", error or state, trigger_result.wait)
     if state in ENDED_WELL:
         return TaskResult("SUCCESS", state)
     if state in ENDED_BADLY or state == DAMAGED:
@@ -94,10 +94,10 @@ def _message_result(outcome: TriggerResult) -> TaskResult:
     return TaskResult("IGNORED")  # another worker has it, or its record is gone
 
 
-def _event_result(outcome: TriggerResult) -> TaskResult:
-    state, error = str(outcome.state), outcome.error
+def _event_result(trigger_result: TriggerResult) -> TaskResult:
+    state, error = str(trigger_result.state), trigger_result.error
     if state == EventState.WAITING:
-        return TaskResult("RETRY", error or "Waiting", outcome.wait)
+        return TaskResult("RETRY", error or "Waiting", trigger_result.wait)
     if state in (DAMAGED, EventState.DEAD):
         return TaskResult("FAILURE", _joined(state, error))
     return TaskResult("SUCCESS", state)

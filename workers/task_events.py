@@ -122,7 +122,7 @@ class TaskEvents:
         self,
         task: str,
         id: str,
-        outcome: TriggerResult,
+        trigger_result: TriggerResult,
         *,
         started: bool,
         has_row: bool = False,
@@ -143,11 +143,15 @@ class TaskEvents:
             runtime: Seconds since it was claimed, if known.
         """
         try:
-            result = task_result(task, outcome)
+            result = task_result(task, trigger_result)
             has_row = has_row or started or retries > 0
             if result.state == "IGNORED" or (result.state == "SUCCESS" and not has_row):
                 return
-            if result.state == "RETRY" and not started and _was_not_attempted(outcome, has_row):
+            if (
+                result.state == "RETRY"
+                and not started
+                and _was_not_attempted(trigger_result, has_row)
+            ):
                 return
             if self._closing.is_set() or not self._app.conf.worker_send_task_events:
                 return
@@ -256,9 +260,9 @@ class TaskEvents:
         log.warning(text, dropped, _MOST, extra={"dropped": dropped})
 
 
-def _was_not_attempted(outcome: TriggerResult, has_row: bool) -> bool:
+def _was_not_attempted(trigger_result: TriggerResult, has_row: bool) -> bool:
     """It was too early, another worker has it, or no provider had a slot."""
-    if outcome.state in (State.QUEUED, State.SCHEDULED) and not has_row:
+    if trigger_result.state in (State.QUEUED, State.SCHEDULED) and not has_row:
         return True
-    waits = outcome.state in WAITING or outcome.state == EventState.WAITING
-    return waits and outcome.error is None
+    waits = trigger_result.state in WAITING or trigger_result.state == EventState.WAITING
+    return waits and trigger_result.error is None

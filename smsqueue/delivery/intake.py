@@ -51,7 +51,7 @@ class Intake:
         most_waiting: Approximate limit for the number of waiting ids.
         longest_wait: Seconds after which a waiting id is given back to the ledger, because another
             process may have room and its trigger would later count as lost.
-        ended: Called on the loop with each id of a batch and its outcome.
+        ended: Called on the loop with each id of a batch and its result.
         give_back: Gives ids back to the ledger; called in a thread.
     """
 
@@ -108,7 +108,7 @@ class Intake:
         return room if room >= self._most_waiting / 4 else 0
 
     def submit(self, id: str) -> Future[TriggerResult]:
-        """Begin a single id at once; from any thread. Returns a future with its outcome."""
+        """Begin a single id at once; from any thread. Returns a future with its result."""
         with self._lock:
             self._running += 1
             self._singles += 1
@@ -197,7 +197,7 @@ class Intake:
 
     def _run_batch_id(self, id: str, kind: Kind, slot: Kind) -> None:
         try:
-            outcome = self._run(id, slot)
+            result = self._run(id, slot)
         except exc.QueueUnavailable as error:
             # Its claim was not confirmed, so no provider was called. Upkeep publishes it again.
             extra = {"id": id, "error": type(error).__name__}
@@ -207,7 +207,7 @@ class Intake:
             extra = {"id": id, "error": name}
             log.error("%s: %s at %s: please report this", id, name, place, extra=extra)
         else:
-            self._ended(id, outcome)
+            self._ended(id, result)
         finally:
             self._bulk_running -= kind.bulk
             self._end()
