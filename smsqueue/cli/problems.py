@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import NamedTuple
 
+from redis.exceptions import NoPermissionError
+
+from smsqueue import exc
 from smsqueue.cli.messages import repair_command
 from smsqueue.cli.output import format_count, format_duration, format_size, printable
 from smsqueue.cli.pauses import (
@@ -121,7 +124,8 @@ class Snapshot:
     #: Number of triggers by broker queue.
     queues: dict[str, int]
     pauses: dict[str, Pause]
-    operator_pauses: list[OperatorPause]
+    #: None: this account may not read them.
+    operator_pauses: list[OperatorPause] | None
     #: By provider (those that were called, are paused, or that a worker has), and of the router.
     traffic: dict[str, Traffic]
     router: Traffic
@@ -161,7 +165,7 @@ class Snapshot:
     def waiting_for_pauses(self) -> str:
         """``"3 messages wait while main is paused"``; ``""`` if none does."""
         names = [name for name, pause in self.pauses.items() if pause.left or pause.operator]
-        names += [str(pause) for pause in self.operator_pauses if pause.kind != "provider"]
+        names += [str(pause) for pause in self.operator_pauses or () if pause.kind != "provider"]
         number = self.waiting[self.send_queue]
         if not names or not number:
             return ""
@@ -198,7 +202,7 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
         backlog=ledger.backlog(),
         queues=ledger.queued_triggers(),
         pauses=pauses,
-        operator_pauses=ledger.operator_pauses(),
+        operator_pauses=_operator_pauses(gateway),
         traffic=provider_traffic(counters, activity, {*pauses, *total_slots(live)}),
         router=router_traffic(counters, activity),
         activity=activity,
@@ -213,6 +217,15 @@ def take_snapshot(gateway: Gateway, since: datetime | None) -> Snapshot:
         webhooks=list(room.webhooks),
         warnings=gateway.check(),
     )
+
+
+def _operator_pauses(gateway: Gateway) -> list[OperatorPause] | None:
+    try:
+        return gateway.ledger.operator_pauses()
+    except exc.QueueUnavailable as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return None
+        raise
 
 
 def consumed_queues(workers: Iterable[Worker]) -> set[str]:
@@ -337,10 +350,13 @@ def _check_routing(snapshot: Snapshot) -> Iterator[Problem]:
 
 
 def _check_pauses(snapshot: Snapshot) -> Iterator[Problem]:
-    older = disobedient(snapshot.operator_pauses, snapshot.workers)
+    if snapshot.operator_pauses is None:  # an ACL file of an older version
+        text = "this account may not read what operators have paused"
+        yield Problem(Level.WARNING, text, "make the accounts again: smsqueue acl")
+    older = disobedient(snapshot.operator_pauses or (), snapshot.workers)
     if older:
         yield Problem(Level.WARNING, older_workers_text(older), "update or stop them")
-    for paused in snapshot.operator_pauses:
+    for paused in snapshot.operator_pauses or ():
         yield Problem(Level.WARNING, describe_pause(paused), resume_command(paused))
     for name, pause in snapshot.pauses.items():
         if needs_operator(pause):

@@ -173,7 +173,7 @@ def _overview_table(snapshot: Snapshot) -> Table:
         table.add_row("", f"the oldest is queued for {format_duration(snapshot.oldest_queued)}")
     if snapshot.waiting_for_pauses:
         table.add_row("", printable(snapshot.waiting_for_pauses))
-    for paused in snapshot.operator_pauses:
+    for paused in snapshot.operator_pauses or ():
         table.add_row("paused", f"{describe_pause(paused)}, since {format_time(paused.since)}")
     table.add_row("", _describe_backlog(snapshot.activity))
     table.add_row("rates", _describe_rates(snapshot.activity))
@@ -350,7 +350,9 @@ def _document(
         "oldest_event": round(snapshot.oldest_event, 1),
         "damaged": len(snapshot.damaged),
         "unrouted": snapshot.unrouted.number,
-        "pauses": [operator_pause_document(each) for each in snapshot.operator_pauses],
+        "pauses": None
+        if snapshot.operator_pauses is None
+        else [operator_pause_document(each) for each in snapshot.operator_pauses],
         "tags": waiting_tags_document(snapshot.tags),
         "backlog": {
             lane: {"due": b.due, "oldest": round(b.oldest, 1), "held": b.held}

@@ -245,6 +245,21 @@ def test_an_account_of_before_tags_refuses_only_messages_with_tags(server: Redis
         assert admin.zcard("sms:state:queued") == 1
 
 
+def test_status_says_that_an_account_of_before_pauses_sees_none(
+    server: RedisServer, printed: str
+) -> None:
+    (line,) = (line for line in printed.splitlines() if line.startswith("user sms-monitor "))
+    rules = [rule for rule in line.split()[2:] if not rule.startswith("~sms:held")]
+    environment = {"SMSQUEUE_REDIS_URL": address(server.url, "monitor")}
+    for expected, changed in (("paused by", []), ("may not read what operators have", rules)):
+        with account(server, "admin") as admin:
+            if changed:
+                admin.execute_command("ACL", "SETUSER", "sms-monitor", *changed)
+        with Gateway(Settings(redis_url=address(server.url, "operator"))) as operator:
+            operator.pause(tag="sale")
+        assert expected in CliRunner().invoke(main, ["status"], env=environment).output
+
+
 def test_status_of_the_monitor_names_no_tags(server: RedisServer) -> None:
     with Gateway(Settings(redis_url=address(server.url, "sender"))) as sender:
         sender.send(OutgoingMessage("+15551234567", "hello").options(tag="sale"))
