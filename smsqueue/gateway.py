@@ -20,8 +20,8 @@ from smsqueue.message import serialization
 from smsqueue.message.ids import new_id
 from smsqueue.message.masking import mask
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage, check_tag
-from smsqueue.message.numbers import destination_digits, incoming_address
-from smsqueue.message.opt_outs import OptOutChange, scope_of
+from smsqueue.message.numbers import destination_digits
+from smsqueue.message.opt_outs import OptOutChange, opt_out_sender, scope_of
 from smsqueue.message.quotes import Prices, Quote, price_for
 from smsqueue.message.states import REQUEUED_FROM, EventState, State
 from smsqueue.message.statuses import MessageStatus
@@ -542,13 +542,18 @@ class Gateway:
         publish, message.id = self.ledger.receive(
             message,
             repeats=provider is None or provider.unique_msgids,
-            opt_out=change,
+            opt_out=(self._number_of(message), change) if change else None,
         )
         if message.part is None:
             why = "incoming message"
             transition(log, message.id, EventState.WAITING, provider=message.provider, why=why)
         if publish:
             self.queue.hook([message.id])
+
+    def _number_of(self, message: IncomingMessage) -> str:
+        """The number of a keyword's sender, in the form of messages to it; a provider may have
+        written it without its country code."""
+        return destination_digits(message.src, self.settings.region)
 
     def note_signature(
         self, provider: str, signature: str, request: str, seconds: float | None
@@ -613,11 +618,14 @@ class Gateway:
         text = None
         if self.opt_outs is not None and message.keyword is not None:
             text = self.opt_outs.answer_to(message.keyword)
-        if text is None or not self.ledger.was_sent_to(message.src):
+        if not text or not self.ledger.was_sent_to(self._number_of(message)):
             return
         today = datetime.now(UTC).date().isoformat()
-        key = f"{ANSWERS}/{message.keyword}/{message.src}/{message.dst or ''}/{today}"
-        with suppress(exc.IdempotencyConflict):  # the text was changed today
+        # Without `dst`: whoever forges webhooks could vary it.
+        key = f"{ANSWERS}/{message.keyword}/{message.src}/{today}"
+        # There was an answer from another number or with another text today, or there is no such
+        # number to answer from. Trying again would not help.
+        with suppress(exc.RequestError):
             message.reply(text, category=ANSWERS, idempotency_key=key)
 
     def receiver_blueprint_for(self, name: str) -> Blueprint:
@@ -719,7 +727,7 @@ class Gateway:
         if category in self.exempt_categories:
             return False
         digits = destination_digits(number, self.settings.region)
-        from_ = incoming_address(sender) if sender else None
+        from_ = opt_out_sender(sender) if sender else None
         return any(
             (one.sender is None or from_ is None or one.sender == from_)
             and one.category in (None, category)

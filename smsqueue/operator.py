@@ -184,6 +184,8 @@ class Operator:
         reason: str,
         by: str | Action | None,
     ) -> bool:
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be text, not {type(reason).__name__}")
         change = OptOutChange(_checked_scope(sender, category), reason, "operator")
         return self._change_opt_out("opt out", number, sender, category, change, by)
 

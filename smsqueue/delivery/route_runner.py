@@ -206,7 +206,7 @@ class RouteRunner:
         if seconds:
             return self._settle_instead(attempt, outcome, seconds)
         attempt.since = time.monotonic()
-        following = NextAttempt(rest[0], int(lease * 1000))
+        following = NextAttempt(rest[0], int(lease * 1000), self.gateway.exempt_categories)
         begun = None
         try:
             moved = self._settled(attempt, replace(outcome, verdict="retry", next=following))

@@ -49,10 +49,14 @@ if not (m.state == 'sending' and m.token == token) then
     enter(id, m.state, m.reported, nil)
     return { 'state', m.reported, '' }
   end
-  if m.pin and (outdated or pin_until <= NOW) then
+  local may_repeat = not outdated and pin_until > NOW
+  local r = read(hash, 'number', 'former_number', 'data')
+  local opted_out = (may_repeat or not m.pin) and has_opted_out(r, ARGV[9])
+  if m.pin and (not may_repeat or opted_out) then
     -- Its provider may have it from an earlier attempt, so whether it expired is unknown.
     note(id, { state = 'unknown', provider = m.pin,
-               why = 'the time is over in which it could be sent again safely' })
+               why = opted_out and 'the recipient has opted out since it was sent' or
+                   'the time is over in which it could be sent again safely' })
     uncertain(id, m.state, nil, tonumber(m.ask_after_ms))
     return { 'state', 'unknown', index_score(due_key('watch'), id) }
   end
@@ -64,8 +68,7 @@ if not (m.state == 'sending' and m.token == token) then
     return { 'expired', event }
   end
   if m.not_before and tonumber(m.not_before) > NOW then return { 'early', m.not_before } end
-  local r = read(hash, 'number', 'former_number', 'data')
-  if not m.pin and has_opted_out(r, ARGV[9]) then
+  if opted_out then
     return { 'opted_out', refuse_opted_out(id, m.state, ARGV[5]) }
   end
   local scope = paused_scope(m.tags)

@@ -159,13 +159,17 @@ class Ledger(LedgerReader):
         )
 
     def receive(
-        self, message: IncomingMessage, *, repeats: bool, opt_out: OptOutChange | None = None
+        self,
+        message: IncomingMessage,
+        *,
+        repeats: bool,
+        opt_out: tuple[str, OptOutChange] | None = None,
     ) -> Received:
         """Record an incoming message, or a part of one.
 
         Args:
             repeats: Equal message ids mean that the provider repeated the webhook.
-            opt_out: What the message asks for, which takes effect in the same step.
+            opt_out: Number and change that the message asks for, in the same step.
 
         Raises:
             QueueUnavailable: also if Redis is nearly full, or the provider's quota is used up.
@@ -182,13 +186,9 @@ class Ledger(LedgerReader):
         former = self.former_hash_of(serialization.to_json(same)) if repeats else ""
         rest = (self.hash_of(message.src), message.provider or "")
         if message.part is None:
-            change = opt_out or OptOutChange("", "", "")
             answer = self._scripts.run(
                 *("receive", new_id(), repetition, serialization.to_json(data), *rest, former),
-                *self._opt_out_arguments(message.src, change)[2:]
-                if opt_out
-                else ("", "", "", "", ""),
-                self.former_hash_of(message.src) if opt_out else "",
+                *(self._opt_out_arguments(*opt_out) if opt_out else ()),
             )
             return self._received(answer, message.provider)
         part = message.part

@@ -268,7 +268,10 @@ class LedgerReader:
                 yield from self._opt_outs(name)
 
     def _opt_outs(self, number_hash: str) -> Iterator[OptOut]:
-        fields = self._hash("optout", number_hash)
+        try:
+            fields = self._hash("optout", number_hash)
+        except exc.DamagedRecord:
+            fields = {"*|*": ""}
         number = fields.pop("number", "")
         for scope, text in fields.items():
             sender, _, category = scope.rpartition("|")
@@ -276,7 +279,7 @@ class LedgerReader:
                 entry = json.loads(text)
                 at = datetime.fromtimestamp(entry["at"] / 1000, UTC)
                 why, by = str(entry["why"]), str(entry["by"])
-            except (ValueError, TypeError, KeyError, OverflowError, OSError):
+            except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
                 at, why, by = datetime.fromtimestamp(0, UTC), "its entry cannot be read", ""
             yield OptOut(number, _unless_all(sender), _unless_all(category), at, why, by)
 

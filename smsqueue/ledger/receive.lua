@@ -1,7 +1,7 @@
 -- Records an incoming message as an event for onReceive.
 -- ARGV: event, repetition (hash that repeated webhooks share, or ''), data, number (hash), provider, repetition with
---       the former hash key (hash or ''); if the message asks for an opt-out or for its end, else '': number, scope,
---       why, by, 'add' or 'end', number with the former hash key (hash or '')
+--       the former hash key (hash or ''); if the message asks for an opt-out or for its end, the arguments of
+--       opt_out.lua
 -- Returns: 'recorded' | 'repeat', event, event again if it is to be published, or ''
 --          | 'full', why it is refused ('memory' | 'quota'), ''
 local event = ARGV[1]
@@ -23,12 +23,13 @@ set(key('event', event), 'number', ARGV[4])
 hold_webhook(event, ARGV[5], bytes, MARKS)
 index_add(key('number', ARGV[4]), NOW, event)
 count('incoming', ARGV[5], 'recorded')
-if ARGV[8] ~= '' then
-  if ARGV[11] == 'add' then
-    add_opt_out(ARGV[4], ARGV[7], ARGV[8], ARGV[9], ARGV[10])
+if ARGV[7] then
+  local number, former_number, scope = ARGV[7], ARGV[8], ARGV[10]
+  if ARGV[13] == 'add' then
+    add_opt_out(number, ARGV[9], scope, ARGV[11], ARGV[12])
   else
-    end_opt_outs(ARGV[4], ARGV[8])
-    if ARGV[12] ~= '' then end_opt_outs(ARGV[12], ARGV[8]) end
+    end_opt_outs(number, scope)
+    if former_number ~= '' then end_opt_outs(former_number, scope) end
   end
 end
 -- Last: if anything fails before, the provider has to repeat the webhook.

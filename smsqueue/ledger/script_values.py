@@ -289,6 +289,8 @@ class NextAttempt:
 
     provider: str
     lease_ms: int
+    #: Categories that go out in spite of an opt-out.
+    exempt: Collection[str] = ()
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,13 @@ elseif o.verdict == 'retry' and o.next then
   note(id, { state = 'elsewhere', why = o.why, provider = o.provider, attempt = attempt,
              error = o.error, code = o.code })
   unset(hash, 'calling', 'awaited_attempt')
+  local r = read(hash, 'number', 'former_number', 'data')
+  if has_opted_out(r, ' ' .. table.concat(o.next.exempt, ' ') .. ' ') then -- during the call
+    events[#events + 1] = refuse_opted_out(id, 'sending', o.event)
+    unset(hash, 'worker')
+    set(hash, 'settled', mark)
+    return with_list({ 'failed', '', '', '' }, events)
+  end
   local go = begin(id, token, o.next.provider, o.next.lease_ms)
   set(hash, 'settled', mark)
   if go[1] == 'go' then return with_list({ 'sending', '', 'go', go[2] }, events) end

@@ -370,8 +370,11 @@ def destination_digits(number: str, region: str | None = None) -> str:
     """The digits of :func:`destination`.
 
     Raises:
+        TypeError: it is not text.
         ValueError: it is no phone number and no short code.
     """
+    if not isinstance(number, str):
+        raise TypeError(f"a number must be text, not {type(number).__name__}")
     found, problem = destination(number, region)
     if problem or not found:
         raise ValueError(problem or "the number has no digits")

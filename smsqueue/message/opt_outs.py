@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import NamedTuple
 
 from smsqueue.message.numbers import incoming_address
 
-__all__ = ["OptOut", "OptOutChange", "scope_of"]
+__all__ = ["OptOut", "OptOutChange", "opt_out_sender", "scope_of"]
 
 
 class OptOut(NamedTuple):
@@ -38,4 +39,16 @@ class OptOutChange(NamedTuple):
 
 def scope_of(sender: str | None, category: str | None) -> str:
     """The name of an opt-out: which sender's messages of which category; "*": of all."""
-    return f"{incoming_address(sender) if sender else '*'}|{category or '*'}"
+    return f"{opt_out_sender(sender) if sender else '*'}|{category or '*'}"
+
+
+def opt_out_sender(sender: str) -> str:
+    """A sender as opt-outs name it: the digits of a phone number or short code, any other text
+    unchanged. As ``opt_out_sender`` of the ledger's scripts.
+
+    Raises:
+        TypeError: it is not text.
+    """
+    address = incoming_address(sender)
+    written = re.fullmatch(r"[0-9\s+()./-]+", address)
+    return re.sub("[^0-9]", "", address).removeprefix("00") if written else address

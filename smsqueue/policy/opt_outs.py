@@ -83,7 +83,12 @@ class OptOuts:
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, Collection):
                 raise TypeError(f"OptOuts: {name} must be a list, not {type(value).__name__}")
-        unknown = [language for language in self.languages if language not in KEYWORDS]
+        if not isinstance(self.keywords, Mapping):
+            raise TypeError(
+                'OptOuts: keywords must be a dict such as {"bye": "stop"}, '
+                f"not {type(self.keywords).__name__}"
+            )
+        unknown = [language for language in self.languages if language not in [*KEYWORDS]]
         if unknown:
             raise ValueError(
                 f"OptOuts: unknown language {unknown[0]!r}; known: {', '.join(KEYWORDS)}"

@@ -238,7 +238,11 @@ class InMemoryLedger(Ledger):
     # --- webhooks ------------------------------------------------------------------------------
 
     def receive(
-        self, message: IncomingMessage, *, repeats: bool, opt_out: OptOutChange | None = None
+        self,
+        message: IncomingMessage,
+        *,
+        repeats: bool,
+        opt_out: tuple[str, OptOutChange] | None = None,
     ) -> Received:
         event = new_id()
         self.pending_events[event] = ("onReceive", message)

@@ -106,6 +106,61 @@ def test_stop_while_the_router_runs(opted: Bench) -> None:
     assert provider.calls == []
 
 
+def test_stop_before_the_next_provider_is_called(opted: Bench) -> None:
+    provider: Any = opted.gateway.get_provider("a")
+    other: Any = opted.add("b")
+    statuses = opted.listen()
+
+    def refuse(_: OutgoingMessage) -> None:
+        _receive(opted, "STOP")
+        raise exc.LimitsError("no")
+
+    provider.send = refuse
+    opted.gateway.router = lambda _: ["a", "b"]
+    id = str(opted.gateway.send(OutgoingMessage(NUMBER, "hi").route()).id)
+    opted.deliver(id)
+    assert (opted.state(id), other.calls) == (State.FAILED, [])
+    opted.run_hooks()
+    assert [status.status for status in statuses] == ["failed: OptedOut"]
+
+
+def test_a_call_whose_answer_was_lost_is_not_repeated(opted: Bench) -> None:
+    provider: Any = opted.gateway.get_provider("a")
+    provider.dedup_window = 600
+    provider.then(ConnectionError("lost"))
+    id = opted.send(dst=NUMBER)
+    opted.deliver(id)
+    assert opted.state(id) == State.RETRYING
+    _receive(opted, "STOP")
+    opted.ledger.redis.hset(opted.key("msg", id), "not_before", 0)
+    opted.deliver(id)
+    assert (opted.state(id), len(provider.calls)) == (State.UNKNOWN, 1)
+
+
+def test_a_sender_in_national_notation(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(region="GB")
+    bench.gateway.opt_outs = OptOuts(stop_answer="Bye.")
+    bench.add("a")
+    bench.deliver(bench.send(dst="+447700900123"))
+    message = IncomingMessage("07700 900123", "STOP", "1", dst="+447700900999")
+    message.provider = "a"
+    bench.gateway.receive_message(message)
+    bench.run_hooks()
+    assert bench.gateway.opted_out("+447700900123")
+    assert bench.ledger.counts()["queued"] == 1
+
+
+@pytest.mark.parametrize("kind", ["hash", "index"])
+def test_a_key_of_the_wrong_type_stops_nothing_else(opted: Bench, kind: str) -> None:
+    names = {"hash": ("optout", opted.ledger.hash_of(NUMBER)), "index": ("optouts",)}
+    opted.ledger.redis.set(opted.key(*names[kind]), "x")
+    # It is the key of this number, so it had opted out.
+    assert _outcome(opted) == (STOPPED if kind == "hash" else SENT)
+    _receive(opted, "STOP")
+    assert [opt_out.why for opt_out in opted.ledger.opt_outs()] == ["stop"]
+    assert _outcome(opted) == STOPPED
+
+
 def test_handlers_run_after_it_and_are_told(opted: Bench) -> None:
     seen: list[tuple[str | None, bool]] = []
     opted.gateway.onReceive += lambda message: seen.append(
@@ -128,6 +183,14 @@ def test_the_scope_may_be_the_sender(opted: Bench) -> None:
     assert _outcome(opted, src="+15559999") == STOPPED
     _receive(opted, "START", dst="+15559999")
     assert _outcome(opted, src="+15559999") == SENT
+
+
+@pytest.mark.parametrize(
+    "src", ["0015559999", "+1/555/9999", "tel:+15559999", "+1\u20115559999", ""]
+)
+def test_other_notations_of_the_sender(opted: Bench, src: str) -> None:
+    opted.gateway.opt_out(NUMBER, sender="+15559999")
+    assert _outcome(opted, src=src) == STOPPED
 
 
 def test_categories(make_bench: Callable[..., Bench]) -> None:
@@ -193,6 +256,16 @@ def test_answers(opted: Bench) -> None:
     assert len(provider.calls) == 3  # they go out in spite of the opt-out
 
 
+def test_forged_recipients_do_not_repeat_answers(opted: Bench) -> None:
+    opted.gateway.opt_outs = OptOuts(help_answer="We are Shop.")
+    opted.deliver(opted.send(dst=NUMBER))
+    for dst in ("+15559999", "+15558888", "INFO", "\ud800"):
+        _receive(opted, "HELP", dst=dst)
+    opted.run_hooks()
+    assert opted.ledger.counts()["queued"] == 1
+    assert opted.ledger.counts()["waiting"] == 0
+
+
 def test_a_flood_of_forged_senders_is_not_answered(opted: Bench) -> None:
     opted.gateway.opt_outs = OptOuts(stop_answer="Bye.")
     for n in range(50):
@@ -224,6 +297,7 @@ def test_an_opt_out_from_before_the_hash_key_counts(
         ({"exempt": ["one time"]}, "exempt category"),
         ({"keywords": {"!": "stop"}}, "is not a keyword"),
         ({"keywords": {"bye": "end"}}, 'must mean "stop"'),
+        ({"keywords": ["bye"]}, "keywords must be a dict"),
         ({"help_answer": 7}, "help_answer must be text"),
     ],
     ids=str,

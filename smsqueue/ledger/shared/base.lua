@@ -12,7 +12,7 @@ local SHARED = { state = true, due = true, number = true, tag = true, ends = tru
                  filled = true, full = true, bulk_out = true, health = true, ref = true, refs = true, parked = true, parts = true,
                  damaged = true, webhooks = true, webhook_bytes = true, kept = true,
                  unrouted = true, unrouted_why = true, sweeper = true, audit = true, held = true, release = true, audit_same = true,
-                 samples = true }
+                 samples = true, optout = true, optouts = true }
 local server, set_aside = redis, nil
 
 -- Every script calls Redis by this function. It raises errors as plain text, in all versions of Redis.

@@ -169,7 +169,7 @@ end
 local INDEXES = {
   zset = { 'due:send', 'due:send_bulk', 'due:watch', 'due:ask', 'due:hook', 'due:hook_bulk', 'ends',
            'event_ends', 'unrouted', 'audit',
-           'due:release', 'samples' },
+           'due:release', 'samples', 'optouts' },
   hash = { 'held', 'counts', 'workers', 'damaged', 'unrouted_why', 'webhook_bytes' },
   set = { 'pauses' },
 }

@@ -1,13 +1,17 @@
 -- Opt-outs. `optout:<hash of the number>` is a hash: `number`, and for each opt-out a field '<sender>|<category>' ('*':
 -- all) with its cause and time (JSON). `optouts` is the index of these hashes by when they last changed.
 
--- A sender as opt-outs name it: the digits of a phone number, any other text unchanged.
-local function opt_out_sender(text)
-  if string.match(text, '^[%d%s+().-]+$') then
-    local digits = string.gsub(text, '%D', '')
-    return digits
-  end
-  return text
+-- The sender of a message as opt-outs name it: the digits of a phone number, any other text unchanged; nil: it names none,
+-- or one in characters beyond ASCII, which may be a number in digits of another script.
+-- Python: opt_out_sender() in message/opt_outs.py
+local function opt_out_sender(message, options)
+  local text = options.senderId
+  if type(text) ~= 'string' or text == '' then text = message.src end
+  if type(text) ~= 'string' or text == '' or string.find(text, '[\128-\255]') then return nil end
+  local bare = string.gsub(string.lower(text), '^tel:', '')
+  if not string.match(bare, '^[%d%s+()./-]+$') then return text end
+  local digits = string.gsub(bare, '%D', '')
+  return (string.gsub(digits, '^00', ''))
 end
 
 -- Does the recipient of a message want none?
@@ -25,9 +29,10 @@ local function has_opted_out(m, exempt)
   local category = options.category
   if type(category) ~= 'string' then category = nil end
   if category and string.find(exempt, ' ' .. category .. ' ', 1, true) then return false end
-  local sender = options.senderId or message.src
-  sender = type(sender) == 'string' and opt_out_sender(sender) or nil
-  for _, name in ipairs(redis.call('HKEYS', hash)) do
+  local sender = opt_out_sender(message, options)
+  local names = redis.pcall('HKEYS', hash)
+  if names.err then return true end -- of the wrong type: there was an opt-out, but nobody knows of what
+  for _, name in ipairs(names) do
     local from, of = string.match(name, '^(.*)|([^|]*)$')
     -- The provider may choose any sender for a message that names none.
     if from and (from == '*' or not sender or from == sender) and (of == '*' or of == category) then return true end
@@ -82,7 +87,6 @@ local function note_opt_out(hash, provider, code)
   local well, message = pcall(cjson.decode, m.data or '')
   if not (well and m.number and type(message) == 'table' and type(message.dst) == 'string') then return end
   local options = type(message.options) == 'table' and message.options or {}
-  local sender = options.senderId or message.src
-  sender = type(sender) == 'string' and opt_out_sender(sender) or '*'
+  local sender = opt_out_sender(message, options) or '*'
   add_opt_out(m.number, message.dst, sender .. '|*', provider .. (code and ' ' .. code or ''), 'provider')
 end
