@@ -35,7 +35,7 @@ PARTIAL_REQUEST_WAIT = 3.0
 #: Most requests that a client may send before it reads responses; providers and proxies send one.
 MAX_PIPELINED = 8
 #: Longest body, in bytes, for applications without ``SMSQUEUE_MAX_WEBHOOK`` in their config.
-DEFAULT_MAX_BODY = 1024 * 1024
+DEFAULT_MAX_WEBHOOK = 1024 * 1024
 #: Files of a process that are not clients' connections: Redis, logs, Python's own.
 _OTHER_FILES = 150
 
@@ -45,11 +45,11 @@ _log = get_logger("smsqueue.receivers")
 class _Parser(HTTPRequestParser):
     """Refuses a long body by its Content-Length, before it is read."""
 
-    max_body = DEFAULT_MAX_BODY
+    max_webhook = DEFAULT_MAX_WEBHOOK
 
     def received(self, data: bytes) -> int:
         used: int = super().received(data)
-        if self.headers_finished and not self.error and self.content_length > self.max_body:
+        if self.headers_finished and not self.error and self.content_length > self.max_webhook:
             self.error = RequestEntityTooLarge("the body is too long")
             self.expect_continue = False
             self.completed = True
@@ -111,8 +111,8 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annot
         if self.cfg.is_ssl:
             self.log.error("The receivers serve plain HTTP: use a proxy for TLS")
             raise SystemExit(4)  # gunicorn exits, because another process would fail, too
-        _Parser.max_body = max_body = getattr(self.wsgi, "config", {}).get(
-            "SMSQUEUE_MAX_WEBHOOK", DEFAULT_MAX_BODY
+        _Parser.max_webhook = max_webhook = getattr(self.wsgi, "config", {}).get(
+            "SMSQUEUE_MAX_WEBHOOK", DEFAULT_MAX_WEBHOOK
         )
         server = create_server(
             self.wsgi,
@@ -124,7 +124,7 @@ class WholeRequestWorker(Worker):  # type: ignore[misc]  # gunicorn has no annot
             connection_limit=2 * self._limit + _OTHER_FILES,
             channel_timeout=int(2 * self._client_timeout),
             # Includes the lengths of chunks; the application enforces the exact limit.
-            max_request_body_size=2 * max_body + 65536,
+            max_request_body_size=2 * max_webhook + 65536,
             max_request_header_size=65536,
             # Longer bodies are buffered on disk.
             inbuf_overflow=65536,

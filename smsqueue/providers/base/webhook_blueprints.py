@@ -68,7 +68,7 @@ class Blueprints(dict[str, Blueprint]):
 
 def wrap(
     provider: IProvider,
-    max_bytes: int,
+    max_webhook: int,
     access: WebhookAccess = _UNRESTRICTED,
     trusted_proxies: Sequence[str] = (),
 ) -> Blueprint:
@@ -77,7 +77,7 @@ def wrap(
     Its views get the provider as ``g.provider``. Only the methods that they name are accepted,
     HEAD and OPTIONS never (405). Errors are answered in one line of text:
     400 for a webhook that cannot be understood (ValueError), 403 for one that is not the
-    provider's (PermissionError), 413 for more than ``max_bytes`` bytes or a thousand fields,
+    provider's (PermissionError), 413 for more than ``max_webhook`` bytes or a thousand fields,
     503 for one that was not recorded (QueueUnavailable), and 500 for all others.
 
     Args:
@@ -91,7 +91,7 @@ def wrap(
     # Plugins return one blueprint for all instances, and a registered blueprint cannot be changed:
     # so the hooks belong to a new parent blueprint.
     views = provider.make_receiver_blueprint()
-    hooks = _RequestHooks(provider, max_bytes, access, trusted_proxies)
+    hooks = _RequestHooks(provider, max_webhook, access, trusted_proxies)
     name = f"smsqueue-{provider.name}-{next(_numbers)}".replace(".", "_")
     parent = Blueprint(name, __name__)
     parent.before_request(hooks.begin)
@@ -117,12 +117,12 @@ class _RequestHooks:
     def __init__(
         self,
         provider: IProvider,
-        max_bytes: int,
+        max_webhook: int,
         access: WebhookAccess,
         trusted_proxies: Sequence[str],
     ) -> None:
         self.provider = provider
-        self.max_bytes = max_bytes
+        self.max_webhook = max_webhook
         self.access = access
         self.trusted_proxies = trusted_proxies
 
@@ -148,19 +148,19 @@ class _RequestHooks:
     def _read_body(self) -> None:
         """Read the whole body before the view does, so that views never see a part of it."""
         content_length = request.content_length
-        if content_length is not None and content_length > self.max_bytes:
+        if content_length is not None and content_length > self.max_webhook:
             raise RequestEntityTooLarge
         # Flask truncates a body of unknown length at the limit without an error: one byte more
         # shows that it was longer.
-        request.max_content_length = self.max_bytes + 1
-        request.max_form_memory_size = self.max_bytes
+        request.max_content_length = self.max_webhook + 1
+        request.max_form_memory_size = self.max_webhook
         try:
             body = request.get_data()
         except HTTPException:
             raise
         except Exception as error:  # the server's, for invalid chunks
             raise BadRequest from error
-        if len(body) > self.max_bytes:
+        if len(body) > self.max_webhook:
             raise RequestEntityTooLarge
         if content_length is not None and len(body) < content_length:
             raise ClientDisconnected
