@@ -173,9 +173,7 @@ elseif o.verdict == 'wait' and o.not_before_ms then
 elseif o.verdict == 'wait' then
   -- Nothing was sent under this claim: return to the state before.
   local back, look = attempts > 0 and 'retrying' or 'queued', NOW + (o.delay_ms or 0)
-  local scope = paused_scope(get(hash, 'tags'))
-  local name, place
-  if not scope then name, place = next_place(o.waiting_for or '', o.wait_queue, look) end
+  local name, place = next_place(o.waiting_for or '', o.wait_queue, look)
   if name then
     look = place
     set(key('pause', name), o.wait_queue, look)
@@ -183,9 +181,6 @@ elseif o.verdict == 'wait' then
   end
   if o.why then line(back, look) end
   enter(id, state, back, sooner(look, m.expires))
-  if scope then
-    hold(lane_for('send', get(hash, 'bulk')), id, { expires = m.expires, pin_until = m.pin_until }, scope)
-  end
   -- It has been queued since it was accepted, not since this claim.
   if back == 'queued' then
     index_add(state_key(back), m.since or accepted_at(id), id)

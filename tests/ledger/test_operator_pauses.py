@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smsqueue import Gateway, OutgoingMessage, exc
-from smsqueue.ledger import AttemptOutcome, Claimed, Early, ProviderPaused
+from smsqueue.ledger import AttemptOutcome, Claimed, Early, LookUp, NotClaimable, ProviderPaused
 from smsqueue.message.ids import new_token
 from tests.ledger.bench import Bench
 
@@ -62,6 +62,8 @@ def test_what_is_paused_waits_until_it_is_resumed(
         bench.deliver(id)
     assert [bench.state(id) for id in ids] == ["queued"] * 3
     assert _taken(bench) == []
+    if what != {"provider": "a"}:
+        assert isinstance(_claim(bench, ids[0]), Early)
     (pause,) = bench.gateway.pauses()
     assert (pause.scope, pause.by, pause.reason) == (scope, "alice", "wrong price")
     assert (pause.until, pause.waiting) == (None, 3)
@@ -195,6 +197,13 @@ def test_scheduled_messages_and_look_ups_wait(bench: Bench) -> None:
         bench.gateway.resume(**what)
         assert _taken(bench) == [scheduled]
         assert _taken(bench, "ask") == [unknown]
+        # A worker has its trigger already.
+        bench.gateway.pause(**what)
+        assert isinstance(_claim(bench, unknown), NotClaimable)
+        assert bench.gateway.pauses()[0].waiting == 1
+        bench.gateway.resume(**what)
+        assert _taken(bench, "ask") == [unknown]
+        assert isinstance(_claim(bench, unknown), LookUp)
 
 
 def test_resuming_lifts_a_pause_that_the_provider_asked_for(bench: Bench) -> None:

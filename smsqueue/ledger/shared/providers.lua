@@ -142,7 +142,7 @@ end
 local function begin(id, token, provider, lease)
   local hash = key('msg', id)
   local m = read(hash, 'worker', 'waiting_for', 'msgid', 'attempt', 'tags')
-  if paused_scope(m.tags) then return { 'paused', 1000 } end
+  if paused_scope(m.tags) then return { 'paused', 1000 } end -- upkeep holds it when it is due again
   local ends = paused_until(provider, token, lease)
   if ends then return { 'paused', math.max(0, ends - NOW) } end
   local former = m.msgid and own_reference(id) -- of a sending before it was requeued
