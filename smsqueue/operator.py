@@ -154,6 +154,8 @@ class Operator:
         ledger = self._gateway.ledger
         from smsqueue.ledger import ContextValue, Search  # an eager gateway works without Redis
 
+        if not isinstance(context, Mapping | None):
+            raise TypeError(f"context must be a dict, not {type(context).__name__}")
         values = [ContextValue.of(name, value) for name, value in (context or {}).items()]
         region = self._gateway.settings.region
         search = Search(
@@ -511,6 +513,8 @@ def _log_damaged(damaged: Damaged) -> None:
 def _checked_scope(sender: str | None, category: str | None) -> str:
     if category is not None:
         check_category("category", category)
+    if sender == "":
+        raise ValueError("the sender is empty: leave it out for all senders")
     return scope_of(sender, category)
 
 

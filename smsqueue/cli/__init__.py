@@ -47,7 +47,9 @@ class CommandGroup(click.Group):
                 raise
             raise click.ClickException(str(error)) from None
         except UnicodeError:  # from arguments sent to Redis, or from standard input
-            raise click.ClickException("an argument, or standard input, is not UTF-8") from None
+            raise click.ClickException(
+                "an argument, a file or standard input is not UTF-8"
+            ) from None
         except ModuleNotFoundError as error:
             if error.name not in _OPTIONAL_MODULES:
                 raise

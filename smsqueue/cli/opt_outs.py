@@ -137,8 +137,15 @@ def import_(file: Any) -> None:
 def _rows(file: Any, region: str | None, problems: list[str]) -> Iterator[tuple[str, OptOutChange]]:
     """Numbers and changes of a file; notes lines without a number in ``problems``."""
     columns: list[str] | None = None
-    reader = csv.reader(file)
-    for row in reader:
+    reader = csv.reader(file, strict=True)  # a quotation mark that is not closed is an error
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            problems.append(f"line {reader.line_num}: {error}: nothing after it was read")
+            return
+        if row is None:
+            return
         if not any(cell.strip() for cell in row):
             continue
         if columns is None:

@@ -49,9 +49,11 @@ def price_for(number: str, prices: Prices) -> tuple[str | None, Decimal | None]:
         Prefix and price; (None, None): no prefix matches.
 
     Raises:
-        TypeError: a prefix is not text, or a price is no number.
+        TypeError: they are no mapping, a prefix is not text, or a price is no number.
         ValueError: a prefix has other characters than digits, or a price is negative or infinite.
     """
+    if not isinstance(prices, Mapping):
+        raise TypeError(f'write prices as {{"+44": 0.04}}, not as {type(prices).__name__}')
     parsed = {_prefix(prefix): _price(prefix, price) for prefix, price in prices.items()}
     for length in range(len(number), -1, -1):
         if number[:length] in parsed:

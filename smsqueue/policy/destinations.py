@@ -35,7 +35,8 @@ class Destinations:
     def __post_init__(self) -> None:
         for name in ("countries", "numbers"):
             value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Collection | None):
+            optional = name == "numbers" and value is None
+            if isinstance(value, str) or not (optional or isinstance(value, Collection)):
                 raise TypeError(f"Destinations: {name} must be a list, not {type(value).__name__}")
         unknown = sorted({*map(str, self.countries)} - known_countries())
         if unknown:
@@ -51,9 +52,14 @@ class Destinations:
 
     def _read(self, name: str, number: object) -> str:
         try:
-            return destination_digits(str(number))
+            digits = destination_digits(str(number))
         except ValueError as error:
             raise ValueError(f"Destinations: {name}: {mask(str(number))}: {error}") from None
+        if digits.startswith("0") and len(digits) > 6:  # not a short code
+            raise ValueError(
+                f"Destinations: {name}: {mask(digits)}: write it with a plus and its country code"
+            )
+        return digits
 
     def allows(self, number: str) -> bool:
         """May a message go to a number (its digits, with the country code)?"""

@@ -44,6 +44,21 @@ def test_import_adds_what_it_can_read(run, gateway: Gateway) -> None:
     assert gateway.opted_out("15550002")
 
 
+def test_import_stops_at_a_line_that_is_no_csv(run, gateway: Gateway) -> None:
+    lines = '+15550001\n"+15550002\n+15550003\n'  # the rest would be one cell
+    result = run("optout", "import", input=lines, code=1)
+    assert "nothing after it was read" in result.stderr
+    assert "1 opt-out added" in result.stdout
+    assert gateway.opted_out("15550001")
+    assert "field larger" in run("optout", "import", input="1" * 200_000, code=1).stderr
+
+
+def test_an_empty_sender_is_not_all_senders(run, gateway: Gateway) -> None:
+    gateway.opt_out("15550001")
+    run("optout", "remove", "+15550001", "--sender", "", code=2)
+    assert gateway.opted_out("15550001")
+
+
 def test_mistakes_are_refused(run) -> None:
     run("optout", "add", "INFO", code=2)
     run("optout", "add", "+15550001", "--category", "a b", code=2)

@@ -60,6 +60,8 @@ def test_sending_a_redirected_object_again_keeps_where_it_came_from() -> None:
         {},
         {"countries": "GB"},
         {"countries": ["UK"]},
+        {"countries": None},
+        {"numbers": ["07400 123456"]},
         {"numbers": "+447400123456"},
         {"numbers": ["INFO"]},
         {"numbers": [], "redirect_to": "INFO"},

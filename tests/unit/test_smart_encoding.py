@@ -123,6 +123,7 @@ def test_a_quote_shows_no_text_in_its_repr(gateway: Gateway) -> None:
         ({"44": True}, TypeError),
         ({44: 1}, TypeError),
         ({"4*": 1}, ValueError),
+        ([0.04], TypeError),
     ],
 )
 def test_invalid_prices_are_refused(gateway: Gateway, prices: Any, error: type[Exception]) -> None:
