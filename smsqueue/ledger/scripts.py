@@ -18,7 +18,7 @@ from smsqueue.ledger.client import error_of_answer, may_not_write, translated
 from smsqueue.ledger.limits import GROUP_LIMIT
 from smsqueue.settings import Settings
 
-__all__ = ["Definition", "Scripts", "definitions_of", "needed"]
+__all__ = ["Definition", "Scripts", "definitions_of", "needed", "nested"]
 
 #: Scripts that Redis may refuse above maxmemory. All others finish accepted messages and may go on.
 _REFUSED_WHEN_FULL = {"accept", "receive", "receive_part", "memory_left"}
@@ -112,6 +112,10 @@ _BEGINS = re.compile(r"^(?:local function|function|local) (\w+(?:, \w+)*)", re.M
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
+#: Definitions after which a level of nested functions may begin, and the largest number of
+#: variables that it may capture: Lua allows 60.
+_LEVEL, _MOST_CAPTURED = 10, 55
+
 
 class _Unconfirmed(exc.QueueUnavailable):
     """The primary has recorded it, but not enough replicas."""
@@ -142,12 +146,11 @@ def definitions_of(text: str) -> list[Definition]:
     return definitions
 
 
-def needed(definitions: Iterable[Definition], script: str) -> str:
-    """The definitions that a script uses, directly or through others.
+def needed(definitions: Iterable[Definition], script: str) -> list[Definition]:
+    """The definitions that a script uses, directly or through others, in order.
 
     Redis runs the whole text of a script at each call. Defining everything that scripts share takes
-    longer than most scripts themselves, and grows with the square of the number of functions, since
-    Lua searches each variable of a function among all that are defined.
+    longer than most scripts themselves.
     """
     everything = list(definitions)
     words, chosen = set(_WORD.findall(_COMMENT.sub("", script))), set[int]()
@@ -157,9 +160,30 @@ def needed(definitions: Iterable[Definition], script: str) -> str:
             if n not in chosen and not words.isdisjoint(definition.names)
         }  # fmt: skip
         if not new:
-            return "\n".join(everything[n].text for n in sorted(chosen))
+            return [everything[n] for n in sorted(chosen)]
         chosen |= new
         words.update(*(everything[n].words for n in new))
+
+
+def nested(definitions: Sequence[Definition], script: str) -> str:
+    """The text of a script after its definitions, in nested functions.
+
+    When Lua creates a function, it searches each variable of the surrounding function among all
+    that other functions use, but finds those of the outer functions at once. So on one level the
+    time grows with the square of the number of definitions.
+    """
+    parts, declared, on_level, levels = list[str](), set[str](), 0, 0
+    for n, definition in enumerate(definitions):
+        if on_level >= _LEVEL:
+            rest = set(_WORD.findall(script)).union(*(each.words for each in definitions[n:]))
+            # Each of these becomes a variable that the function captures.
+            if len(declared & rest) <= _MOST_CAPTURED:
+                parts.append("return (function()")
+                on_level, levels = 0, levels + 1
+        parts.append(definition.text)
+        declared |= definition.names
+        on_level += 1
+    return "\n".join([*parts, script, "end)()" * levels])
 
 
 class Scripts:
@@ -207,9 +231,8 @@ class Scripts:
             text += (
                 f"return run_audited{run}, {how})" if name in _AUDITED else f"return {how}{run})"
             )
-            self._scripts[name] = self._client.register_script(
-                f"{needed(self._shared, text)}\n{text}"
-            )
+            definitions = needed(self._shared, text)
+            self._scripts[name] = self._client.register_script(nested(definitions, text))
         return self._scripts[name]
 
     def run(
