@@ -91,13 +91,13 @@ def _in_halves() -> None:
     that: the rest is another call, and between them is a moment."""
     inner = Scripts.run_group
 
-    def wrapped(self: Any, name: str, items: Sequence[Any]) -> list[Any]:
+    def wrapped(self: Any, name: str, items: Sequence[Any], **options: Any) -> list[Any]:
         if len(items) < 2:
-            return inner(self, name, items)
+            return inner(self, name, items, **options)
         middle = len(items) // 2
-        first = inner(self, name, items[:middle])
+        first = inner(self, name, items[:middle], **options)
         here(f"{name.replace('_', '-')}-half")
-        return first + inner(self, name, items[middle:])
+        return first + inner(self, name, items[middle:], **options)
 
     Scripts.run_group = wrapped  # type: ignore[method-assign]
 
