@@ -78,13 +78,13 @@ def test_a_message_is_accepted_once_a_replica_has_it(pair: Pair, gateway: Gatewa
         gateway.send(message)
     assert not caught.value.refused
     assert message.id is None
-    (warning,) = gateway.check()
-    assert "is a primary with no replicas, but SMSQUEUE_WAIT_REPLICAS is 1" in warning
+    told = "is a primary with no replicas, but SMSQUEUE_WAIT_REPLICAS is 1"
+    assert any(told in warning for warning in gateway.check())
     id = message.unconfirmed_id
     pair.attach()
     assert gateway.send(message).id == id
     assert not message.duplicate
-    assert gateway.check() == []
+    assert not any("SMSQUEUE_WAIT_REPLICAS" in warning for warning in gateway.check())
     assert gateway.ledger.counts()["queued"] == 1
     assert pair.clients[1].exists(f"sms:msg:{id}")
 
