@@ -42,17 +42,17 @@ if not (m.state == 'sending' and m.token == token) then
     return { 'state', m.state, look or '' }
   end
   local outdated = m.expires and tonumber(m.expires) <= NOW
-  local pin_until = tonumber(m.pin_until) or 0
-  if m.pin and RANK[m.reported] and (outdated or pin_until <= NOW) then
+  local may_repeat = m.pin and not outdated and (tonumber(m.pin_until) or 0) > NOW
+  local r = read(hash, 'number', 'former_number', 'data')
+  local opted_out = (may_repeat or not m.pin) and has_opted_out(r, ARGV[9])
+  local pin_ends = m.pin and (not may_repeat or opted_out)
+  if pin_ends and RANK[m.reported] then
     -- It is not sent again, so the report counts.
     unset(hash, 'pin', 'pin_until')
     enter(id, m.state, m.reported, nil)
     return { 'state', m.reported, '' }
   end
-  local may_repeat = not outdated and pin_until > NOW
-  local r = read(hash, 'number', 'former_number', 'data')
-  local opted_out = (may_repeat or not m.pin) and has_opted_out(r, ARGV[9])
-  if m.pin and (not may_repeat or opted_out) then
+  if pin_ends then
     -- Its provider may have it from an earlier attempt, so whether it expired is unknown.
     note(id, { state = 'unknown', provider = m.pin,
                why = opted_out and 'the recipient has opted out since it was sent' or

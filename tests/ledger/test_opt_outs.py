@@ -124,17 +124,20 @@ def test_stop_before_the_next_provider_is_called(opted: Bench) -> None:
     assert [status.status for status in statuses] == ["failed: OptedOut"]
 
 
-def test_a_call_whose_answer_was_lost_is_not_repeated(opted: Bench) -> None:
+@pytest.mark.parametrize("report", [None, "accepted"])
+def test_a_call_whose_answer_was_lost_is_not_repeated(opted: Bench, report: str | None) -> None:
     provider: Any = opted.gateway.get_provider("a")
     provider.dedup_window = 600
     provider.then(ConnectionError("lost"))
     id = opted.send(dst=NUMBER)
     opted.deliver(id)
     assert opted.state(id) == State.RETRYING
+    if report:
+        opted.report(report, reference=f"{id}.1")
     _receive(opted, "STOP")
     opted.ledger.redis.hset(opted.key("msg", id), "not_before", 0)
     opted.deliver(id)
-    assert (opted.state(id), len(provider.calls)) == (State.UNKNOWN, 1)
+    assert (opted.state(id), len(provider.calls)) == (report or State.UNKNOWN, 1)
 
 
 def test_a_sender_in_national_notation(make_bench: Callable[..., Bench]) -> None:
