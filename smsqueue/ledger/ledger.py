@@ -87,7 +87,7 @@ T = TypeVar("T")
 _BULK_PAGE = 200
 #: Pause after each step, as a fraction of the time that it took, so that others find Redis free;
 #: and the longest one, in seconds.
-_BULK_PAUSE, _LONGEST_BULK_PAUSE = 0.5, 0.02
+_BULK_PAUSE, _LONGEST_BULK_PAUSE = 0.25, 0.02
 #: Messages of a bulk operation whose tasks end at once, as monitors see it.
 _CLOSINGS = 20
 
