@@ -225,7 +225,7 @@ def show(query: str, reveal: bool, as_json: bool) -> None:
     if document.get("replaced"):
         document["replaced"] = _format_replaced(document["replaced"])
     for name, value in document.items():
-        if name not in _NOT_A_LINE and value not in (None, "", {}, []):
+        if name not in _NOT_A_LINE and value is not False and value not in (None, "", {}, []):
             value = format_time(value) if name in _TIME_FIELDS else value
             value = ", ".join(value) if name == "tags" else value
             console.print(f"{name.replace('_', ' '):<12} {printable(value)}", soft_wrap=True)

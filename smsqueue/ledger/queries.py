@@ -723,26 +723,22 @@ class LedgerReader:
             found = [parse_held(scope, text, now) for scope, text in sorted(held.items())]
             found += [pause.operator for pause in self.pauses()]
             pauses = [pause for pause in found if pause is not None]
-            for pause in pauses:
+            of_providers = [pause for pause in pauses if pause.kind == "provider"]
+            of_others = [pause for pause in pauses if pause.kind != "provider"]
+            for pause in of_providers:
+                pipe.hmget(self._key("pause", pause.name), "single", "bulk")
+            ends = pipe.execute()
+            # The places in the queues of a paused provider are a millisecond apart.
+            for single, bulk in ends:
+                pipe.zcount(self._key("due", "send"), f"({now * 1000:.0f}", single or "-inf")
+                pipe.zcount(self._key("due", "send_bulk"), f"({now * 1000:.0f}", bulk or "-inf")
+            for pause in of_others:
                 for lane in _HELD_LANES:
-                    if pause.kind != "provider":
-                        pipe.zcard(self._key("held", lane, pause.scope))
-                if pause.kind == "provider":
-                    pipe.hmget(self._key("pause", pause.name), "single", "bulk")
-            answers = iter(pipe.execute())
-            counted = []
-            for pause in pauses:
-                if pause.kind == "provider":
-                    ends = zip(("send", "send_bulk"), next(answers), strict=True)
-                    waiting = sum(
-                        # The places in its queues are a millisecond apart.
-                        self.redis.zcount(self._key("due", lane), f"({now * 1000:.0f}", end)
-                        for lane, end in ends
-                        if end is not None
-                    )
-                else:
-                    waiting = sum(next(answers) for _ in _HELD_LANES)
-                counted.append(replace(pause, waiting=int(waiting)))
+                    pipe.zcard(self._key("held", lane, pause.scope))
+            numbers = iter(pipe.execute())
+        counted = [
+            replace(pause, waiting=next(numbers) + next(numbers)) for pause in of_providers
+        ] + [replace(pause, waiting=sum(islice(numbers, len(_HELD_LANES)))) for pause in of_others]
         return counted
 
     def pause_of(self, id: str) -> OperatorPause | None:

@@ -163,4 +163,4 @@ def test_the_command_line_reads_the_files(file: Path, settings: Settings, tmp_pa
     assert result.exit_code == 0, result.output
     assert "main: smsqueue.providers.log.LogProvider" in result.output
     assert "did you mean" not in result.output
-    assert "Redis at" not in result.output
+    assert "SMSQUEUE_REDIS_URL" not in result.output
