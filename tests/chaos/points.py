@@ -96,7 +96,8 @@ def _in_halves() -> None:
             return inner(self, name, items, **options)
         middle = len(items) // 2
         first = inner(self, name, items[:middle], **options)
-        here(f"{name.replace('_', '-')}-half")
+        moment = {"claim_event": "hook-claim", "settle_event": "hook-settle"}.get(name, name)
+        here(f"{moment}-half")
         return first + inner(self, name, items[middle:], **options)
 
     Scripts.run_group = wrapped  # type: ignore[method-assign]
