@@ -13,23 +13,23 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import plot
+from benchmarks.backlog_cost import measure_backlog
 from benchmarks.cancelling import measure_cancelling
 from benchmarks.delivering import measure_delivery
-from benchmarks.figures import Figure, NotMeasured
 from benchmarks.fsync import measure_fsync
 from benchmarks.idle import measure_idle
 from benchmarks.kannel import measure_kannel
 from benchmarks.machine import facts
+from benchmarks.measured_figures import Figure, NotMeasured
 from benchmarks.memory import measure_memory
 from benchmarks.passwords import measure_passwords
 from benchmarks.receiving import measure_receiver
-from benchmarks.recording import Recording
 from benchmarks.replication import measure_replication
 from benchmarks.report import as_json, as_markdown, show
 from benchmarks.round_trip import measure_round_trip
+from benchmarks.run_samples import Recording
 from benchmarks.sending import measure_send, measure_send_many
 from benchmarks.stage import Stage
-from benchmarks.waiting import measure_backlog
 
 MEASUREMENTS: dict[str, Callable[[Stage], Iterator[Figure | NotMeasured]]] = {
     "send": measure_send,

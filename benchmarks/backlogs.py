@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from benchmarks.bare_task import make_app
 from benchmarks.celery_workers import Workers, start_workers
-from benchmarks.provider import Provider, rate
 from benchmarks.resources import RedisUse, redis_memory, redis_use
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
+from benchmarks.stub_client import Provider, rate
 from smsqueue import Gateway
 from smsqueue.message.states import State
 from smsqueue.settings import Settings

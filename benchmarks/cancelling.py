@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from statistics import median
 
 from benchmarks.celery_workers import start_workers
-from benchmarks.figures import Figure, absolute, middle_of
-from benchmarks.provider import Provider
+from benchmarks.measured_figures import Figure, absolute, middle_of
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
+from benchmarks.stub_client import Provider
 from smsqueue import Gateway, OutgoingMessage
 from smsqueue.ledger import BulkStep
 from smsqueue.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.backlogs import BARE_THREADS, Delivered, deliver_backlog, deliver_bare_backlog
-from benchmarks.figures import Figure, absolute, compared, middle_of
+from benchmarks.measured_figures import Figure, absolute, compared, middle_of
 from benchmarks.stage import Stage
 
 __all__ = ["measure_delivery"]

@@ -11,10 +11,10 @@ from itertools import count
 from statistics import median
 
 from benchmarks.celery_workers import Workers, start_workers
-from benchmarks.figures import Figure, compared, middle_of
-from benchmarks.provider import Provider
+from benchmarks.measured_figures import Figure, compared, middle_of
 from benchmarks.sending import BODY, messages
 from benchmarks.stage import Stage
+from benchmarks.stub_client import Provider
 from smsqueue import Gateway, OutgoingMessage
 from smsqueue.message.states import State
 from smsqueue.settings import Settings

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import redis
 
 from benchmarks.celery_workers import start_workers
-from benchmarks.figures import Figure, absolute
+from benchmarks.measured_figures import Figure, absolute
 from benchmarks.resources import redis_use
 from benchmarks.stage import Stage, connected
 

@@ -15,11 +15,11 @@ import urllib.parse
 from collections.abc import Iterator
 
 from benchmarks.backlogs import deliver_backlog
-from benchmarks.figures import Figure, NotMeasured, compared
-from benchmarks.provider import Provider, rate
+from benchmarks.measured_figures import Figure, NotMeasured, compared
 from benchmarks.resources import cpu_seconds, resident_bytes
 from benchmarks.sending import BODY
 from benchmarks.stage import Stage
+from benchmarks.stub_client import Provider, rate
 from smsqueue.stack import Process, StackError
 from smsqueue.stack.process import free_ports
 

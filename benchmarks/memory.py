@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from benchmarks.figures import Figure
+from benchmarks.measured_figures import Figure
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway, IProvider, OutgoingMessage

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from statistics import mean, median
 
 from benchmarks.celery_workers import Workers, start_workers
-from benchmarks.figures import Figure, absolute, compared, middle_of
-from benchmarks.provider import Provider
-from benchmarks.recording import Recorder
+from benchmarks.measured_figures import Figure, absolute, compared, middle_of
 from benchmarks.resources import redis_memory
+from benchmarks.run_samples import Recorder
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
+from benchmarks.stub_client import Provider
 from smsqueue import Gateway, OutgoingMessage
 from smsqueue.settings import Settings
 from smsqueue.stack import RedisServer, StackError

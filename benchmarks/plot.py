@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recording import Recording
+from benchmarks.run_samples import Recording
 
 __all__ = ["FOLDER", "HOW_TO_INSTALL", "can_plot", "draw"]
 

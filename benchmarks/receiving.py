@@ -6,8 +6,8 @@ import json
 import socket
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure, alternate, compared
 from benchmarks.gateways import TOKEN
+from benchmarks.measured_figures import Figure, alternate, compared
 from benchmarks.stage import Stage, connected
 from smsqueue.providers.simulator import SIGNATURE_HEADER, sign
 from smsqueue.settings import Settings

@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.figures import Figure, alternate, compared
+from benchmarks.measured_figures import Figure, alternate, compared
 from benchmarks.sending import messages
 from benchmarks.stage import Stage
 from smsqueue import Gateway

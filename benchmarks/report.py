@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import Figure, NotMeasured
+from benchmarks.measured_figures import Figure, NotMeasured
 
 __all__ = ["as_json", "as_markdown", "show"]
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.celery_workers import Workers, start_workers
-from benchmarks.figures import Figure, absolute, middle_of
 from benchmarks.gateways import ON_SEND, ON_STATUS
-from benchmarks.provider import Provider
+from benchmarks.measured_figures import Figure, absolute, middle_of
 from benchmarks.resources import redis_use
 from benchmarks.sending import messages
 from benchmarks.stage import Stage, connected
+from benchmarks.stub_client import Provider
 from smsqueue import Gateway
 from smsqueue.message.states import EventState, State
 from smsqueue.message.statuses import MessageDelivered

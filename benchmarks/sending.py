@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.bare_task import make_app
-from benchmarks.figures import Figure, alternate, compared
+from benchmarks.measured_figures import Figure, alternate, compared
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway, OutgoingMessage
 from smsqueue.message.ids import new_id

@@ -12,8 +12,8 @@ from typing import Self, TypeVar
 
 import redis
 
-from benchmarks.provider import Provider
-from benchmarks.recording import Recorder, Recording
+from benchmarks.run_samples import Recorder, Recording
+from benchmarks.stub_client import Provider
 from smsqueue.stack import Process, RedisServer, free_port
 
 __all__ = ["Stage", "connected"]

@@ -1,8 +1,8 @@
 """A provider that takes every message and answers after 100 ms: ``python -m benchmarks.stub PORT``.
 
 It runs in a process of its own and is written on bare asyncio, so that it costs little of the
-machine that is measured; its CPU time is not counted. :class:`benchmarks.provider.Provider` is its
-client.
+machine that is measured; its CPU time is not counted. Its client is
+:class:`benchmarks.stub_client.Provider`.
 
 | request | answer |
 |---|---|

@@ -20,7 +20,7 @@ from smsqueue.exc import QueueUnavailable
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.logs import end_process, get_logger
-from smsqueue.operation.server_log import log_server
+from smsqueue.operation.redis_at_start import log_server
 from smsqueue.providers.base.webhook_blueprints import describe_error, log_access, plain_http_error
 from smsqueue.settings import Settings, SettingsError
 

@@ -22,7 +22,7 @@ from smsqueue.message.masking import mask
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage, check_tag
 from smsqueue.message.numbers import destination_digits
 from smsqueue.message.opt_outs import OptOutChange, opt_out_sender, scope_of
-from smsqueue.message.quotes import Prices, Quote, price_for
+from smsqueue.message.price_quotes import Prices, Quote, price_for
 from smsqueue.message.states import REQUEUED_FROM, EventState, State
 from smsqueue.message.statuses import MessageStatus
 from smsqueue.operator import BulkResult, BulkRun, Filters, OnStep, Operator
@@ -743,13 +743,13 @@ class Gateway:
     def operator_name(self) -> str:
         """Who operates this gateway, for the audit: the user of the process, unless a name of 1 to
         64 characters is assigned."""
-        from smsqueue.ledger.audit import process_user
+        from smsqueue.ledger.audit_log import process_user
 
         return self._operator_name or process_user()
 
     @operator_name.setter
     def operator_name(self, name: str) -> None:
-        from smsqueue.ledger.audit import checked_name
+        from smsqueue.ledger.audit_log import checked_name
 
         self._operator_name = checked_name(name)
 

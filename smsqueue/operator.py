@@ -223,7 +223,7 @@ class Operator:
             details: Filters and arguments; those that are None are left out.
         """
         # An eager gateway works without Redis.
-        from smsqueue.ledger.audit import Action, checked_name, host_name
+        from smsqueue.ledger.audit_log import Action, checked_name, host_name
 
         if isinstance(by, Action):
             return by

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from smsqueue.logs import FORMATS, get_logger
-from smsqueue.redis_url import FALSE, TRUE, SentinelUrl, parse_sentinel_url
+from smsqueue.sentinel_url import FALSE, TRUE, SentinelUrl, parse_sentinel_url
 
 __all__ = [
     "LEASE_FACTOR",

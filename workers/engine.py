@@ -13,11 +13,11 @@ from typing import Any
 from smsqueue import exc
 from smsqueue.broker.queue import DELIVER, HOOK
 from smsqueue.concurrency.call_threads import CallThreads
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 from smsqueue.delivery import Delivery, Slots, TriggerResult
 from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.delivery.grouped_ledger import GroupingLedger, GroupingQueue
-from smsqueue.delivery.intake import Intake, Kind
+from smsqueue.delivery.waiting_ids import Intake, Kind
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import SlotUse
 from smsqueue.logs import get_logger

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smsqueue.broker.queue import DELIVER, DELIVER_MANY, HOOK, HOOK_MANY
-from smsqueue.delivery.intake import Kind
+from smsqueue.delivery.waiting_ids import Kind
 from workers.task_display import NotDelivered
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from smsqueue.gateway import Gateway
 from smsqueue.ledger import RedisMisconfigured
 from smsqueue.logs import end_process, get_logger
 from smsqueue.operation.heartbeat import Heartbeat
-from smsqueue.operation.server_log import log_server
+from smsqueue.operation.redis_at_start import log_server
 from smsqueue.operation.upkeep import Upkeep
 from smsqueue.settings import Settings, SettingsError
 from workers.engine import Engine

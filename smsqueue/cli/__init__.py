@@ -11,7 +11,7 @@ import click
 
 from smsqueue import exc
 from smsqueue.cli.acl import acl
-from smsqueue.cli.audit import audit
+from smsqueue.cli.audit_log import audit
 from smsqueue.cli.bulk import cancel, repair, replay, requeue, settle
 from smsqueue.cli.check import check
 from smsqueue.cli.development import demo, dev, simulator

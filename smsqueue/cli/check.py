@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import click
 
 from smsqueue import exc
+from smsqueue.cli.diagnosis import Advice, consumed_queues, no_consumer, split_advice
 from smsqueue.cli.gateways import load_application_gateway, open_gateway
 from smsqueue.cli.options import json_option
 from smsqueue.cli.output import format_count, format_size, make_console, print_json, printable
-from smsqueue.cli.problems import Advice, consumed_queues, no_consumer, split_advice
 from smsqueue.cli.providers import class_name
 from smsqueue.configuration.environment_providers import named
 from smsqueue.configuration.loader import LoaderError

@@ -12,7 +12,7 @@ from smsqueue import exc
 from smsqueue.configuration.loader import load_gateway
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import diagnosed
-from smsqueue.ledger.audit import checked_name
+from smsqueue.ledger.audit_log import checked_name
 from smsqueue.settings import Settings, SettingsError
 
 __all__ = ["load_application_gateway", "open_gateway", "parse_operator"]

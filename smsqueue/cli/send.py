@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from smsqueue import exc
+from smsqueue.cli.diagnosis import consumed_queues, no_consumer
 from smsqueue.cli.gateways import open_gateway
 from smsqueue.cli.messages import message_document
 from smsqueue.cli.options import json_option, parse_zoned_time
 from smsqueue.cli.output import format_time, print_json, printable
-from smsqueue.cli.problems import consumed_queues, no_consumer
 from smsqueue.gateway import Gateway
 from smsqueue.ledger import Record, diagnosed
 from smsqueue.message.messages import OutgoingMessage

@@ -11,6 +11,14 @@ import click
 from rich.table import Table
 
 from smsqueue import exc
+from smsqueue.cli.diagnosis import (
+    Level,
+    Problem,
+    Snapshot,
+    find_problems,
+    split_advice,
+    take_snapshot,
+)
 from smsqueue.cli.gateways import open_gateway
 from smsqueue.cli.options import json_option, parse_past_time, parse_tag
 from smsqueue.cli.output import (
@@ -25,14 +33,6 @@ from smsqueue.cli.output import (
     printable,
 )
 from smsqueue.cli.pauses import describe_pause, operator_pause_document
-from smsqueue.cli.problems import (
-    Level,
-    Problem,
-    Snapshot,
-    find_problems,
-    split_advice,
-    take_snapshot,
-)
 from smsqueue.cli.providers import (
     Traffic,
     errors_header,
@@ -41,7 +41,7 @@ from smsqueue.cli.providers import (
     pause_document,
     traffic_document,
 )
-from smsqueue.cli.tags import describe_waiting_tags, show_progress, waiting_tags_document
+from smsqueue.cli.tag_progress import describe_waiting_tags, show_progress, waiting_tags_document
 from smsqueue.ledger import (
     Activity,
     Direction,

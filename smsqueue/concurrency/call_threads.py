@@ -20,7 +20,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from smsqueue.concurrency.loop import Loop, current_loop, wait
+from smsqueue.concurrency.greenlet_loop import Loop, current_loop, wait
 from smsqueue.logs import get_logger
 
 __all__ = ["CallThreads", "CallTimeout"]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import Loop, current_loop, sleep
+from smsqueue.concurrency.greenlet_loop import Loop, current_loop, sleep
 from smsqueue.delivery.slots import Slots
 from smsqueue.ledger import AttemptBegun, AttemptOutcome, ClaimAnswer, Claimed, Ledger
 from smsqueue.logs import get_logger

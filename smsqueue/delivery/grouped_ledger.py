@@ -17,7 +17,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from smsqueue import exc
 from smsqueue.broker.queue import Queue
-from smsqueue.concurrency.loop import Loop, Pending, blocking, current_loop, is_bulk
+from smsqueue.concurrency.greenlet_loop import Loop, Pending, blocking, current_loop, is_bulk
 from smsqueue.ledger import (
     GROUP_LIMIT,
     AttemptOutcome,

@@ -1,5 +1,5 @@
 """Delivers one message: claim, route, then call the providers of its route in turn
-(:mod:`smsqueue.delivery.route_runner`).
+(:mod:`smsqueue.delivery.provider_attempts`).
 
 This needs no Celery: a task of any queue may call :meth:`Delivery.deliver` with an id.
 """
@@ -25,7 +25,7 @@ from smsqueue.delivery.outcomes import (
     of_repetition,
     seconds_until,
 )
-from smsqueue.delivery.route_runner import RouteRunner, Wait
+from smsqueue.delivery.provider_attempts import RouteRunner, Wait
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.status_lookup import look_up
 from smsqueue.gateway import Gateway

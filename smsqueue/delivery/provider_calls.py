@@ -7,7 +7,7 @@ import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import Loop, RemoteCall, current_loop, wait
+from smsqueue.concurrency.greenlet_loop import Loop, RemoteCall, current_loop, wait
 from smsqueue.delivery.outcomes import Attempt, code_of
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway

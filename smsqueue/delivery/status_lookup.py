@@ -8,7 +8,7 @@ from functools import partial
 
 from smsqueue import exc
 from smsqueue.concurrency.call_threads import CallThreads
-from smsqueue.concurrency.loop import blocking
+from smsqueue.concurrency.greenlet_loop import blocking
 from smsqueue.delivery.outcomes import FIRST_ASK, TriggerResult
 from smsqueue.delivery.slots import Slots
 from smsqueue.gateway import Gateway

@@ -1,7 +1,7 @@
 """The ledger: what is true of every message, kept in Redis. Each transition is one Lua script."""
 
 from smsqueue.ledger.activity import Activity, Counts, Direction, MessageBacklog, Window
-from smsqueue.ledger.audit import Action, AuditEntry
+from smsqueue.ledger.audit_log import Action, AuditEntry
 from smsqueue.ledger.client import retry_until_confirmed
 from smsqueue.ledger.ledger import Ledger
 from smsqueue.ledger.limits import GROUP_LIMIT
@@ -47,7 +47,7 @@ from smsqueue.ledger.script_values import (
 )
 from smsqueue.ledger.search import ContextValue, FoundPage, Place, Search
 from smsqueue.ledger.selection import Selection
-from smsqueue.ledger.server import RedisMisconfigured, diagnosed
+from smsqueue.ledger.server_check import RedisMisconfigured, diagnosed
 from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.ledger.workers import SlotUse, Worker, total_slots
 

@@ -1,7 +1,7 @@
 -- One step of an operation on many records: an operator named them, or filters that they match. It takes a millisecond
 -- or two; the caller repeats it from the record after the last one that was examined.
 -- ARGV: what to do, and to which records (JSON: the fields of BulkRequest in script_values.py); ids, if the operator
---       named them; the action (see shared/audit.lua)
+--       named them; the action (see shared/audit_log.lua)
 -- Returns: how many entries or ids were examined; score and id of the last entry; whether it was the last of the index
 --          (1 or ''); records that match { id, state before or 'gone', state now or '' if it did not change, ... };
 --          records that failed { id, cause, whether it was set aside as damaged (1 or 0), ... }; messages to publish

@@ -21,7 +21,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import sleep
+from smsqueue.concurrency.greenlet_loop import sleep
 from smsqueue.ledger.sentinels import PrimaryNotFound, primary_of
 from smsqueue.logs import get_logger
 from smsqueue.settings import Settings, SettingsError

@@ -55,7 +55,7 @@ class KeyedHashes:
             theirs: Any = self._client.get(beside)
         # A full Redis refuses scripts that write, even if they would change nothing.
         if there is None or (mark and theirs is None and not there.startswith(_OUTSIDE)):
-            there, theirs = self._scripts.run("hash_key", mark, secrets.token_hex(16))
+            there, theirs = self._scripts.run("hash_secret", mark, secrets.token_hex(16))
         outside = there.startswith(_OUTSIDE)
         if (mark or outside) and mark != (there if outside else theirs):
             what = "is not the one of" if own else "is not set, but it is for"

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import redis
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import sleep
-from smsqueue.ledger.audit import Action
+from smsqueue.concurrency.greenlet_loop import sleep
+from smsqueue.ledger.audit_log import Action
 from smsqueue.ledger.client import translated
 from smsqueue.ledger.limits import GROUP_LIMIT
 from smsqueue.ledger.pauses import OperatorPause
@@ -426,7 +426,7 @@ class Ledger(LedgerReader):
             effect, attempts, provider = answer
             return Unclaimed(int(attempts), provider or None) if effect else None
 
-        return _parsed(parse, self._scripts.run_group("unclaim", items))
+        return _parsed(parse, self._scripts.run_group("revoke_claim", items))
 
     def put_back(self, kind: str, ids: Sequence[str]) -> None:
         """Give back ids of triggers that were not claimed: they are published again at once.
@@ -512,12 +512,12 @@ class Ledger(LedgerReader):
         Args:
             matched: How many records it is about; None: they were not counted.
         """
-        self._scripts.run("audit_begin", "" if matched is None else matched, action=action)
+        self._scripts.run("action_begin", "" if matched is None else matched, action=action)
 
     def end_action(self, action: Action, *, interrupted: bool = False) -> None:
         """Record how an action on many records ended."""
         result = "interrupted" if interrupted else "done"
-        self._scripts.run("audit_end", result, action=action)
+        self._scripts.run("action_end", result, action=action)
 
     def pause(
         self,
@@ -942,7 +942,7 @@ class Ledger(LedgerReader):
         drop: list[str],
         action: Action | None = None,
     ) -> Repaired:
-        """Repair a damaged record as far as possible; see repair.lua.
+        """Repair a damaged record as far as possible; see repair_record.lua.
 
         Args:
             kind: "msg" or "event".
@@ -951,7 +951,7 @@ class Ledger(LedgerReader):
         """
         accepted = int(time_of(id[:20]) * 1000)
         state, event, done = self._scripts.run(
-            "repair",
+            "repair_record",
             *(id, kind, 1 if readable else "", accepted or "", new_id(), *drop),
             action=action,
         )

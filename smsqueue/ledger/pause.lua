@@ -1,7 +1,7 @@
 -- Pauses a provider, a tag or everything, as an operator asks: for all workers, from now on. A second pause of the same
 -- scope replaces the first.
 -- ARGV: scope ('all' | 'tag:<tag>' | 'provider:<name>'), its end (ms, or ''), else its length (ms, or '': no end), why, who,
---       the action (see shared/audit.lua)
+--       the action (see shared/audit_log.lua)
 -- Returns: 'paused', end (ms, or ''), how many messages wait because of it | 'past' (the end is over) |
 --          'many' (too many tags are paused)
 local MOST_SCOPES, FOR_EVER = 100, 10 * 365 * 86400000

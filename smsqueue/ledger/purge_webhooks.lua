@@ -2,7 +2,7 @@
 -- reports that wait for their message stay as they are. So do the marks of repetitions: a webhook that its provider
 -- repeats is not recorded again.
 -- ARGV: count only (1 or ''), provider ('': any), kind ('received' | 'status' | '': either), events..., the action (see
---       shared/audit.lua; '' while they are counted)
+--       shared/audit_log.lua; '' while they are counted)
 -- Returns: how many of the events were examined (the time for one call is limited), how many were (or would be)
 --          deleted, bytes that they took, how many are left because a worker runs their handlers
 local dry, provider, kind = ARGV[1] ~= '', ARGV[2], ARGV[3]

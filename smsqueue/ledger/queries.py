@@ -29,7 +29,7 @@ from smsqueue.ledger.activity import (
     parse_sample,
     sampled_counts,
 )
-from smsqueue.ledger.audit import AuditEntry, parse_entry
+from smsqueue.ledger.audit_log import AuditEntry, parse_entry
 from smsqueue.ledger.client import connect, translated
 from smsqueue.ledger.keyed_hashes import KeyedHashes
 from smsqueue.ledger.pauses import OperatorPause, parse_held, parse_provider_pause
@@ -44,7 +44,7 @@ from smsqueue.ledger.records import (
 from smsqueue.ledger.script_values import Examined
 from smsqueue.ledger.scripts import Scripts
 from smsqueue.ledger.search import FoundPage, Place, Search
-from smsqueue.ledger.server import verify_server
+from smsqueue.ledger.server_check import verify_server
 from smsqueue.ledger.server_facts import Server, read_server
 from smsqueue.ledger.tags import Progress, WaitingTags
 from smsqueue.ledger.workers import Worker, parse_heartbeat
@@ -68,7 +68,7 @@ _PARTS = {"send": ("", "_bulk"), "hook": ("", "_bulk")}
 _PACKED_VALUE = 1024
 #: Seconds for which processes that start do not repeat a warning that another one has logged.
 _WARNED_SECONDS = 3600
-#: Milliseconds, as in shared/providers.lua: messages are retried within ten minutes.
+#: Milliseconds, as in shared/provider_health.lua: messages are retried within ten minutes.
 _LATELY = 900_000
 
 

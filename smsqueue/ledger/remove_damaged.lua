@@ -1,6 +1,6 @@
 -- Removes a damaged record, or an index that was set aside, as an operator asked for. Its idempotency key stays for
 -- the retention, so that repeating that send does not send it twice.
--- ARGV: id of a message or event, or the name of the key that was set aside; the action (see shared/audit.lua)
+-- ARGV: id of a message or event, or the name of the key that was set aside; the action (see shared/audit_log.lua)
 -- Returns: whether there was one (1 or 0)
 local id = ARGV[1]
 local removed = redis.call('HDEL', key('damaged'), id)

@@ -1,5 +1,5 @@
 -- Ends a pause at once: an operator's, and also one that a provider asked for. What waited goes out.
--- ARGV: scope ('all' | 'tag:<tag>' | 'provider:<name>'), the action (see shared/audit.lua)
+-- ARGV: scope ('all' | 'tag:<tag>' | 'provider:<name>'), the action (see shared/audit_log.lua)
 -- Returns: whether it was paused (1 or 0), how many messages waited because of it
 local scope = ARGV[1]
 local provider = provider_of(scope)

@@ -13,7 +13,7 @@ import redis
 from redis.commands.core import Script
 
 from smsqueue import exc
-from smsqueue.ledger.audit import Action
+from smsqueue.ledger.audit_log import Action
 from smsqueue.ledger.client import error_of_answer, may_not_write, translated
 from smsqueue.ledger.limits import GROUP_LIMIT
 from smsqueue.settings import Settings
@@ -39,19 +39,19 @@ _MOST_WAIT_MS = 2000
 #: Scripts that write no events. All others declare a key of events, so that Redis refuses them
 #: before they change anything if the account may not write events (see acl.py): a script that was
 #: refused halfway would leave half of a transition.
-_WITHOUT_EVENTS = _READ_ONLY | {"accept", "hash_key", "memory_left"}
+_WITHOUT_EVENTS = _READ_ONLY | {"accept", "hash_secret", "memory_left"}
 
 #: Files that all scripts share; each may use those before it.
 _SHARED = (
-    *("base", "deferred_writes", "damage", "memory", "webhook_memory", "tags"),
-    *("messages", "triggers", "events", "opt_outs", "reports", "pauses", "providers"),
-    *("audit", "operators", "pages"),
+    *("base", "deferred_writes", "damage", "memory", "webhook_memory", "tag_indexes"),
+    *("messages", "trigger_room", "events", "opt_outs", "reports", "pauses", "provider_health"),
+    *("audit_log", "operators", "pages"),
 )
 
 #: Scripts for operators, who look messages up or change their state.
 _OF_OPERATORS = {
-    "audit_begin",
-    "audit_end",
+    "action_begin",
+    "action_end",
     "bulk_step",
     "cancel",
     "settle_unknown",
@@ -62,18 +62,27 @@ _OF_OPERATORS = {
     "pause",
     "purge_webhooks",
     "remove_damaged",
-    "repair",
+    "repair_record",
     "requeue",
     "resume",
     "tag_progress",
 }
 
-#: Scripts that record an action in the audit: see shared/audit.lua.
+#: Scripts that record an action in the audit: see shared/audit_log.lua.
 _AUDITED = _OF_OPERATORS - _READ_ONLY
 
 #: Scripts about one record, whose id is the first argument; and the kind of the record.
 _SUBJECTS = dict.fromkeys(
-    ("claim", "unclaim", "begin", "settle", "ask_later", "cancel", "requeue", "settle_unknown"),
+    (
+        "claim",
+        "revoke_claim",
+        "begin",
+        "settle",
+        "ask_later",
+        "cancel",
+        "requeue",
+        "settle_unknown",
+    ),
     "msg",
 ) | dict.fromkeys(
     (
@@ -89,7 +98,7 @@ _SUBJECTS = dict.fromkeys(
 
 #: Scripts that run for a group of items in one call; a single call is a group of one.
 _GROUPED = {
-    "accept", "claim", "unclaim", "return_trigger", "begin", "settle", "opt_out",
+    "accept", "claim", "revoke_claim", "return_trigger", "begin", "settle", "opt_out",
     "claim_event", "settle_event",
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import redis
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
-from smsqueue.redis_url import SentinelUrl
+from smsqueue.sentinel_url import SentinelUrl
 
 __all__ = ["PrimaryNotFound", "primary_of"]
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import blocking
+from smsqueue.concurrency.greenlet_loop import blocking
 from smsqueue.providers.account import AccountProvider
 from smsqueue.providers.http import Answer
 from smsqueue.settings import SettingsError

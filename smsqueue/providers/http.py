@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import Loop, blocking, current_loop
+from smsqueue.concurrency.greenlet_loop import Loop, blocking, current_loop
 from smsqueue.providers.base.provider import IProvider
 from smsqueue.providers.base.requests_transport import RequestsTransport
 from smsqueue.providers.base.transport import (

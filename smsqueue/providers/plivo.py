@@ -24,8 +24,8 @@ from smsqueue.message.statuses import (
 )
 from smsqueue.providers.account import AccountProvider, Balance, beside, table
 from smsqueue.providers.authentic import Refused, Secrets, any_equal, hmac_base64
+from smsqueue.providers.base.field_boundaries import check_field_boundaries
 from smsqueue.providers.base.replay_protection import register_signatures
-from smsqueue.providers.base.shifted_fields import check_field_boundaries
 from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import blocking
+from smsqueue.concurrency.greenlet_loop import blocking
 from smsqueue.message.media import media_of
 from smsqueue.message.messages import IncomingMessage, OutgoingMessage
 from smsqueue.message.numbers import recipient, sender, sender_kind

@@ -30,8 +30,8 @@ from smsqueue.providers.authentic import (
     secrets_of,
     sha256_hex,
 )
+from smsqueue.providers.base.field_boundaries import check_field_boundaries
 from smsqueue.providers.base.replay_protection import register_signatures
-from smsqueue.providers.base.shifted_fields import check_field_boundaries
 from smsqueue.providers.base.webhook_errors import Malformed
 from smsqueue.providers.capabilities import Can
 from smsqueue.providers.http import Answer

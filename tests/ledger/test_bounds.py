@@ -36,7 +36,7 @@ BOUNDS = {
     "class and provider",
     "smsqueue/ledger/queries.py: smembers": "handlers or providers of an application",
     "smsqueue/ledger/receive_part.lua: unpack(ARGV, 1, 6)": "six",
-    "smsqueue/ledger/repair.lua: #ARGV": "two fields of a record, see queries.py",
+    "smsqueue/ledger/repair_record.lua: #ARGV": "two fields of a record, see queries.py",
     "smsqueue/ledger/bulk_step.lua: #ARGV": "64 ids",
     "smsqueue/ledger/shared/pauses.lua: HGETALL": "100 paused tags, and everything",
     "smsqueue/ledger/shared/damage.lua: SMEMBERS": "providers of an application",

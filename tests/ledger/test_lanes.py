@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 from smsqueue.delivery.grouped_ledger import GroupingQueue
 from smsqueue.message.ids import new_id
 from tests.ledger.bench import Bench

@@ -14,7 +14,7 @@ from smsqueue import Gateway, Settings
 from smsqueue.ledger import Ledger
 from smsqueue.ledger.server_facts import Server
 from smsqueue.logs import get_logger
-from smsqueue.operation.server_log import log_server
+from smsqueue.operation.redis_at_start import log_server
 
 VALKEY = {
     "redis_version": "7.2.4",

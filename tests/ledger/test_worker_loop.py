@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from smsqueue import IncomingMessage, OutgoingMessage, exc
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 from smsqueue.delivery import Delivery
 from smsqueue.delivery.event_runner import EventRunner
 from smsqueue.delivery.grouped_ledger import GroupingLedger, GroupingQueue

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 from smsqueue.providers import http
 from smsqueue.providers.http import Answer
 from tests.providers.raw_server import Call, Example, Handle, Post, RawServer, serving

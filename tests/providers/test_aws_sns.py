@@ -272,7 +272,7 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 from smsqueue import Gateway, OutgoingMessage
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 from smsqueue.providers import AwsSnsProvider
 gateway = Gateway(eager=True)
 provider = gateway.add_provider(

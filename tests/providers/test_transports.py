@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import Loop, blocking
+from smsqueue.concurrency.greenlet_loop import Loop, blocking
 from smsqueue.providers import http
 from tests.providers.raw_server import (
     Call,

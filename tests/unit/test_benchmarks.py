@@ -11,11 +11,11 @@ import pytest
 import requests
 
 from benchmarks.__main__ import MEASUREMENTS, main
-from benchmarks.figures import NotMeasured, absolute, compared
 from benchmarks.kannel import measure_kannel
-from benchmarks.provider import Provider, rate
+from benchmarks.measured_figures import NotMeasured, absolute, compared
 from benchmarks.report import as_markdown
 from benchmarks.stage import Stage
+from benchmarks.stub_client import Provider, rate
 from smsqueue.stack import StackError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text("utf-8")

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from smsqueue.concurrency.call_threads import CallThreads, CallTimeout
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 
 
 def test_a_handler_that_imports_half_of_django_is_not_called_twice(

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from smsqueue.concurrency.loop import Loop, blocking, wait
+from smsqueue.concurrency.greenlet_loop import Loop, blocking, wait
 from smsqueue.delivery import Slots, TriggerResult
-from smsqueue.delivery.intake import Intake, Kind
+from smsqueue.delivery.waiting_ids import Intake, Kind
 from smsqueue.message.states import State
 
 

@@ -14,7 +14,7 @@ from celery import Celery
 from smsqueue import Gateway, OutgoingMessage, Settings
 from smsqueue.broker import queue as publishing
 from smsqueue.broker.queue import Queue, celery_config
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 from smsqueue.delivery.grouped_ledger import GroupingQueue
 from smsqueue.ledger import Ledger
 from smsqueue.message.ids import new_id

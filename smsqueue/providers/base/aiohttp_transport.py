@@ -25,7 +25,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from urllib3.util.wait import wait_for_read
 from yarl import URL
 
-from smsqueue.concurrency.loop import Loop, wait
+from smsqueue.concurrency.greenlet_loop import Loop, wait
 from smsqueue.providers.base import transport
 from smsqueue.providers.base.transport import (
     MAX_ANSWER,

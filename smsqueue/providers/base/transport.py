@@ -2,7 +2,7 @@
 
 :mod:`smsqueue.providers.base.requests_transport` makes a call in the calling thread, with requests;
 :mod:`smsqueue.providers.base.aiohttp_transport` makes it on a loop
-(:mod:`smsqueue.concurrency.loop`), with aiohttp.
+(:mod:`smsqueue.concurrency.greenlet_loop`), with aiohttp.
 Both get the same prepared request, so providers see no difference. Both record what an error alone
 does not say: whether the request had begun to be written. Neither repeats a request, follows a
 redirect or keeps cookies.

@@ -2,7 +2,7 @@
 -- state. A message that a provider may have accepted becomes unknown, so nothing is sent twice.
 -- ARGV: id, kind ('msg' | 'event'), whether the message or the event's data can be read (1 or ''), time of its id
 --       (ms, or '' if it has none), event (id for an ending), names of fields whose JSON cannot be read...,
---       the action (see shared/audit.lua)
+--       the action (see shared/audit_log.lua)
 -- Returns: the state now, the event to publish or '', the causes { ... }
 --          | 'gone', '', {} | 'beyond', '', { why it can only be removed }
 local id, kind, readable = ARGV[1], ARGV[2], ARGV[3] ~= ''

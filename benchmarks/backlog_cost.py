@@ -8,7 +8,7 @@ from itertools import islice
 
 import redis
 
-from benchmarks.figures import Figure, alternate, compared
+from benchmarks.measured_figures import Figure, alternate, compared
 from benchmarks.sending import BODY, messages
 from benchmarks.stage import Stage, connected
 from smsqueue import Gateway

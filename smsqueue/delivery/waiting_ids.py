@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from smsqueue import exc
-from smsqueue.concurrency.loop import Loop
+from smsqueue.concurrency.greenlet_loop import Loop
 from smsqueue.delivery.outcomes import TriggerResult
 from smsqueue.logs import get_logger
 from smsqueue.message.masking import place_of

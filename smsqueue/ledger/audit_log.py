@@ -1,6 +1,6 @@
 """The audit: who did what, when, to how many messages, and with which result.
 
-An entry is written by the script that changes the first record, see shared/audit.lua. It never
+An entry is written by the script that changes the first record, see shared/audit_log.lua. It never
 holds texts, and numbers only masked.
 """
 
