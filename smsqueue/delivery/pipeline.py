@@ -25,7 +25,7 @@ from smsqueue.delivery.outcomes import (
     of_repetition,
     seconds_until,
 )
-from smsqueue.delivery.provider_attempts import RouteRunner, Wait
+from smsqueue.delivery.provider_attempts import ProviderAttempts, Wait
 from smsqueue.delivery.slots import Slots
 from smsqueue.delivery.status_lookup import look_up
 from smsqueue.gateway import Gateway
@@ -81,7 +81,7 @@ class Delivery:
         self.threads = threads or CallThreads()
         self.worker = worker or socket.gethostname()
         self.claims = Claims(ledger, slots, self.worker, gateway.exempt_categories)
-        self.route_runner = RouteRunner(gateway, ledger, queue, slots)
+        self.provider_attempts = ProviderAttempts(gateway, ledger, queue, slots)
 
     def deliver(self, id: str, *, bulk: bool | None = None) -> TriggerResult:
         """Do what is due for a message. Repeating this, or a wrong id, does no harm.
@@ -100,12 +100,12 @@ class Delivery:
     def close(self) -> None:
         """Give lost claims back and close connections; nothing is delivered any more."""
         self.claims.lost.close()
-        self.route_runner.calls.close()
+        self.provider_attempts.calls.close()
 
     def _deliver(self, id: str, bulk: bool | None) -> TriggerResult:
         token, began = new_token(), time.monotonic()
         default = self.gateway.default_provider
-        call = (default, self.route_runner.lease(default)) if default is not None else None
+        call = (default, self.provider_attempts.lease(default)) if default is not None else None
         answer = self.claims.claim(id, token, lease=routing_lease(), default=call, bulk=bulk)
         match answer:
             case Claimed():
@@ -121,7 +121,7 @@ class Delivery:
                 self.queue.hook([answer.event])
                 return TriggerResult(State.EXPIRED)
             case OptedOut():
-                return self.route_runner.opted_out(id, answer)
+                return self.provider_attempts.opted_out(id, answer)
             case NotClaimable():
                 look = answer.next_look_ms if answer.state == State.UNKNOWN else None
                 return TriggerResult(answer.state, wait=seconds_until(look) if look else None)
@@ -142,9 +142,9 @@ class Delivery:
                 self.slots.give_back(default)
             return self._set_aside(id, token, type(error).__name__)
         if isinstance(claim.begun, AttemptBegun):
-            return self.route_runner.call_in_turn(attempt, [default])
+            return self.provider_attempts.call_in_turn(attempt, [default])
         if isinstance(claim.begun, ProviderPaused):
-            return self.route_runner.wait(
+            return self.provider_attempts.wait(
                 attempt, [Wait(claim.begun.left_ms / 1000, default, is_paused=True)]
             )
         try:
@@ -161,12 +161,12 @@ class Delivery:
                 error, tries=attempt.tries, age=attempt.age, wrote=False
             )
             outcome = judged(of_repetition(attempt, decision), error, None)
-            return self.route_runner.settle(attempt, replace(outcome, why=why))
+            return self.provider_attempts.settle(attempt, replace(outcome, why=why))
         match route:
             case Refuse() | NotBefore():
-                return self.route_runner.settle(attempt, by_router(route))
+                return self.provider_attempts.settle(attempt, by_router(route))
             case names:
-                return self.route_runner.begin_at_first(attempt, names)
+                return self.provider_attempts.begin_at_first(attempt, names)
 
     def _set_aside(self, id: str, token: str, error: str) -> TriggerResult:
         """Set a message aside whose record this worker cannot read."""

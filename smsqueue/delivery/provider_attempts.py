@@ -42,7 +42,7 @@ from smsqueue.message.states import State
 from smsqueue.policy.retry import GuardedPolicy, error_label
 from smsqueue.providers.base import transport
 
-__all__ = ["RouteRunner", "Wait"]
+__all__ = ["ProviderAttempts", "Wait"]
 
 log = get_logger("smsqueue.delivery")
 
@@ -56,7 +56,7 @@ class Wait(NamedTuple):
     is_paused: bool
 
 
-class RouteRunner:
+class ProviderAttempts:
     """Calls the providers of claimed messages."""
 
     def __init__(self, gateway: Gateway, ledger: Ledger, queue: Queue, slots: Slots) -> None:

@@ -520,7 +520,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_the_ledger_does_as_the_model(bench: Bench) -> None:
-    machine = type("RouteRunner", (Machine,), {"bench": bench})
+    machine = type("ProviderAttempts", (Machine,), {"bench": bench})
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -613,7 +613,7 @@ WALKS: dict[str, tuple[dict[str, bool], list[tuple[str, dict[str, Any]]]]] = {
 
 @pytest.mark.parametrize("name", WALKS)
 def test_a_short_walk(bench: Bench, name: str) -> None:
-    machine = type("RouteRunner", (Machine,), {"bench": bench})()
+    machine = type("ProviderAttempts", (Machine,), {"bench": bench})()
     kind, steps = WALKS[name]
     machine.accept(**kind)
     for step, arguments in steps:

@@ -21,7 +21,7 @@ ERRORS: list[type[Exception]] = [
 ]  # fmt: skip
 
 
-class RouteRunner:
+class ProviderAttempts:
     """One message on its way."""
 
     def __init__(self, bench: Bench, dice: random.Random) -> None:
@@ -136,9 +136,9 @@ def test_whatever_happens_a_message_is_where_it_belongs(bench: Bench, seed: int)
     bench.add("b")
     bench.listen()
     for _ in range(3):
-        walk, state, steps = RouteRunner(bench, dice), "queued", []
+        walk, state, steps = ProviderAttempts(bench, dice), "queued", []
         for _ in range(40):
-            step = dice.choice(RouteRunner.STEPS)
+            step = dice.choice(ProviderAttempts.STEPS)
             steps.append(step.__name__)
             step(walk)
             try:
