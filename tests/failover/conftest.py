@@ -14,6 +14,8 @@ from tests.failover.rig import FailoverRig
 #: Rounds of ``make failover``; 0: the small size of every run of the tests.
 ROUNDS = int(os.environ.get("FAILOVER_ROUNDS") or 0)
 
+collect_ignore = [] if ROUNDS else ["test_rounds.py"]
+
 figures: list[str] = []
 
 

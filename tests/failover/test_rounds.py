@@ -21,8 +21,6 @@ from tests.chaos.rig import until
 from tests.failover.conftest import ROUNDS
 from tests.failover.rig import FailoverRig, confirm_nothing_broken, kill_repeatedly, resume
 
-pytestmark = pytest.mark.skipif(not ROUNDS, reason="make failover")
-
 Make = Callable[..., FailoverRig]
 Publish = Callable[..., None]
 

@@ -320,7 +320,7 @@ class Twin:
                 return ledger.claim_many(
                     [Claiming(ids[n], token, 60, "w", *USUAL) for n, token in rows]
                 )
-            case "revoke_claim":
+            case "unclaim":
                 return ledger.unclaim_many([(ids[n], token) for n, token in rows])
             case "begin":
                 return ledger.begin_many(
@@ -374,7 +374,7 @@ def outcome(chance: random.Random, n: int) -> AttemptOutcome:
 
 
 def a_step(chance: random.Random, number: int) -> tuple[str, list[tuple[Any, ...]]]:
-    step = chance.choice(["claim", "claim", "revoke_claim", "begin", "settle", "settle", "settle",
+    step = chance.choice(["claim", "claim", "unclaim", "begin", "settle", "settle", "settle",
                           "claim_event", "settle_event"])  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for i in range(chance.randint(2, 12)):

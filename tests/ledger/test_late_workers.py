@@ -39,7 +39,7 @@ def unheard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         patch.setattr(bench.ledger, "claim", lost)
-        patch.setattr(bench.ledger, "revoke_claim", away)
+        patch.setattr(bench.ledger, "unclaim", away)
         yield
 
 

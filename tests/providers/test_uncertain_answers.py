@@ -69,7 +69,7 @@ def test_a_503_with_the_providers_own_code_is_sent_by_the_next_provider(bench: B
         (
             TwilioProvider,
             {"account_sid": "AC1", "auth_token": "t"},
-            {"sid": "SM1", "status": "failed", "error_code": 21610},
+            {"sid": "SM1", "status": "failed", "error_code": 21211},
         ),
         (
             MessageBirdProvider,

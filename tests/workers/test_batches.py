@@ -133,6 +133,10 @@ def campaign(gateway: Gateway) -> Callable[..., list[str]]:
     return send
 
 
+#: Options of a worker whose log has a line for each task.
+TASKS_ARE_LOGGED = ("-l", "DEBUG")
+
+
 def states(gateway: Gateway, ids: list[str]) -> Counter[str]:
     return Counter(gateway.lookup(id).state for id in ids)
 
@@ -150,7 +154,7 @@ def test_a_campaign_is_sent_once_in_few_triggers(
     until: Callable[..., None],
 ) -> None:
     ids = campaign(400)
-    worker = start(GATEWAY, SMSQUEUE_MAX_IN_FLIGHT="50")
+    worker = start(GATEWAY, *TASKS_ARE_LOGGED, SMSQUEUE_MAX_IN_FLIGHT="50")
     until(lambda: states(gateway, ids) == {State.SENT: 400})
     assert set(carrier.taken.values()) == {1}
     assert len(carrier.taken) == 400
@@ -170,7 +174,9 @@ def test_events_of_a_campaign_come_in_batches_and_are_heard_once(
     tmp_path: Any,
 ) -> None:
     campaign(400)
-    worker = start(GATEWAY + HANDLER, SMSQUEUE_WATERMARK="1", SMSQUEUE_BULK_WATERMARK="1")
+    worker = start(
+        GATEWAY + HANDLER, *TASKS_ARE_LOGGED, SMSQUEUE_WATERMARK="1", SMSQUEUE_BULK_WATERMARK="1"
+    )
     heard = tmp_path / "heard"
     until(lambda: heard.exists() and len(heard.read_text().splitlines()) >= 400)
     until(lambda: not gateway.ledger.counts()[EventState.WAITING])
@@ -278,7 +284,7 @@ def test_a_worker_that_stops_gives_back_what_it_has_not_begun(
 ) -> None:
     carrier.answers.clear()
     ids = campaign(40)
-    worker = start(GATEWAY, SMSQUEUE_MAX_IN_FLIGHT="8")
+    worker = start(GATEWAY, *TASKS_ARE_LOGGED, SMSQUEUE_MAX_IN_FLIGHT="8")
     until(lambda: carrier.inside == 7)
     until(lambda: f"Task {DELIVER_MANY}[" in worker.text())
     worker.process.send_signal(signal.SIGTERM)
