@@ -12,7 +12,7 @@ __all__ = ["has_token", "token_of"]
 
 
 def token_of(settings: Settings) -> bytes:
-    """The token; b"": there is none, and nobody has it."""
+    """The token; empty: none is set, so no request has it."""
     # A token from a file may end in a newline; one of blanks would match a missing token.
     return settings.metrics_token.strip().encode()
 

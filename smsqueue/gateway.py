@@ -238,8 +238,7 @@ class Gateway:
             self._in_flight[name] = max_in_flight
         pool = None
         if sender_pool is not None:
-            senders = [sender_pool] if isinstance(sender_pool, str) else [*map(str, sender_pool)]
-            pool = SenderPool(name, senders)
+            pool = SenderPool(name, sender_pool)
         access = WebhookAccess.from_arguments(name, webhook_prefix, webhook_sources, taken)
         try:
             provider = Provider(self, name, **config)
@@ -507,7 +506,7 @@ class Gateway:
         for i, name in enumerate(names):
             message.provider = name
             message.routed_to = None if chosen else name
-            message.src = src
+            message.src = src  # not that of the provider before
             message.src = self.pooled_sender(name, message) or src
             try:
                 sent = self._providers[name].send(message)

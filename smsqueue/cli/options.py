@@ -66,7 +66,7 @@ def parse_duration(
     """Parse a length of time: ``90s``, ``30m``, ``2h`` or ``1d``.
 
     Raises:
-        click.BadParameter: the text is none, or it is zero.
+        click.BadParameter: the text is not a length of time, or is zero.
     """
     if text is None:
         return None

@@ -80,7 +80,7 @@ def pause(
         if provider is not None:
             check_provider(gateway, provider)
         try:
-            made = gateway.pause(
+            new_pause = gateway.pause(
                 provider=provider,
                 tag=tag,
                 everything=everything,
@@ -90,11 +90,11 @@ def pause(
             )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-        workers = disobedient([made], gateway.ledger.workers())
+        workers = disobedient([new_pause], gateway.ledger.workers())
     if as_json:
-        print_json(operator_pause_document(made) | {"older_workers": workers})
+        print_json(operator_pause_document(new_pause) | {"older_workers": workers})
     else:
-        click.echo(f"{describe_pause(made)}; to end it: {resume_command(made)}")
+        click.echo(f"{describe_pause(new_pause)}; to end it: {resume_command(new_pause)}")
     if workers:
         click.echo(f"warning: {older_workers_text(workers)}", err=True)
 

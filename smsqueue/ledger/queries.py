@@ -720,9 +720,9 @@ class LedgerReader:
             pipe.hgetall(self._key("held"))
             (seconds, micros), held = pipe.execute()
             now = seconds + micros / 1e6
-            found = [parse_held(scope, text, now) for scope, text in sorted(held.items())]
-            found += [pause.operator for pause in self.pauses()]
-            pauses = [pause for pause in found if pause is not None]
+            parsed = [parse_held(scope, text, now) for scope, text in sorted(held.items())]
+            parsed += [pause.operator for pause in self.pauses()]
+            pauses = [pause for pause in parsed if pause is not None]
             of_providers = [pause for pause in pauses if pause.kind == "provider"]
             of_others = [pause for pause in pauses if pause.kind != "provider"]
             for pause in of_providers:

@@ -111,7 +111,7 @@ class _Sentinels(Sentinel):
     def _answer(self, place: tuple[int, int], name: str, asking: Future[_Answer]) -> None:
         try:
             state: Any = self.sentinels[place[1]].sentinel_master(name)
-            found = _Answer(
+            answer = _Answer(
                 epoch=int(state["config-epoch"]),
                 address=(state["ip"], int(state["port"])),
                 works=not (state["is_sdown"] or state["is_odown"]),
@@ -121,7 +121,7 @@ class _Sentinels(Sentinel):
             asking.set_exception(error)
         else:
             self._asking.pop(place, None)
-            asking.set_result(found)
+            asking.set_result(answer)
 
 
 def _reason(error: BaseException, name: str) -> str:

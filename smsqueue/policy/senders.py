@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from smsqueue.message.masking import mask
 from smsqueue.message.numbers import sender_kind
@@ -22,12 +22,15 @@ class SenderPool:
         provider: For error texts.
 
     Raises:
+        TypeError: ``senders`` is not a text or a list of texts.
         ValueError: there is no sender, one twice, or one that no network accepts.
     """
 
-    def __init__(self, provider: str, senders: Sequence[str]) -> None:
-        self.senders = tuple(senders)
+    def __init__(self, provider: str, senders: str | Iterable[str]) -> None:
         where = f"sender_pool of the provider {provider!r}"
+        if not isinstance(senders, Iterable):
+            raise TypeError(f"{where} must be a list, not {type(senders).__name__}")
+        self.senders = (senders,) if isinstance(senders, str) else tuple(map(str, senders))
         if not self.senders:
             raise ValueError(f"{where} is empty: list numbers or sender ids, or leave it out")
         for sender in self.senders:

@@ -397,3 +397,15 @@ def test_damaged_pauses_stop_nothing_else(bench: Bench) -> None:
     bench.redis.set(bench.key("held"), "text")
     assert isinstance(_claim(bench, held), Claimed)
     assert not isinstance(_claim(bench, bench.send()), Early)
+
+
+def test_a_call_after_the_end_of_a_pause_leaves_it_to_upkeep_to_release_what_waited(
+    bench: Bench,
+) -> None:
+    bench.add("a")
+    bench.gateway.pause(provider="a", by="alice")
+    waiting = bench.send()
+    bench.deliver(waiting)
+    _end(bench, "provider:a")
+    bench.deliver(bench.send())  # it succeeds before upkeep has seen that the pause is over
+    assert waiting in _taken(bench)

@@ -63,6 +63,12 @@ def test_the_next_provider_of_a_route_has_its_own_pool() -> None:
     assert other.senders == [None]
 
 
+def test_a_pool_that_is_no_list_is_refused() -> None:
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="must be a list, not int"):
+        Gateway(eager=True).add_provider("a", Recording, sender_pool=wrong)
+
+
 @pytest.mark.parametrize("pool", [[], ["+15550001", "+15550001"], ["!"], ""], ids=str)
 def test_invalid_pools_are_refused(pool: Any) -> None:
     with pytest.raises(ValueError, match="sender_pool of the provider 'a'"):

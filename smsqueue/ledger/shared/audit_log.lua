@@ -4,7 +4,7 @@
 -- Single operations of one action by one person are one entry if each follows within MERGED_WITHIN ms of the one before,
 -- for MERGED_FOR ms at most: an application that cancels message by message fills no memory.
 local MOST_ENTRIES, MOST_NAMED, MERGED_WITHIN, MERGED_FOR = 10000, 10, 60000, 3600000
--- The action of the running script as JSON: the fields of Action in audit.py; '': it is not recorded.
+-- The action of the running script as JSON: the fields of Action in audit_log.py; '': it is not recorded.
 local audited_action, audited_fields, audited_entry = '', nil, nil
 local audit_counts, audited_ids = {}, {}
 
