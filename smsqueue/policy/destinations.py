@@ -71,12 +71,15 @@ class Destinations:
         Raises:
             Refused: there is no number to redirect it to.
         """
+        target = None if self.redirect_to is None else destination_digits(self.redirect_to)
         if self.allows(message.dst):
+            if message.dst != target:
+                message.redirected_from = None  # of another destination that the object had before
             return
-        if self.redirect_to is None:
+        if target is None:
             country = country_of(message.dst)
             where = f"{mask(message.dst)} ({country})" if country else mask(message.dst)
             raise exc.Refused(f"this gateway does not send to {where}: see its destinations=")
         message.redirected_from = message.dst
-        message.dst = destination_digits(self.redirect_to)
+        message.dst = target
         message.dst_written = (f"+{message.dst}", message.dst)

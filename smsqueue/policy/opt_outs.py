@@ -1,8 +1,8 @@
 """Opt-outs: numbers that want no messages, and the words by which they say so.
 
-The English words are those that US carriers require (CTIA, Messaging Principles and Best Practices,
-5.1.3; Twilio and AWS document the same). A message is such a word only if it consists of nothing
-else, apart from case, accents, punctuation and white space: "Please stop by tomorrow" is none.
+The English words are those by which US carriers and their providers let recipients opt out, without
+YES, which answers other questions, too. A message is such a word only if it consists of nothing
+else, apart from case, accents, punctuation and white space: "Please stop by tomorrow" is not one.
 """
 
 from __future__ import annotations

@@ -54,6 +54,16 @@ def test_sending_a_redirected_object_again_keeps_where_it_came_from() -> None:
     assert gateway.send(message).redirected_from == "33612345678"
 
 
+def test_an_object_with_another_destination_is_not_redirected_any_more() -> None:
+    destinations = Destinations(countries=["GB"], redirect_to="+447400123456")
+    gateway = Gateway(eager=True, destinations=destinations)
+    gateway.add_provider("null", NullProvider)
+    message = gateway.send(OutgoingMessage("+33612345678", "hi"))
+    message.dst = "+447400123457"
+    assert gateway.send(message).redirected_from is None
+    assert message.dst == "447400123457"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
